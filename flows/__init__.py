@@ -1,0 +1,1 @@
+"""When and where: flows, configuration and the command line."""

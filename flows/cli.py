@@ -1,0 +1,200 @@
+"""The command line. Each verb imports what it needs, so that help does not wait."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from flows.config import RunConfig
+    from tasks.finish import Summary
+    from tasks.storage import Location
+
+_CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+ENDPOINT = click.option("--endpoint-url", help="The S3 server of OUTPUT, if it is not Amazon's.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
+@click.version_option(package_name="cohortlens")
+def main() -> None:
+    """Explain every image of a medical imaging cohort.
+
+    A run reads a cohort, explains each image on Dask workers and writes one Zarr store and a page of pictures.
+
+    Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
+    or configuration.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@main.command(epilog="Example: cohortlens demo --output out/demo")
+@click.option("--output", default="out/demo", show_default=True, help="Folder of the output.")
+@click.option("--dims", type=click.IntRange(2, 3), default=2, show_default=True, help="2: slices; 3: volumes.")
+@click.option("--images", type=click.IntRange(4), default=200, show_default=True, help="Size of the cohort.")
+def demo(output: str, dims: int, images: int) -> None:
+    """Make the demo cohort (real anatomy, planted lesions) and explain it."""
+    from flows.server import prefect_server
+
+    with prefect_server() as server_url, _usage_errors():
+        from flows.demo import demo_config
+
+        config = demo_config(output, spatial_dims=dims, images=images)
+        _finish_run(config, _run(config, server_url()))
+
+
+@main.command(epilog="Example: cohortlens plan deployments/demo.yaml")
+@click.argument("config", type=_CONFIG)
+def plan(config: Path) -> None:
+    """Say what CONFIG would run and what that would cost; write nothing."""
+    from flows.server import keep_inside
+
+    with _usage_errors():
+        loaded = _load(config)
+        with _temporary_home() as home:
+            keep_inside(home)
+            from flows.explain import prepare_run
+
+            prepared = prepare_run(loaded)
+        _print_plan(prepared)
+
+
+@main.command(epilog="Example: cohortlens run deployments/demo.yaml")
+@click.argument("config", type=_CONFIG)
+def run(config: Path) -> None:
+    """Explain the cohort of CONFIG. An output that holds the same plan is continued."""
+    from flows.server import prefect_server
+
+    with _usage_errors():
+        loaded = _load(config)
+        with prefect_server() as server_url:
+            summary = _run(loaded, server_url())
+        _finish_run(loaded, summary)
+
+
+@main.command(epilog="Example: cohortlens status out/demo")
+@click.argument("output")
+@ENDPOINT
+def status(output: str, endpoint_url: str | None) -> None:
+    """Say how far the run at OUTPUT is, also while it is going on."""
+    from tasks.finish import summarise
+
+    with _output(output, endpoint_url) as location:
+        _print_summary(summarise(location))
+
+
+@main.command(epilog="Example: cohortlens verify out/demo")
+@click.argument("output")
+@ENDPOINT
+def verify(output: str, endpoint_url: str | None) -> None:
+    """Read everything at OUTPUT and hold it against its plan and commits."""
+    from flows.progress import bar
+    from tasks.verify import verify as verify_output
+
+    with _output(output, endpoint_url) as location:
+        with bar("shards verified", "shards") as progress:
+            found = verify_output(location, progress)
+        for damage in found:
+            click.echo(f"{damage.what:10s} {damage.where}: {damage.problem}")
+        click.echo(f"{len(found)} problems" if found else "all as promised")
+        sys.exit(1 if found else 0)
+
+
+def _load(path: Path) -> "RunConfig":
+    from flows.config import load
+
+    return load(path)
+
+
+def _run(config: "RunConfig", server_url: str) -> "Summary":
+    click.echo(f"Prefect: {server_url.removesuffix('/api')}", err=True)
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.explain import explain_cohort
+
+    try:
+        return explain_cohort(config)
+    finally:
+        APILogHandler.flush()
+
+
+def _finish_run(config: "RunConfig", summary: "Summary") -> None:
+    from tasks import report, store
+
+    output = config.output
+    options = output.storage_options
+    endpoint = options.get("endpoint_url")
+    extra = f", storage_options={{'endpoint_url': {endpoint!r}}}" if endpoint else ""
+    _print_summary(summary)
+    click.echo(f"store         {output / store.NAME}")
+    click.echo(f"report        {output / report.NAME}")
+    click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / store.NAME}"{extra})\n    print(ds)\n')
+    if summary.not_explained > config.cohort.allowed_failures:
+        click.echo(
+            f"{summary.not_explained:.2%} of the images are quarantined or failed; "
+            f"cohort.allowed_failures is {config.cohort.allowed_failures:.2%}",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _print_summary(summary: "Summary") -> None:
+    click.echo(f"images        {summary.images}")
+    for name in ("explained", "quarantined", "failed", "pending"):
+        click.echo(f"{name:13s} {getattr(summary, name)}")
+    click.echo(f"shards        {summary.shards_done} of {summary.shards}")
+    click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
+
+
+def _print_plan(prepared: Any) -> None:
+    plan, cost = prepared.plan, prepared.cost
+    refused = [entry for entry in prepared.entries if entry.reason]
+    click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
+    click.echo(f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels())}")
+    click.echo(f"forward passes     {cost.forward_passes}")
+    click.echo(f"backward passes    {cost.backward_passes}")
+    click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")
+    click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
+    click.echo(f"explaining         {cost.hours:.2f} hours on {cost.workers} workers at this machine's pace")
+    for entry in refused[:20]:
+        click.echo(f"quarantined        {entry.id}: {entry.reason}")
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Turn what a user can mend into a message and exit code 2."""
+    from flows.errors import ConfigurationError
+
+    try:
+        yield
+    except (ConfigurationError, FileNotFoundError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+@contextmanager
+def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
+    from pydantic import ValidationError
+
+    from tasks.storage import Location
+
+    try:
+        yield Location(url=url, endpoint_url=endpoint_url)
+    except ValidationError as error:
+        raise click.UsageError(f"OUTPUT: {error.errors()[0]['msg']}") from error
+    except FileNotFoundError as error:
+        raise click.UsageError(f"there is no run at {url}: {error}") from error
+
+
+@contextmanager
+def _temporary_home() -> Iterator[Path]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

@@ -1,0 +1,102 @@
+"""The Dask cluster that a run's shards are explained on."""
+
+import os
+from typing import Any
+
+import dask
+import dask.utils
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.components import Component
+
+_KEEP_MEMORY = str(2**30)
+
+
+class ComputeConfig(BaseModel):
+    """Where the work is done; empty: a Dask cluster on this machine, one worker a core or a GPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    workers: int | None = Field(None, ge=1, description="Number of local workers; none: one a core, or one a GPU")
+    scheduler: str | None = Field(
+        None, pattern="^(tcp|tls|ucx|ws|wss)://", description="Address of a running Dask scheduler instead"
+    )
+    cluster: Component | None = Field(
+        None,
+        description="Any cluster class with its arguments instead: {_target_: dask_jobqueue.SLURMCluster, cores: 8}",
+    )
+    memory_per_worker: str | None = Field(
+        None, description="Memory limit of a local worker, e.g. 8GiB; none: its share of the machine"
+    )
+    batch_size: int = Field(16, ge=1, description="Images explained at once")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "ComputeConfig":
+        if self.scheduler and self.cluster:
+            raise ValueError("scheduler and cluster exclude each other: give the one that is to be used")
+        if (self.scheduler or self.cluster) and (self.workers or self.memory_per_worker):
+            raise ValueError("workers and memory_per_worker are of a local cluster: leave them out here")
+        return self
+
+
+def local_workers(compute: ComputeConfig) -> int:
+    """Workers that a local cluster has."""
+    return compute.workers or _gpus() or cores()
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_memory(compute: ComputeConfig) -> int | None:
+    """Bytes that a local worker may use; None for a cluster that is not ours to say."""
+    if compute.scheduler or compute.cluster:
+        return None
+    if compute.memory_per_worker:
+        return int(dask.utils.parse_bytes(compute.memory_per_worker))
+    from distributed.system import MEMORY_LIMIT
+
+    return int(MEMORY_LIMIT) // local_workers(compute)
+
+
+def task_runner(compute: ComputeConfig) -> Any:
+    """Make the Prefect task runner; the cluster starts when it is entered."""
+    from prefect_dask import DaskTaskRunner
+
+    if compute.scheduler:
+        return DaskTaskRunner(address=compute.scheduler)
+    if compute.cluster:
+        arguments = dict(compute.cluster)
+        return DaskTaskRunner(cluster_class=str(arguments.pop("_target_")), cluster_kwargs=arguments)
+    workers = local_workers(compute)
+    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1)})
+    return DaskTaskRunner(
+        cluster_class="distributed.LocalCluster",
+        cluster_kwargs={
+            "n_workers": workers,
+            "threads_per_worker": 1,
+            "memory_limit": compute.memory_per_worker or "auto",
+            "dashboard_address": "127.0.0.1:0",
+        },
+    )
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment of a worker process that computes with `threads` threads.
+
+    Dask's own ``MALLOC_TRIM_THRESHOLD_=65536`` gives memory back to the system after every tensor and makes torch
+    1.6 times slower on a CPU; these values let malloc keep it.
+    """
+    return {
+        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
+        "MALLOC_TRIM_THRESHOLD_": _KEEP_MEMORY,
+        "MALLOC_MMAP_THRESHOLD_": _KEEP_MEMORY,
+        "MALLOC_TOP_PAD_": str(2**26),
+    }
+
+
+def _gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip()])
+    return sum(name.removeprefix("nvidia").isdigit() for name in os.listdir("/dev")) if os.path.isdir("/dev") else 0

@@ -1,0 +1,90 @@
+"""A run's configuration: one YAML file, and the parameter of the flow."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from flows.cluster import ComputeConfig
+from flows.errors import ConfigurationError
+from models.explainers import ExplainerConfig
+from models.targets import Predicted, TargetConfig
+from tasks.cohort import CohortConfig
+from tasks.plan import ModelConfig
+from tasks.storage import Location
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class RunConfig(BaseModel):
+    """Everything a run is told. Explainers and the target may be given by name alone: ``gradcam``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    cohort: CohortConfig = Field(title="Cohort", description="Which images, and how they are prepared")
+    model: ModelConfig = Field(title="Model", description="The trained network")
+    explainers: tuple[Annotated[ExplainerConfig, BeforeValidator(_by_name)], ...] = Field(
+        title="Explainers", description="How maps are made", strict=False, min_length=1
+    )
+    target: Annotated[TargetConfig, BeforeValidator(_by_name)] = Field(
+        Predicted(), title="Target", description="Which output is explained"
+    )
+    output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
+    compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
+
+    @field_validator("explainers")
+    @classmethod
+    def _once_each(cls, explainers: tuple[Any, ...]) -> tuple[Any, ...]:
+        repeated = [name for name, count in Counter(explainer.name for explainer in explainers).items() if count > 1]
+        if repeated:
+            raise ValueError(f"named more than once: {', '.join(repeated)}")
+        return explainers
+
+
+def load(path: Path) -> RunConfig:
+    """Read and check a configuration file.
+
+    Raises
+    ------
+    ConfigurationError
+        With one line for each wrong field: where it is, what was found and what is allowed.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{path} must hold cohort, model, explainers and output; found {type(content).__name__}"
+        )
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path} is not a valid configuration:\n{explain_errors(error)}") from error
+
+
+def explain_errors(error: ValidationError) -> str:
+    """One line an error: field, what is wrong, what was found."""
+    return "\n".join(_line(detail) for detail in error.errors(include_url=False))
+
+
+def _line(detail: Any) -> str:
+    field = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"  {field}: there is no such field; {_allowed(detail['loc'])}"
+    found = "" if detail["type"] == "missing" else f" (found {detail['input']!r:.80})"
+    return f"  {field}: {detail['msg']}{found}"
+
+
+def _allowed(loc: tuple[str | int, ...]) -> str:
+    model: Any = RunConfig
+    for part in loc[:-1]:
+        field = model.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return "see `cohortlens run --help` for the configuration"
+        model = field.annotation
+    return f"allowed are {', '.join(model.model_fields)}"

@@ -1,0 +1,82 @@
+"""One Prefect server for one run: started before it, stopped after it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HOME = Path(".cohortlens")
+_START_SECONDS = 180
+
+
+def keep_inside(home: Path) -> None:
+    """Make everything that this process and its children leave on disk lie in `home`; before they are imported."""
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
+    os.environ.setdefault("DASK_CONFIG", str(home / "dask"))
+    os.environ.setdefault("DASK_TEMPORARY_DIRECTORY", str(home / "dask-scratch"))
+    os.environ.setdefault("MPLCONFIGDIR", str(home / "matplotlib"))
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cohortlens,tasks,models")
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@contextmanager
+def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
+    """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
+
+    It starts in the background; call what is yielded before Prefect is imported: it waits until the server answers
+    and returns its API's URL.
+
+    Raises
+    ------
+    RuntimeError
+        From the call, if the server ends or does not answer in time, with the end of its log.
+    """
+    keep_inside(home)
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        yield lambda: given
+        return
+    port = _free_port()
+    url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    log = home / "prefect-server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        yield lambda: _wait(server, url, log)
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return url
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    state = "ended" if server.poll() is not None else f"did not answer in {_START_SECONDS} s"
+    raise RuntimeError(f"the Prefect server {state}; its log {log} ends:\n{log.read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,1 @@
+"""How a map is computed: tensors in, tensors out."""

@@ -1,0 +1,22 @@
+from typing import Literal
+
+from torch import Tensor
+
+from models.explainers.base import Answer, Explainer, Needs
+from models.network import Network
+
+
+class InputXGradient(Explainer):
+    """Gradient times image, summed over channels (Shrikumar et al. 2016, arXiv:1605.01713).
+
+    ``map[p] = sum_c x[c, p] * dS/dx[c, p]``. Positive where the pixel speaks for the target.
+    """
+
+    name: Literal["input_x_gradient"] = "input_x_gradient"
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(input_gradient=True)
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        assert answer.input_gradient is not None
+        return (answer.images * answer.input_gradient).sum(1)

@@ -1,0 +1,14 @@
+from typing import ClassVar, Literal
+
+from models.explainers.base import Explainer, Needs
+from models.network import Network
+
+
+class Prediction(Explainer):
+    """The prediction without a map. It is always computed; named alone, it makes a run of inference only."""
+
+    makes_map: ClassVar[bool] = False
+    name: Literal["prediction"] = "prediction"
+
+    def needs(self, network: Network) -> Needs:
+        return Needs()

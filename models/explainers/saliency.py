@@ -1,0 +1,24 @@
+from typing import Literal
+
+from torch import Tensor
+
+from models.explainers.base import Answer, Explainer, Needs
+from models.network import Network
+
+
+class Saliency(Explainer):
+    """Gradient of the target's logit with respect to the image (Simonyan et al. 2013, arXiv:1312.6034, section 3).
+
+    ``map[p] = dS/dx[c*, p]`` with ``c*`` the channel of the largest magnitude at ``p``. The sign is kept:
+    positive where a brighter pixel raises the logit; the magnitude is the published map.
+    """
+
+    name: Literal["saliency"] = "saliency"
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(input_gradient=True)
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        assert answer.input_gradient is not None
+        strongest = answer.input_gradient.abs().argmax(1, keepdim=True)
+        return answer.input_gradient.gather(1, strongest)[:, 0]

@@ -1,0 +1,110 @@
+"""From a decoded image to what the network takes: MONAI transforms, with the geometry followed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from models.components import Component, instantiate, locate
+
+NAMESPACES = ("monai.transforms",)
+_AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
+"""Columns of an affine, from (z, y, x) to the order of the array's axes; a picture's z comes last."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image on the model's grid.
+
+    Attributes
+    ----------
+    network_input
+        ``(channel, *space)`` float32, what the network takes.
+    image
+        ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
+    affine
+        ``(4, 4)`` index (z, y, x) of the grid to RAS mm; NaN where the source gives no geometry.
+    to_source
+        ``(4, 4)`` index (z, y, x) of the grid to index (z, y, x) of the decoded image.
+    """
+
+    network_input: NDArray[np.float32]
+    image: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    to_source: NDArray[np.float64]
+
+
+class Preprocessing:
+    """The transforms of a configuration, in order.
+
+    Raises
+    ------
+    ValueError
+        If a component is not an array transform of ``monai.transforms`` that gives the same result every time.
+    """
+
+    def __init__(self, components: Sequence[Component]) -> None:
+        self.transforms = [_transform(component) for component in components]
+        trailing = sum(1 for _ in takewhile(_changes_intensity_only, reversed(self.transforms)))
+        self._intensity_from = len(self.transforms) - trailing
+
+    def __call__(self, pixels: NDArray[np.float32], affine: NDArray[np.float64] | None) -> Prepared:
+        """Prepare ``(channel, *space)`` with its affine (index (z, y, x) to RAS mm), or None if it has none."""
+        from monai.data import MetaTensor
+
+        axes = _AXES[pixels.ndim - 1]
+        source = (np.eye(4) if affine is None else affine)[:, axes]
+        value: Any = MetaTensor(torch.from_numpy(pixels), affine=torch.from_numpy(source))
+        for transform in self.transforms[: self._intensity_from]:
+            value = transform(value)
+        image = value
+        for transform in self.transforms[self._intensity_from :]:
+            value = transform(value)
+        back = np.argsort(axes)
+        tracked = np.asarray(value.affine, dtype=np.float64)
+        return Prepared(
+            network_input=_array(value),
+            image=_array(image),
+            affine=np.full((4, 4), np.nan) if affine is None else tracked[:, back],
+            to_source=(np.linalg.inv(source) @ tracked)[np.ix_(back, back)],
+        )
+
+
+def resample_mask(mask: NDArray[np.bool_], to_source: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Take a mask on the decoded image's grid to the model's grid `shape`, by nearest neighbour."""
+    used = slice(3 - mask.ndim, 3)
+    resampled: NDArray[np.uint8] = ndimage.affine_transform(
+        mask.astype(np.uint8), to_source[used, used], to_source[used, 3], tuple(shape), order=0
+    )
+    return resampled > 0
+
+
+def _transform(component: Component) -> Any:
+    from monai.transforms import MapTransform, Randomizable, RandomizableTrait, Transform
+
+    located = locate(component, NAMESPACES)
+    name = component["_target_"]
+    if not (isinstance(located, type) and issubclass(located, Transform)):
+        raise ValueError(f"`_target_: {name}` is not a transform")
+    if located.__module__.startswith("monai.transforms.io"):
+        raise ValueError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")
+    if issubclass(located, MapTransform):
+        raise ValueError(
+            f"`_target_: {name}` is a dictionary transform; use {str(name).removesuffix('d').removesuffix('Dict')}"
+        )
+    if issubclass(located, (Randomizable, RandomizableTrait)):
+        raise ValueError(f"`_target_: {name}` is random; a cohort is prepared the same way every time")
+    return instantiate(component, located)
+
+
+def _changes_intensity_only(transform: object) -> bool:
+    return type(transform).__module__.startswith("monai.transforms.intensity")
+
+
+def _array(value: Any) -> NDArray[np.float32]:
+    return np.ascontiguousarray(np.asarray(value), dtype=np.float32)

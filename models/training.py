@@ -1,0 +1,63 @@
+"""Fit a classifier to tensors, the same way every time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Zero mean and unit variance for each image of ``(n, channel, *space)``."""
+    axes = tuple(range(1, images.ndim))
+    return (images - images.mean(axes, keepdim=True)) / images.std(axes, keepdim=True, correction=0)
+
+
+def fit(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int = 16,
+    learning_rate: float = 3e-3,
+    report: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """Train in place with AdamW, a one-cycle learning rate and random left-right flips.
+
+    Parameters
+    ----------
+    images
+        ``(n, channel, *space)``, as the network takes them; the last axis is left-right.
+    labels
+        ``(n,)`` class indices.
+    report
+        Called after each epoch with its number (from 1) and mean loss.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    steps = -(-len(images) // batch_size)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * steps)
+    network.train()
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
+            batch = images[chosen]
+            flipped = torch.rand(len(batch), generator=generator) < 0.5
+            batch = torch.where(flipped.view(-1, *[1] * (batch.ndim - 1)), batch.flip(-1), batch)
+            loss = functional.cross_entropy(network(batch), labels[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach()) * len(batch)
+        report(epoch, total / len(images))
+    network.eval()
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Class probabilities ``(n, class)`` by softmax."""
+    network.eval()
+    return torch.cat([network(batch).softmax(1) for batch in images.split(batch_size)])

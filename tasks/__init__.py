@@ -1,0 +1,1 @@
+"""What happens to data: the steps that have an outside."""

@@ -1,0 +1,101 @@
+"""What a plan will cost, before anything runs."""
+
+import math
+import resource
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.engine import Engine
+from tasks.plan import Plan, object_rows
+from tasks.store import variables
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run will take.
+
+    Attributes
+    ----------
+    bytes_stored
+        Before compression.
+    memory_per_worker
+        Bytes; the memory of this process after one batch, with a worker's buffers.
+    hours
+        For all workers together at the pace of one batch, timed in this process.
+    """
+
+    images: int
+    forward_passes: int
+    backward_passes: int
+    bytes_stored: int
+    objects: int
+    workers: int
+    memory_per_worker: int
+    hours: float
+
+
+def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_limit: int | None) -> Cost:
+    """Time one batch and count the rest.
+
+    Parameters
+    ----------
+    threads
+        Threads that a worker computes with.
+    memory_limit
+        A worker's memory in bytes; None if it is not known.
+
+    Raises
+    ------
+    ValueError
+        If a worker's memory would not hold its shards.
+    """
+    described = variables(plan)
+    image_bytes = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in described.values())
+    seconds = _seconds_a_batch(plan, engine, threads)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # A block that is filled, one that is written with its encoded copy, and four batches in two versions.
+    input_bytes = math.prod(plan.model.input_shape) * plan.model.channels * 4
+    memory = peak + 3 * image_bytes * plan.images_per_shard + 8 * input_bytes * plan.batch_size
+    if memory_limit and memory > memory_limit:
+        raise ValueError(
+            f"a worker would need {_gib(memory)} (one batch of {plan.batch_size} images: {_gib(peak)}; "
+            f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}), "
+            f"but it may use {_gib(memory_limit)}: "
+            "use fewer workers, raise compute.memory_per_worker, or lower compute.batch_size"
+        )
+    objects = sum(
+        math.prod(-(-a // b) for a, b in zip(v.shape, object_rows((1, *v.shape))[1:], strict=True))
+        for v in described.values()
+    )
+    batches = sum(-(-(shard.stop - shard.start) // plan.batch_size) for shard in plan.shards)
+    return Cost(
+        images=plan.images,
+        forward_passes=plan.images,
+        backward_passes=plan.images * engine.backward_passes,
+        bytes_stored=image_bytes * plan.images,
+        objects=(objects + 1) * len(plan.shards),
+        workers=workers,
+        memory_per_worker=memory,
+        hours=seconds * batches / workers / 3600,
+    )
+
+
+def _seconds_a_batch(plan: Plan, engine: Engine, threads: int) -> float:
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.randn(plan.batch_size, plan.model.channels, *plan.model.input_shape, generator=generator)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine.explain(batch[:1])
+        began = time.perf_counter()
+        engine.explain(batch)
+        return time.perf_counter() - began
+    finally:
+        torch.set_num_threads(before)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,102 @@
+"""Readers: bytes in, a decoded image out. The format is decided by content, never by a file's name."""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from typing import Literal
+
+from tasks.readers import dicom, nifti, npy, picture
+from tasks.readers.base import Decoded, Unreadable
+
+Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "npy"]
+
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"\x93NUMPY", "npy"),
+)
+
+
+def detect(data: bytes) -> Format:
+    """Tell the format of a file by its first bytes.
+
+    Raises
+    ------
+    Unreadable
+        If it is none that can be read.
+    """
+    if not data:
+        raise Unreadable("the file is empty: copy it again from its source")
+    for magic, format in _MAGIC:
+        if data.startswith(magic):
+            return format
+    if dicom.is_dicom(data):
+        return "dicom"
+    head = _gunzip_head(data) if data.startswith(b"\x1f\x8b") else data[:540]
+    if nifti.is_nifti(head):
+        return "nifti"
+    raise Unreadable(
+        f"not a known image format (it begins with {data[:8]!r}): "
+        "expected DICOM, NIfTI, PNG, JPEG, TIFF or NPY; narrow the source with a glob if it is no image"
+    )
+
+
+def read(parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig = "none") -> Decoded:
+    """Decode one image for a network of `spatial_dims`.
+
+    Parameters
+    ----------
+    parts
+        The bytes of the image's file, or of each file of a DICOM series, in any order.
+    window
+        How DICOM values are windowed.
+
+    Raises
+    ------
+    Unreadable
+        If the image cannot be decoded, is empty or has another number of spatial dimensions.
+    """
+    format = detect(parts[0])
+    try:
+        match format:
+            case "dicom":
+                decoded = dicom.read(parts, window)
+            case "nifti":
+                decoded = nifti.read(parts[0])
+            case "npy":
+                decoded = npy.read(parts[0], spatial_dims)
+            case "png" | "jpeg" | "tiff":
+                decoded = picture.read(parts[0])
+    except Unreadable:
+        raise
+    except Exception as error:  # a damaged file can raise anything in a decoder; it must not stop the run
+        raise Unreadable(f"damaged or unsupported {format}: {type(error).__name__}: {error}") from error
+    return _with_dims(decoded, spatial_dims)
+
+
+def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
+    pixels = decoded.pixels
+    if 0 in pixels.shape:
+        raise Unreadable(f"the image holds no pixels: shape {pixels.shape} (channel, *space)")
+    if pixels.ndim == 4 and spatial_dims == 2 and pixels.shape[1] == 1:
+        return Decoded(pixels[:, 0], decoded.affine)
+    if pixels.ndim == 3 and spatial_dims == 3:
+        raise Unreadable(
+            f"a picture of {pixels.shape[1:]} (y, x), but the model takes volumes: "
+            "a DICOM series needs all its slices in the cohort"
+        )
+    if pixels.ndim - 1 != spatial_dims:
+        raise Unreadable(
+            f"a volume of {pixels.shape[1:]} (z, y, x), but the model takes pictures: "
+            "extract the slices to explain, or use a 3-D model"
+        )
+    return decoded
+
+
+def _gunzip_head(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(data, 540)
+    except (zlib.error, gzip.BadGzipFile) as error:
+        raise Unreadable(f"damaged gzip: {error}: copy the file again from its source") from error

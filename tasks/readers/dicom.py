@@ -1,0 +1,215 @@
+"""DICOM: single frames, multi-frame objects, and series of slices as one volume."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from pydicom.dataset import Dataset
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi_lut,
+    apply_windowing,
+    pixel_array,
+)
+
+from tasks.readers.base import Decoded, Unreadable
+
+
+class Window(BaseModel):
+    """A fixed window, in the units after rescaling (HU for CT)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    center: float
+    width: float = Field(gt=0)
+
+
+WindowConfig = Literal["none", "file"] | Window
+
+# DICOM's patient axes point left and posterior, RAS points right and anterior.
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_SPACING_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One slice: `values` ``(y, x[, channel])``; `columns` are the mm steps of (z, y, x) and the origin, in LPS."""
+
+    values: NDArray[np.float32]
+    columns: NDArray[np.float64] | None
+
+    @property
+    def height(self) -> float:
+        """Position along the slice normal in mm."""
+        assert self.columns is not None
+        normal = np.cross(self.columns[2], self.columns[1])
+        return float(self.columns[3] @ normal / np.linalg.norm(normal))
+
+
+def is_dicom(data: bytes) -> bool:
+    """Tell DICOM by its preamble, or by its first element where the preamble was left out."""
+    return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+
+
+def series_uid(data: bytes) -> str:
+    """Read the series a file belongs to; empty if it does not say.
+
+    Raises
+    ------
+    Unreadable
+        If the header is damaged, or there are no pixels.
+    """
+    try:
+        header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        uid = str(header.get("SeriesInstanceUID", ""))
+        rows = header.get("Rows")
+    except Exception as error:  # pydicom raises many kinds on a damaged header
+        raise Unreadable(f"damaged DICOM header: {type(error).__name__}: {error}") from error
+    if rows is None:
+        raise Unreadable(f"DICOM without pixels ({_kind(header)}): leave it out of the cohort")
+    return uid
+
+
+def read(parts: Sequence[bytes], window: WindowConfig) -> Decoded:
+    """Read one object, or the slices of one series ordered by their position in the patient.
+
+    Values are rescaled (modality LUT), then windowed if asked, and MONOCHROME1 is inverted, so that larger
+    always means brighter.
+    """
+    datasets = [pydicom.dcmread(BytesIO(part), force=True) for part in parts]
+    frames = [frame for dataset in datasets for frame in _frames(dataset, window)]
+    sizes = {frame.values.shape for frame in frames}
+    if len(sizes) > 1:
+        raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
+    located = all(frame.columns is not None for frame in frames)
+    if len(frames) > 1 and not located:
+        if len(datasets) > 1:
+            raise Unreadable("slices without ImagePositionPatient cannot be ordered: export them again with it")
+        return Decoded(_stack(frames))
+    frames = _ordered(frames)
+    return Decoded(_stack(frames), _affine(frames) if located else None)
+
+
+def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
+    if "PixelData" not in dataset:
+        raise Unreadable(f"DICOM without pixels ({_kind(dataset)}): leave it out of the cohort")
+    stored = pixel_array(dataset)
+    count = int(dataset.get("NumberOfFrames", 1) or 1)
+    stored = stored if count > 1 or (stored.shape[0] == 1 and stored.ndim > 2) else stored[None]
+    shared = dataset.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
+    by_frame = dataset.get("PerFrameFunctionalGroupsSequence", [Dataset()] * count)
+    for number, (frame, own) in enumerate(zip(stored, by_frame, strict=True)):
+        yield _Frame(_values(frame, dataset, shared, own, window), _columns(dataset, shared, own, number))
+
+
+def _values(
+    stored: NDArray[np.generic], dataset: Dataset, shared: Dataset, own: Dataset, window: WindowConfig
+) -> NDArray[np.float32]:
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        return _eight_bit(apply_color_lut(stored, dataset))
+    if dataset.get("SamplesPerPixel", 1) > 1:
+        return stored.astype(np.float32)
+    lut = Dataset()
+    lut.update(dataset.group_dataset(0x0028))
+    for sequence in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+        for group in (shared, own):
+            if sequence in group:
+                lut.update(group[sequence].value[0])
+    values = apply_modality_lut(stored, lut)
+    low, high = _stored_range(dataset)
+    limits = apply_modality_lut(np.array([low, high]), lut) if "ModalityLUTSequence" not in lut else None
+    if isinstance(window, Window):
+        lut.WindowCenter, lut.WindowWidth = window.center, window.width
+        lut.pop("VOILUTFunction", None)
+        values = apply_windowing(values, lut)
+    elif window == "file":
+        values = apply_voi_lut(values, lut)
+        if "VOILUTSequence" in lut:
+            limits = np.array([0, 2 ** int(lut.VOILUTSequence[0].LUTDescriptor[2]) - 1])
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        limits = np.array([values.min(), values.max()]) if limits is None else limits
+        values = limits.sum() - values
+    return values.astype(np.float32)
+
+
+def _stored_range(dataset: Dataset) -> tuple[int, int]:
+    bits = int(dataset.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _eight_bit(colour: NDArray[np.generic]) -> NDArray[np.float32]:
+    values = colour[..., :3].astype(np.float32)
+    return values / np.float32(257) if colour.dtype == np.uint16 else values
+
+
+def _columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) -> NDArray[np.float64] | None:
+    def lookup(sequence: str, keyword: str) -> NDArray[np.float64] | None:
+        for group in (own, shared):
+            if sequence in group and keyword in group[sequence].value[0]:
+                return np.atleast_1d(np.array(group[sequence].value[0][keyword].value, dtype=float))
+        value = dataset.get(keyword)
+        return None if value in (None, "") else np.atleast_1d(np.array(value, dtype=float))
+
+    position = lookup("PlanePositionSequence", "ImagePositionPatient")
+    orientation = lookup("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = lookup("PixelMeasuresSequence", "PixelSpacing")
+    if position is None or orientation is None or spacing is None:
+        return None
+    along_row, along_column = orientation[:3], orientation[3:]
+    thickness = lookup("PixelMeasuresSequence", "SpacingBetweenSlices")
+    if thickness is None:
+        thickness = lookup("PixelMeasuresSequence", "SliceThickness")
+    step = np.cross(along_row, along_column) * (1.0 if thickness is None else abs(thickness[0]) or 1.0)
+    if "PlanePositionSequence" not in own:
+        position = position + number * step
+    return np.stack([step, along_column * spacing[0], along_row * spacing[1], position])
+
+
+def _ordered(frames: list[_Frame]) -> list[_Frame]:
+    if len(frames) == 1:
+        return frames
+    first = frames[0].columns
+    assert first is not None
+    for frame in frames:
+        assert frame.columns is not None
+        if not np.allclose(frame.columns[1:3], first[1:3], atol=1e-3):
+            raise Unreadable("the slices differ in orientation or pixel spacing: split the series by orientation")
+    frames = sorted(frames, key=lambda frame: frame.height)
+    gaps = np.diff([frame.height for frame in frames])
+    usual = float(np.median(gaps))
+    if usual <= 0 or gaps.min() <= 0:
+        raise Unreadable("two slices lie at the same position: split the series by time point or echo")
+    uneven = int(np.argmax(np.abs(gaps - usual)))
+    if abs(gaps[uneven] - usual) > _SPACING_TOLERANCE * usual:
+        raise Unreadable(
+            f"the slices are not evenly spaced: {usual:.2f} mm apart, but {gaps[uneven]:.2f} mm "
+            f"between slices {uneven + 1} and {uneven + 2} of {len(frames)}: a slice may be missing"
+        )
+    return frames
+
+
+def _affine(frames: list[_Frame]) -> NDArray[np.float64]:
+    first, last = frames[0].columns, frames[-1].columns
+    assert first is not None and last is not None
+    affine = np.eye(4)
+    affine[:3] = first.T
+    if len(frames) > 1:
+        affine[:3, 0] = (last[3] - first[3]) / (len(frames) - 1)
+    return _LPS_TO_RAS @ affine
+
+
+def _stack(frames: list[_Frame]) -> NDArray[np.float32]:
+    volume = np.stack([frame.values for frame in frames])
+    volume = np.moveaxis(volume, -1, 0) if volume.ndim == 4 else volume[None]
+    return np.ascontiguousarray(volume)
+
+
+def _kind(dataset: Dataset) -> str:
+    uid = dataset.get("SOPClassUID")
+    return uid.name if uid is not None else "no SOP class"

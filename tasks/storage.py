@@ -1,0 +1,112 @@
+"""Where bytes live: a local folder or an S3 prefix, through one interface."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Location(BaseModel):
+    """A file, folder or prefix. Credentials are never part of it: they come from the environment or a profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(description="A local path or an s3:// URL", min_length=1)
+    endpoint_url: str | None = Field(None, description="The S3 server, if it is not Amazon's", pattern="^https?://")
+    profile: str | None = Field(None, description="The AWS profile that holds the credentials")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _local_or_s3(cls, url: str) -> str:
+        if url.startswith("s3://"):
+            return url
+        if "://" in url:
+            raise ValueError(f"{url!r} is neither a local path nor an s3:// URL")
+        trailing = "/" if url.endswith("/") else ""
+        return os.path.abspath(os.path.expanduser(url)) + trailing
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _without_credentials(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).username:
+            raise ValueError("holds credentials; give them in the environment or in an AWS profile")
+        return url
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> "Location":
+        return self.at(f"{self.url.rstrip('/')}/{name}")
+
+    def at(self, url: str) -> "Location":
+        """Another place on the same server."""
+        return Location(url=url, endpoint_url=self.endpoint_url, profile=self.profile)
+
+    @property
+    def is_local(self) -> bool:
+        return not self.url.startswith("s3://")
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """Options for fsspec, and for anything that takes fsspec's."""
+        if self.is_local:
+            return {}
+        return {"endpoint_url": self.endpoint_url, "profile": self.profile, "use_listings_cache": False}
+
+    @property
+    def filesystem(self) -> AbstractFileSystem:
+        return fsspec.filesystem("file" if self.is_local else "s3", **self.storage_options)
+
+    @property
+    def path(self) -> str:
+        """The path as its filesystem names it."""
+        return self.url.removeprefix("s3://")
+
+    def exists(self) -> bool:
+        found: bool = self.filesystem.exists(self.path)
+        return found
+
+    def read(self) -> bytes:
+        data: bytes = self.filesystem.cat_file(self.path)
+        return data
+
+    def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
+        """Read several files of this server at once; what cannot be read gives its error."""
+        paths = [self.at(url).path for url in urls]
+        found = self.filesystem.cat(paths, on_error="return")
+        by_path = found if isinstance(found, dict) else {paths[0]: found}
+        return [by_path[path] for path in paths]
+
+    def write(self, data: bytes) -> None:
+        """Write the whole file or nothing."""
+        if not self.is_local:
+            self.filesystem.pipe_file(self.path, data)
+            return
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        partial = f"{self.path}.partial"
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self.path)
+
+    def files(self) -> list[str]:
+        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out."""
+        is_glob = any(character in self.url for character in "*?[")
+        paths = self.filesystem.glob(self.path) if is_glob else self.filesystem.find(self.path)
+        base = self.path.split("*")[0]
+        prefix = "" if self.is_local else "s3://"
+        return sorted(
+            f"{prefix}{path}"
+            for path in paths
+            if not any(part.startswith(".") for part in path.removeprefix(base).split("/"))
+        )

@@ -1,0 +1,295 @@
+"""The store: one flat xarray Dataset in Zarr format 3. It is the public interface.
+
+xarray writes the template and reads; workers write whole shards through opened Zarr arrays, since xarray's
+region writes cost many more requests.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+import zarr.errors
+import zarr.storage
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
+
+from tasks.commit import StoredObject
+from tasks.manifest import Entry
+from tasks.plan import Plan, object_rows
+from tasks.storage import Location
+
+NAME = "explanations.zarr"
+
+PENDING, EXPLAINED, QUARANTINED, FAILED = range(4)
+STATUS = ("pending", "explained", "quarantined", "failed")
+
+NO_MASK = 255
+_MANTISSA_KEPT = 7
+
+
+class Variable(NamedTuple):
+    """One array of the store; `dims` without the leading image_id."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    fill: float
+    attrs: dict[str, Any]
+
+
+def variables(plan: Plan) -> dict[str, Variable]:
+    """The arrays that shards deliver."""
+    space = ("z", "y", "x")[3 - plan.model.spatial_dims :]
+    grid = plan.model.input_shape
+    classes, targets = len(plan.model.classes), len(plan.target.labels())
+    found = {
+        "image": Variable(
+            ("channel", *space),
+            (plan.model.channels, *grid),
+            "float32",
+            np.nan,
+            {"long_name": "image on the model's grid, before intensity normalisation", "units": "1"},
+        ),
+        "logit": Variable(("class",), (classes,), "float32", np.nan, {"long_name": "model output", "units": "1"}),
+        "probability": Variable(
+            ("class",),
+            (classes,),
+            "float32",
+            np.nan,
+            {"long_name": f"{plan.model.activation} of the logits", "units": "1", "valid_range": [0.0, 1.0]},
+        ),
+        "target_class": Variable(
+            ("target",),
+            (targets,),
+            "int32",
+            -1,
+            {"long_name": "index along class of the class that the map explains; -1 where there is none", "units": "1"},
+        ),
+        "affine": Variable(
+            ("world", "voxel"),
+            (4, 4),
+            "float64",
+            np.nan,
+            {
+                "long_name": "affine from voxel index (z, y, x, 1) of the model's grid to patient coordinates; "
+                "NaN where the source has no geometry",
+                "units": "mm",
+                "space": "RAS",
+            },
+        ),
+    }
+    if plan.maps:
+        found["attribution"] = Variable(
+            ("target", "explainer", *space),
+            (targets, len(plan.maps), *grid),
+            "float32",
+            np.nan,
+            {
+                "long_name": "attribution map, raw and signed; NaN where not computed",
+                "units": "1",
+                "comment": f"mantissa rounded to {_MANTISSA_KEPT} bits",
+            },
+        )
+    if plan.masks:
+        found["mask"] = Variable(
+            space,
+            grid,
+            "uint8",
+            NO_MASK,
+            {
+                "long_name": "reference region on the model's grid, by nearest neighbour",
+                "units": "1",
+                "flag_values": np.array([0, 1, NO_MASK], np.uint8),
+                "flag_meanings": "outside inside no_mask",
+            },
+        )
+    return found
+
+
+def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) -> None:
+    """Write the metadata and the known coordinates; no data."""
+    rows = plan.images_per_shard
+    described = variables(plan)
+    data = {
+        name: (("image_id", *variable.dims), _lazy((len(entries), *variable.shape), variable), variable.attrs)
+        for name, variable in described.items()
+    }
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, variable in described.items():
+        inner = _inner_chunk(variable)
+        shard = object_rows((rows, *variable.shape), np.dtype(variable.dtype).itemsize)
+        encoding[name] = {
+            "fill_value": variable.fill,
+            "compressors": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
+            "chunks": (1, *(min(a, b) for a, b in zip(inner, shard[1:], strict=True))) if inner else (rows, *shard[1:]),
+            **({"shards": shard} if inner else {}),
+        }
+    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan, run_id))
+    dataset["label"] = (
+        "image_id",
+        _strings([entry.label or "" for entry in entries]),
+        {"long_name": "reference label; empty where unknown", "units": "1"},
+    )
+    for name, values in _index(len(entries)).items():
+        dataset[name] = values
+        encoding[name] = {"fill_value": 0 if name == "status" else -1}
+    location = output / NAME
+    dataset.to_zarr(
+        location.url,
+        mode="w",
+        zarr_format=3,
+        compute=False,
+        consolidated=False,
+        encoding=encoding,
+        storage_options=location.storage_options or None,
+    )
+
+
+def write_index(output: Location, status: NDArray[np.int8], shard: NDArray[np.int32]) -> None:
+    """Write the per-image index and consolidate the metadata: the last thing a run does to the store."""
+    group = _group(output, mode="r+")
+    for name, values in (("status", status), ("shard", shard)):
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        array[:] = values
+    with warnings.catch_warnings():
+        # zarr warns that consolidated metadata is not yet in the specification; readers without it ignore it.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(group.store)
+
+
+class ShardWriter:
+    """Writes whole shards, and notes every object it stored. One for a worker: opening costs requests."""
+
+    def __init__(self, output: Location) -> None:
+        # An object of nothing but fill value would otherwise not be stored, and look missing.
+        zarr.config.set({"array.write_empty_chunks": True})
+        self._store = _NotingStore(_group(output, mode="r+").store)
+        group = zarr.open_group(self._store, mode="r+")
+        self._arrays = {name: array for name, array in group.arrays()}
+
+    def write(self, start: int, stop: int, block: Mapping[str, NDArray[Any]]) -> dict[str, StoredObject]:
+        """Store the rows of one shard; return what was stored, by key."""
+        self._store.objects.clear()
+        for name, values in block.items():
+            self._arrays[name][start:stop] = round_mantissa(values) if name == "attribution" else values
+        return dict(self._store.objects)
+
+
+class _NotingStore(zarr.storage.WrapperStore[Any]):
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self.objects: dict[str, StoredObject] = {}
+
+    async def set(self, key: str, value: Buffer) -> None:
+        data = value.to_bytes()
+        self.objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        await super().set(key, value)
+
+
+def open_store(output: Location) -> xr.Dataset:
+    """Open the explanations for reading, with lazy arrays."""
+    location = output / NAME
+    return xr.open_zarr(location.url, storage_options=location.storage_options or None)
+
+
+def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
+    """Arrays of `rows` images filled with each variable's fill value."""
+    return {
+        name: np.full((rows, *variable.shape), variable.fill, dtype=variable.dtype)
+        for name, variable in described.items()
+    }
+
+
+def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round float32 to 7 bits of mantissa, half to even; a relative error of at most 2**-8.
+
+    Maps are noise below that; rounded, they compress like 16 bits while every reader still sees float32.
+    """
+    bits = values.astype(np.float32).view(np.uint32)
+    dropped = np.uint32(23 - _MANTISSA_KEPT)
+    half = np.uint32((1 << (int(dropped) - 1)) - 1) + ((bits >> dropped) & np.uint32(1))
+    rounded = ((bits + half) >> dropped << dropped).view(np.float32)
+    return np.where(np.isfinite(values), rounded, values)
+
+
+def _inner_chunk(variable: Variable) -> tuple[int, ...]:
+    """One picture or volume; nothing for small variables, which are not sharded."""
+    spatial = [dim in ("z", "y", "x") for dim in variable.dims]
+    return (
+        tuple(size if is_space else 1 for size, is_space in zip(variable.shape, spatial, strict=True))
+        if any(spatial)
+        else ()
+    )
+
+
+def _lazy(shape: tuple[int, ...], variable: Variable) -> da.Array:
+    return da.full(shape, variable.fill, dtype=variable.dtype, chunks=-1)
+
+
+def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "image_id": ("image_id", _strings([entry.id for entry in entries]), {"long_name": "image", "units": "1"}),
+        "class": ("class", _strings(plan.model.classes), {"long_name": "class", "units": "1"}),
+        "target": ("target", _strings(plan.target.labels()), {"long_name": "explained output", "units": "1"}),
+        "world": ("world", _strings("RAS1"), {"long_name": "axis towards right, anterior, superior", "units": "mm"}),
+        "voxel": ("voxel", _strings("zyx1"), {"long_name": "axis of the voxel index", "units": "1"}),
+        **(
+            {"explainer": ("explainer", _strings(plan.maps), {"long_name": "explainer", "units": "1"})}
+            if plan.maps
+            else {}
+        ),
+    }
+
+
+def _index(images: int) -> dict[str, Any]:
+    return {
+        "status": (
+            "image_id",
+            da.zeros(images, dtype="int8", chunks=-1),
+            {
+                "long_name": "what became of the image",
+                "units": "1",
+                "flag_values": np.arange(len(STATUS), dtype=np.int8),
+                "flag_meanings": " ".join(STATUS),
+            },
+        ),
+        "shard": (
+            "image_id",
+            da.full(images, -1, dtype="int32", chunks=-1),
+            {"long_name": "shard whose commit delivered the image", "units": "1"},
+        ),
+    }
+
+
+def _attributes(plan: Plan, run_id: str) -> dict[str, Any]:
+    return {
+        "Conventions": "CF-1.12",
+        "title": "Attribution maps of a cohort",
+        "source": f"cohortlens {plan.versions['cohortlens']}",
+        "layout": plan.layout,
+        "run_id": run_id,
+        "plan_digest": plan.digest,
+        "model": json.dumps(plan.model.network),
+        "model_digest": f"sha256:{plan.model.sha256}",
+        "explainers": json.dumps([explainer.model_dump(mode="json") for explainer in plan.explainers]),
+        "target": json.dumps(plan.target.model_dump(mode="json")),
+        "preprocessing": json.dumps(plan.cohort.preprocessing),
+        "versions": json.dumps(plan.versions),
+    }
+
+
+def _strings(values: Sequence[str]) -> NDArray[Any]:
+    return np.array(list(values), dtype=np.dtypes.StringDType())
+
+
+def _group(output: Location, mode: Any) -> zarr.Group:
+    location = output / NAME
+    return zarr.open_group(location.url, mode=mode, storage_options=location.storage_options or None)
