@@ -106,6 +106,25 @@ def verify(output: str, endpoint_url: str | None) -> None:
         sys.exit(1 if found else 0)
 
 
+@main.command(epilog="Example: cohortlens train --dims 2 --output models/networks/weights")
+@click.option("--dims", type=click.IntRange(2, 3), default=2, show_default=True, help="2: slices; 3: volumes.")
+@click.option("--images", type=click.IntRange(16), default=4000, show_default=True, help="Training images.")
+@click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
+@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
+def train(dims: int, images: int, held_out: int, epochs: int, output: Path) -> None:
+    """Train the reference network on the demo cohort's generator; write its weights and recipe."""
+    from flows.server import prefect_server
+
+    with prefect_server() as server_url:
+        server_url()
+        from flows.train import train_reference
+        from tasks.demo.training import TrainingConfig
+
+        config = TrainingConfig(spatial_dims=dims, images=images, held_out=held_out, epochs=epochs)
+        click.echo(train_reference(config, output))
+
+
 def _load(path: Path) -> "RunConfig":
     from flows.config import load
 
@@ -121,7 +140,7 @@ def _run(config: "RunConfig", server_url: str) -> "Summary":
     try:
         return explain_cohort(config)
     finally:
-        APILogHandler.flush()
+        APILogHandler().flush()
 
 
 def _finish_run(config: "RunConfig", summary: "Summary") -> None:

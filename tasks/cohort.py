@@ -29,6 +29,7 @@ class CohortConfig(BaseModel):
     source: Location = Field(
         description="A folder, glob or prefix; or a .csv or .parquet manifest with the columns uri, id, label, mask"
     )
+    description: str = Field("", description="A sentence for whoever reads the store or the report")
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,

@@ -273,6 +273,7 @@ def _attributes(plan: Plan, run_id: str) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.12",
         "title": "Attribution maps of a cohort",
+        "comment": plan.cohort.description,
         "source": f"cohortlens {plan.versions['cohortlens']}",
         "layout": plan.layout,
         "run_id": run_id,

@@ -71,9 +71,7 @@ class AttentionGatedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         channels = [in_channels, *features]
-        self.blocks = nn.ModuleList(
-            _block(spatial_dims, before, after) for before, after in pairwise(channels)
-        )
+        self.blocks = nn.ModuleList(_block(spatial_dims, before, after) for before, after in pairwise(channels))
         self.pool = _POOL[spatial_dims](2)
         _, second, third, deepest = features
         self.gates = nn.ModuleList(

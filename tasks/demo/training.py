@@ -21,14 +21,14 @@ FEATURES = {2: (12, 24, 48, 64), 3: (8, 16, 32, 48)}
 
 
 class TrainingConfig(BaseModel):
-    """The recipe of a reference network; with the same versions and threads it gives the same weights."""
+    """The recipe of a reference network; with the same versions it gives the same weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spatial_dims: int = Field(2, ge=2, le=3, description="2 for slices, 3 for volumes")
     images: int = Field(4000, ge=16, description="Training images, drawn from the demo cohort's generator")
     held_out: int = Field(1000, ge=16, description="Images that only measure the AUC")
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(8, ge=1)
     seed: int = 20261123
 
 
@@ -40,6 +40,7 @@ def train(config: TrainingConfig, folder: Path) -> dict[str, object]:
     dict
         The recipe: configuration, held-out AUC and the SHA-256 of the weights.
     """
+    torch.set_num_threads(1)  # sums are split among threads: their number changes the last bits
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
     network = AttentionGatedClassifier(config.spatial_dims, 1, 2, features=FEATURES[config.spatial_dims])

@@ -1,0 +1,44 @@
+# Two commands are enough: `make demo` and `make test`. Everything they leave lies in this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint bench train lock clean
+
+demo: .venv/installed
+	$(BIN)/cohortlens demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
+
+# Makes the shipped weights again; an hour on one core.
+train: .venv/installed
+	$(BIN)/cohortlens train --dims 2 --output models/networks/weights
+	$(BIN)/cohortlens train --dims 3 --images 1600 --held-out 400 --output models/networks/weights
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Pins what pyproject.toml's ranges give today.
+lock:
+	rm -rf .lock && $(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet torch==2.13.0 'setuptools>=77'
+	.lock/bin/pip install --quiet '.[demo,dev]'
+	.lock/bin/pip freeze --exclude cohortlens --all | grep --invert-match '^pip==' | sed 's/+cpu//' > requirements.lock
+	rm -rf .lock build
+
+clean:
+	rm -rf .venv .cache .cohortlens out
