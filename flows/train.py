@@ -14,4 +14,4 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "models/networks/weights"
 @flow(name="train-reference", persist_result=False)
 def train_reference(config: TrainingConfig, folder: Path = WEIGHTS) -> dict[str, Any]:
     """Train the attention-gated classifier; write its weights and the recipe with the held-out AUC."""
-    return task(train, name="train", cache_policy=NO_CACHE, persist_result=False)(config, folder)
+    return task(name="train", cache_policy=NO_CACHE, persist_result=False)(train)(config, folder)

@@ -29,11 +29,11 @@ def detect(data: bytes) -> Format:
     """
     if not data:
         raise Unreadable("the file is empty: copy it again from its source")
+    if dicom.is_dicom(data):  # first, since its preamble may be another format's beginning, mostly TIFF's
+        return "dicom"
     for magic, format in _MAGIC:
         if data.startswith(magic):
             return format
-    if dicom.is_dicom(data):
-        return "dicom"
     head = _gunzip_head(data) if data.startswith(b"\x1f\x8b") else data[:540]
     if nifti.is_nifti(head):
         return "nifti"
@@ -59,6 +59,8 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig =
         If the image cannot be decoded, is empty or has another number of spatial dimensions.
     """
     format = detect(parts[0])
+    if len(parts) > 1 and format != "dicom":
+        raise Unreadable(f"{len(parts)} files for one image, but only DICOM has series: name the one {format} file")
     try:
         match format:
             case "dicom":
@@ -82,9 +84,9 @@ def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
         raise Unreadable(f"the image holds no pixels: shape {pixels.shape} (channel, *space)")
     if pixels.ndim == 4 and spatial_dims == 2 and pixels.shape[1] == 1:
         return Decoded(pixels[:, 0], decoded.affine)
-    if pixels.ndim == 3 and spatial_dims == 3:
+    if spatial_dims == 3 and (pixels.ndim == 3 or pixels.shape[1] == 1):
         raise Unreadable(
-            f"a picture of {pixels.shape[1:]} (y, x), but the model takes volumes: "
+            f"a picture of {pixels.shape[-2:]} (y, x), but the model takes volumes: "
             "a DICOM series needs all its slices in the cohort"
         )
     if pixels.ndim - 1 != spatial_dims:

@@ -17,6 +17,7 @@ from pydicom.pixels import (
     apply_windowing,
     pixel_array,
 )
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from tasks.readers.base import Decoded, Unreadable
 
@@ -72,7 +73,7 @@ def series_uid(data: bytes) -> str:
     except Exception as error:  # pydicom raises many kinds on a damaged header
         raise Unreadable(f"damaged DICOM header: {type(error).__name__}: {error}") from error
     if rows is None:
-        raise Unreadable(f"DICOM without pixels ({_kind(header)}): leave it out of the cohort")
+        raise _without_pixels(header)
     return uid
 
 
@@ -82,7 +83,7 @@ def read(parts: Sequence[bytes], window: WindowConfig) -> Decoded:
     Values are rescaled (modality LUT), then windowed if asked, and MONOCHROME1 is inverted, so that larger
     always means brighter.
     """
-    datasets = [pydicom.dcmread(BytesIO(part), force=True) for part in parts]
+    datasets = [_dataset(part) for part in parts]
     frames = [frame for dataset in datasets for frame in _frames(dataset, window)]
     sizes = {frame.values.shape for frame in frames}
     if len(sizes) > 1:
@@ -96,12 +97,20 @@ def read(parts: Sequence[bytes], window: WindowConfig) -> Decoded:
     return Decoded(_stack(frames), _affine(frames) if located else None)
 
 
+def _dataset(data: bytes) -> Dataset:
+    dataset = pydicom.dcmread(BytesIO(data), force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:  # only uncompressed files may leave it out
+        implicit, _ = dataset.original_encoding
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    return dataset
+
+
 def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
     if "PixelData" not in dataset:
-        raise Unreadable(f"DICOM without pixels ({_kind(dataset)}): leave it out of the cohort")
+        raise _without_pixels(dataset)
     stored = pixel_array(dataset)
     count = int(dataset.get("NumberOfFrames", 1) or 1)
-    stored = stored if count > 1 or (stored.shape[0] == 1 and stored.ndim > 2) else stored[None]
+    stored = stored if count > 1 else stored[None]
     shared = dataset.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence", [Dataset()] * count)
     for number, (frame, own) in enumerate(zip(stored, by_frame, strict=True)):
@@ -126,7 +135,7 @@ def _values(
     limits = apply_modality_lut(np.array([low, high]), lut) if "ModalityLUTSequence" not in lut else None
     if isinstance(window, Window):
         lut.WindowCenter, lut.WindowWidth = window.center, window.width
-        lut.pop("VOILUTFunction", None)
+        lut.VOILUTFunction = "LINEAR_EXACT"  # the default function takes no width below 1
         values = apply_windowing(values, lut)
     elif window == "file":
         values = apply_voi_lut(values, lut)
@@ -210,6 +219,8 @@ def _stack(frames: list[_Frame]) -> NDArray[np.float32]:
     return np.ascontiguousarray(volume)
 
 
-def _kind(dataset: Dataset) -> str:
+def _without_pixels(dataset: Dataset) -> Unreadable:
     uid = dataset.get("SOPClassUID")
-    return uid.name if uid is not None else "no SOP class"
+    if uid is None:
+        return Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
+    return Unreadable(f"DICOM without pixels ({uid.name}): leave it out of the cohort")

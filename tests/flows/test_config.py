@@ -1,0 +1,99 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from flows.config import RunConfig, load
+from flows.errors import ConfigurationError
+from models.explainers.gradcam import GradCAM
+from models.targets import Predicted
+
+MINIMAL: dict[str, Any] = {
+    "cohort": {"source": "images"},
+    "model": {
+        "network": {"_target_": "monai.networks.nets.DenseNet121", "spatial_dims": 2},
+        "weights": "weights.safetensors",
+        "classes": ["a", "b"],
+        "input_shape": [64, 64],
+    },
+    "explainers": ["saliency", {"name": "gradcam", "layer": "features"}],
+    "output": "out",
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    content = yaml.safe_load(yaml.safe_dump(MINIMAL))
+    place = content
+    *parents, last = path.split(".")
+    for part in parents:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return content
+
+
+def test_the_smallest_configuration_is_filled_with_defaults() -> None:
+    config = RunConfig.model_validate(MINIMAL)
+    assert config.target == Predicted()
+    assert config.explainers[1] == GradCAM(layer="features")
+    assert config.model.channels == 1
+    with pytest.raises(ValidationError, match="frozen"):
+        config.target = Predicted(k=2)  # type: ignore[misc]
+
+
+def test_a_configuration_survives_the_way_through_json() -> None:
+    config = RunConfig.model_validate(MINIMAL)
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("chort", {}, "chort: there is no such field; allowed are cohort, model, explainers, target, output, compute"),
+        ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, description, preprocessing"),
+        ("model.channels", "three", "model.channels: Input should be a valid integer (found 'three')"),
+        ("model.channels", True, "model.channels: Input should be a valid integer (found True)"),
+        ("model.input_shape", [64], "model.input_shape: Tuple should have at least 2 items"),
+        ("model.network", {"spatial_dims": 2}, "needs `_target_: package.Class`, found None"),
+        ("explainers", ["grad-cam"], "'saliency'"),
+        ("explainers", ["saliency", "saliency"], "named more than once: saliency"),
+        ("explainers", [], "explainers: Tuple should have at least 1 item"),
+        ("target", "top", "'predicted', 'classes'"),
+        ("output", {"url": "s3://b/o", "key": "AKIA"}, "output.key: there is no such field; allowed are url"),
+        ("compute", {"scheduler": "tcp://h:1", "workers": 2}, "leave them out here"),
+        ("compute", {"scheduler": "h:1"}, "compute.scheduler: String should match pattern"),
+        ("cohort.window", "auto", "'none' or 'file'"),
+        ("cohort.allowed_failures", 5, "cohort.allowed_failures: Input should be less than or equal to 1 (found 5)"),
+    ],
+)
+def test_an_error_names_the_field_what_was_found_and_what_is_allowed(
+    tmp_path: Path, path: str, value: Any, message: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(changed(path, value)))
+    with pytest.raises(ConfigurationError) as error:
+        load(file)
+    assert message in str(error.value)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=r"run\.yaml"):
+        load(file)
+
+
+@pytest.mark.parametrize("path", sorted(Path("deployments").glob("demo-*.yaml")))
+def test_the_example_configurations_are_valid(path: Path) -> None:
+    assert load(path).model.classes == ("normal", "lesion")
+
+
+def test_help_does_not_wait_for_imports() -> None:
+    code = "import sys, flows.cli; print([m for m in ('torch','prefect','monai','dask','numpy') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -1,0 +1,89 @@
+import math
+from typing import Any
+
+import pytest
+
+from models.explainers.gradcam import GradCAM
+from models.explainers.saliency import Saliency
+from models.targets import Predicted
+from tasks.cohort import CohortConfig
+from tasks.manifest import Entry
+from tasks.plan import OBJECT_LIMIT, ModelConfig, Plan, groups, images_per_shard, make_plan, object_rows
+
+
+def plan(count: int = 100, **changes: Any) -> Plan:
+    model = ModelConfig(
+        network={"_target_": "a.b"}, classes=("a", "b"), input_shape=(112, 96), weights="w.pt", channels=1
+    )
+    arguments: dict[str, Any] = {
+        "cohort": CohortConfig(source="images"),
+        "model": model,
+        "weights_digest": "0" * 64,
+        "explainers": [Saliency(), GradCAM()],
+        "target": Predicted(),
+        "batch_size": 16,
+    }
+    entries = changes.pop("entries", [Entry(id=f"{n}", uris=(f"/{n}.png",), digest=f"{n}") for n in range(count)])
+    return make_plan(entries, **arguments | changes)
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 100, 1000, 100_000])
+def test_shards_cover_every_image_once_in_order(count: int) -> None:
+    found = plan(count)
+    assert found.shards[0].start == 0
+    assert found.images == count
+    assert all(before.stop == after.start for before, after in zip(found.shards, found.shards[1:], strict=False))
+    assert all(shard.stop - shard.start <= found.images_per_shard for shard in found.shards)
+    assert found.shards[-1].start < count
+
+
+@pytest.mark.parametrize("image_bytes", [10**3, 10**5, 10**7, 10**9])
+@pytest.mark.parametrize("images", [1, 200, 10**6])
+def test_a_shard_object_stays_under_the_limit(images: int, image_bytes: int) -> None:
+    size = images_per_shard(images, image_bytes)
+    assert 1 <= size <= 256
+    assert size == 1 or size * image_bytes <= OBJECT_LIMIT
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 5, 256, 256, 256), (1, 1, 5, 512, 512, 512), (16, 1, 4, 112, 96), (1, 1, 1, 600, 512, 512)]
+)
+def test_large_volumes_are_cut_into_objects_under_the_limit(shape: tuple[int, ...]) -> None:
+    cut = object_rows(shape)
+    assert math.prod(cut) * 4 <= OBJECT_LIMIT
+    assert cut[-2:] == shape[-2:]
+    assert all(1 <= part <= whole for part, whole in zip(cut, shape, strict=True))
+
+
+@pytest.mark.parametrize(("images", "workers"), [(3, 2), (1000, 1), (1000, 4), (100_000, 64), (10, 64)])
+def test_groups_are_neighbours_that_cover_every_shard_once(images: int, workers: int) -> None:
+    found = plan(images)
+    dealt = groups(found, workers)
+    assert [index for group in dealt for index in group] == [shard.index for shard in found.shards]
+    assert len(dealt) <= 256
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    assert len(dealt) == min(len(found.shards), 8 * workers, 256)
+
+
+def test_the_digest_changes_with_all_that_decides_the_result_and_nothing_else() -> None:
+    base = plan()
+    assert plan().digest == base.digest
+    other = [Entry(id=f"{n}", uris=(f"/{n}.png",), digest="x" if n == 50 else f"{n}") for n in range(100)]
+    changed = plan(entries=other)
+    assert [a.index for a, b in zip(base.shards, changed.shards, strict=True) if a.digest != b.digest] == [3]
+    for different in (
+        changed,
+        plan(weights_digest="1" * 64),
+        plan(explainers=[Saliency()]),
+        plan(explainers=[Saliency(), GradCAM(layer="x")]),
+        plan(target=Predicted(k=2)),
+        plan(batch_size=8),
+        plan(cohort=CohortConfig(source="images", window="file")),
+    ):
+        assert different.digest != base.digest
+    assert base.model_copy(update={"versions": {}}).digest == base.digest
+    assert base.differences(plan(batch_size=8)) == ["batch_size"]
+
+
+def test_a_plan_survives_the_way_through_json() -> None:
+    assert Plan.model_validate_json(plan().model_dump_json()) == plan()
