@@ -15,6 +15,7 @@ from models.components import Component, instantiate, locate
 NAMESPACES = ("monai.transforms",)
 _AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
 """Columns of an affine, from (z, y, x) to the order of the array's axes; a picture's z comes last."""
+_UNTRACKED = ("Transpose", "GridDistortion")
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Preprocessing:
 
         axes = _AXES[pixels.ndim - 1]
         source = (np.eye(4) if affine is None else affine)[:, axes]
-        value: Any = MetaTensor(torch.from_numpy(pixels), affine=torch.from_numpy(source))
+        # Copied here and below: some of MONAI's intensity transforms work in place.
+        value: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
         for transform in self.transforms[: self._intensity_from]:
             value = transform(value)
-        image = value
+        image = value.clone()
         for transform in self.transforms[self._intensity_from :]:
             value = transform(value)
         back = np.argsort(axes)
@@ -99,6 +101,8 @@ def _transform(component: Component) -> Any:
         )
     if issubclass(located, (Randomizable, RandomizableTrait)):
         raise ValueError(f"`_target_: {name}` is random; a cohort is prepared the same way every time")
+    if located.__name__ in _UNTRACKED:
+        raise ValueError(f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip")
     return instantiate(component, located)
 
 

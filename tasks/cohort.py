@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
-from posixpath import dirname
+from posixpath import basename, dirname
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
@@ -61,7 +61,7 @@ def survey(
     listed, is_manifest = _list(config.source)
     if not listed:
         raise ValueError(f"cohort.source: there are no files at {config.source}")
-    files = [uri for entry in listed for uri in entry.uris]
+    files = list(dict.fromkeys(uri for entry in listed for uri in entry.uris))
     facts: dict[str, tuple[str, str, str] | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
         for uri, fact in zip(files, pool.map(lambda uri: _facts(config.source.at(uri)), files), strict=True):
@@ -75,8 +75,10 @@ def survey(
 def _list(source: Location) -> tuple[list[Entry], bool]:
     if source.url.endswith((".csv", ".parquet")):
         return _from_manifest(source), True
-    root = source.path.split("*")[0].rstrip("/")
-    return [Entry(id=_id(source.at(url).path.removeprefix(root)), uris=(url,)) for url in source.files()], False
+    return [
+        Entry(id=_id(source.at(url).path.removeprefix(source.folder) or basename(url)), uris=(url,))
+        for url in source.files()
+    ], False
 
 
 def _from_manifest(source: Location) -> list[Entry]:
@@ -84,7 +86,10 @@ def _from_manifest(source: Location) -> list[Entry]:
         data = BytesIO(source.read())
     except FileNotFoundError:
         raise ValueError(f"cohort.source: there is no manifest {source}") from None
-    table = pd.read_csv(data, dtype=str) if source.url.endswith(".csv") else pd.read_parquet(data)
+    if source.url.endswith(".csv"):
+        table = pd.read_csv(data, dtype=str, keep_default_na=False, na_values=[""])  # NA and None are labels too
+    else:
+        table = pd.read_parquet(data)
     unknown = set(table.columns) - {"id", "uri", "label", "mask"}
     if "uri" not in table or unknown:
         raise ValueError(

@@ -1,13 +1,18 @@
 """Where bytes live: a local folder or an S3 prefix, through one interface."""
 
 import os
+import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
 from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_READS_AT_ONCE = 8
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 class Location(BaseModel):
@@ -80,11 +85,15 @@ class Location(BaseModel):
         return data
 
     def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
-        """Read several files of this server at once; what cannot be read gives its error."""
-        paths = [self.at(url).path for url in urls]
-        found = self.filesystem.cat(paths, on_error="return")
-        by_path = found if isinstance(found, dict) else {paths[0]: found}
-        return [by_path[path] for path in paths]
+        """Read several files at once, local or on this server; what cannot be read gives its error."""
+        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+            return list(pool.map(lambda url: self.at(url)._try_read(), urls))
+
+    def _try_read(self) -> bytes | Exception:
+        try:
+            return self.read()
+        except Exception as error:  # handed to the caller, file by file
+            return error
 
     def write(self, data: bytes) -> None:
         """Write the whole file or nothing."""
@@ -99,14 +108,20 @@ class Location(BaseModel):
             os.fsync(file.fileno())
         os.replace(partial, self.path)
 
+    @property
+    def folder(self) -> str:
+        """The path of this folder; of a glob, the part before its first wildcard's folder or name."""
+        wildcard = _WILDCARD.search(self.path)
+        return self.path.rstrip("/") if wildcard is None else self.path[: wildcard.start()].rpartition("/")[0]
+
     def files(self) -> list[str]:
         """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out."""
-        is_glob = any(character in self.url for character in "*?[")
-        paths = self.filesystem.glob(self.path) if is_glob else self.filesystem.find(self.path)
-        base = self.path.split("*")[0]
+        search = self.filesystem.glob if _WILDCARD.search(self.path) else self.filesystem.find
+        found = search(self.path, detail=True)
         prefix = "" if self.is_local else "s3://"
         return sorted(
             f"{prefix}{path}"
-            for path in paths
-            if not any(part.startswith(".") for part in path.removeprefix(base).split("/"))
+            for path, facts in found.items()
+            if facts["type"] == "file"
+            and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
         )

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-VOXEL_MM = {2: 2.0, 3: 4.0}
-GRID = {2: (112, 96), 3: (48, 56, 48)}
+VOXEL_MM = {2: 2.0, 3: 5.0}
+GRID = {2: (112, 96), 3: (36, 44, 36)}
 SLICES = slice(18, 58)
 
 _HEADROOM = 0.6
@@ -54,7 +54,7 @@ def phantom(index: int, *, spatial_dims: int, seed: int) -> Phantom:
     pixels = template
     if index % 2:
         soft = _lesion(brain, rng, VOXEL_MM[spatial_dims])
-        contrast = rng.uniform(0.25, 0.5)
+        contrast = rng.uniform(0.25, 0.5) * (1.0 if spatial_dims == 2 else 1.3)
         pixels, lesion = template * (1 + contrast * soft), soft > 0.5
     varied = _variation(spatial_dims)
     varied.set_random_state(seed=int(rng.integers(2**31)))
@@ -68,7 +68,7 @@ def phantom(index: int, *, spatial_dims: int, seed: int) -> Phantom:
 
 
 def _lesion(brain: NDArray[np.bool_], rng: np.random.Generator, voxel_mm: float) -> NDArray[np.float64]:
-    radius = rng.uniform(5, 10) * (1.0 if brain.ndim == 2 else 1.5) / voxel_mm
+    radius = rng.uniform(5, 10) * (1.0 if brain.ndim == 2 else 2.0) / voxel_mm
     inside = np.argwhere(ndimage.distance_transform_edt(brain) > radius)
     if not len(inside):
         inside = np.argwhere(brain)

@@ -29,6 +29,7 @@ class TrainingConfig(BaseModel):
     images: int = Field(4000, ge=16, description="Training images, drawn from the demo cohort's generator")
     held_out: int = Field(1000, ge=16, description="Images that only measure the AUC")
     epochs: int = Field(8, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
     seed: int = 20261123
 
 
@@ -52,6 +53,7 @@ def train(config: TrainingConfig, folder: Path) -> dict[str, object]:
         labels,
         epochs=config.epochs,
         seed=config.seed,
+        learning_rate=config.learning_rate,
         report=lambda epoch, loss: logger.info("epoch %d of %d: loss %.4f", epoch, config.epochs, loss),
     )
     images, labels = draw(config.held_out, config.spatial_dims, config.seed + 1)

@@ -133,6 +133,9 @@ def _values(
     values = apply_modality_lut(stored, lut)
     low, high = _stored_range(dataset)
     limits = apply_modality_lut(np.array([low, high]), lut) if "ModalityLUTSequence" not in lut else None
+    if limits is not None and limits[0] > limits[1]:  # pydicom's windows would run from bright to dark
+        slope = -float(lut.RescaleSlope)
+        lut.RescaleSlope, lut.RescaleIntercept = slope, float(limits[1]) - low * slope
     if isinstance(window, Window):
         lut.WindowCenter, lut.WindowWidth = window.center, window.width
         lut.VOILUTFunction = "LINEAR_EXACT"  # the default function takes no width below 1
@@ -175,7 +178,9 @@ def _columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) -> ND
     if thickness is None:
         thickness = lookup("PixelMeasuresSequence", "SliceThickness")
     step = np.cross(along_row, along_column) * (1.0 if thickness is None else abs(thickness[0]) or 1.0)
-    if "PlanePositionSequence" not in own:
+    if number and "PlanePositionSequence" not in own:
+        if thickness is None:
+            return None
         position = position + number * step
     return np.stack([step, along_column * spacing[0], along_row * spacing[1], position])
 

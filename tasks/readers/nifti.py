@@ -13,7 +13,7 @@ def is_nifti(head: bytes) -> bool:
 
 
 def read(data: bytes) -> Decoded:
-    """Read ``(i, j[, k[, channel]])`` as ``(channel, [k,] j, i)``; scaled, with the sform or qform affine."""
+    """Read ``(i, j[, k[, channel]])`` as ``(channel, [k,] j, i)``; scaled, with the sform or qform affine if any."""
     if data.startswith(b"\x1f\x8b"):
         data = gzip.decompress(data)
     if b"ni1\0" in data[344:348] or b"ni2\0" in data[4:8]:
@@ -29,4 +29,6 @@ def read(data: bytes) -> Decoded:
         raise Unreadable(f"shape {voxels.shape}: a picture, a volume, or a volume with channels last is needed")
     voxels = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels[None]
     pixels = voxels.transpose(0, *range(voxels.ndim - 1, 0, -1)).astype(np.float32)
-    return Decoded(np.ascontiguousarray(pixels), image.affine[:, [2, 1, 0, 3]].astype(np.float64))
+    is_placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
+    affine = image.affine[:, [2, 1, 0, 3]].astype(np.float64) if is_placed else None
+    return Decoded(np.ascontiguousarray(pixels), affine)

@@ -5,8 +5,9 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
-from tasks.readers.base import Decoded
+from tasks.readers.base import Decoded, Unreadable
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -14,11 +15,32 @@ _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 def read(data: bytes) -> Decoded:
     """Read grey or colour as ``(channel, y, x)``, a TIFF of several pages as ``(channel, page, y, x)``.
 
-    Transparency is dropped, palettes are resolved, and a JPEG's orientation tag is applied.
+    Transparency is dropped, palettes are resolved, and a JPEG's orientation tag is applied. Of an animation,
+    or a photograph with a preview, the first picture is read.
     """
     with Image.open(BytesIO(data)) as image:
-        pages = [_page(page) for page in ImageSequence.Iterator(image)]
+        if _is_deep_colour(image, data):
+            raise Unreadable("16-bit colour, of which only 8 bits would be read: save the channels as NPY")
+        if isinstance(image, TiffImageFile):
+            _check_byte_order(image)
+            pages = [_page(page) for page in ImageSequence.Iterator(image)]
+        else:
+            pages = [_page(image)]
+    if len({page.shape for page in pages}) > 1:
+        raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
     return Decoded(pages[0] if len(pages) == 1 else np.stack(pages, axis=1))
+
+
+def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
+    if isinstance(image, TiffImageFile):
+        return image.mode not in _DEEP and max(image.tag_v2.get(BITSPERSAMPLE, (8,))) > 8
+    return image.format == "PNG" and data[24] == 16 and image.mode not in _DEEP
+
+
+def _check_byte_order(image: TiffImageFile) -> None:
+    # Pillow swaps these values after libtiff has swapped them, and says nothing.
+    if image.tag_v2.prefix == b"MM" and image.mode in ("I", "F") and image.tile[0].codec_name == "libtiff":
+        raise Unreadable("a compressed TIFF of big-endian 32-bit values: save it uncompressed or little-endian")
 
 
 def _page(page: Image.Image) -> NDArray[np.float32]:

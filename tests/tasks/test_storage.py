@@ -56,3 +56,10 @@ def test_text_alone_is_a_location_and_local_paths_become_absolute(monkeypatch: p
 def test_other_places_and_credentials_are_refused(value: object, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Location.model_validate(value)
+
+
+def test_a_glob_gives_files_alone_and_names_with_brackets_are_read(folder: Location) -> None:
+    for name in ("data/a[1].png", "data/sub/b.png"):
+        (folder / name).write(name.encode())
+    assert (folder / "data/*").files() == [(folder / "data/a[1].png").url]
+    assert folder.read_all([(folder / "data/a[1].png").url]) == [b"data/a[1].png"]

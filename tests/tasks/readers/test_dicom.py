@@ -1,0 +1,412 @@
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+    generate_uid,
+)
+
+from tasks.readers import detect, read
+from tasks.readers.base import Unreadable
+from tasks.readers.dicom import Window, WindowConfig, series_uid
+
+RNG = np.random.default_rng(5)
+STORED = {bits: RNG.integers(0, 2**bits, (12, 10)).astype(np.uint16) for bits in (12, 16)}
+RAMP = np.arange(120, dtype=np.uint16).reshape(12, 10) * 34
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+OBLIQUE = (0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
+
+
+def dataset(stored: NDArray[np.generic], bits: int = 12, **elements: object) -> Dataset:
+    made = Dataset()
+    made.SOPClassUID, made.SOPInstanceUID = MRImageStorage, generate_uid()
+    made.ImageType = ["ORIGINAL", "PRIMARY"]
+    made.SeriesInstanceUID, made.Modality = "1.2.3", "MR"
+    made.Rows, made.Columns = stored.shape[:2]
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit = stored.dtype.itemsize * 8, bits, bits - 1
+    made.PixelRepresentation = int(stored.dtype.kind == "i")
+    made.PixelData = stored.tobytes()
+    made["PixelData"].VR = "OB" if stored.dtype.itemsize == 1 else "OW"
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def encode(made: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = syntax
+    sink = BytesIO()
+    made.save_as(sink, enforce_file_format=True)
+    return sink.getvalue()
+
+
+def compressed(stored: NDArray[np.generic], bits: int, syntax: str) -> bytes:
+    made = dataset(stored, bits)
+    if syntax == ExplicitVRBigEndian:
+        made.PixelData = stored.astype(">u2").tobytes()
+    elif syntax == JPEGLosslessSV1:
+        frame = imagecodecs.jpeg_encode(stored, lossless=True, predictor=1, bitspersample=bits)
+        made.PixelData = encapsulate([frame])
+    elif syntax == JPEG2000Lossless:
+        frame = imagecodecs.jpeg2k_encode(stored, codecformat="j2k", reversible=True, level=0, bitspersample=bits)
+        made.PixelData = encapsulate([frame])
+    elif syntax in (RLELossless, JPEGLSLossless):
+        made.file_meta = FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        made.compress(syntax, generate_instance_uid=False)
+    return encode(made, syntax)
+
+
+def plane(
+    height: float, *, orientation: Sequence[float] = AXIAL, spacing: Sequence[float] = (2.0, 0.5), **elements: object
+) -> bytes:
+    """Encode a slice whose pixels all hold ten times its height, `height` mm along the slice normal."""
+    normal = np.cross(orientation[:3], orientation[3:])
+    located = {
+        "ImagePositionPatient": [*(np.array([10.0, 20.0, 30.0]) + height * normal)],
+        "ImageOrientationPatient": [*orientation],
+        "PixelSpacing": [*spacing],
+        "SliceThickness": 1.0,
+    }
+    return encode(dataset(np.full((4, 6), 10 * height, np.uint16), **located | elements))
+
+
+def item(**elements: object) -> Dataset:
+    made = Dataset()
+    for keyword, value in elements.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def shipped(name: str) -> bytes:
+    """One of pydicom's own test files, of those in its wheel."""
+    return Path(str(get_testdata_file(name, download=False))).read_bytes()
+
+
+def pixels(data: bytes, window: WindowConfig = "none") -> NDArray[np.float32]:
+    return read([data], 2, window).pixels
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        RLELossless,
+        JPEGLSLossless,
+        JPEG2000Lossless,
+        JPEGLosslessSV1,
+    ],
+    ids=lambda syntax: syntax.name,
+)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_lossless_transfer_syntaxes_give_the_same_pixels(syntax: str, bits: int) -> None:
+    decoded = pixels(compressed(STORED[bits], bits, syntax))
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, STORED[bits][None])
+
+
+def test_jpeg_baseline_is_close_to_the_picture() -> None:
+    smooth = np.add.outer(np.arange(32), 3 * np.arange(32)).astype(np.uint8)
+    jpeg = BytesIO()
+    Image.fromarray(smooth).save(jpeg, "JPEG", quality=95)
+    made = dataset(smooth, 8, PixelData=encapsulate([jpeg.getvalue()]))
+    np.testing.assert_allclose(pixels(encode(made, JPEGBaseline8Bit))[0], smooth, atol=4)
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm"])
+@pytest.mark.parametrize("other", ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
+def test_other_peoples_encodings_of_one_picture_agree(name: str, other: str) -> None:
+    first, second = (shipped(file) for file in (name, other))
+    assert pixels(first).max() == 2145
+    np.testing.assert_array_equal(pixels(first), pixels(second))
+
+
+def test_signed_pixels_keep_their_sign() -> None:
+    signed = RNG.integers(-2048, 2048, (5, 7)).astype(np.int16)
+    np.testing.assert_array_equal(pixels(encode(dataset(signed)))[0], signed)
+
+
+def test_values_are_rescaled() -> None:
+    data = encode(dataset(RAMP, RescaleSlope=0.5, RescaleIntercept=-1024))
+    np.testing.assert_allclose(pixels(data)[0], RAMP * 0.5 - 1024)
+
+
+@pytest.mark.parametrize(
+    ("window", "low", "high"),
+    # A width of 401 is 400 wide by DICOM's linear function, about a centre half a unit lower (PS3.3 C.11.2.1.2).
+    [("file", -160.5, 239.5), (Window(center=0.0, width=100.0), -50.0, 50.0)],
+    ids=["file", "fixed"],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_window_stretches_its_values_over_the_range(
+    window: WindowConfig, low: float, high: float, photometric: str
+) -> None:
+    made = dataset(RAMP, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=401)
+    made.PhotometricInterpretation = photometric
+    fraction = np.clip((RAMP - 1024.0 - low) / (high - low), 0, 1)
+    fraction = 1 - fraction if photometric == "MONOCHROME1" else fraction
+    np.testing.assert_allclose(pixels(encode(made), window)[0], fraction * 4095 - 1024, atol=1e-3)
+
+
+@pytest.mark.parametrize("window", ["file", Window(center=1 / 3, width=2000 / 3)], ids=["file", "fixed"])
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_window_keeps_what_a_negative_slope_says_is_bright(window: WindowConfig, photometric: str) -> None:
+    made = dataset(RAMP, RescaleSlope=-1, RescaleIntercept=2000, PhotometricInterpretation=photometric)
+    made.WindowCenter, made.WindowWidth, made.VOILUTFunction = "0.33333333333", "666.6666666667", "LINEAR_EXACT"
+    fraction = np.clip((2000.0 - RAMP + 333) * 3 / 2000, 0, 1)
+    fraction = 1 - fraction if photometric == "MONOCHROME1" else fraction
+    np.testing.assert_allclose(pixels(encode(made), window)[0], fraction * 4095 - 2095, atol=1e-3)
+
+
+def test_the_first_of_several_windows_in_the_file_is_used() -> None:
+    several = dataset(RAMP, WindowCenter=[100, 2000], WindowWidth=[50, 4000])
+    single = dataset(RAMP, WindowCenter=100, WindowWidth=50)
+    np.testing.assert_array_equal(pixels(encode(several), "file"), pixels(encode(single), "file"))
+    assert len(np.unique(pixels(encode(single), "file"))) < 5
+
+
+def test_a_fixed_window_may_be_narrower_than_one_unit() -> None:
+    data = encode(dataset(RAMP, RescaleSlope=1 / 4095, RescaleIntercept=0))
+    expected = np.clip((RAMP / 4095 - 0.25) / 0.5, 0, 1)
+    np.testing.assert_allclose(pixels(data, Window(center=0.5, width=0.5))[0], expected, atol=1e-5)
+
+
+def test_the_files_function_does_not_bend_a_fixed_window() -> None:
+    made = dataset(RAMP, WindowCenter=2000, WindowWidth=1000, VOILUTFunction="SIGMOID")
+    values = pixels(encode(made), Window(center=2000.0, width=1000.0))[0]
+    assert (values[RAMP < 1490] == 0).all() and (values[RAMP > 2510] == 4095).all()
+
+
+def test_without_a_window_in_the_file_the_values_stay() -> None:
+    np.testing.assert_array_equal(pixels(encode(dataset(RAMP)), "file")[0], RAMP)
+
+
+@pytest.mark.parametrize(("dtype", "total"), [(np.uint16, 4095), (np.int16, -1)])
+def test_monochrome1_is_inverted_within_its_stored_range(dtype: type, total: int) -> None:
+    made = dataset((RAMP // 2).astype(dtype), PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(pixels(encode(made))[0], total - (RAMP // 2).astype(int))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+def test_a_voi_table_is_looked_up(photometric: str) -> None:
+    table = RNG.permutation(256).astype(np.uint8)
+    stored = RNG.integers(0, 256, (6, 6)).astype(np.uint8)
+    voi = item(LUTDescriptor=[256, 0, 8], LUTData=table.tolist())
+    voi["LUTDescriptor"].VR, voi["LUTData"].VR = "US", "US"
+    data = encode(dataset(stored, 8, VOILUTSequence=[voi], PhotometricInterpretation=photometric))
+    expected = table[stored] if photometric == "MONOCHROME2" else 255 - table[stored]
+    np.testing.assert_array_equal(pixels(data, "file")[0], expected)
+
+
+def test_a_modality_table_is_looked_up() -> None:
+    table = RNG.permutation(256).astype(np.uint16)
+    stored = RNG.integers(0, 256, (6, 6)).astype(np.uint8)
+    modality = item(LUTDescriptor=[256, 0, 16], LUTData=table.tolist(), ModalityLUTType="US")
+    modality["LUTDescriptor"].VR, modality["LUTData"].VR = "US", "US"
+    np.testing.assert_array_equal(pixels(encode(dataset(stored, 8, ModalityLUTSequence=[modality])))[0], table[stored])
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 7, 3)], ids=str)
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colours_become_channels(shape: tuple[int, ...], planar: int) -> None:
+    colours = RNG.integers(0, 256, shape).astype(np.uint8)
+    made = dataset(colours, 8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=planar)
+    made.PixelData = (np.moveaxis(colours, -1, 0) if planar else colours).tobytes()
+    made.PixelData += b"\0" * (len(made.PixelData) % 2)
+    np.testing.assert_array_equal(pixels(encode(made)), np.moveaxis(colours, -1, 0))
+
+
+@pytest.mark.parametrize(("bits", "scale"), [(8, 1), (16, 257)])
+def test_a_palette_gives_its_colours_in_eight_bits(bits: int, scale: int) -> None:
+    palette = RNG.integers(0, 256, (3, 256))
+    indices = RNG.integers(0, 256, (6, 6)).astype(np.uint8)
+    made = dataset(indices, 8, PhotometricInterpretation="PALETTE COLOR")
+    for colour, table in zip(("Red", "Green", "Blue"), palette, strict=True):
+        setattr(made, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, bits])
+        made[f"{colour}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(made, f"{colour}PaletteColorLookupTableData", (table * scale).astype(f"<u{bits // 8}").tobytes())
+    np.testing.assert_allclose(pixels(encode(made)), palette[:, indices], atol=1e-4)
+
+
+def test_frames_without_positions_are_a_volume_in_their_own_order() -> None:
+    frames = RNG.integers(0, 4096, (3, 4, 5)).astype(np.uint16)
+    decoded = read([encode(dataset(frames, Rows=4, Columns=5, NumberOfFrames=3))], 3)
+    np.testing.assert_array_equal(decoded.pixels[0], frames)
+    assert decoded.affine is None
+
+
+def test_a_legacy_multi_frame_object_is_stacked_along_its_normal() -> None:
+    frames = RNG.integers(0, 4096, (3, 4, 5)).astype(np.uint16)
+    made = dataset(frames, Rows=4, Columns=5, NumberOfFrames=3, SpacingBetweenSlices=2.5, SliceThickness=9)
+    made.ImagePositionPatient, made.ImageOrientationPatient = [10, 20, 30], [*AXIAL]
+    made.PixelSpacing = [2, 0.5]
+    decoded = read([encode(made)], 3)
+    assert decoded.affine is not None
+    np.testing.assert_array_equal(decoded.pixels[0], frames)
+    np.testing.assert_allclose(decoded.affine @ [2, 3, 4, 1], [-12, -26, 35, 1])
+
+
+def test_frames_an_unknown_distance_apart_have_no_geometry() -> None:
+    # As in RT dose, which gives its frames' offsets elsewhere.
+    decoded = read([shipped("rtdose.dcm")], 3)
+    assert decoded.pixels.shape == (1, 15, 10, 10) and decoded.affine is None
+
+
+def test_an_enhanced_object_is_ordered_and_rescaled_frame_by_frame() -> None:
+    frames = RNG.integers(0, 4096, (4, 4, 5)).astype(np.uint16)
+    heights = [6.0, 0.0, 9.0, 3.0]
+    made = dataset(frames, Rows=4, Columns=5, NumberOfFrames=4)
+    measures = item(PixelSpacing=[2, 0.5], SliceThickness=3)
+    orientation = item(ImageOrientationPatient=[*AXIAL])
+    made.SharedFunctionalGroupsSequence = [
+        item(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[orientation])
+    ]
+    made.PerFrameFunctionalGroupsSequence = [
+        item(
+            PlanePositionSequence=[item(ImagePositionPatient=[10, 20, 30 + height])],
+            PixelValueTransformationSequence=[item(RescaleSlope=1 + height, RescaleIntercept=7, RescaleType="US")],
+        )
+        for height in heights
+    ]
+    decoded = read([encode(made)], 3)
+    assert decoded.affine is not None
+    expected = [frames[place] * (1 + heights[place]) + 7 for place in np.argsort(heights)]
+    np.testing.assert_allclose(decoded.pixels[0], expected)
+    np.testing.assert_allclose(decoded.affine @ [3, 1, 2, 1], [-11, -22, 39, 1])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "index", "lps"),
+    # Mapped by hand: (10, 20, 30) + x · 0.5 · row + y · 2 · column + z · 3 · normal.
+    [
+        (AXIAL, (0, 0, 0), (10, 20, 30)),
+        (AXIAL, (4, 0, 0), (10, 20, 42)),
+        (AXIAL, (1, 2, 4), (12, 24, 33)),
+        (OBLIQUE, (0, 0, 4), (11.2, 21.6, 30)),
+        (OBLIQUE, (0, 3, 0), (10, 20, 24)),
+        (OBLIQUE, (2, 0, 0), (10 - 0.8 * 6, 20 + 0.6 * 6, 30)),
+    ],
+)
+def test_a_shuffled_series_is_one_volume_in_patient_coordinates(
+    orientation: Sequence[float], index: tuple[int, ...], lps: tuple[float, ...]
+) -> None:
+    heights = [9.0, 0.0, 12.0, 3.0, 6.0]
+    decoded = read([plane(height, orientation=orientation) for height in heights], 3)
+    assert decoded.pixels.shape == (1, 5, 4, 6) and decoded.affine is not None
+    np.testing.assert_array_equal(decoded.pixels[0, :, 0, 0], [0, 30, 60, 90, 120])
+    np.testing.assert_allclose((decoded.affine @ [*index, 1])[:3], np.multiply(lps, [-1, -1, 1]), atol=1e-9)
+
+
+def test_a_tilted_gantry_shears_the_affine() -> None:
+    parts = [plane(3.0 * z, ImagePositionPatient=[10, 20 + 1.5 * z, 30 + 3 * z]) for z in (2, 0, 1)]
+    affine = read(parts, 3).affine
+    assert affine is not None
+    np.testing.assert_allclose(affine @ [2, 0, 0, 1], [-10, -23, 36, 1])
+
+
+def test_a_single_slice_knows_where_it_lies() -> None:
+    affine = read([plane(6.0)], 2).affine
+    assert affine is not None
+    np.testing.assert_allclose(affine @ [0, 1, 2, 1], [-11, -22, 36, 1])
+
+
+def test_a_single_slice_is_no_volume() -> None:
+    with pytest.raises(Unreadable, match=r"a picture of \(4, 6\).*all its slices"):
+        read([plane(6.0)], 3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([plane(h) for h in (0.0, 3.0, 6.0, 12.0)], "6.00 mm between slices 3 and 4 of 4: a slice may be missing"),
+        ([plane(h) for h in (0.0, 3.0, 3.0, 6.0)], "two slices lie at the same position"),
+        ([plane(h) for h in (0.0, 0.0)], "two slices lie at the same position"),
+        ([plane(0.0), encode(dataset(RAMP, ImagePositionPatient=[1, 2, 3]))], "differ in size.*one folder a volume"),
+        ([plane(0.0), plane(3.0, orientation=OBLIQUE)], "differ in orientation.*split the series"),
+        ([plane(0.0), plane(3.0, spacing=(2.0, 0.6))], "differ in orientation or pixel spacing"),
+        ([encode(dataset(RAMP)), encode(dataset(RAMP))], "without ImagePositionPatient cannot be ordered"),
+    ],
+    ids=["missing", "duplicate", "all at one place", "sizes", "orientations", "spacings", "no positions"],
+)
+def test_slices_that_are_no_volume_are_refused(parts: list[bytes], message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        read(parts, 3)
+
+
+def test_a_volume_is_no_picture() -> None:
+    with pytest.raises(Unreadable, match=r"a volume of \(2, 4, 6\).*3-D model"):
+        read([plane(0.0), plane(3.0)], 2)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian], ids=lambda syntax: syntax.name)
+def test_a_bare_dataset_without_preamble_and_meta_header_is_read(syntax: str) -> None:
+    made = dataset(RAMP)
+    sink = BytesIO()
+    made.save_as(sink, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    assert detect(sink.getvalue()) == "dicom"
+    np.testing.assert_array_equal(pixels(sink.getvalue())[0], RAMP)
+
+
+def test_a_meta_header_without_preamble_is_read() -> None:
+    data = encode(dataset(RAMP))[132:]
+    np.testing.assert_array_equal(pixels(data)[0], RAMP)
+
+
+def test_a_preamble_that_looks_like_tiff_is_still_dicom() -> None:
+    # Whole-slide scanners write such files on purpose, and so do some archives.
+    data = b"II*\0" + encode(dataset(RAMP))[4:]
+    np.testing.assert_array_equal(pixels(data)[0], RAMP)
+
+
+def test_dicom_without_pixels_is_named_for_what_it_is() -> None:
+    report = shipped("reportsi.dcm")
+    for refuse in (lambda: series_uid(report), lambda: read([report], 2)):
+        with pytest.raises(Unreadable, match=r"without pixels \(Basic Text SR Storage\): leave it out"):
+            refuse()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
+def test_truncated_pixels_are_refused(syntax: str) -> None:
+    data = compressed(STORED[12], 12, syntax)
+    with pytest.raises(Unreadable, match="damaged"):
+        pixels(data[: len(data) - 120])
+
+
+@pytest.mark.parametrize("length", [132, 140, 200, 350])
+def test_a_truncated_header_is_refused(length: int) -> None:
+    data = encode(dataset(RAMP))[:length]
+    for refuse in (lambda: series_uid(data), lambda: read([data], 2)):
+        with pytest.raises(Unreadable, match=r"(?i)dicom"):
+            refuse()
+
+
+def test_the_series_is_read_without_the_pixels() -> None:
+    assert series_uid(encode(dataset(RAMP))[:-100]) == "1.2.3"
+    assert series_uid(encode(dataset(RAMP, SeriesInstanceUID=""))) == ""
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0])
+def test_a_window_has_a_width(width: float) -> None:
+    with pytest.raises(ValidationError, match="width"):
+        Window(center=0.0, width=width)

@@ -1,0 +1,76 @@
+import os
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tasks.readers import read
+from tasks.readers.base import Unreadable
+
+COUNTS = np.random.default_rng(8).integers(0, 100, (4, 5, 6))
+
+
+def encode(array: NDArray[np.generic]) -> bytes:
+    sink = BytesIO()
+    np.save(sink, array)
+    return sink.getvalue()
+
+
+@dataclass
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "<u2", ">u2", "<i4", "<i8", "<f2", "<f4", ">f4", "<f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numbers_of_all_kinds_become_float32(dtype: str, order: str) -> None:
+    array = np.asarray(COUNTS.astype(dtype), order=order)
+    decoded = read([encode(array)], 3)
+    assert decoded.pixels.dtype == np.dtype("=f4") and decoded.affine is None
+    np.testing.assert_array_equal(decoded.pixels[0], COUNTS.astype(dtype).astype(float))
+
+
+def test_a_leading_axis_is_the_channel() -> None:
+    np.testing.assert_array_equal(read([encode(COUNTS)], 2).pixels, COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("array", "dims", "message"),
+    [
+        (COUNTS[0], 3, r"shape is \(5, 6\): the model takes 3 spatial dimensions"),
+        (COUNTS[None, None], 3, r"shape is \(1, 1, 4, 5, 6\)"),
+        (COUNTS[0, 0], 2, r"shape is \(6,\): the model takes 2"),
+        (COUNTS[None], 2, r"shape is \(1, 4, 5, 6\)"),
+        (COUNTS[:0], 3, "no pixels"),
+        (COUNTS.astype(complex), 3, "type is complex128: save it as integers or floats"),
+        (COUNTS.astype(str), 3, "type is <U"),
+        (np.zeros((4, 5, 6), "datetime64[s]"), 3, "type is datetime64"),
+    ],
+)
+def test_what_is_no_image_is_refused(array: NDArray[np.generic], dims: int, message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        read([encode(array)], dims)
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    data = encode(np.array([[Trap(trap)]], dtype=object))
+    np.load(BytesIO(data), allow_pickle=True)
+    trap.rmdir()  # fails if the trap does not work
+    with pytest.raises(Unreadable, match="damaged or unsupported npy"):
+        read([data], 2)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("length", [7, 40, 500])
+def test_a_truncated_array_is_refused(length: int) -> None:
+    with pytest.raises(Unreadable, match="npy"):
+        read([encode(COUNTS)[:length]], 3)
