@@ -128,12 +128,12 @@ def _watch(output: Location, plan: Plan, done: Any) -> None:
     """Show progress by the commits that are there, until the work is done."""
     artifact: Any = create_progress_artifact(progress=0.0, key="shards", description="Shards delivered")
     last = time.monotonic()
-    with bar("images explained", "images") as progress:
+    with bar("shards done", "images") as progress:
         finished = False
         while not finished:
             finished = done()
             shards = len(commit.names(output))
-            progress(min(shards * plan.images_per_shard, plan.images), plan.images)
+            progress(shards, len(plan.shards), min(shards * plan.images_per_shard, plan.images))
             if finished or time.monotonic() - last > _UPDATE_SECONDS:
                 last = time.monotonic()
                 update_progress_artifact(artifact, progress=100 * shards / len(plan.shards))

@@ -16,9 +16,9 @@ _LINE_EVERY = 10.0
 
 
 class Report(Protocol):
-    """Says that `done` of `of` are done, and at what rate."""
+    """Says that `done` of `of` are done; `units` is what the rate counts, if not what is done."""
 
-    def __call__(self, done: int, of: int) -> None: ...
+    def __call__(self, done: int, of: int, units: int | None = None) -> None: ...
 
 
 @contextmanager
@@ -26,17 +26,17 @@ def bar(what: str, unit: str) -> Iterator[Report]:
     """Show the progress of the body: a bar at a terminal, a log line every ten seconds elsewhere."""
     began = time.monotonic()
 
-    def rate(done: int) -> str:
-        return f"{done / max(time.monotonic() - began, 1e-3):.1f} {unit}/s"
+    def rate(count: int) -> str:
+        return f"{count / max(time.monotonic() - began, 1e-3):.1f} {unit}/s"
 
     if not sys.stderr.isatty():
         last = began
 
-        def line(done: int, of: int) -> None:
+        def line(done: int, of: int, units: int | None = None) -> None:
             nonlocal last
             if done == of or time.monotonic() - last > _LINE_EVERY:
                 last = time.monotonic()
-                logger.info("%s: %d of %d (%s)", what, done, of, rate(done))
+                logger.info("%s: %d of %d (%s)", what, done, of, rate(done if units is None else units))
 
         yield line
         return
@@ -49,4 +49,8 @@ def bar(what: str, unit: str) -> Iterator[Report]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=None, rate="")
-        yield lambda done, of: progress.update(task, completed=done, total=of, rate=rate(done))
+
+        def update(done: int, of: int, units: int | None = None) -> None:
+            progress.update(task, completed=done, total=of, rate=rate(done if units is None else units))
+
+        yield update

@@ -97,3 +97,15 @@ def test_the_example_configurations_are_valid(path: Path) -> None:
 def test_help_does_not_wait_for_imports() -> None:
     code = "import sys, flows.cli; print([m for m in ('torch','prefect','monai','dask','numpy') if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_flow_takes_what_the_ui_sends_and_shows_a_form_for_it() -> None:
+    from flows.explain import explain_cohort
+
+    sent = RunConfig.model_validate(MINIMAL).model_dump(mode="json")
+    assert explain_cohort.validate_parameters({"config": sent})["config"] == RunConfig.model_validate(MINIMAL)
+    form = explain_cohort.parameters
+    assert {"cohort", "model", "explainers", "target", "output", "compute"} <= set(
+        form.definitions["RunConfig"]["properties"]
+    )
+    assert form.definitions["RunConfig"]["properties"]["cohort"]["description"]
