@@ -83,7 +83,7 @@ class Network:
             if name
         ]
         try:
-            self._forward_zeros()
+            self.answer_to_zeros()
         finally:
             for handle in handles:
                 handle.remove()
@@ -137,8 +137,10 @@ class Network:
             for handle in handles:
                 handle.remove()
 
-    def _forward_zeros(self) -> Tensor:
-        zeros = torch.zeros(1, self.config.channels, *self.config.input_shape, device=self.device)
+    def answer_to_zeros(self) -> Tensor:
+        """Run the module on one image of zeros, to see what it is made of."""
+        dtype = next((parameter.dtype for parameter in self.module.parameters()), torch.float32)
+        zeros = torch.zeros(1, self.config.channels, *self.config.input_shape, device=self.device, dtype=dtype)
         with torch.inference_mode():
             output: Tensor = self.module(zeros)
         return output
@@ -147,7 +149,7 @@ class Network:
         shape = (1, self.config.channels, *self.config.input_shape)
         name = type(self.module).__name__
         try:
-            logits = self._forward_zeros()
+            logits = self.answer_to_zeros()
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"{name} does not take an image of shape {shape} (model.channels, model.input_shape): {error}"

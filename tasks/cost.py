@@ -89,9 +89,10 @@ def _seconds_a_batch(plan: Plan, engine: Engine, threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engine.explain(batch[:1])
+        ids = [str(number) for number in range(len(batch))]
+        engine.explain(batch[:1], ids[:1])
         began = time.perf_counter()
-        engine.explain(batch)
+        engine.explain(batch, ids)
         return time.perf_counter() - began
     finally:
         torch.set_num_threads(before)

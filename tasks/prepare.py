@@ -50,7 +50,7 @@ def prepare(
     except FileNotFoundError:
         raise ValueError(f"model.weights: there is no file {model.weights}") from None
     network = build(model, weights)
-    engine = Engine(network, explainers, target)
+    engine = Engine(network, explainers, target, batch_size)
     Preprocessing(cohort.preprocessing)
     entries = survey(cohort, model.spatial_dims, progress)
     plan = make_plan(

@@ -99,7 +99,7 @@ def _engine(output: Location, plan_digest: str) -> tuple[Engine, Preprocessing]:
     plan = Plan.read(output)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = build(plan.model, plan.model.weights.read(), device)
-    return Engine(network, plan.explainers, plan.target), Preprocessing(plan.cohort.preprocessing)
+    return Engine(network, plan.explainers, plan.target, plan.batch_size), Preprocessing(plan.cohort.preprocessing)
 
 
 def _batches(output: Location, plan: Plan, shards: Sequence[Shard], preprocessing: Preprocessing) -> Iterator[Batch]:
@@ -178,7 +178,7 @@ def _explain(delivery: Delivery, batch: Batch, engine: Engine) -> None:
             delivery.block["mask"][row] = mask
     if readable:
         inputs = torch.from_numpy(np.stack([prepared.network_input for _, _, prepared in readable]))
-        explanation = engine.explain(inputs)
+        explanation = engine.explain(inputs, [entry.id for _, entry, _ in readable])
         _fill(delivery, [(row, entry) for row, entry, _ in readable], explanation)
     delivery.seconds["read"] += batch.seconds
     delivery.seconds["explain"] += time.perf_counter() - began

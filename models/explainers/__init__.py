@@ -6,11 +6,54 @@ from pydantic import Field
 
 from models.explainers.attention import Attention
 from models.explainers.base import Answer, Explainer, Needs
+from models.explainers.control_centre import ControlCentre
+from models.explainers.control_edges import ControlEdges
+from models.explainers.control_random import ControlRandom
+from models.explainers.deconvolution import Deconvolution
+from models.explainers.eigencam import EigenCAM
 from models.explainers.gradcam import GradCAM
+from models.explainers.gradcam_plusplus import GradCAMPlusPlus
+from models.explainers.guided_backprop import GuidedBackprop
+from models.explainers.guided_gradcam import GuidedGradCAM
+from models.explainers.hirescam import HiResCAM
 from models.explainers.input_x_gradient import InputXGradient
+from models.explainers.integrated_gradients import IntegratedGradients
+from models.explainers.layercam import LayerCAM
+from models.explainers.occlusion import Occlusion
 from models.explainers.prediction import Prediction
+from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
+from models.explainers.scorecam import ScoreCAM
+from models.explainers.smoothgrad import SmoothGrad
+from models.explainers.smoothgrad_squared import SmoothGradSquared
+from models.explainers.vargrad import VarGrad
+from models.explainers.xgradcam import XGradCAM
 
-ExplainerConfig = Annotated[Prediction | Saliency | InputXGradient | GradCAM | Attention, Field(discriminator="name")]
+ExplainerConfig = Annotated[
+    Prediction
+    | Saliency
+    | InputXGradient
+    | Deconvolution
+    | GuidedBackprop
+    | GradCAM
+    | GradCAMPlusPlus
+    | HiResCAM
+    | LayerCAM
+    | XGradCAM
+    | EigenCAM
+    | ScoreCAM
+    | GuidedGradCAM
+    | IntegratedGradients
+    | SmoothGrad
+    | SmoothGradSquared
+    | VarGrad
+    | Occlusion
+    | RISE
+    | Attention
+    | ControlRandom
+    | ControlEdges
+    | ControlCentre,
+    Field(discriminator="name"),
+]
 
 __all__ = ["Answer", "Explainer", "ExplainerConfig", "Needs"]

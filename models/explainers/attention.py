@@ -27,7 +27,7 @@ class Attention(Explainer):
         return Needs(activations=frozenset(self._layers(network)))
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
-        scales = [upsample(answer.activations[name].mean(1), answer.images) for name in self._layers(network)]
+        scales = [upsample(answer.activations[name].mean(1), answer.inputs) for name in self._layers(network)]
         return torch.stack(scales).mean(0)
 
     def _layers(self, network: Network) -> tuple[str, ...]:

@@ -1,9 +1,12 @@
-"""What an explainer is: what it needs of the network's answer, and how it makes a map of it."""
+"""What an explainer is: the questions it puts to the network, and how it folds the answers into a map."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -12,7 +15,7 @@ from models.network import Network
 
 @dataclass(frozen=True)
 class Needs:
-    """What an explainer uses of the answer; ``|`` joins the needs of several."""
+    """What is used of an answer besides the logits; ``|`` joins the needs of several."""
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
@@ -25,25 +28,133 @@ class Needs:
             self.activation_gradients | other.activation_gradients,
         )
 
+    @property
+    def gradients(self) -> bool:
+        return self.input_gradient or bool(self.activation_gradients)
+
 
 @dataclass(frozen=True)
 class Answer:
-    """The network's answer for a batch and one target an image.
+    """The network's answer to some questions, for one target each.
+
+    Attributes
+    ----------
+    inputs
+        ``(question, channel, *space)``, what the network was given.
+    score
+        ``(question,)``, the target's logit.
+    probability
+        ``(question,)``, the target's probability.
+    input_gradient
+        Gradient of `score` with respect to `inputs`, same shape; None unless needed.
+    activations, activation_gradients
+        Layer name to its output ``(question, feature, *layer_space)`` and to the gradient with respect to it.
+    image, step
+        ``(question,)``: the image that is asked about, and the number of the question about it.
+    target
+        Number of the target along the targets.
+    """
+
+    inputs: Tensor
+    score: Tensor
+    probability: Tensor
+    image: Tensor
+    step: Tensor
+    target: int
+    input_gradient: Tensor | None = None
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    activation_gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def gradient(self) -> Tensor:
+        assert self.input_gradient is not None
+        return self.input_gradient
+
+    def rows(self, rows: slice) -> "Answer":
+        """The answer to some of the questions."""
+        return Answer(**{name: _each(value, lambda part: part[0][rows]) for name, value in self._parts([self])})
+
+    @classmethod
+    def join(cls, answers: Sequence["Answer"]) -> "Answer":
+        """One answer from those of several batches, for the same target."""
+        return cls(**{name: _each(values, torch.cat) for name, values in cls._parts(answers)})
+
+    @classmethod
+    def _parts(cls, answers: Sequence["Answer"]) -> Iterator[tuple[str, list[Any]]]:
+        for known in fields(cls):
+            yield known.name, [getattr(answer, known.name) for answer in answers]
+
+
+def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
+    """Change tensors, and tensors by name; leave anything else as it is."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return change(values)
+    if isinstance(first, dict):
+        return {name: change([value[name] for value in values]) for name in first}
+    return first
+
+
+Rule = Callable[[], AbstractContextManager[Any]]
+"""A scope in which the network answers otherwise, such as with another backward rule of its ReLUs."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The same number of questions about every image; asked in batches, whose answers are folded as they come.
+
+    Attributes
+    ----------
+    count
+        Questions about an image.
+    make
+        From ``(question,)`` image indices and ``(question,)`` steps to inputs ``(question, channel, *space)``.
+    fold
+        Takes each batch's answers, once a target.
+    key
+        Questions with equal keys are the same: they are asked once, and folded by all who ask.
+    among
+        ``(image,)`` indices of the images that are asked about; None for all.
+    """
+
+    count: int
+    make: Callable[[Tensor, Tensor], Tensor]
+    fold: Callable[[Answer], None]
+    needs: Needs = Needs()
+    rule: Rule = nullcontext
+    key: Hashable = None
+    among: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images to explain, and what the network says of them as they are.
 
     Attributes
     ----------
     images
-        ``(batch, channel, *space)``, what the network was given.
-    input_gradient
-        Gradient of the target's logit with respect to `images`, same shape; None unless needed.
-    activations, activation_gradients
-        Layer name to its output ``(batch, feature, *layer_space)`` and to the gradient with respect to it.
+        ``(image, channel, *space)``.
+    ids
+        Names of the images: noise depends on them and on nothing else.
+    target_class
+        ``(image, target)`` class indices.
+    answers
+        One a target: the answer to the plain question, with what `Explainer.needs` asked for.
     """
 
+    network: Network
     images: Tensor
-    input_gradient: Tensor | None = None
-    activations: dict[str, Tensor] = field(default_factory=dict)
-    activation_gradients: dict[str, Tensor] = field(default_factory=dict)
+    ids: tuple[str, ...]
+    target_class: Tensor
+    answers: tuple[Answer, ...]
+
+    def zeros(self, channels: int | None = None) -> Tensor:
+        """An accumulator: ``(target, image, [channel,] *space)``."""
+        head = () if channels is None else (channels,)
+        return self.images.new_zeros(len(self.answers), len(self.images), *head, *self.images.shape[2:])
+
+
+Explaining = Generator[Questions, None, Tensor]
 
 
 class Explainer(BaseModel):
@@ -55,21 +166,61 @@ class Explainer(BaseModel):
     name: str
 
     def needs(self, network: Network) -> Needs:
-        """Say what of the answer is used.
+        """Say what is used of the answer to the plain question: the image as it is.
 
         Raises
         ------
         ValueError
             If the explainer cannot be right on this network.
         """
-        raise NotImplementedError
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        """Yield questions, whose answers have been folded when the generator goes on; return the maps.
+
+        Returns
+        -------
+        Tensor
+            ``(target, image, *space)`` on the images' grid: signed and unnormalised.
+        """
+        yield from ()
+        return torch.stack([self.attribute(answer, case.network) for answer in case.answers])
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
-        """Make the maps ``(batch, *space)`` on the grid of ``answer.images``: signed and unnormalised."""
+        """Make the maps ``(image, *space)`` of one target from the answer to the plain question alone."""
         raise NotImplementedError
+
+
+class LayerExplainer(Explainer):
+    """An explainer that looks at the output of one layer."""
+
+    layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")
+
+    def needs(self, network: Network) -> Needs:
+        layers = frozenset({network.layer(self.layer)})
+        return Needs(activations=layers, activation_gradients=layers)
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        layer = network.layer(self.layer)
+        cam = self.combine(answer.activations[layer], answer.activation_gradients[layer])
+        return upsample(cam.relu(), answer.inputs)
+
+    def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
+        """Make ``(image, *layer_space)`` of ``(image, feature, *layer_space)``; it is rectified afterwards."""
+        raise NotImplementedError
+
+
+def strongest_channel(values: Tensor) -> Tensor:
+    """Of ``(image, channel, *space)``, at each place the value of the largest magnitude: ``(image, *space)``."""
+    return values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
 
 
 def upsample(maps: Tensor, images: Tensor) -> Tensor:
-    """Interpolate ``(batch, *layer_space)`` bi- or trilinearly to the grid of `images`."""
+    """Interpolate ``(image, *layer_space)`` bi- or trilinearly to the grid of `images`."""
     mode = "bilinear" if images.ndim == 4 else "trilinear"
     return functional.interpolate(maps[:, None], size=images.shape[2:], mode=mode, align_corners=False)[:, 0]
+
+
+def per_question(values: Tensor, like: Tensor) -> Tensor:
+    """View ``(question,)`` so that it multiplies `like` ``(question, ...)``."""
+    return values.view(-1, *[1] * (like.ndim - 1))

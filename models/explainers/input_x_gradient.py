@@ -18,5 +18,4 @@ class InputXGradient(Explainer):
         return Needs(input_gradient=True)
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
-        assert answer.input_gradient is not None
-        return (answer.images * answer.input_gradient).sum(1)
+        return (answer.inputs * answer.gradient).sum(1)

@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Explainer, Needs
+from models.explainers.base import Answer, Explainer, Needs, strongest_channel
 from models.network import Network
 
 
@@ -19,6 +19,4 @@ class Saliency(Explainer):
         return Needs(input_gradient=True)
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
-        assert answer.input_gradient is not None
-        strongest = answer.input_gradient.abs().argmax(1, keepdim=True)
-        return answer.input_gradient.gather(1, strongest)[:, 0]
+        return strongest_channel(answer.gradient)

@@ -1,14 +1,10 @@
 """The engine against Captum, run live on the same networks."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from captum.attr import InputXGradient as CaptumInputXGradient
 from captum.attr import LayerAttribution, LayerGradCam
 from captum.attr import Saliency as CaptumSaliency
-from monai.networks.nets import DenseNet121, resnet18
 from torch import Tensor, nn
 
 from models.engine import Engine
@@ -17,47 +13,8 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.prediction import Prediction
 from models.explainers.saliency import Saliency
-from models.network import Network, NetworkConfig
-from models.networks import AttentionGatedClassifier
 from models.targets import Classes, Predicted
-
-CLASSES = ("a", "b", "c", "d")
-SHAPES = {2: (64, 48), 3: (32, 36, 32)}
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
-    "DenseNet121": lambda dims, channels: DenseNet121(dims, channels, 4),
-    "ResNet18": lambda dims, channels: resnet18(
-        spatial_dims=dims, n_input_channels=channels, num_classes=4, conv1_t_stride=2
-    ),
-    "AttentionGated": lambda dims, channels: AttentionGatedClassifier(dims, channels, 4),
-}
-
-
-def make(name: str, dims: int, channels: int = 1) -> Network:
-    torch.manual_seed(3)
-    config = NetworkConfig(
-        network={"_target_": "tests.Network"}, classes=CLASSES, channels=channels, input_shape=SHAPES[dims]
-    )
-    network = Network(NETWORKS[name](dims, channels).double(), config)
-    *_, head = (part for part in network.module.modules() if isinstance(part, nn.Linear))
-    head.bias -= network.module(images(dims, channels)).mean(0)  # so that a batch holds several classes
-    return network
-
-
-def images(dims: int, channels: int = 1, count: int = 5) -> Tensor:
-    generator = torch.Generator().manual_seed(4)
-    return torch.randn(count, channels, *SHAPES[dims], dtype=torch.float64, generator=generator)
-
-
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    assert theirs.norm() > 0
-    return float((ours - theirs).detach().norm() / theirs.detach().norm())
-
-
-@pytest.fixture(autouse=True)
-def _double_precision() -> Any:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+from tests.models.networks import CLASSES, NETWORKS, SHAPES, difference, images, make, names, wrap
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -65,7 +22,9 @@ def _double_precision() -> Any:
 def test_maps_equal_captums_in_batches_of_mixed_classes(name: str, dims: int) -> None:
     network = make(name, dims)
     batch = images(dims, count=2 if dims == 3 else 5)
-    found = Engine(network, [Saliency(), InputXGradient(), GradCAM()], Classes(classes=CLASSES)).explain(batch)
+    found = Engine(network, [Saliency(), InputXGradient(), GradCAM()], Classes(classes=CLASSES)).explain(
+        batch, names(batch)
+    )
     blank = 0
     for target in range(len(CLASSES)):
         saliency = CaptumSaliency(network.module).attribute(batch.clone().requires_grad_(), target=target, abs=False)
@@ -86,7 +45,7 @@ def test_maps_equal_captums_in_batches_of_mixed_classes(name: str, dims: int) ->
 def test_each_image_of_a_batch_is_explained_for_its_own_class() -> None:
     network = make("ResNet18", 2)
     batch = images(2, count=12)
-    found = Engine(network, [Saliency()], Predicted()).explain(batch)
+    found = Engine(network, [Saliency()], Predicted()).explain(batch, names(batch))
     targets = found.target_class[:, 0]
     assert len(targets.unique()) > 1
     assert torch.equal(targets, found.logits.argmax(1))
@@ -99,9 +58,9 @@ def test_an_image_has_the_same_maps_alone_and_in_a_batch(name: str) -> None:
     network = make(name, 2)
     batch = images(2)
     engine = Engine(network, [Saliency(), InputXGradient(), GradCAM()], Predicted(k=2))
-    together = engine.explain(batch).maps
-    again = engine.explain(batch.flip(0)).maps.flip(0)
-    alone = torch.cat([engine.explain(image[None]).maps for image in batch])
+    together = engine.explain(batch, names(batch)).maps
+    again = engine.explain(batch.flip(0), names(batch)[::-1]).maps.flip(0)
+    alone = torch.cat([engine.explain(image[None], ("x",)).maps for image in batch])
     assert difference(alone, together) < 1e-9
     assert difference(again, together) < 1e-9
 
@@ -109,7 +68,7 @@ def test_an_image_has_the_same_maps_alone_and_in_a_batch(name: str) -> None:
 def test_colour_takes_the_strongest_channel_for_saliency_and_the_sum_for_input_x_gradient() -> None:
     network = make("ResNet18", 2, channels=3)
     batch = images(2, channels=3)
-    found = Engine(network, [Saliency(), InputXGradient()], Classes(classes=("a",))).explain(batch)
+    found = Engine(network, [Saliency(), InputXGradient()], Classes(classes=("a",))).explain(batch, names(batch))
     gradient = CaptumSaliency(network.module).attribute(batch.clone().requires_grad_(), target=0, abs=False)
     strongest = torch.where(gradient.amax(1) > -gradient.amin(1), gradient.amax(1), gradient.amin(1))
     assert difference(found.maps[:, 0, 0], strongest) < 1e-9
@@ -124,7 +83,7 @@ def test_one_forward_pass_and_one_backward_pass_a_target_serve_all_explainers() 
     first.register_full_backward_hook(lambda *_: calls.update(backward=calls["backward"] + 1))
     engine = Engine(network, [Prediction(), Saliency(), InputXGradient(), GradCAM(), Attention()], Predicted(k=3))
     calls.update(forward=0, backward=0)
-    assert engine.explain(images(2)).maps.shape == (5, 3, 4, *SHAPES[2])
+    assert engine.explain(images(2), names(images(2))).maps.shape == (5, 3, 4, *SHAPES[2])
     assert calls == {"forward": 1, "backward": 3}
     assert engine.backward_passes == 3
 
@@ -133,9 +92,9 @@ def test_gradcam_alone_stops_the_backward_pass_at_its_layer() -> None:
     network = make("ResNet18", 2)
     reached = []
     network.module.get_submodule("layer3").register_full_backward_hook(lambda *_: reached.append("layer3"))
-    alone = Engine(network, [GradCAM()], Predicted()).explain(images(2)).maps[:, 0, 0]
+    alone = Engine(network, [GradCAM()], Predicted()).explain(images(2), names(images(2))).maps[:, 0, 0]
     assert reached == []
-    together = Engine(network, [Saliency(), GradCAM()], Predicted()).explain(images(2)).maps[:, 0, 1]
+    together = Engine(network, [Saliency(), GradCAM()], Predicted()).explain(images(2), names(images(2))).maps[:, 0, 1]
     assert reached == ["layer3"]
     assert difference(alone, together) < 1e-9
 
@@ -143,11 +102,11 @@ def test_gradcam_alone_stops_the_backward_pass_at_its_layer() -> None:
 def test_prediction_alone_makes_no_map_and_no_gradient() -> None:
     network = make("ResNet18", 2)
     engine = Engine(network, [Prediction()], Predicted())
-    found = engine.explain(images(2))
+    found = engine.explain(images(2), names(images(2)))
     assert engine.backward_passes == 0
     assert found.maps.shape == (5, 1, 0, *SHAPES[2])
     assert torch.equal(found.logits, network.module(images(2)))
-    assert torch.allclose(found.probability.sum(1), torch.ones(5))
+    assert torch.allclose(found.probability.sum(1), torch.ones(5).double())
 
 
 def test_attention_is_the_mean_of_the_gates_coefficients_on_the_images_grid() -> None:
@@ -157,7 +116,7 @@ def test_attention_is_the_mean_of_the_gates_coefficients_on_the_images_grid() ->
         network.module.get_submodule(name).register_forward_hook(
             lambda _, __, out, name=name: gates.update({name: out})
         )
-    found = Engine(network, [Attention()], Predicted()).explain(images(2)).maps[:, 0, 0]
+    found = Engine(network, [Attention()], Predicted()).explain(images(2), names(images(2))).maps[:, 0, 0]
     resized = [nn.functional.interpolate(gate, SHAPES[2], mode="bilinear") for gate in gates.values()]
     assert len(resized) == 2
     assert torch.allclose(found, (resized[0] + resized[1])[:, 0] / 2)
@@ -169,9 +128,9 @@ def test_the_network_is_afterwards_what_it_was_also_after_an_error() -> None:
     network = make("DenseNet121", 2)
     before = {name: value.clone() for name, value in network.module.state_dict().items()}
     engine = Engine(network, [Saliency(), GradCAM()], Predicted())
-    engine.explain(images(2))
+    engine.explain(images(2), names(images(2)))
     with pytest.raises(RuntimeError):
-        engine.explain(images(2, channels=2))
+        engine.explain(images(2, channels=2), names(images(2)))
     assert not any(part._forward_hooks or part._backward_hooks for part in network.module.modules())
     assert not any(part.training for part in network.module.modules())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in network.module.parameters())
@@ -182,9 +141,12 @@ def test_a_layer_followed_by_an_in_place_relu_keeps_its_own_output() -> None:
     torch.manual_seed(0)
     conv, relu = nn.Conv2d(1, 6, 3), nn.ReLU(inplace=True)
     module = nn.Sequential(conv, relu, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
-    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, input_shape=SHAPES[2])
-    network = Network(module, config)
-    found = Engine(network, [GradCAM(layer="0")], Classes(classes=("a",))).explain(images(2)).maps[:, 0, 0]
+    network = wrap(module)
+    found = (
+        Engine(network, [GradCAM(layer="0")], Classes(classes=("a",)))
+        .explain(images(2), names(images(2)))
+        .maps[:, 0, 0]
+    )
     features = conv(images(2))
     gradient = (features > 0) * module[4].weight[0].view(1, 6, 1, 1) / features[0, 0].numel()
     cam = (gradient.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu()

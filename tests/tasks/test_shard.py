@@ -55,7 +55,7 @@ def test_a_delivered_cohort_holds_what_the_engine_says_and_verifies(
     for row in (0, 1, 17, 35):
         image = dataset.image.values[row].astype(np.float64)
         standard = torch.tensor((image - image.mean()) / image.std(), dtype=torch.float32)
-        expected = engine.explain(standard[None])
+        expected = engine.explain(standard[None], ("x",))
         found = dataset.isel(image_id=row)
         assert np.allclose(found.logit.values, expected.logits[0], atol=1e-3)
         assert np.allclose(found.probability.values.sum(), 1, atol=1e-6)
@@ -88,7 +88,9 @@ def test_a_shard_with_a_valid_commit_is_never_computed_again(
     plan = planned(output)
     explained = []
     explain = Engine.explain
-    monkeypatch.setattr(Engine, "explain", lambda self, batch: explained.append(len(batch)) or explain(self, batch))
+    monkeypatch.setattr(
+        Engine, "explain", lambda self, batch, ids: explained.append(len(batch)) or explain(self, batch, ids)
+    )
     explain_shards(output, range(1, 3))
     assert sum(explained) == 36 - plan.images_per_shard
     assert names(output) == ["000001.json", "000002.json"]
@@ -161,8 +163,8 @@ def test_a_map_that_is_not_finite_fails_that_image_alone(
     plan = planned(output)
     explain = Engine.explain
 
-    def one_bad(self: Engine, batch: torch.Tensor) -> object:
-        explanation = explain(self, batch)
+    def one_bad(self: Engine, batch: torch.Tensor, ids: object) -> object:
+        explanation = explain(self, batch, ids)
         explanation.maps[1, 0, 0, 5, 5] = torch.inf
         return explanation
 

@@ -1,0 +1,24 @@
+from typing import Literal
+
+from models.explainers.base import Case, Explainer, Explaining, Needs, strongest_channel
+from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.relu_rules import deconvolved, require_relu
+from models.network import Network
+
+
+class Deconvolution(Explainer):
+    """Deconvolution (Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1).
+
+    The gradient with respect to the image, where every ReLU passes back what is positive, whatever it did on the way
+    forward; of the channel of the largest magnitude, signed.
+    """
+
+    name: Literal["deconvolution"] = "deconvolution"
+
+    def needs(self, network: Network) -> Needs:
+        require_relu(network, self.name)
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        gradients = yield from gradients_by_rule(case, deconvolved)
+        return strongest_channel(gradients.flatten(0, 1)).view(case.zeros().shape)

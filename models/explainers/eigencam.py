@@ -1,0 +1,29 @@
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.explainers.base import Answer, LayerExplainer, Needs, upsample
+from models.network import Network
+
+
+class EigenCAM(LayerExplainer):
+    """Eigen-CAM (Muhammad and Yeasin 2020, arXiv:2008.00299, eq. 2).
+
+    ``map = relu(A v)``, the layer's output projected on its first right singular vector over features. A singular
+    vector has no sign of its own: the one is taken that the activations lie along (``sum A v >= 0``). It is the same
+    for every target. Never negative.
+    """
+
+    name: Literal["eigencam"] = "eigencam"
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(activations=frozenset({network.layer(self.layer)}))
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        activations = answer.activations[network.layer(self.layer)]
+        places = activations.flatten(2).transpose(1, 2)
+        direction = torch.linalg.svd(places, full_matrices=False).Vh[:, 0]
+        projected = torch.einsum("ipf,if->ip", places, direction)
+        projected = projected * torch.where(projected.sum(1, keepdim=True) < 0, -1.0, 1.0)
+        return upsample(projected.view(len(places), *activations.shape[2:]).relu(), answer.inputs)

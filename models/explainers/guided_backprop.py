@@ -1,0 +1,39 @@
+from typing import Literal
+
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, Rule, strongest_channel
+from models.explainers.relu_rules import guided, require_relu
+from models.network import Network
+
+
+class GuidedBackprop(Explainer):
+    """Guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806, section 3.4).
+
+    The gradient with respect to the image, where every ReLU passes back what is positive and was positive on the
+    way forward; of the channel of the largest magnitude, signed. It does not depend on the later layers' weights as
+    an explanation should (Adebayo et al. 2018, arXiv:1810.03292).
+    """
+
+    name: Literal["guided_backprop"] = "guided_backprop"
+
+    def needs(self, network: Network) -> Needs:
+        require_relu(network, self.name)
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        return strongest_channel((yield from gradients_by_rule(case, guided)).flatten(0, 1)).view(case.zeros().shape)
+
+
+def gradients_by_rule(case: Case, rule: Rule):  # type: ignore[no-untyped-def]
+    """Ask each image once by `rule`; return the gradients ``(target, image, channel, *space)``."""
+    found = case.zeros(case.images.shape[1])
+
+    def fold(answer: Answer) -> None:
+        found[answer.target, answer.image] = answer.gradient
+
+    def make(image: Tensor, step: Tensor) -> Tensor:
+        return case.images[image]
+
+    yield Questions(1, make, fold, Needs(input_gradient=True), rule, key=rule)
+    return found

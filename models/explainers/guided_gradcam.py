@@ -1,0 +1,25 @@
+from typing import Literal
+
+import torch
+
+from models.explainers.base import Case, Explaining, LayerExplainer, Needs, strongest_channel
+from models.explainers.gradcam import GradCAM
+from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.relu_rules import guided, require_relu
+from models.network import Network
+
+
+class GuidedGradCAM(LayerExplainer):
+    """Guided Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, section 3.2): guided backpropagation times Grad-CAM."""
+
+    name: Literal["guided_gradcam"] = "guided_gradcam"
+
+    def needs(self, network: Network) -> Needs:
+        require_relu(network, self.name)
+        return super().needs(network)
+
+    def explain(self, case: Case) -> Explaining:
+        gradients = yield from gradients_by_rule(case, guided)
+        gradcam = GradCAM(layer=self.layer)
+        cams = torch.stack([gradcam.attribute(answer, case.network) for answer in case.answers])
+        return cams * strongest_channel(gradients.flatten(0, 1)).view(cams.shape)

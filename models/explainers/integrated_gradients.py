@@ -1,0 +1,72 @@
+from collections.abc import Generator
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, per_question
+
+_FIRST_STEPS = 8
+
+
+class IntegratedGradients(Explainer):
+    """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, eq. 1), by Gauss-Legendre quadrature.
+
+    ``map = sum_c (x - x0) * sum_s w_s dS/dx(x0 + a_s (x - x0))`` with nodes ``a_s`` and weights ``w_s`` on [0, 1].
+    Complete: the map sums to ``S(x) - S(x0)``. With `tolerance`, 8 steps are taken and doubled, for the images whose
+    gap ``|sum(map) - (S(x) - S(x0))| / |S(x) - S(x0)|`` is larger, up to `steps`.
+    """
+
+    name: Literal["integrated_gradients"] = "integrated_gradients"
+    steps: int = Field(50, ge=1, description="Gradients an image; with a tolerance, the most")
+    tolerance: float | None = Field(None, gt=0, description="Relative completeness gap that ends the doubling of steps")
+    baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
+
+    def explain(self, case: Case) -> Explaining:
+        maps = case.zeros()
+        among = torch.arange(len(case.images), device=case.images.device)
+        if self.tolerance is None:
+            maps[:, among] = yield from self._integrate(case, among, self.steps)
+            return maps
+        difference = torch.stack([answer.score for answer in case.answers]) - (yield from self._baseline_score(case))
+        steps = min(_FIRST_STEPS, self.steps)
+        while len(among):
+            maps[:, among] = yield from self._integrate(case, among, steps)
+            gap = (maps.flatten(2).sum(-1) - difference).abs() / difference.abs()
+            open_images = (gap > self.tolerance).any(0)
+            if steps == self.steps:
+                break
+            among, steps = among[open_images[among]], min(2 * steps, self.steps)
+        return maps
+
+    def _integrate(self, case: Case, among: Tensor, steps: int) -> Generator[Questions, None, Tensor]:
+        legendre, halves = np.polynomial.legendre.leggauss(steps)
+        nodes = torch.as_tensor((legendre + 1) / 2).to(case.images)
+        weights = torch.as_tensor(halves / 2).to(case.images)
+        total = case.zeros(case.images.shape[1])
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            images = case.images[image]
+            return self.baseline + per_question(nodes[step], images) * (images - self.baseline)
+
+        def fold(answer: Answer) -> None:
+            weighted = per_question(weights[answer.step], answer.gradient) * answer.gradient
+            total[answer.target].index_add_(0, answer.image, weighted)
+
+        key = ("path", self.baseline, steps, tuple(among.tolist()))
+        yield Questions(steps, make, fold, Needs(input_gradient=True), key=key, among=among)
+        return ((case.images - self.baseline) * total)[:, among].sum(2)
+
+    def _baseline_score(self, case: Case) -> Generator[Questions, None, Tensor]:
+        scores = case.images.new_zeros(len(case.answers), len(case.images))
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            return torch.full_like(case.images[image], self.baseline)
+
+        def fold(answer: Answer) -> None:
+            scores[answer.target, answer.image] = answer.score
+
+        yield Questions(1, make, fold, key=("constant", self.baseline))
+        return scores

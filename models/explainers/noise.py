@@ -1,0 +1,52 @@
+"""Noise that depends on the image's name and the sample's number, and on nothing else."""
+
+from collections.abc import Callable, Generator
+from hashlib import blake2b
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explainer, Needs, Questions, per_question
+
+
+def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:
+    """A CPU generator, so that every device gets the same numbers."""
+    digest = blake2b(f"{purpose}\0{sample}\0{image_id}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+
+
+def draw(case: Case, image: Tensor, step: Tensor, one: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
+    """Stack `one` draw a question."""
+    pairs = zip(image.tolist(), step.tolist(), strict=True)
+    drawn = [one(generator(case.ids[index], purpose, sample)) for index, sample in pairs]
+    return torch.stack(drawn).to(case.images)
+
+
+class NoisyGradient(Explainer):
+    """An explainer of the gradients at noisy copies of the image; all of them with equal fields share the copies."""
+
+    samples: int = Field(25, ge=1, description="Noisy copies an image")
+    noise_level: float = Field(0.15, gt=0, description="Standard deviation, as a share of the image's range")
+
+    def moments(self, case: Case) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
+        """Mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
+        flat = case.images.flatten(1)
+        sigma = self.noise_level * (flat.amax(1) - flat.amin(1))
+        shape = case.images.shape[1:]
+        first, second = (case.zeros(shape[0]).double() for _ in range(2))
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            noise = draw(
+                case, image, step, lambda seeded: torch.randn(shape, generator=seeded, dtype=torch.float32), "gaussian"
+            )
+            return case.images[image] + per_question(sigma[image], noise) * noise
+
+        def fold(answer: Answer) -> None:
+            gradient = answer.gradient.double()
+            first[answer.target].index_add_(0, answer.image, gradient)
+            second[answer.target].index_add_(0, answer.image, gradient**2)
+
+        key = ("gaussian", self.samples, self.noise_level)
+        yield Questions(self.samples, make, fold, Needs(input_gradient=True), key=key)
+        return first / self.samples, second / self.samples

@@ -1,0 +1,76 @@
+"""Other backward rules of ReLU, for modules and functions alike, in a scope that changes nothing in the network."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from models.network import Network
+
+_RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_)
+
+
+class _Guided(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values > 0)
+        return values.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return gradients[0].relu() * positive
+
+
+class _Deconvolved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.relu()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].relu()
+
+
+class _ReluMode(TorchFunctionMode):
+    def __init__(self, instead: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.instead = instead
+        self.seen = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func not in _RELUS:
+            return func(*args, **(kwargs or {}))
+        self.seen += 1
+        values = args[0] if args else (kwargs or {})["input"]
+        return self.instead(values)
+
+
+def guided() -> _ReluMode:
+    """Backward, what is negative is stopped, as well as what ReLU stopped on the way forward."""
+    return _ReluMode(_Guided.apply)
+
+
+def deconvolved() -> _ReluMode:
+    """Backward, what is negative is stopped, whatever ReLU did on the way forward."""
+    return _ReluMode(_Deconvolved.apply)
+
+
+def require_relu(network: Network, explainer: str) -> None:
+    """Raise ValueError if the network has no ReLU: the rule would give the plain gradient under another name."""
+    counting = _ReluMode(functional.relu)
+    with counting:
+        network.answer_to_zeros()
+    if not counting.seen:
+        activations = sorted(
+            {type(part).__name__ for part in network.module.modules() if "activation" in type(part).__module__}
+        )
+        raise ValueError(
+            f"{explainer}: {type(network.module).__name__} has no ReLU (its activations: {', '.join(activations)}); "
+            "the rule would be the plain gradient. Use integrated_gradients or smoothgrad instead"
+        )

@@ -1,0 +1,40 @@
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explaining, LayerExplainer, Needs, Questions, upsample
+from models.network import Network
+
+
+class ScoreCAM(LayerExplainer):
+    """Score-CAM (Wang et al. 2020, arXiv:1910.01279, eq. 6 to 8).
+
+    ``map = relu(sum_k w_k A_k)`` with ``w = softmax_k(P(x * H_k))``, `P` the target's probability and ``H_k`` the
+    feature interpolated to the image's grid and scaled to [0, 1]. It asks one question a feature. Never negative.
+    """
+
+    name: Literal["scorecam"] = "scorecam"
+
+    def needs(self, network: Network) -> Needs:
+        return Needs(activations=frozenset({network.layer(self.layer)}))
+
+    def explain(self, case: Case) -> Explaining:
+        layer = case.network.layer(self.layer)
+        activations = case.answers[0].activations[layer]
+        features = activations.shape[1]
+        scores = case.images.new_zeros(len(case.answers), len(case.images), features)
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            masks = upsample(activations[image, step], case.images)
+            low = masks.flatten(1).amin(1).view(-1, *[1] * (masks.ndim - 1))
+            high = masks.flatten(1).amax(1).view(-1, *[1] * (masks.ndim - 1))
+            span = high - low
+            return case.images[image] * ((masks - low) / span.where(span > 0, 1.0))[:, None]
+
+        def fold(answer: Answer) -> None:
+            scores[answer.target, answer.image, answer.step] = answer.probability
+
+        yield Questions(features, make, fold, key=("scorecam", layer))
+        cams = torch.einsum("tif,if...->ti...", scores.softmax(-1), activations).relu()
+        return torch.stack([upsample(cam, case.images) for cam in cams])

@@ -1,0 +1,17 @@
+from typing import Literal
+
+from models.explainers.base import Case, Explaining, strongest_channel
+from models.explainers.noise import NoisyGradient
+
+
+class SmoothGrad(NoisyGradient):
+    """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825, section 3.1).
+
+    ``map = mean_s dS/dx(x + n_s)``, ``n_s`` Gaussian; of the channel of the largest magnitude, signed.
+    """
+
+    name: Literal["smoothgrad"] = "smoothgrad"
+
+    def explain(self, case: Case) -> Explaining:
+        mean, _ = yield from self.moments(case)
+        return strongest_channel(mean.flatten(0, 1)).view(case.zeros().shape).to(case.images)

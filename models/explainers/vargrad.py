@@ -1,0 +1,17 @@
+from typing import Literal
+
+from models.explainers.base import Case, Explaining
+from models.explainers.noise import NoisyGradient
+
+
+class VarGrad(NoisyGradient):
+    """VarGrad (Adebayo et al. 2018, arXiv:1810.03307, section 3).
+
+    ``map = max_c var_s dS/dx(x + n_s)``, the variance over the samples (divided by their number). Never negative.
+    """
+
+    name: Literal["vargrad"] = "vargrad"
+
+    def explain(self, case: Case) -> Explaining:
+        mean, square = yield from self.moments(case)
+        return (square - mean**2).clamp_min(0).amax(2).to(case.images)
