@@ -71,7 +71,7 @@ class Engine:
 
     def explain(self, images: Tensor, ids: Sequence[str]) -> Explanation:
         """Explain ``(image, channel, *space)``, on the CPU or the network's device; `ids` name the images."""
-        images = images.detach().to(self.network.device)
+        images = self.network.prepare(images)
         logits, case = self._plain(images, tuple(ids))
         running = dict(enumerate(explainer.explain(case) for explainer in self.explainers))
         maps: dict[int, Tensor] = {}
@@ -146,7 +146,7 @@ class Engine:
         self, inputs: Tensor, image: Tensor, step: Tensor, needs: Needs, rule: Rule, target_class: Tensor | None
     ) -> tuple[Tensor, Tensor, list[Answer]]:
         """Run the network once, and back once a target; without `target_class` the targets are chosen here."""
-        inputs = inputs.detach().requires_grad_(needs.input_gradient)
+        inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
         with torch.set_grad_enabled(needs.gradients), rule(), self.network.watch(watched) as activations:
             logits: Tensor = self.network.module(inputs)

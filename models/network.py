@@ -61,8 +61,15 @@ class Network:
     def __init__(self, module: nn.Module, config: NetworkConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)
+        # Channels last is 1.15 to 1.4 times faster on a CPU, and what tensor cores want.
+        self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
+        self.module.to(memory_format=self._format)  # type: ignore[call-overload]
         self._check_shapes()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Take ``(image, channel, *space)`` to the device and the memory format the module is fastest with."""
+        return images.detach().to(self.device).contiguous(memory_format=self._format)
 
     def probability(self, logits: Tensor) -> Tensor:
         return logits.softmax(1) if self.config.activation == "softmax" else logits.sigmoid()

@@ -61,14 +61,15 @@ class Preprocessing:
         axes = _AXES[pixels.ndim - 1]
         source = (np.eye(4) if affine is None else affine)[:, axes]
         # Copied here and below: some of MONAI's intensity transforms work in place.
-        value: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
+        moved: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
         for transform in self.transforms[: self._intensity_from]:
-            value = transform(value)
-        image = value.clone()
+            moved = transform(moved)
+        image = moved.as_tensor()
+        value: Any = image.clone()
         for transform in self.transforms[self._intensity_from :]:
             value = transform(value)
         back = np.argsort(axes)
-        tracked = np.asarray(value.affine, dtype=np.float64)
+        tracked = np.asarray(moved.affine, dtype=np.float64)
         return Prepared(
             network_input=_array(value),
             image=_array(image),

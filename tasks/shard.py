@@ -26,7 +26,7 @@ from tasks.plan import Plan, Shard
 from tasks.readers import read
 from tasks.readers.base import Unreadable
 from tasks.storage import Location
-from tasks.store import EXPLAINED, FAILED, QUARANTINED, ShardWriter, empty_block, variables
+from tasks.store import EXPLAINED, FAILED, QUARANTINED, empty_block, variables, write_shard
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,7 +77,6 @@ def explain_shards(output: Location, shards: range) -> int:
 def _explain_missing(output: Location, plan: Plan, shards: Sequence[Shard]) -> None:
     engine, preprocessing = _engine(output, plan.digest)
     described = variables(plan)
-    writer = ShardWriter(output)
     written: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread:
         for batch in _ahead(_batches(output, plan, shards, preprocessing), _BATCHES_AHEAD):
@@ -88,7 +87,7 @@ def _explain_missing(output: Location, plan: Plan, shards: Sequence[Shard]) -> N
             if batch.rows.stop == size:
                 if written:
                     written.result()
-                written = write_thread.submit(_deliver, output, plan, delivery, writer)
+                written = write_thread.submit(_deliver, output, plan, delivery)
         if written:
             written.result()
 
@@ -202,10 +201,10 @@ def _fill(delivery: Delivery, explained: Sequence[tuple[int, Entry]], explanatio
                 delivery.block[name][row] = values[index]
 
 
-def _deliver(output: Location, plan: Plan, delivery: Delivery, writer: ShardWriter) -> None:
+def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
     began = time.perf_counter()
     shard = delivery.shard
-    objects = writer.write(shard.start, shard.stop, delivery.block)
+    objects = write_shard(output, plan, shard, delivery.block)
     delivery.seconds["write"] = time.perf_counter() - began
     Commit(
         shard=shard.index,

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 _READS_AT_ONCE = 8
 _WILDCARD = re.compile(r"[*?\[]")
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="storage")
 
 
 class Location(BaseModel):
@@ -86,8 +92,7 @@ class Location(BaseModel):
 
     def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
         """Read several files at once, local or on this server; what cannot be read gives its error."""
-        with ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-            return list(pool.map(lambda url: self.at(url)._try_read(), urls))
+        return list(_readers().map(lambda url: self.at(url)._try_read(), urls))
 
     def _try_read(self) -> bytes | Exception:
         try:

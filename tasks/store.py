@@ -1,13 +1,13 @@
 """The store: one flat xarray Dataset in Zarr format 3. It is the public interface.
 
-xarray writes the template and reads; workers write whole shards through opened Zarr arrays, since xarray's
-region writes cost many more requests.
+xarray writes the template and reads. Workers write whole shard objects, which nobody else writes a part of.
 """
 
 import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -15,14 +15,13 @@ import numpy as np
 import xarray as xr
 import zarr
 import zarr.errors
-import zarr.storage
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer
 
 from tasks.commit import StoredObject
+from tasks.encoding import LEVEL, encode_chunk, encode_shard, pad
 from tasks.manifest import Entry
-from tasks.plan import Plan, object_rows
+from tasks.plan import Plan, Shard, object_rows
 from tasks.storage import Location
 
 NAME = "explanations.zarr"
@@ -115,7 +114,6 @@ def variables(plan: Plan) -> dict[str, Variable]:
 
 def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) -> None:
     """Write the metadata and the known coordinates; no data."""
-    rows = plan.images_per_shard
     described = variables(plan)
     data = {
         name: (("image_id", *variable.dims), _lazy((len(entries), *variable.shape), variable), variable.attrs)
@@ -123,13 +121,12 @@ def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) 
     }
     encoding: dict[str, dict[str, Any]] = {}
     for name, variable in described.items():
-        inner = _inner_chunk(variable)
-        shard = object_rows((rows, *variable.shape), np.dtype(variable.dtype).itemsize)
+        shape, chunk = layout(plan, variable)
         encoding[name] = {
             "fill_value": variable.fill,
-            "compressors": [BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")],
-            "chunks": (1, *(min(a, b) for a, b in zip(inner, shard[1:], strict=True))) if inner else (rows, *shard[1:]),
-            **({"shards": shard} if inner else {}),
+            "compressors": [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")],
+            "chunks": chunk or shape,
+            **({"shards": shape} if chunk else {}),
         }
     dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan, run_id))
     dataset["label"] = (
@@ -165,33 +162,23 @@ def write_index(output: Location, status: NDArray[np.int8], shard: NDArray[np.in
         zarr.consolidate_metadata(group.store)
 
 
-class ShardWriter:
-    """Writes whole shards, and notes every object it stored. One for a worker: opening costs requests."""
-
-    def __init__(self, output: Location) -> None:
-        # An object of nothing but fill value would otherwise not be stored, and look missing.
-        zarr.config.set({"array.write_empty_chunks": True})
-        self._store = _NotingStore(_group(output, mode="r+").store)
-        group = zarr.open_group(self._store, mode="r+")
-        self._arrays = {name: array for name, array in group.arrays()}
-
-    def write(self, start: int, stop: int, block: Mapping[str, NDArray[Any]]) -> dict[str, StoredObject]:
-        """Store the rows of one shard; return what was stored, by key."""
-        self._store.objects.clear()
-        for name, values in block.items():
-            self._arrays[name][start:stop] = round_mantissa(values) if name == "attribution" else values
-        return dict(self._store.objects)
-
-
-class _NotingStore(zarr.storage.WrapperStore[Any]):
-    def __init__(self, store: Any) -> None:
-        super().__init__(store)
-        self.objects: dict[str, StoredObject] = {}
-
-    async def set(self, key: str, value: Buffer) -> None:
-        data = value.to_bytes()
-        self.objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        await super().set(key, value)
+def write_shard(
+    output: Location, plan: Plan, shard: Shard, block: Mapping[str, NDArray[Any]]
+) -> dict[str, StoredObject]:
+    """Store the rows of one shard, every object whole; return what was stored, by key."""
+    objects: dict[str, StoredObject] = {}
+    for name, variable in variables(plan).items():
+        values = round_mantissa(block[name]) if name == "attribution" else block[name]
+        shape, chunk = layout(plan, variable)
+        counts = [-(-size // part) for size, part in zip(variable.shape, shape[1:], strict=True)]
+        for place in product(*map(range, counts)):
+            within = tuple(slice(at * part, (at + 1) * part) for at, part in zip(place, shape[1:], strict=True))
+            whole = pad(values[:, *within], shape, variable.fill)
+            data = encode_shard(whole, chunk) if chunk else encode_chunk(whole)
+            key = "/".join([name, "c", str(shard.index), *map(str, place)])
+            (output / NAME / key).write(data)
+            objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    return objects
 
 
 def open_store(output: Location) -> xr.Dataset:
@@ -220,14 +207,17 @@ def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(np.isfinite(values), rounded, values)
 
 
-def _inner_chunk(variable: Variable) -> tuple[int, ...]:
-    """One picture or volume; nothing for small variables, which are not sharded."""
+def layout(plan: Plan, variable: Variable) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """The shape of an object, and of the chunks in it: one picture or volume each; None for small variables.
+
+    An object's shape is cut so that it stays under the limit, and holds whole chunks.
+    """
+    itemsize = np.dtype(variable.dtype).itemsize
+    shape = object_rows((plan.images_per_shard, *variable.shape), itemsize)
     spatial = [dim in ("z", "y", "x") for dim in variable.dims]
-    return (
-        tuple(size if is_space else 1 for size, is_space in zip(variable.shape, spatial, strict=True))
-        if any(spatial)
-        else ()
-    )
+    if not any(spatial):
+        return shape, None
+    return shape, (1, *(size if is_space else 1 for size, is_space in zip(shape[1:], spatial, strict=True)))
 
 
 def _lazy(shape: tuple[int, ...], variable: Variable) -> da.Array:

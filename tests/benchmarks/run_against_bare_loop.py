@@ -1,6 +1,6 @@
 """Images a second of the whole run over those of a bare torch loop that does the same passes on the same cores.
 
-The run's pace is the slope between a short and a long run, so that start-up, which is printed beside it, does not
+Two bare loops: as one writes it, and in the memory format that the engine uses (channels last). The run's pace is the slope between a short and a long run, so that start-up, which is printed beside it, does not
 count. The bare loop reads nothing and stores nothing: one process a worker with a worker's environment, forward and
 backward to the input at the run's batch size.
 """
@@ -29,7 +29,7 @@ from tasks.demo.cohort import write_cohort
 WORKERS = 2
 BATCH = 16
 FILES = 96
-CASES = {"demo network, 112 x 96": (400, 8_000), "ResNet-18, 224 x 224": (64, 1_200)}
+CASES = {"demo network, 112 x 96": (400, 6_000), "ResNet-18, 224 x 224": (64, 900)}
 
 
 def main() -> None:
@@ -43,13 +43,15 @@ def main() -> None:
 
 def print_case(case: str, sizes: tuple[int, int], pictures: Path, folder: Path) -> None:
     content = resnet(pictures, folder) if case.startswith("ResNet") else demo_content(str(pictures), "", spatial_dims=2)
-    bare = [bare_pace(content)]
+    before = [bare_pace(content, channels_last=last) for last in (False, True)]
     seconds = [run_seconds(content, pictures, folder, size) for size in sizes]
-    bare.append(bare_pace(content))
+    after = [bare_pace(content, channels_last=last) for last in (False, True)]
     pace = (sizes[1] - sizes[0]) / (seconds[1] - seconds[0])
+    plain, last = (median(pair) for pair in zip(before, after, strict=True))
     print(
-        f"{case}: run {pace:.1f} images/s, bare loop {median(bare):.1f} ({bare[0]:.1f}, {bare[1]:.1f}) images/s, "
-        f"ratio {pace / median(bare):.2f}; start-up {seconds[0] - sizes[0] / pace:.0f} s",
+        f"{case}: run {pace:.1f} images/s; bare loop {plain:.1f} images/s, ratio {pace / plain:.2f}; "
+        f"bare loop in channels last {last:.1f} images/s, ratio {pace / last:.2f}; "
+        f"start-up {seconds[0] - sizes[0] / pace:.0f} s",
         flush=True,
     )
 
@@ -67,7 +69,7 @@ def resnet(pictures: Path, folder: Path) -> dict[str, Any]:
     weights = folder / "resnet18.safetensors"
     save_file(instantiate(network, locate(network, NAMESPACES)).state_dict(), weights)
     content["model"] |= {"network": network, "weights": str(weights), "input_shape": [224, 224]}
-    content["cohort"]["preprocessing"][0] = {"_target_": "monai.transforms.Resize", "spatial_size": [224, 224]}
+    content["cohort"]["preprocessing"].insert(0, {"_target_": "monai.transforms.Resize", "spatial_size": [224, 224]})
     content["explainers"] = ["saliency", "input_x_gradient", "gradcam"]
     return content
 
@@ -89,18 +91,20 @@ def run_seconds(content: dict[str, Any], pictures: Path, folder: Path, size: int
     return time.perf_counter() - began
 
 
-def bare_pace(content: dict[str, Any]) -> float:
+def bare_pace(content: dict[str, Any], channels_last: bool) -> float:
     """Images a second of all processes together."""
-    command = [sys.executable, "-c", f"from {__spec__.name} import bare; bare({content['model']!r})"]
+    command = [sys.executable, "-c", f"from {__spec__.name} import bare; bare({content['model']!r}, {channels_last})"]
     environment = {**os.environ, **worker_environment(threads=1)}
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(WORKERS)]
     return sum(float(process.communicate()[0]) for process in processes)
 
 
-def bare(model: dict[str, Any], seconds: float = 20.0) -> None:
+def bare(model: dict[str, Any], channels_last: bool, seconds: float = 15.0) -> None:
     """Print images a second of one process."""
     network = instantiate(model["network"], locate(model["network"], NAMESPACES)).eval().requires_grad_(False)
     images = torch.randn(BATCH, 1, *model["input_shape"])
+    if channels_last:
+        network, images = (part.to(memory_format=torch.channels_last) for part in (network, images))
     done, began = -2 * BATCH, time.perf_counter()
     while done <= 0 or time.perf_counter() - began < seconds:
         if done == 0:
