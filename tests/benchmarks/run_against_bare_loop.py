@@ -1,8 +1,9 @@
 """Images a second of the whole run over those of a bare torch loop that does the same passes on the same cores.
 
-Two bare loops: as one writes it, and in the memory format that the engine uses (channels last). The run's pace is the slope between a short and a long run, so that start-up, which is printed beside it, does not
-count. The bare loop reads nothing and stores nothing: one process a worker with a worker's environment, forward and
-backward to the input at the run's batch size.
+The bare loop reads nothing and stores nothing: one process a worker with a worker's environment, forward and backward
+to the input at the run's batch size; as one writes it, and in the memory format that the engine uses (channels last).
+The run's pace is the slope between a short and a long run, so that start-up, which is printed beside it, does not
+count.
 """
 
 import csv
