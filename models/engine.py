@@ -49,6 +49,11 @@ class Explanation:
 class Engine:
     """Explains images by several explainers together.
 
+    Attributes
+    ----------
+    forward_passes, backward_passes
+        Questions answered so far, and gradients taken of them.
+
     Raises
     ------
     ValueError
@@ -66,6 +71,7 @@ class Engine:
         self.network = network
         self.target = target
         self.batch_size = batch_size
+        self.forward_passes = self.backward_passes = 0
         self.explainers = [explainer for explainer in explainers if explainer.makes_map]
         self.needs = reduce(or_, (explainer.needs(network) for explainer in self.explainers), Needs())
 
@@ -88,11 +94,6 @@ class Engine:
         stacked = torch.stack([maps[index] for index in sorted(maps)]) if maps else case.zeros()[None][:0]
         probability = self.network.probability(logits)
         return Explanation(logits, probability, case.target_class, stacked.permute(2, 1, 0, *range(3, stacked.ndim)))
-
-    @property
-    def backward_passes(self) -> int:
-        """Backward passes an image to answer the plain question."""
-        return len(self.target.labels()) if self.needs.gradients else 0
 
     def _plain(self, images: Tensor, ids: tuple[str, ...]) -> tuple[Tensor, Case]:
         logits: list[Tensor] = []
@@ -157,6 +158,8 @@ class Engine:
             # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
             sums = scores.sum(0).unbind()
         probability = self.network.probability(detached).gather(1, target_class)
+        self.forward_passes += len(inputs)
+        self.backward_passes += len(inputs) * len(sums) * needs.gradients
         layers = sorted(needs.activation_gradients)
         wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
         answers = []

@@ -54,7 +54,7 @@ def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_l
     """
     described = variables(plan)
     image_bytes = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in described.values())
-    seconds = _seconds_a_batch(plan, engine, threads)
+    forward, backward, seconds = _probe(plan, engine, threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # A block that is filled, one that is written with its encoded copy, and four batches in two versions.
     input_bytes = math.prod(plan.model.input_shape) * plan.model.channels * 4
@@ -73,8 +73,8 @@ def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_l
     batches = sum(-(-(shard.stop - shard.start) // plan.batch_size) for shard in plan.shards)
     return Cost(
         images=plan.images,
-        forward_passes=plan.images,
-        backward_passes=plan.images * engine.backward_passes,
+        forward_passes=forward * plan.images,
+        backward_passes=backward * plan.images,
         bytes_stored=image_bytes * plan.images,
         objects=(objects + 1) * len(plan.shards),
         workers=workers,
@@ -83,17 +83,19 @@ def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_l
     )
 
 
-def _seconds_a_batch(plan: Plan, engine: Engine, threads: int) -> float:
+def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[int, int, float]:
+    """Forward and backward passes of one image, and seconds of one batch."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(plan.batch_size, plan.model.channels, *plan.model.input_shape, generator=generator)
+    ids = [str(number) for number in range(len(batch))]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        ids = [str(number) for number in range(len(batch))]
         engine.explain(batch[:1], ids[:1])
+        passes = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()
         engine.explain(batch, ids)
-        return time.perf_counter() - began
+        return *passes, time.perf_counter() - began
     finally:
         torch.set_num_threads(before)
 

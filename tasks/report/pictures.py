@@ -28,7 +28,7 @@ class Scale:
     def colours(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """RGB in [0, 1]; both maps can be told apart by colour-blind readers."""
         scaled = np.clip(values / self.limit, -1, 1)
-        colour = colormaps["PuOr_r"]((scaled + 1) / 2) if self.signed else colormaps["inferno"](np.clip(scaled, 0, 1))
+        colour = colormaps["coolwarm"]((scaled + 1) / 2) if self.signed else colormaps["inferno"](np.clip(scaled, 0, 1))
         return colour[..., :3]
 
     @property
@@ -83,8 +83,9 @@ class _View:
         return np.flip(values if self.slice is None else values[self.slice], self.flips)
 
     def grey(self) -> NDArray[np.floating]:
-        picture = self.cut(self.image["image"].values.mean(0))
-        low, high = np.nanpercentile(picture, (0.5, 99.5))
+        volume = self.image["image"].values.mean(0)
+        picture = self.cut(volume)
+        low, high = np.nanpercentile(volume, (0.5, 99.5))
         return np.clip((picture - low) / max(high - low, 1e-12), 0, 1)
 
     def panel(self, title: str, colours: NDArray[np.floating]) -> Panel:
@@ -94,12 +95,12 @@ class _View:
 
 
 def _slice(image: xr.Dataset, target: int) -> int:
-    """The slice with most of the mask; without one, with most attribution; without that, the middle."""
+    """The slice with most of the mask; without one, with the first map's peak; without that, the middle."""
     if "mask" in image and (image["mask"].values == 1).any():
         return int((image["mask"].values == 1).sum((1, 2)).argmax())
     if "attribution" in image:
-        maps = np.abs(image["attribution"].isel(target=target).values)
-        return int((maps / maps.max(axis=(1, 2, 3), keepdims=True).clip(1e-30)).sum((0, 2, 3)).argmax())
+        first = np.abs(image["attribution"].isel(target=target, explainer=0).values)
+        return int(np.unravel_index(first.argmax(), first.shape)[0])
     return image.sizes["z"] // 2
 
 

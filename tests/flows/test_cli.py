@@ -32,6 +32,15 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
+def test_plan_counts_every_question(config: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["explainers"] = ["gradcam", {"name": "integrated_gradients", "steps": 5}, {"name": "rise", "samples": 3}]
+    config.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(main, ["plan", str(config)])
+    assert f"forward passes     {39 * (1 + 5 + 3)}" in result.output
+    assert f"backward passes    {39 * (1 + 5)}" in result.output
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [

@@ -85,7 +85,7 @@ def test_one_forward_pass_and_one_backward_pass_a_target_serve_all_explainers() 
     calls.update(forward=0, backward=0)
     assert engine.explain(images(2), names(images(2))).maps.shape == (5, 3, 4, *SHAPES[2])
     assert calls == {"forward": 1, "backward": 3}
-    assert engine.backward_passes == 3
+    assert (engine.forward_passes, engine.backward_passes) == (5, 15)
 
 
 def test_gradcam_alone_stops_the_backward_pass_at_its_layer() -> None:
