@@ -24,7 +24,7 @@ bench: .venv/installed
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed
 	$(BIN)/cohortlens train --dims 2 --output models/networks/weights
-	$(BIN)/cohortlens train --dims 3 --images 1600 --held-out 400 --output models/networks/weights
+	$(BIN)/cohortlens train --dims 3 --images 2000 --held-out 400 --epochs 7 --learning-rate 2e-3 --output models/networks/weights
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -111,8 +111,9 @@ def verify(output: str, endpoint_url: str | None) -> None:
 @click.option("--images", type=click.IntRange(16), default=4000, show_default=True, help="Training images.")
 @click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
-def train(dims: int, images: int, held_out: int, epochs: int, output: Path) -> None:
+def train(dims: int, images: int, held_out: int, epochs: int, learning_rate: float, output: Path) -> None:
     """Train the reference network on the demo cohort's generator; write its weights and recipe."""
     from flows.server import prefect_server
 
@@ -121,7 +122,9 @@ def train(dims: int, images: int, held_out: int, epochs: int, output: Path) -> N
         from flows.train import train_reference
         from tasks.demo.training import TrainingConfig
 
-        config = TrainingConfig(spatial_dims=dims, images=images, held_out=held_out, epochs=epochs)
+        config = TrainingConfig(
+            spatial_dims=dims, images=images, held_out=held_out, epochs=epochs, learning_rate=learning_rate
+        )
         click.echo(train_reference(config, output))
 
 
