@@ -210,9 +210,14 @@ class LayerExplainer(Explainer):
         raise NotImplementedError
 
 
-def strongest_channel(values: Tensor) -> Tensor:
-    """Of ``(image, channel, *space)``, at each place the value of the largest magnitude: ``(image, *space)``."""
-    return values.gather(1, values.abs().argmax(1, keepdim=True))[:, 0]
+def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:
+    """At each place the value of the largest magnitude over the axis `channel`, which goes."""
+    return values.gather(channel, values.abs().argmax(channel, keepdim=True)).squeeze(channel)
+
+
+def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
+    """Sum ``(image, feature, *layer_space)`` over features with weights ``(image, feature)``."""
+    return (weights.view(*weights.shape, *[1] * (activations.ndim - 2)) * activations).sum(1)
 
 
 def upsample(maps: Tensor, images: Tensor) -> Tensor:

@@ -20,5 +20,4 @@ class Deconvolution(Explainer):
         return Needs()
 
     def explain(self, case: Case) -> Explaining:
-        gradients = yield from gradients_by_rule(case, deconvolved)
-        return strongest_channel(gradients.flatten(0, 1)).view(case.zeros().shape)
+        return strongest_channel((yield from gradients_by_rule(case, deconvolved)), channel=2)

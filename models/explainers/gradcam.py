@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import LayerExplainer
+from models.explainers.base import LayerExplainer, weighted_sum
 
 
 class GradCAM(LayerExplainer):
@@ -16,4 +16,4 @@ class GradCAM(LayerExplainer):
 
     def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
         weights = gradients.flatten(2).mean(-1)
-        return (weights.view(*weights.shape, *[1] * (activations.ndim - 2)) * activations).sum(1)
+        return weighted_sum(weights, activations)

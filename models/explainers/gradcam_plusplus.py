@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import LayerExplainer
+from models.explainers.base import LayerExplainer, weighted_sum
 
 
 class GradCAMPlusPlus(LayerExplainer):
@@ -20,4 +20,4 @@ class GradCAMPlusPlus(LayerExplainer):
         denominator = 2 * gradient**2 + features.sum(-1, keepdim=True) * gradient**3
         alpha = (gradient**2 / denominator.where(denominator != 0, 1.0)).where(gradient != 0, 0.0)
         weights = (alpha * gradient.relu()).sum(-1)
-        return (weights.view(*weights.shape, *[1] * (activations.ndim - 2)) * activations).sum(1)
+        return weighted_sum(weights, activations)

@@ -22,7 +22,7 @@ class GuidedBackprop(Explainer):
         return Needs()
 
     def explain(self, case: Case) -> Explaining:
-        return strongest_channel((yield from gradients_by_rule(case, guided)).flatten(0, 1)).view(case.zeros().shape)
+        return strongest_channel((yield from gradients_by_rule(case, guided)), channel=2)
 
 
 def gradients_by_rule(case: Case, rule: Rule):  # type: ignore[no-untyped-def]

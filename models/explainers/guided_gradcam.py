@@ -22,4 +22,4 @@ class GuidedGradCAM(LayerExplainer):
         gradients = yield from gradients_by_rule(case, guided)
         gradcam = GradCAM(layer=self.layer)
         cams = torch.stack([gradcam.attribute(answer, case.network) for answer in case.answers])
-        return cams * strongest_channel(gradients.flatten(0, 1)).view(cams.shape)
+        return cams * strongest_channel(gradients, channel=2)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Questions
+from models.explainers.base import Answer, Case, Explainer, Explaining, Questions, per_question
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
 
@@ -39,7 +39,7 @@ class Occlusion(Explainer):
         def fold(answer: Answer) -> None:
             drop = scores[answer.target, answer.image] - answer.score
             shown = windows[answer.step]
-            total[answer.target].index_add_(0, answer.image, drop.view(-1, *[1] * (shown.ndim - 1)) * shown)
+            total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
 
         yield Questions(len(windows), make, fold, key=("occlusion", self.window, self.stride, self.fill))
         return total / cover.clamp_min(1)

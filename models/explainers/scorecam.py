@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explaining, LayerExplainer, Needs, Questions, upsample
+from models.explainers.base import Answer, Case, Explaining, LayerExplainer, Needs, Questions, per_question, upsample
 from models.network import Network
 
 
@@ -27,9 +27,8 @@ class ScoreCAM(LayerExplainer):
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             masks = upsample(activations[image, step], case.images)
-            low = masks.flatten(1).amin(1).view(-1, *[1] * (masks.ndim - 1))
-            high = masks.flatten(1).amax(1).view(-1, *[1] * (masks.ndim - 1))
-            span = high - low
+            low = per_question(masks.flatten(1).amin(1), masks)
+            span = per_question(masks.flatten(1).amax(1), masks) - low
             return case.images[image] * ((masks - low) / span.where(span > 0, 1.0))[:, None]
 
         def fold(answer: Answer) -> None:

@@ -14,4 +14,4 @@ class SmoothGrad(NoisyGradient):
 
     def explain(self, case: Case) -> Explaining:
         mean, _ = yield from self.moments(case)
-        return strongest_channel(mean.flatten(0, 1)).view(case.zeros().shape).to(case.images)
+        return strongest_channel(mean, channel=2).to(case.images)

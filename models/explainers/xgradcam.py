@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import LayerExplainer
+from models.explainers.base import LayerExplainer, weighted_sum
 
 
 class XGradCAM(LayerExplainer):
@@ -19,4 +19,4 @@ class XGradCAM(LayerExplainer):
         total = features.sum(-1)
         weights = (gradients.flatten(2) * features).sum(-1) / total.where(total != 0, 1.0)
         weights = weights.where(total != 0, 0.0)
-        return (weights.view(*weights.shape, *[1] * (activations.ndim - 2)) * activations).sum(1)
+        return weighted_sum(weights, activations)
