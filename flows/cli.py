@@ -179,7 +179,9 @@ def _print_plan(prepared: Any) -> None:
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
     click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
-    click.echo(f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels())}")
+    click.echo(
+        f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
+    )
     click.echo(f"forward passes     {cost.forward_passes}")
     click.echo(f"backward passes    {cost.backward_passes}")
     click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")

@@ -39,9 +39,9 @@ class RunConfig(BaseModel):
     @field_validator("explainers")
     @classmethod
     def _once_each(cls, explainers: tuple[Any, ...]) -> tuple[Any, ...]:
-        repeated = [name for name, count in Counter(explainer.name for explainer in explainers).items() if count > 1]
+        repeated = [name for name, count in Counter(explainer.title for explainer in explainers).items() if count > 1]
         if repeated:
-            raise ValueError(f"named more than once: {', '.join(repeated)}")
+            raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
         return explainers
 
 

@@ -9,7 +9,6 @@ folded as they come: memory depends on the batch, never on the number of questio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 
 from models.explainers import Explainer
-from models.explainers.base import Answer, Case, Needs, Questions, Rule
+from models.explainers.base import Answer, Ask, Case, Needs, Questions, plainly
+from models.flags import MapFlag, flag_images, flag_maps
 from models.network import Network
-from models.targets import Classes, Predicted
+from models.targets import NO_CLASS, Chosen, Target
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +33,31 @@ class Explanation:
     Attributes
     ----------
     logits, probability
-        ``(image, class)``.
+        ``(image, class)``; the means over space where the network segments. NaN for an image that is not finite.
     target_class
-        ``(image, target)`` class indices.
+        ``(image, target)`` class indices; -1 where the image has no such target.
     maps
-        ``(image, target, explainer, *space)``, signed and unnormalised.
+        ``(image, target, explainer, *space)``, signed and unnormalised; NaN where there is no target, where the
+        image is not finite, and where a map came out not finite.
+    image_flags, map_flags
+        ``(image,)`` and ``(image, target, explainer)``, of `ImageFlag` and `MapFlag`.
     """
 
     logits: Tensor
     probability: Tensor
     target_class: Tensor
     maps: Tensor
+    image_flags: Tensor
+    map_flags: Tensor
 
 
 class Engine:
     """Explains images by several explainers together.
+
+    Parameters
+    ----------
+    background
+        ``(background, channel, *space)``: images of the cohort, for the explainers that compare with what is usual.
 
     Attributes
     ----------
@@ -64,21 +74,54 @@ class Engine:
         self,
         network: Network,
         explainers: Sequence[Explainer],
-        target: Predicted | Classes,
+        target: Target,
         batch_size: int = 16,
+        background: Tensor | None = None,
     ) -> None:
-        target.check(network.config.classes)
+        target.check(network)
         self.network = network
         self.target = target
         self.batch_size = batch_size
         self.forward_passes = self.backward_passes = 0
         self.explainers = [explainer for explainer in explainers if explainer.makes_map]
         self.needs = reduce(or_, (explainer.needs(network) for explainer in self.explainers), Needs())
+        self.background = None if background is None else network.prepare(background)
+        if background is None and (wanting := [known.title for known in self.explainers if known.needs_background]):
+            raise ValueError(f"{', '.join(wanting)}: needs background images of the cohort, and there are none")
 
-    def explain(self, images: Tensor, ids: Sequence[str]) -> Explanation:
-        """Explain ``(image, channel, *space)``, on the CPU or the network's device; `ids` name the images."""
+    def explain(self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None) -> Explanation:
+        """Explain ``(image, channel, *space)``, on the CPU or the network's device.
+
+        Parameters
+        ----------
+        ids
+            Names of the images.
+        masks
+            ``(image, *space)`` bool; only the target `region` of the mask uses them.
+        """
         images = self.network.prepare(images)
-        logits, case = self._plain(images, tuple(ids))
+        finite = images.flatten(1).isfinite().all(1)
+        known = images.where(_over(finite, images), 0.0)
+        logits, case = self._plain(known, tuple(ids), None if masks is None else masks.to(images.device))
+        maps = self._maps(case)
+        flags = flag_maps(maps)
+        there = (case.chosen.classes >= 0) & finite[:, None]
+        flags *= there[..., None]
+        whole = there[..., None] & (flags & MapFlag.NOT_FINITE.value == 0)
+        probability = self.network.probability(logits)
+        if self.network.segments:
+            logits, probability = logits.flatten(2).mean(-1), probability.flatten(2).mean(-1)
+        logits, probability = (part.where(finite[:, None], torch.nan) for part in (logits, probability))
+        return Explanation(
+            logits,
+            probability,
+            case.chosen.classes.where(finite[:, None], NO_CLASS),
+            maps.where(_over(whole, maps), torch.nan),
+            flag_images(images, None if self.network.config.activation == "identity" else probability),
+            flags,
+        )
+
+    def _maps(self, case: Case) -> Tensor:
         running = dict(enumerate(explainer.explain(case) for explainer in self.explainers))
         maps: dict[int, Tensor] = {}
         with torch.no_grad():
@@ -92,35 +135,38 @@ class Engine:
                         del running[index]
                 self._ask(case, asked)
         stacked = torch.stack([maps[index] for index in sorted(maps)]) if maps else case.zeros()[None][:0]
-        probability = self.network.probability(logits)
-        return Explanation(logits, probability, case.target_class, stacked.permute(2, 1, 0, *range(3, stacked.ndim)))
+        return stacked.permute(2, 1, 0, *range(3, stacked.ndim))
 
-    def _plain(self, images: Tensor, ids: tuple[str, ...]) -> tuple[Tensor, Case]:
+    def _plain(self, images: Tensor, ids: tuple[str, ...], masks: Tensor | None) -> tuple[Tensor, Case]:
         logits: list[Tensor] = []
-        target_class: list[Tensor] = []
+        chosen: list[Chosen] = []
         answers: list[list[Answer]] = []
 
         def put(rows: slice) -> None:
+            def choose(outputs: Tensor) -> Chosen:
+                return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
+
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            found = self._put(images[rows], image, torch.zeros_like(image), self.needs, nullcontext, None)
+            found = self._put(images[rows], image, torch.zeros_like(image), self.needs, plainly, choose)
             logits.append(found[0])
-            target_class.append(found[1])
+            chosen.append(found[1])
             answers.append(found[2])
 
         self._in_batches(len(images), put)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
-        return torch.cat(logits), Case(self.network, images, ids, torch.cat(target_class), joined)
+        case = Case(self.network, images, ids, Chosen.join(chosen), joined, self.background)
+        return torch.cat(logits), case
 
     def _ask(self, case: Case, asked: Sequence[Questions]) -> None:
-        for (rule, needs), questions in _ways(asked).items():
+        for (ask, needs), questions in _ways(asked).items():
             stream = _Stream(questions, len(case.images))
 
-            def put(rows: slice, stream: _Stream = stream, needs: Needs = needs, rule: Rule = rule) -> None:
+            def put(rows: slice, stream: _Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
                 parts = list(stream.parts(rows, case.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, image, step, needs, rule, case.target_class[image])
+                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: case.chosen.rows(image))
                 for answer in answers:
                     for question, _, _, own in parts:
                         question.fold(answer.rows(own))
@@ -144,29 +190,39 @@ class Engine:
             start = stop
 
     def _put(
-        self, inputs: Tensor, image: Tensor, step: Tensor, needs: Needs, rule: Rule, target_class: Tensor | None
-    ) -> tuple[Tensor, Tensor, list[Answer]]:
-        """Run the network once, and back once a target; without `target_class` the targets are chosen here."""
+        self,
+        inputs: Tensor,
+        image: Tensor,
+        step: Tensor,
+        needs: Needs,
+        ask: Ask,
+        choose: Callable[[Tensor], Chosen],
+    ) -> tuple[Tensor, Chosen, list[Answer]]:
+        """Run the network once, and back once a target."""
+        layers = sorted(needs.activation_gradients)
+        heads = [self.network.linear_head(layer) for layer in layers] if not needs.input_gradient else [None]
+        closed = ask is plainly and all(head is not None for head in heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
-        with torch.set_grad_enabled(needs.gradients), rule(), self.network.watch(watched) as activations:
-            logits: Tensor = self.network.module(inputs)
+        with torch.set_grad_enabled(needs.gradients and not closed), self.network.watch(watched) as activations:
+            logits = ask(self.network, inputs, image, step)
             detached = logits.detach()
-            if target_class is None:
-                target_class = self.target.select(detached, self.network.config.classes)
-            scores = logits.gather(1, target_class)
+            chosen = choose(detached)
+            scores = chosen.score(logits)
             # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
             sums = scores.sum(0).unbind()
-        probability = self.network.probability(detached).gather(1, target_class)
+        probability = chosen.mean(self.network.probability(detached))
         self.forward_passes += len(inputs)
-        self.backward_passes += len(inputs) * len(sums) * needs.gradients
-        layers = sorted(needs.activation_gradients)
+        self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
         wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
         answers = []
         for target, total in enumerate(sums):
-            gradients: list[Tensor] = []
-            if wanted:
+            if closed:
+                gradients = [_through(head, part, chosen, target) for head, part in zip(heads, wanted, strict=True)]
+            elif wanted and (chosen.classes[:, target] != NO_CLASS).any():
                 gradients = list(torch.autograd.grad(total, wanted, retain_graph=target + 1 < len(sums)))
+            else:
+                gradients = [torch.zeros_like(part) for part in wanted]
             answers.append(
                 Answer(
                     inputs=inputs.detach(),
@@ -180,7 +236,21 @@ class Engine:
                     activation_gradients=dict(zip(layers, gradients, strict=True)),
                 )
             )
-        return detached, target_class, answers
+        return detached, chosen, answers
+
+
+def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
+    """Gradient with respect to `layer` of a score that is linear in its mean over space: no backward pass is needed."""
+    assert head is not None
+    weights = head[chosen.classes[:, target].clamp_min(0)]
+    if chosen.against is not None:
+        weights = weights - head[chosen.against[:, target]]
+    return _over(weights / layer[0, 0].numel(), layer).expand_as(layer)
+
+
+def _over(values: Tensor, like: Tensor) -> Tensor:
+    """View values of the first axes so that they spread over the others of `like`."""
+    return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
 
 
 class _Stream:
@@ -203,15 +273,15 @@ class _Stream:
                 yield question, image, own % question.count, slice(first - rows.start, last - rows.start)
 
 
-def _ways(asked: Sequence[Questions]) -> dict[tuple[Rule, Needs], list[Questions]]:
+def _ways(asked: Sequence[Questions]) -> dict[tuple[Ask, Needs], list[Questions]]:
     """Join equal questions, and put together what is asked in the same way."""
     distinct: dict[Hashable, list[Questions]] = defaultdict(list)
     for questions in asked:
         distinct[object() if questions.key is None else questions.key].append(questions)
-    ways: dict[tuple[Rule, Needs], list[Questions]] = defaultdict(list)
+    ways: dict[tuple[Ask, Needs], list[Questions]] = defaultdict(list)
     for same in distinct.values():
         needs = reduce(or_, (questions.needs for questions in same))
-        ways[same[0].rule, needs].append(replace(same[0], needs=needs, fold=_fold_all(same)))
+        ways[same[0].ask, needs].append(replace(same[0], needs=needs, fold=_fold_all(same)))
     return ways
 
 

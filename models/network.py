@@ -18,6 +18,9 @@ from models.components import Component, instantiate, locate
 
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
+# By name, since to import MONAI takes seconds.
+_ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
+
 
 class NetworkConfig(BaseModel):
     """What the network is, and what goes in and comes out of it."""
@@ -33,8 +36,8 @@ class NetworkConfig(BaseModel):
     input_shape: tuple[int, ...] = Field(
         strict=False, min_length=2, max_length=3, description="[y, x] or [z, y, x] of the image it takes"
     )
-    activation: Literal["softmax", "sigmoid"] = Field(
-        "softmax", description="softmax: one class an image; sigmoid: each class by itself"
+    activation: Literal["softmax", "sigmoid", "identity"] = Field(
+        "softmax", description="softmax: one class an image; sigmoid: each class by itself; identity: a regression"
     )
 
     @property
@@ -48,14 +51,20 @@ class Network:
     Parameters
     ----------
     module
-        Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``.
+        Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
+        it segments. Of several outputs the first counts.
     config
         Shapes and class names that the module must fit.
+
+    Attributes
+    ----------
+    segments
+        Whether there is a logit at each place.
 
     Raises
     ------
     ValueError
-        If the module does not take the configured shape or does not return one logit a class.
+        If the module does not take the configured shape or does not return logits for each class.
     """
 
     def __init__(self, module: nn.Module, config: NetworkConfig, device: torch.device | str = "cpu") -> None:
@@ -65,39 +74,63 @@ class Network:
         self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
         self.module.to(memory_format=self._format)  # type: ignore[call-overload]
-        self._check_shapes()
+        self.segments = self._check_shapes() > 2
+        self._heads: dict[str, Tensor | None] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits of ``(image, channel, *space)``."""
+        output = self.module(images)
+        logits: Tensor = output[0] if isinstance(output, (tuple, list)) else output
+        return logits
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device and the memory format the module is fastest with."""
         return images.detach().to(self.device).contiguous(memory_format=self._format)
 
     def probability(self, logits: Tensor) -> Tensor:
+        """Softmax or sigmoid over the classes; the output itself of a regression."""
+        if self.config.activation == "identity":
+            return logits
         return logits.softmax(1) if self.config.activation == "softmax" else logits.sigmoid()
 
     @cached_property
     def spatial_layers(self) -> tuple[str, ...]:
         """Names of the layers with a spatial extent, in the order in which they finish."""
-        finished: list[str] = []
+        return tuple(self._extents)
+
+    @cached_property
+    def _extents(self) -> dict[str, int]:
+        """Places in the output of each layer with a spatial extent."""
+        finished: dict[str, int] = {}
 
         def note(name: str, output: Tensor) -> None:
             is_map = isinstance(output, Tensor) and output.ndim == self.config.spatial_dims + 2
             if is_map and max(output.shape[2:]) > 1:
-                finished.append(name)
+                finished.pop(name, None)
+                finished[name] = output[0, 0].numel()
 
         handles = [
             module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
             for name, module in self.module.named_modules()
-            if name
+            if name and not self._is_within_attention(name)
         ]
         try:
             self.answer_to_zeros()
         finally:
             for handle in handles:
                 handle.remove()
-        return tuple(dict.fromkeys(reversed(finished)))[::-1]
+        return finished
+
+    def _is_within_attention(self, name: str) -> bool:
+        """Whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
+        parents = [name[:end] for end in range(len(name)) if name[end] == "."]
+        return any(type(self.module.get_submodule(parent)).__name__ in _ATTENTION for parent in parents)
 
     def layer(self, name: str | None) -> str:
         """Check a layer's name; None stands for the last layer with a spatial extent.
+
+        Where the network segments, None stands for the last of the layers with the fewest places, the bottleneck: the
+        last layer of all would be the segmentation itself.
 
         Raises
         ------
@@ -107,7 +140,8 @@ class Network:
         if name is None:
             if not self.spatial_layers:
                 raise ValueError(f"{type(self.module).__name__} has no layer with a spatial extent")
-            return self.spatial_layers[-1]
+            fewest = min(self._extents.values())
+            return [name for name, places in self._extents.items() if places == fewest or not self.segments][-1]
         if name not in self.spatial_layers:
             names = [known for known, _ in self.module.named_modules() if known]
             if name in names:
@@ -144,15 +178,54 @@ class Network:
             for handle in handles:
                 handle.remove()
 
+    def linear_head(self, layer: str) -> Tensor | None:
+        """Weights ``(class, feature)`` if the logits are a linear function of the mean over space of `layer`.
+
+        Found by running the module on two images of noise; None if the head is anything else.
+        """
+        if layer not in self._heads:
+            self._heads[layer] = self._find_head(layer)
+        return self._heads[layer]
+
+    def _find_head(self, layer: str) -> Tensor | None:
+        if self.segments:
+            return None
+        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
+        handles = [
+            module.register_forward_hook(
+                lambda module, inputs, output: seen.append((module, inputs[0].clone(), output.clone()))
+            )
+            for module in self.module.modules()
+            if isinstance(module, nn.Linear)
+        ]
+        try:
+            noise = torch.randn(2, *self._shape, generator=torch.Generator().manual_seed(0)).to(self._like)
+            with torch.no_grad(), self.watch([layer]) as outputs:
+                logits = self(self.prepare(noise))
+        finally:
+            for handle in handles:
+                handle.remove()
+        means = outputs[layer].flatten(2).mean(-1)
+        for linear, features, output in seen:
+            if output.shape == logits.shape and features.shape == means.shape and torch.equal(output, logits):
+                return linear.weight if torch.allclose(features, means, rtol=1e-4, atol=1e-6) else None
+        return None
+
     def answer_to_zeros(self) -> Tensor:
         """Run the module on one image of zeros, to see what it is made of."""
-        dtype = next((parameter.dtype for parameter in self.module.parameters()), torch.float32)
-        zeros = torch.zeros(1, self.config.channels, *self.config.input_shape, device=self.device, dtype=dtype)
         with torch.inference_mode():
-            output: Tensor = self.module(zeros)
-        return output
+            return self(self.prepare(torch.zeros(1, *self._shape).to(self._like)))
 
-    def _check_shapes(self) -> None:
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.config.channels, *self.config.input_shape
+
+    @property
+    def _like(self) -> Tensor:
+        return next(self.module.parameters(), torch.zeros((), device=self.device))
+
+    def _check_shapes(self) -> int:
+        """Return the number of the output's axes."""
         shape = (1, self.config.channels, *self.config.input_shape)
         name = type(self.module).__name__
         try:
@@ -162,12 +235,14 @@ class Network:
                 f"{name} does not take an image of shape {shape} (model.channels, model.input_shape): {error}"
             ) from error
         expected = (1, len(self.config.classes))
+        segmented = expected + self.config.input_shape
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if found != expected:
+        if found not in (expected, segmented):
             raise ValueError(
-                f"{name} returns {found} for one image; {expected} was expected: "
-                f"one logit for each of model.classes {list(self.config.classes)}"
+                f"{name} returns {found} for one image; {expected} was expected, or {segmented} where it "
+                f"segments: one logit for each of model.classes {list(self.config.classes)}"
             )
+        return logits.ndim
 
 
 def build(config: NetworkConfig, weights: bytes, device: torch.device | str = "cpu") -> Network:

@@ -1,50 +1,207 @@
-"""Targets: which outputs are explained."""
+"""Targets: which scalars of the network's output are explained."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from models.network import Network
 
-class _Target(BaseModel):
+NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is explained of each image: one scalar a target, a sum of the network's outputs.
+
+    Attributes
+    ----------
+    classes
+        ``(image, target)`` index of the output; `NO_CLASS` where an image has no such target.
+    against
+        ``(image, target)`` index of the output that is subtracted; None if there is none.
+    region
+        ``(image, target, *space)``, the places that are summed over; None if the output has no space.
+    """
+
+    classes: Tensor
+    against: Tensor | None = None
+    region: Tensor | None = None
+
+    def rows(self, index: Tensor | slice) -> "Chosen":
+        return self._each([self], lambda parts: parts[0][index])
+
+    @classmethod
+    def join(cls, parts: Sequence["Chosen"]) -> "Chosen":
+        """Put together what was chosen in several batches."""
+        return cls._each(parts, torch.cat)
+
+    @staticmethod
+    def _each(parts: Sequence["Chosen"], change: Callable[[list[Tensor]], Tensor]) -> "Chosen":
+        against = [part.against for part in parts if part.against is not None]
+        region = [part.region for part in parts if part.region is not None]
+        classes = change([part.classes for part in parts])
+        return Chosen(classes, change(against) if against else None, change(region) if region else None)
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """Reduce ``(image, class[, *space])`` to ``(image, target)``: the sum over the region, or the class itself."""
+        found = self._of(outputs, self.classes)
+        return found if self.against is None else found - self._of(outputs, self.against)
+
+    def mean(self, outputs: Tensor) -> Tensor:
+        """Like `score`, but the mean over the region."""
+        score = self.score(outputs)
+        return score if self.region is None else score / self.region.flatten(2).sum(-1).clamp_min(1)
+
+    def _of(self, outputs: Tensor, classes: Tensor) -> Tensor:
+        index = classes.clamp_min(0)
+        if self.region is None:
+            return outputs.gather(1, index)
+        chosen = outputs[torch.arange(len(outputs), device=outputs.device)[:, None], index]
+        return (chosen * self.region).flatten(2).sum(-1)
+
+
+class Target(BaseModel):
+    """Chooses what is explained of each image."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the targets, for a network of these `classes`."""
+        raise NotImplementedError
 
-class Predicted(_Target):
+    def check(self, network: Network) -> None:
+        """Raise ValueError if the network does not have what is to be explained."""
+        if network.segments:
+            raise ValueError("the model returns a map for each class: use the target `region`")
+
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        """Choose by the logits ``(image, class[, *space])`` and the masks ``(image, *space)``."""
+        raise NotImplementedError
+
+    def _known(self, names: tuple[str, ...], network: Network) -> None:
+        unknown = [name for name in names if name not in network.config.classes]
+        if unknown:
+            raise ValueError(f"target names {unknown}, but model.classes are {list(network.config.classes)}")
+
+
+class Predicted(Target):
     """The predicted class of each image, or the `k` classes with the largest logits, the largest first."""
 
     name: Literal["predicted"] = "predicted"
     k: int = Field(1, ge=1)
 
-    def labels(self) -> tuple[str, ...]:
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"rank {rank}" for rank in range(1, self.k + 1))
 
-    def check(self, classes: tuple[str, ...]) -> None:
-        if self.k > len(classes):
-            raise ValueError(f"target.k is {self.k}, but the model has {len(classes)} classes")
+    def check(self, network: Network) -> None:
+        super().check(network)
+        if self.k > len(network.config.classes):
+            raise ValueError(f"target.k is {self.k}, but the model has {len(network.config.classes)} classes")
 
-    def select(self, logits: Tensor, classes: tuple[str, ...]) -> Tensor:
-        return logits.topk(self.k, dim=1).indices
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return Chosen(logits.topk(self.k, dim=1).indices)
 
 
-class Classes(_Target):
-    """The same classes for every image."""
+class Classes(Target):
+    """The same outputs for every image: classes, or the values of a regression."""
 
     name: Literal["classes"] = "classes"
     classes: tuple[str, ...] = Field(strict=False, min_length=1)
 
-    def labels(self) -> tuple[str, ...]:
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
         return self.classes
 
-    def check(self, classes: tuple[str, ...]) -> None:
-        unknown = [name for name in self.classes if name not in classes]
-        if unknown:
-            raise ValueError(f"target.classes names {unknown}, but model.classes are {list(classes)}")
+    def check(self, network: Network) -> None:
+        super().check(network)
+        self._known(self.classes, network)
 
-    def select(self, logits: Tensor, classes: tuple[str, ...]) -> Tensor:
-        wanted = torch.tensor([classes.index(name) for name in self.classes], device=logits.device)
-        return wanted.expand(len(logits), -1)
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return Chosen(_indices(self.classes, network, logits))
 
 
-TargetConfig = Annotated[Predicted | Classes, Field(discriminator="name")]
+class OverThreshold(Target):
+    """Every class whose probability is over its threshold; the maps of the other classes are NaN."""
+
+    name: Literal["over_threshold"] = "over_threshold"
+    threshold: float | dict[str, float] = Field(0.5, description="For all classes, or one for each by its name")
+
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return classes
+
+    def check(self, network: Network) -> None:
+        super().check(network)
+        if isinstance(self.threshold, dict) and set(self.threshold) != set(network.config.classes):
+            raise ValueError(
+                f"target.threshold has {sorted(self.threshold)}, but model.classes are {list(network.config.classes)}"
+            )
+
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        names = network.config.classes
+        limits = [self.threshold[name] if isinstance(self.threshold, dict) else self.threshold for name in names]
+        classes = _indices(names, network, logits)
+        over = network.probability(logits) > logits.new_tensor(limits)
+        return Chosen(classes.where(over, NO_CLASS))
+
+
+class Difference(Target):
+    """The logit of one class minus that of another: what speaks for the one rather than the other."""
+
+    name: Literal["difference"] = "difference"
+    of: str
+    against: str
+
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return (f"{self.of} - {self.against}",)
+
+    def check(self, network: Network) -> None:
+        super().check(network)
+        self._known((self.of, self.against), network)
+
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return Chosen(_indices((self.of,), network, logits), _indices((self.against,), network, logits))
+
+
+class Region(Target):
+    """The logit of a class summed over a region, for networks that segment (Vinogradova et al. 2020, arXiv:2002.11434).
+
+    The region stays that of the image as it is when the image is changed. An image whose region is empty has no such
+    target.
+    """
+
+    name: Literal["region"] = "region"
+    classes: tuple[str, ...] = Field(strict=False, min_length=1)
+    of: Literal["predicted", "mask"] = Field(
+        "predicted", description="Where the class is predicted, or where the cohort's mask is"
+    )
+
+    def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return self.classes
+
+    def check(self, network: Network) -> None:
+        if not network.segments:
+            raise ValueError("target `region` needs a model that returns a map for each class")
+        self._known(self.classes, network)
+
+    def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        classes = _indices(self.classes, network, logits)
+        if self.of == "mask":
+            if masks is None:
+                raise ValueError("target `region` of the mask: the cohort has no masks")
+            region = masks[:, None].expand(-1, classes.shape[1], *masks.shape[1:])
+        elif network.config.activation == "softmax":
+            region = logits.argmax(1, keepdim=True) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))
+        else:
+            region = logits[:, classes[0]] > 0
+        return Chosen(classes.where(region.flatten(2).any(-1), NO_CLASS), region=region)
+
+
+def _indices(names: tuple[str, ...], network: Network, logits: Tensor) -> Tensor:
+    wanted = torch.tensor([network.config.classes.index(name) for name in names], device=logits.device)
+    return wanted.expand(len(logits), -1)
+
+
+TargetConfig = Annotated[Predicted | Classes | OverThreshold | Difference | Region, Field(discriminator="name")]

@@ -67,7 +67,7 @@ class Plan(BaseModel):
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the explainers that make a map."""
-        return tuple(explainer.name for explainer in self.explainers if explainer.makes_map)
+        return tuple(explainer.title for explainer in self.explainers if explainer.makes_map)
 
     @property
     def digest(self) -> str:
@@ -108,7 +108,7 @@ def make_plan(
     batch_size: int,
 ) -> Plan:
     """Cut `entries`, in their order, into shards; their size depends on the work alone, never on the workers."""
-    maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels())
+    maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels(model.classes))
     size = images_per_shard(len(entries), max(maps, model.channels) * math.prod(model.input_shape) * 4)
     starts = range(0, len(entries), size)
     return Plan(

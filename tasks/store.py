@@ -47,7 +47,7 @@ def variables(plan: Plan) -> dict[str, Variable]:
     """The arrays that shards deliver."""
     space = ("z", "y", "x")[3 - plan.model.spatial_dims :]
     grid = plan.model.input_shape
-    classes, targets = len(plan.model.classes), len(plan.target.labels())
+    classes, targets = len(plan.model.classes), len(plan.target.labels(plan.model.classes))
     found = {
         "image": Variable(
             ("channel", *space),
@@ -228,7 +228,11 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "image_id": ("image_id", _strings([entry.id for entry in entries]), {"long_name": "image", "units": "1"}),
         "class": ("class", _strings(plan.model.classes), {"long_name": "class", "units": "1"}),
-        "target": ("target", _strings(plan.target.labels()), {"long_name": "explained output", "units": "1"}),
+        "target": (
+            "target",
+            _strings(plan.target.labels(plan.model.classes)),
+            {"long_name": "explained output", "units": "1"},
+        ),
         "world": ("world", _strings("RAS1"), {"long_name": "axis towards right, anterior, superior", "units": "mm"}),
         "voxel": ("voxel", _strings("zyx1"), {"long_name": "axis of the voxel index", "units": "1"}),
         **(

@@ -1,7 +1,6 @@
 """What an explainer is: the questions it puts to the network, and how it folds the answers into a map."""
 
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.network import Network
+from models.targets import Chosen
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Answer:
     inputs
         ``(question, channel, *space)``, what the network was given.
     score
-        ``(question,)``, the target's logit.
+        ``(question,)``, the explained scalar: the target's logit.
     probability
-        ``(question,)``, the target's probability.
+        ``(question,)``, the target's probability; in a region its mean.
     input_gradient
         Gradient of `score` with respect to `inputs`, same shape; None unless needed.
     activations, activation_gradients
@@ -95,8 +95,13 @@ def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
     return first
 
 
-Rule = Callable[[], AbstractContextManager[Any]]
-"""A scope in which the network answers otherwise, such as with another backward rule of its ReLUs."""
+Ask = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
+"""From the network, inputs ``(question, channel, *space)``, images and steps ``(question,)`` to logits."""
+
+
+def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+    """Ask the network as it is; other ways give it other backward rules, or change a layer on the way."""
+    return network(inputs)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Questions:
         From ``(question,)`` image indices and ``(question,)`` steps to inputs ``(question, channel, *space)``.
     fold
         Takes each batch's answers, once a target.
+    ask
+        How the network is asked; questions with equal `ask` share batches.
     key
         Questions with equal keys are the same: they are asked once, and folded by all who ask.
     among
@@ -121,7 +128,7 @@ class Questions:
     make: Callable[[Tensor, Tensor], Tensor]
     fold: Callable[[Answer], None]
     needs: Needs = Needs()
-    rule: Rule = nullcontext
+    ask: Ask = plainly
     key: Hashable = None
     among: Tensor | None = None
 
@@ -136,22 +143,30 @@ class Case:
         ``(image, channel, *space)``.
     ids
         Names of the images: noise depends on them and on nothing else.
-    target_class
-        ``(image, target)`` class indices.
+    chosen
+        What is explained of each image.
     answers
         One a target: the answer to the plain question, with what `Explainer.needs` asked for.
+    background
+        ``(background, channel, *space)``, images of the cohort that stand for what is usual; None if nobody needs them.
     """
 
     network: Network
     images: Tensor
     ids: tuple[str, ...]
-    target_class: Tensor
+    chosen: Chosen
     answers: tuple[Answer, ...]
+    background: Tensor | None = None
 
     def zeros(self, channels: int | None = None) -> Tensor:
         """An accumulator: ``(target, image, [channel,] *space)``."""
         head = () if channels is None else (channels,)
         return self.images.new_zeros(len(self.answers), len(self.images), *head, *self.images.shape[2:])
+
+    @property
+    def scores(self) -> Tensor:
+        """``(target, image)``, the explained scalars of the images as they are."""
+        return torch.stack([answer.score for answer in self.answers])
 
 
 Explaining = Generator[Questions, None, Tensor]
@@ -163,7 +178,14 @@ class Explainer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     makes_map: ClassVar[bool] = True
+    needs_background: ClassVar[bool] = False
+
     name: str
+    label: str | None = Field(None, description="What the map is called; none: the name")
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
 
     def needs(self, network: Network) -> Needs:
         """Say what is used of the answer to the plain question: the image as it is.

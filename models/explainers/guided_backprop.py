@@ -1,8 +1,9 @@
+from collections.abc import Generator
 from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, Rule, strongest_channel
+from models.explainers.base import Answer, Ask, Case, Explainer, Explaining, Needs, Questions, strongest_channel
 from models.explainers.relu_rules import guided, require_relu
 from models.network import Network
 
@@ -25,8 +26,8 @@ class GuidedBackprop(Explainer):
         return strongest_channel((yield from gradients_by_rule(case, guided)), channel=2)
 
 
-def gradients_by_rule(case: Case, rule: Rule):  # type: ignore[no-untyped-def]
-    """Ask each image once by `rule`; return the gradients ``(target, image, channel, *space)``."""
+def gradients_by_rule(case: Case, rule: Ask) -> Generator[Questions, None, Tensor]:
+    """Ask about each image once by `rule`; return the gradients ``(target, image, channel, *space)``."""
     found = case.zeros(case.images.shape[1])
 
     def fold(answer: Answer) -> None:

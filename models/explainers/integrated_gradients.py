@@ -30,7 +30,7 @@ class IntegratedGradients(Explainer):
         if self.tolerance is None:
             maps[:, among] = yield from self._integrate(case, among, self.steps)
             return maps
-        difference = torch.stack([answer.score for answer in case.answers]) - (yield from self._baseline_score(case))
+        difference = case.scores - (yield from self._baseline_score(case))
         steps = min(_FIRST_STEPS, self.steps)
         while len(among):
             maps[:, among] = yield from self._integrate(case, among, steps)

@@ -31,7 +31,7 @@ class Occlusion(Explainer):
         windows = self._windows(tuple(case.images.shape[2:]), case.images.device)
         filled = self._filled(case.images)
         total, cover = case.zeros(), windows.sum(0)
-        scores = torch.stack([answer.score for answer in case.answers])
+        scores = case.scores
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             return torch.where(windows[step][:, None], filled[image], case.images[image])

@@ -51,14 +51,16 @@ class _ReluMode(TorchFunctionMode):
         return self.instead(values)
 
 
-def guided() -> _ReluMode:
+def guided(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
     """Backward, what is negative is stopped, as well as what ReLU stopped on the way forward."""
-    return _ReluMode(_Guided.apply)
+    with _ReluMode(_Guided.apply):
+        return network(inputs)
 
 
-def deconvolved() -> _ReluMode:
+def deconvolved(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
     """Backward, what is negative is stopped, whatever ReLU did on the way forward."""
-    return _ReluMode(_Deconvolved.apply)
+    with _ReluMode(_Deconvolved.apply):
+        return network(inputs)
 
 
 def require_relu(network: Network, explainer: str) -> None:

@@ -1,0 +1,45 @@
+"""Flags: what makes a reader doubt a prediction or a map, image by image."""
+
+from enum import IntFlag
+
+import torch
+from torch import Tensor
+
+_SATURATED = 1 - 1e-6
+
+
+class ImageFlag(IntFlag):
+    """What is odd about an image or its prediction; bits that add up."""
+
+    CONSTANT = 1
+    NOT_FINITE = 2
+    SATURATED = 4
+
+
+class MapFlag(IntFlag):
+    """What is odd about a map; bits that add up."""
+
+    BLANK = 1
+    NOT_FINITE = 2
+
+
+def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:
+    """Flag ``(image, channel, *space)``: uint8 ``(image,)``.
+
+    `probability` is ``(image, class)``; one that cannot be told from 1 saturates, and a softmax's gradient vanishes
+    there. None for a regression.
+    """
+    flat = images.flatten(1)
+    flags = (flat.amax(1) == flat.amin(1)) * ImageFlag.CONSTANT.value
+    flags |= (~flat.isfinite().all(1)) * ImageFlag.NOT_FINITE.value
+    if probability is not None:
+        flags |= (probability.amax(1) > _SATURATED) * ImageFlag.SATURATED.value
+    return flags.to(torch.uint8)
+
+
+def flag_maps(maps: Tensor) -> Tensor:
+    """Flag ``(image, target, explainer, *space)``: uint8 ``(image, target, explainer)``."""
+    flat = maps.flatten(3)
+    flags = (flat == 0).all(-1) * MapFlag.BLANK.value
+    flags |= (~flat.isfinite().all(-1)) * MapFlag.NOT_FINITE.value
+    return flags.to(torch.uint8)
