@@ -168,8 +168,10 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
 
 def _print_summary(summary: "Summary") -> None:
     click.echo(f"images        {summary.images}")
-    for name in ("explained", "quarantined", "failed", "pending"):
+    for name in ("explained", "quarantined", "failed", "pending", "flagged"):
         click.echo(f"{name:13s} {getattr(summary, name)}")
+    for flag, images in summary.flags.items():
+        click.echo(f"  {flag}: {images}")
     click.echo(f"shards        {summary.shards_done} of {summary.shards}")
     click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
 
@@ -182,6 +184,8 @@ def _print_plan(prepared: Any) -> None:
     click.echo(
         f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
     )
+    if plan.background:
+        click.echo(f"background         {len(plan.background)} images of the cohort")
     click.echo(f"forward passes     {cost.forward_passes}")
     click.echo(f"backward passes    {cost.backward_passes}")
     click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")

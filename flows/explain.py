@@ -142,7 +142,8 @@ def _watch(output: Location, plan: Plan, done: Any) -> None:
 
 
 def _publish(summary: Summary, report: Location) -> None:
-    rows = {key: value for key, value in asdict(summary).items() if key != "seconds"}
+    rows = {key: value for key, value in asdict(summary).items() if key not in ("flags", "seconds")}
+    rows |= {f"flagged: {flag}": images for flag, images in summary.flags.items()}
     rows |= {f"seconds to {stage}": round(seconds, 1) for stage, seconds in summary.seconds.items()}
     create_table_artifact(
         table=[{"": name.replace("_", " "), "value": value} for name, value in rows.items()],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import accumulate
 from operator import or_
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,8 +84,9 @@ class Engine:
         self.target = target
         self.batch_size = batch_size
         self.forward_passes = self.backward_passes = 0
+        self._known: dict[Hashable, Any] = {}
         self.explainers = [explainer for explainer in explainers if explainer.makes_map]
-        self.needs = reduce(or_, (explainer.needs(network) for explainer in self.explainers), Needs())
+        self.needs = reduce(or_, (_needs(explainer, network) for explainer in self.explainers), Needs())
         self.background = None if background is None else network.prepare(background)
         if background is None and (wanting := [known.title for known in self.explainers if known.needs_background]):
             raise ValueError(f"{', '.join(wanting)}: needs background images of the cohort, and there are none")
@@ -154,7 +156,7 @@ class Engine:
 
         self._in_batches(len(images), put)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
-        case = Case(self.network, images, ids, Chosen.join(chosen), joined, self.background)
+        case = Case(self.network, images, ids, Chosen.join(chosen), joined, self.background, self._known)
         return torch.cat(logits), case
 
     def _ask(self, case: Case, asked: Sequence[Questions]) -> None:
@@ -251,6 +253,13 @@ def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) ->
 def _over(values: Tensor, like: Tensor) -> Tensor:
     """View values of the first axes so that they spread over the others of `like`."""
     return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def _needs(explainer: Explainer, network: Network) -> Needs:
+    try:
+        return explainer.needs(network)
+    except ValueError as error:
+        raise ValueError(f"{explainer.title}: {error}") from None
 
 
 class _Stream:

@@ -73,7 +73,9 @@ class Network:
         # Channels last is 1.15 to 1.4 times faster on a CPU, and what tensor cores want.
         self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
-        self.module.to(memory_format=self._format)  # type: ignore[call-overload]
+        for parameter in self.module.parameters():
+            if parameter.ndim == config.spatial_dims + 2:
+                parameter.data = parameter.data.contiguous(memory_format=self._format)
         self.segments = self._check_shapes() > 2
         self._heads: dict[str, Tensor | None] = {}
 
@@ -199,9 +201,8 @@ class Network:
             if isinstance(module, nn.Linear)
         ]
         try:
-            noise = torch.randn(2, *self._shape, generator=torch.Generator().manual_seed(0)).to(self._like)
             with torch.no_grad(), self.watch([layer]) as outputs:
-                logits = self(self.prepare(noise))
+                logits = self(self.noise(2))
         finally:
             for handle in handles:
                 handle.remove()
@@ -215,6 +216,11 @@ class Network:
         """Run the module on one image of zeros, to see what it is made of."""
         with torch.inference_mode():
             return self(self.prepare(torch.zeros(1, *self._shape).to(self._like)))
+
+    def noise(self, count: int) -> Tensor:
+        """Images of noise, always the same, to see what the module does: ``(count, channel, *space)``."""
+        noise = torch.randn(count, *self._shape, generator=torch.Generator().manual_seed(0))
+        return self.prepare(noise.to(self._like))
 
     @property
     def _shape(self) -> tuple[int, ...]:

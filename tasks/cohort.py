@@ -36,6 +36,9 @@ class CohortConfig(BaseModel):
         description="MONAI array transforms in order, e.g. {_target_: monai.transforms.Resize, spatial_size: [96, 96]}",
     )
     window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
+    background: int = Field(
+        16, ge=1, description="Images, spread over the cohort, that stand for what is usual where an explainer needs it"
+    )
     allowed_failures: float = Field(
         0.0, ge=0, le=1, description="Share of images that may be quarantined or failed in a run that counts as good"
     )

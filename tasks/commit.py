@@ -30,6 +30,10 @@ class Commit(BaseModel):
         One of the store's status codes an image, in the shard's order.
     reasons
         Image id to why it is quarantined or failed.
+    flagged
+        Images with a flag of their own or on one of their maps.
+    flags
+        Such images by flag in words, such as "map blank"; without those that no image has.
     seconds
         Time spent by stage; stages overlap.
     """
@@ -42,6 +46,8 @@ class Commit(BaseModel):
     objects: dict[str, StoredObject]
     status: tuple[int, ...]
     reasons: dict[str, str]
+    flagged: int
+    flags: dict[str, int]
     seconds: dict[str, float]
 
     def write(self, output: Location) -> None:

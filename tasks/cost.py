@@ -10,7 +10,7 @@ import torch
 
 from models.engine import Engine
 from tasks.plan import Plan, object_rows
-from tasks.store import variables
+from tasks.variables import variables
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,14 @@ def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[int, int, float]:
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(plan.batch_size, plan.model.channels, *plan.model.input_shape, generator=generator)
     ids = [str(number) for number in range(len(batch))]
+    masks = torch.ones(len(batch), *plan.model.input_shape, dtype=torch.bool) if plan.masks else None
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engine.explain(batch[:1], ids[:1])
+        engine.explain(batch[:1], ids[:1], None if masks is None else masks[:1])
         passes = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()
-        engine.explain(batch, ids)
+        engine.explain(batch, ids, masks)
         return *passes, time.perf_counter() - began
     finally:
         torch.set_num_threads(before)

@@ -24,6 +24,10 @@ class Summary:
 
     Attributes
     ----------
+    flagged
+        Explained images with a flag of their own or on one of their maps.
+    flags
+        Such images by flag in words.
     seconds
         By stage, summed over workers; stages overlap.
     """
@@ -33,10 +37,12 @@ class Summary:
     quarantined: int
     failed: int
     pending: int
+    flagged: int
     shards: int
     shards_done: int
     objects: int
     bytes_stored: int
+    flags: dict[str, int]
     seconds: dict[str, float]
 
     @property
@@ -85,8 +91,10 @@ def _with_reasons(entries: Sequence[Entry], commits: Sequence[Commit]) -> list[E
 
 def _summary(plan: Plan, commits: dict[int, Commit]) -> Summary:
     status = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
+    flags: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for commit in commits.values():
+        flags.update(commit.flags)
         seconds.update(commit.seconds)
     objects = [stored for commit in commits.values() for stored in commit.objects.values()]
     return Summary(
@@ -95,9 +103,11 @@ def _summary(plan: Plan, commits: dict[int, Commit]) -> Summary:
         quarantined=status["quarantined"],
         failed=status["failed"],
         pending=plan.images - status.total() + status["pending"],
+        flagged=sum(commit.flagged for commit in commits.values()),
         shards=len(plan.shards),
         shards_done=len(commits),
         objects=len(objects),
         bytes_stored=sum(stored.size for stored in objects),
+        flags=dict(flags),
         seconds=dict(seconds),
     )

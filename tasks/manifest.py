@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.storage import Location
@@ -65,10 +66,12 @@ def write(output: Location, entries: Iterable[Entry], rows_per_group: int) -> No
     (output / NAME).write(sink.getvalue())
 
 
-def read(output: Location, groups: Sequence[int] | None = None) -> list[Entry]:
-    """Read all rows, or those of some row groups (shards)."""
+def read(output: Location, groups: Sequence[int] | None = None, ids: Sequence[str] | None = None) -> list[Entry]:
+    """Read all rows, or those of some row groups (shards), or those with some ids."""
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file)
         table = parquet.read() if groups is None else parquet.read_row_groups(list(groups))
+    if ids is not None:
+        table = table.filter(pc.field("id").isin(pa.array(ids, pa.string())))
     return [Entry(**{**row, "uris": tuple(row["uris"])}) for row in table.to_pylist()]

@@ -45,7 +45,17 @@ class Shard(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run promises. Two runs with equal plans write equal stores."""
+    """What a run promises. Two runs with equal plans write equal stores.
+
+    Attributes
+    ----------
+    masks
+        Whether any image has a mask.
+    segments
+        Whether the model returns a map for each class.
+    background
+        Ids of the images that stand for what is usual; none if no explainer compares with them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +68,8 @@ class Plan(BaseModel):
     target: TargetConfig
     batch_size: int
     masks: bool
+    segments: bool
+    background: tuple[str, ...]
     versions: dict[str, str]
 
     @property
@@ -106,11 +118,13 @@ def make_plan(
     explainers: Sequence[ExplainerConfig],
     target: TargetConfig,
     batch_size: int,
+    segments: bool,
 ) -> Plan:
     """Cut `entries`, in their order, into shards; their size depends on the work alone, never on the workers."""
     maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels(model.classes))
     size = images_per_shard(len(entries), max(maps, model.channels) * math.prod(model.input_shape) * 4)
     starts = range(0, len(entries), size)
+    wanted = cohort.background if any(explainer.needs_background for explainer in explainers) else 0
     return Plan(
         images_per_shard=size,
         shards=tuple(
@@ -128,6 +142,8 @@ def make_plan(
         target=target,
         batch_size=batch_size,
         masks=any(entry.mask for entry in entries),
+        segments=segments,
+        background=_spread([entry.id for entry in entries if not entry.reason], wanted),
         versions=versions(),
     )
 
@@ -189,6 +205,12 @@ def groups(plan: Plan, workers: int) -> list[range]:
 def versions() -> dict[str, str]:
     packages = ("cohortlens", "torch", "monai", "zarr", "xarray", "numpy", "pydicom", "nibabel", "pillow")
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+def _spread(ids: Sequence[str], count: int) -> tuple[str, ...]:
+    """Choose `count` ids at even distances, or all if there are no more."""
+    count = min(count, len(ids))
+    return tuple(ids[number * len(ids) // count] for number in range(count))
 
 
 def _digest(entries: Sequence[Entry]) -> str:

@@ -4,13 +4,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from models.engine import Engine
 from models.explainers import ExplainerConfig
 from models.network import build
 from models.preprocessing import Preprocessing
-from models.targets import TargetConfig
+from models.targets import Region, TargetConfig
 from tasks.cohort import CohortConfig, survey
 from tasks.cost import Cost, estimate
+from tasks.images import read_background
 from tasks.manifest import Entry
 from tasks.plan import ModelConfig, Plan, make_plan
 
@@ -50,8 +54,12 @@ def prepare(
     except FileNotFoundError:
         raise ValueError(f"model.weights: there is no file {model.weights}") from None
     network = build(model, weights)
-    engine = Engine(network, explainers, target, batch_size)
-    Preprocessing(cohort.preprocessing)
+
+    def engine(background: Tensor | None) -> Engine:
+        return Engine(network, explainers, target, batch_size, background)
+
+    engine(torch.zeros(1, model.channels, *model.input_shape))  # complains before the cohort is read, which can be long
+    preprocessing = Preprocessing(cohort.preprocessing)
     entries = survey(cohort, model.spatial_dims, progress)
     plan = make_plan(
         entries,
@@ -61,6 +69,24 @@ def prepare(
         explainers=explainers,
         target=target,
         batch_size=batch_size,
+        segments=network.segments,
     )
-    cost = estimate(plan, engine, workers=workers, threads=threads, memory_limit=memory_limit)
+    if isinstance(target, Region) and target.of == "mask" and not plan.masks:
+        raise ValueError(
+            "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
+            "manifest, or explain the predicted region"
+        )
+    plan, background = _with_background(plan, entries, preprocessing)
+    cost = estimate(plan, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
     return Prepared(plan, entries, cost)
+
+
+def _with_background(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> tuple[Plan, Tensor | None]:
+    """Read the background and leave out of the plan what cannot be read, so that every worker has the same."""
+    ids, background = read_background(plan, entries, preprocessing)
+    if plan.background and not ids:
+        raise ValueError(
+            f"cohort.background: none of {len(plan.background)} images, such as {plan.background[0]!r}, can be read, "
+            "but an explainer compares with them: mend the files or the preprocessing, or raise the number"
+        )
+    return plan.model_copy(update={"background": ids}), background

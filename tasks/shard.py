@@ -1,11 +1,10 @@
 """A worker's work: read, explain, write and commit shards, the three overlapped."""
 
-import hashlib
 import logging
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,19 +13,21 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.engine import Engine, Explanation
 from models.network import build
-from models.preprocessing import Prepared, Preprocessing, resample_mask
+from models.preprocessing import Prepared, Preprocessing
 from tasks import manifest
-from tasks.cohort import combine
 from tasks.commit import Commit, delivered
+from tasks.flags import raised
+from tasks.images import Image, read_background, read_images, stack
 from tasks.manifest import Entry
 from tasks.plan import Plan, Shard
-from tasks.readers import read
 from tasks.readers.base import Unreadable
 from tasks.storage import Location
-from tasks.store import EXPLAINED, FAILED, QUARANTINED, empty_block, variables, write_shard
+from tasks.store import EXPLAINED, FAILED, QUARANTINED, write_shard
+from tasks.variables import empty_block, variables
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Batch:
     shard: Shard
     rows: range
     entries: Sequence[Entry]
-    images: Sequence[tuple[Prepared, NDArray[np.bool_] | None] | Unreadable]
+    images: Sequence[Image | Unreadable]
     seconds: float
 
 
@@ -96,9 +97,17 @@ def _explain_missing(output: Location, plan: Plan, shards: Sequence[Shard]) -> N
 def _engine(output: Location, plan_digest: str) -> tuple[Engine, Preprocessing]:
     """One network a worker, whatever the number of its tasks."""
     plan = Plan.read(output)
+    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    entries = manifest.read(output, ids=plan.background) if plan.background else []
+    ids, background = read_background(plan, entries, preprocessing)
+    if missing := sorted(set(plan.background) - set(ids)):
+        raise ValueError(
+            f"{len(missing)} background images, such as {missing[0]!r}, cannot be read any more or changed after the "
+            "run was planned: restore them, or run again with a new output"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = build(plan.model, plan.model.weights.read(), device)
-    return Engine(network, plan.explainers, plan.target, plan.batch_size), Preprocessing(plan.cohort.preprocessing)
+    return Engine(network, plan.explainers, plan.target, plan.batch_size, background), preprocessing
 
 
 def _batches(output: Location, plan: Plan, shards: Sequence[Shard], preprocessing: Preprocessing) -> Iterator[Batch]:
@@ -107,59 +116,9 @@ def _batches(output: Location, plan: Plan, shards: Sequence[Shard], preprocessin
         for start in range(0, len(entries), plan.batch_size):
             began = time.perf_counter()
             chosen = entries[start : start + plan.batch_size]
-            wanted = list(dict.fromkeys(uri for entry in chosen for uri in entry.files))
-            files = dict(zip(wanted, plan.cohort.source.read_all(wanted), strict=True))
-            images = [_image(plan, entry, files, preprocessing) for entry in chosen]
+            images = read_images(plan, chosen, preprocessing)
             rows = range(start, start + len(chosen))
             yield Batch(shard, rows, chosen, images, time.perf_counter() - began)
-
-
-def _image(
-    plan: Plan, entry: Entry, files: Mapping[str, bytes | Exception], preprocessing: Preprocessing
-) -> tuple[Prepared, NDArray[np.bool_] | None] | Unreadable:
-    if entry.reason:
-        return Unreadable(entry.reason)
-    try:
-        parts = [_present(files[uri]) for uri in entry.uris]
-        if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
-            raise Unreadable("the file changed after the run was planned: run again with a new output")
-        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window)
-        prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
-        if entry.mask is None:
-            return prepared, None
-        mask = read([_present(files[entry.mask])], plan.model.spatial_dims).pixels.max(axis=0) > 0
-        if mask.shape != decoded.pixels.shape[1:]:
-            raise Unreadable(f"its mask has the shape {mask.shape}, the image {decoded.pixels.shape[1:]}")
-        return prepared, resample_mask(mask, prepared.to_source, plan.model.input_shape)
-    except Unreadable as reason:
-        return reason
-
-
-def _present(data: bytes | Exception) -> bytes:
-    if isinstance(data, (FileNotFoundError, PermissionError)):
-        raise Unreadable(f"a file of the image cannot be opened ({type(data).__name__})")
-    if isinstance(data, Exception):
-        raise data
-    return data
-
-
-def _prepare(
-    pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, preprocessing: Preprocessing, plan: Plan
-) -> Prepared:
-    try:
-        prepared = preprocessing(pixels, affine)
-    except Exception as error:  # a transform can raise anything on an image it was not made for
-        raise Unreadable(f"preprocessing of shape {pixels.shape}: {type(error).__name__}: {error}") from error
-    expected = (plan.model.channels, *plan.model.input_shape)
-    if prepared.network_input.shape != expected:
-        raise Unreadable(
-            f"shape {prepared.network_input.shape} after preprocessing (from {pixels.shape}), but the model takes "
-            f"{expected}: add a transform such as Resize, or leave the image out"
-        )
-    bad = int((~np.isfinite(prepared.network_input)).sum())
-    if bad:
-        raise Unreadable(f"{bad} pixels are NaN or infinite after preprocessing: mend the file or the preprocessing")
-    return prepared
 
 
 def _explain(delivery: Delivery, batch: Batch, engine: Engine) -> None:
@@ -176,11 +135,18 @@ def _explain(delivery: Delivery, batch: Batch, engine: Engine) -> None:
         if mask is not None:
             delivery.block["mask"][row] = mask
     if readable:
-        inputs = torch.from_numpy(np.stack([prepared.network_input for _, _, prepared in readable]))
-        explanation = engine.explain(inputs, [entry.id for _, entry, _ in readable])
+        inputs = stack([prepared.network_input for _, _, prepared in readable])
+        explanation = engine.explain(inputs, [entry.id for _, entry, _ in readable], _masks(delivery, readable))
         _fill(delivery, [(row, entry) for row, entry, _ in readable], explanation)
     delivery.seconds["read"] += batch.seconds
     delivery.seconds["explain"] += time.perf_counter() - began
+
+
+def _masks(delivery: Delivery, readable: Sequence[tuple[int, Entry, Prepared]]) -> Tensor | None:
+    """The masks as they lie in the block; an image without one has no place in it."""
+    if "mask" not in delivery.block:
+        return None
+    return torch.from_numpy(delivery.block["mask"][[row for row, _, _ in readable]] == 1)
 
 
 def _fill(delivery: Delivery, explained: Sequence[tuple[int, Entry]], explanation: Explanation) -> None:
@@ -189,10 +155,12 @@ def _fill(delivery: Delivery, explained: Sequence[tuple[int, Entry]], explanatio
         "probability": explanation.probability.cpu().numpy(),
         "target_class": explanation.target_class.cpu().numpy(),
         "attribution": explanation.maps.cpu().numpy(),
+        "image_flags": explanation.image_flags.cpu().numpy(),
+        "map_flags": explanation.map_flags.cpu().numpy(),
     }
     for index, (row, entry) in enumerate(explained):
-        if not all(np.isfinite(values[index]).all() for values in results.values()):
-            reason = "the prediction or a map is not finite: check the model and the preprocessing"
+        if not np.isfinite(results["logit"][index]).all():
+            reason = "the prediction is not finite: check the model and the preprocessing"
             delivery.refuse(row, entry, FAILED, reason)
             continue
         delivery.status[row] = EXPLAINED
@@ -206,6 +174,7 @@ def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
     shard = delivery.shard
     objects = write_shard(output, plan, shard, delivery.block)
     delivery.seconds["write"] = time.perf_counter() - began
+    flags = {name: images for name, images in raised(delivery.block).items() if images.any()}
     Commit(
         shard=shard.index,
         digest=shard.digest,
@@ -213,6 +182,8 @@ def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
         objects=objects,
         status=tuple(int(code) for code in delivery.status),
         reasons=delivery.reasons,
+        flagged=int(np.logical_or.reduce(list(flags.values())).sum()) if flags else 0,
+        flags={name: int(images.sum()) for name, images in flags.items()},
         seconds=delivery.seconds,
     ).write(output)
     logger.info("shard %d committed: %d images", shard.index, shard.stop - shard.start)

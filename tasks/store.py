@@ -8,7 +8,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -23,93 +23,12 @@ from tasks.encoding import LEVEL, encode_chunk, encode_shard, pad
 from tasks.manifest import Entry
 from tasks.plan import Plan, Shard, object_rows
 from tasks.storage import Location
+from tasks.variables import MANTISSA_KEPT, Variable, variables
 
 NAME = "explanations.zarr"
 
 PENDING, EXPLAINED, QUARANTINED, FAILED = range(4)
 STATUS = ("pending", "explained", "quarantined", "failed")
-
-NO_MASK = 255
-_MANTISSA_KEPT = 7
-
-
-class Variable(NamedTuple):
-    """One array of the store; `dims` without the leading image_id."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    fill: float
-    attrs: dict[str, Any]
-
-
-def variables(plan: Plan) -> dict[str, Variable]:
-    """The arrays that shards deliver."""
-    space = ("z", "y", "x")[3 - plan.model.spatial_dims :]
-    grid = plan.model.input_shape
-    classes, targets = len(plan.model.classes), len(plan.target.labels(plan.model.classes))
-    found = {
-        "image": Variable(
-            ("channel", *space),
-            (plan.model.channels, *grid),
-            "float32",
-            np.nan,
-            {"long_name": "image on the model's grid, before intensity normalisation", "units": "1"},
-        ),
-        "logit": Variable(("class",), (classes,), "float32", np.nan, {"long_name": "model output", "units": "1"}),
-        "probability": Variable(
-            ("class",),
-            (classes,),
-            "float32",
-            np.nan,
-            {"long_name": f"{plan.model.activation} of the logits", "units": "1", "valid_range": [0.0, 1.0]},
-        ),
-        "target_class": Variable(
-            ("target",),
-            (targets,),
-            "int32",
-            -1,
-            {"long_name": "index along class of the class that the map explains; -1 where there is none", "units": "1"},
-        ),
-        "affine": Variable(
-            ("world", "voxel"),
-            (4, 4),
-            "float64",
-            np.nan,
-            {
-                "long_name": "affine from voxel index (z, y, x, 1) of the model's grid to patient coordinates; "
-                "NaN where the source has no geometry",
-                "units": "mm",
-                "space": "RAS",
-            },
-        ),
-    }
-    if plan.maps:
-        found["attribution"] = Variable(
-            ("target", "explainer", *space),
-            (targets, len(plan.maps), *grid),
-            "float32",
-            np.nan,
-            {
-                "long_name": "attribution map, raw and signed; NaN where not computed",
-                "units": "1",
-                "comment": f"mantissa rounded to {_MANTISSA_KEPT} bits",
-            },
-        )
-    if plan.masks:
-        found["mask"] = Variable(
-            space,
-            grid,
-            "uint8",
-            NO_MASK,
-            {
-                "long_name": "reference region on the model's grid, by nearest neighbour",
-                "units": "1",
-                "flag_values": np.array([0, 1, NO_MASK], np.uint8),
-                "flag_meanings": "outside inside no_mask",
-            },
-        )
-    return found
 
 
 def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) -> None:
@@ -187,21 +106,13 @@ def open_store(output: Location) -> xr.Dataset:
     return xr.open_zarr(location.url, storage_options=location.storage_options or None)
 
 
-def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
-    """Arrays of `rows` images filled with each variable's fill value."""
-    return {
-        name: np.full((rows, *variable.shape), variable.fill, dtype=variable.dtype)
-        for name, variable in described.items()
-    }
-
-
 def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round float32 to 7 bits of mantissa, half to even; a relative error of at most 2**-8.
 
     Maps are noise below that; rounded, they compress like 16 bits while every reader still sees float32.
     """
     bits = values.astype(np.float32).view(np.uint32)
-    dropped = np.uint32(23 - _MANTISSA_KEPT)
+    dropped = np.uint32(23 - MANTISSA_KEPT)
     half = np.uint32((1 << (int(dropped) - 1)) - 1) + ((bits >> dropped) & np.uint32(1))
     rounded = ((bits + half) >> dropped << dropped).view(np.float32)
     return np.where(np.isfinite(values), rounded, values)

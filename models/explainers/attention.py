@@ -34,7 +34,7 @@ class Attention(Explainer):
         declared = self.layers or getattr(network.module, "attention_layers", ())
         if not declared:
             raise ValueError(
-                f"attention: {type(network.module).__name__} declares no attention layers; "
+                f"{type(network.module).__name__} declares no attention layers; "
                 "name the layers whose outputs are attention coefficients in `layers`, or leave attention out"
             )
         return tuple(network.layer(name) for name in declared)

@@ -149,6 +149,8 @@ class Case:
         One a target: the answer to the plain question, with what `Explainer.needs` asked for.
     background
         ``(background, channel, *space)``, images of the cohort that stand for what is usual; None if nobody needs them.
+    known
+        What explainers worked out once for all images.
     """
 
     network: Network
@@ -157,6 +159,13 @@ class Case:
     chosen: Chosen
     answers: tuple[Answer, ...]
     background: Tensor | None = None
+    known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
+        """What does not depend on the images: worked out for the first of them, and remembered."""
+        if key not in self.known:
+            self.known[key] = work_out()
+        return self.known[key]
 
     def zeros(self, channels: int | None = None) -> Tensor:
         """An accumulator: ``(target, image, [channel,] *space)``."""
@@ -251,3 +260,17 @@ def upsample(maps: Tensor, images: Tensor) -> Tensor:
 def per_question(values: Tensor, like: Tensor) -> Tensor:
     """View ``(question,)`` so that it multiplies `like` ``(question, ...)``."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def constant_score(case: Case, value: float) -> Generator[Questions, None, Tensor]:
+    """``(target, image)``, the explained scalars of an image that is `value` everywhere; asked once for all."""
+    scores = case.images.new_zeros(len(case.answers), len(case.images))
+
+    def make(image: Tensor, step: Tensor) -> Tensor:
+        return torch.full_like(case.images[image], value)
+
+    def fold(answer: Answer) -> None:
+        scores[answer.target, answer.image] = answer.score
+
+    yield Questions(1, make, fold, key=("constant", value))
+    return scores

@@ -16,7 +16,7 @@ class Deconvolution(Explainer):
     name: Literal["deconvolution"] = "deconvolution"
 
     def needs(self, network: Network) -> Needs:
-        require_relu(network, self.name)
+        require_relu(network)
         return Needs()
 
     def explain(self, case: Case) -> Explaining:

@@ -19,7 +19,7 @@ class GuidedBackprop(Explainer):
     name: Literal["guided_backprop"] = "guided_backprop"
 
     def needs(self, network: Network) -> Needs:
-        require_relu(network, self.name)
+        require_relu(network)
         return Needs()
 
     def explain(self, case: Case) -> Explaining:

@@ -15,7 +15,7 @@ class GuidedGradCAM(LayerExplainer):
     name: Literal["guided_gradcam"] = "guided_gradcam"
 
     def needs(self, network: Network) -> Needs:
-        require_relu(network, self.name)
+        require_relu(network)
         return super().needs(network)
 
     def explain(self, case: Case) -> Explaining:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, per_question
+from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
 
@@ -30,7 +30,7 @@ class IntegratedGradients(Explainer):
         if self.tolerance is None:
             maps[:, among] = yield from self._integrate(case, among, self.steps)
             return maps
-        difference = case.scores - (yield from self._baseline_score(case))
+        difference = case.scores - (yield from constant_score(case, self.baseline))
         steps = min(_FIRST_STEPS, self.steps)
         while len(among):
             maps[:, among] = yield from self._integrate(case, among, steps)
@@ -58,15 +58,3 @@ class IntegratedGradients(Explainer):
         key = ("path", self.baseline, steps, tuple(among.tolist()))
         yield Questions(steps, make, fold, Needs(input_gradient=True), key=key, among=among)
         return ((case.images - self.baseline) * total)[:, among].sum(2)
-
-    def _baseline_score(self, case: Case) -> Generator[Questions, None, Tensor]:
-        scores = case.images.new_zeros(len(case.answers), len(case.images))
-
-        def make(image: Tensor, step: Tensor) -> Tensor:
-            return torch.full_like(case.images[image], self.baseline)
-
-        def fold(answer: Answer) -> None:
-            scores[answer.target, answer.image] = answer.score
-
-        yield Questions(1, make, fold, key=("constant", self.baseline))
-        return scores

@@ -2,12 +2,25 @@
 
 from collections.abc import Callable, Generator
 from hashlib import blake2b
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Needs, Questions, per_question
+from models.explainers.base import (
+    Answer,
+    Ask,
+    Case,
+    Explainer,
+    Needs,
+    Questions,
+    per_question,
+    plainly,
+    strongest_channel,
+)
+from models.explainers.relu_rules import deconvolved, guided, require_relu
+from models.network import Network
 
 
 def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:
@@ -28,6 +41,18 @@ class NoisyGradient(Explainer):
 
     samples: int = Field(25, ge=1, description="Noisy copies an image")
     noise_level: float = Field(0.15, gt=0, description="Standard deviation, as a share of the image's range")
+    of: Literal["saliency", "input_x_gradient", "guided_backprop", "deconvolution"] = Field(
+        "saliency", description="The gradient explainer that is smoothed"
+    )
+
+    def needs(self, network: Network) -> Needs:
+        if self._ask is not plainly:
+            require_relu(network)
+        return Needs()
+
+    @property
+    def _ask(self) -> Ask:
+        return {"guided_backprop": guided, "deconvolution": deconvolved}.get(self.of, plainly)
 
     def moments(self, case: Case) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
         """Mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
@@ -44,9 +69,15 @@ class NoisyGradient(Explainer):
 
         def fold(answer: Answer) -> None:
             gradient = answer.gradient.double()
+            if self.of == "input_x_gradient":
+                gradient = gradient * answer.inputs
             first[answer.target].index_add_(0, answer.image, gradient)
             second[answer.target].index_add_(0, answer.image, gradient**2)
 
-        key = ("gaussian", self.samples, self.noise_level)
-        yield Questions(self.samples, make, fold, Needs(input_gradient=True), key=key)
+        key = ("gaussian", self.samples, self.noise_level, self._ask)
+        yield Questions(self.samples, make, fold, Needs(input_gradient=True), self._ask, key)
         return first / self.samples, second / self.samples
+
+    def over_channels(self, values: Tensor) -> Tensor:
+        """Make maps of ``(target, image, channel, *space)`` as the smoothed explainer does."""
+        return values.sum(2) if self.of == "input_x_gradient" else strongest_channel(values, channel=2)

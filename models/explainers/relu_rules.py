@@ -63,7 +63,7 @@ def deconvolved(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -
         return network(inputs)
 
 
-def require_relu(network: Network, explainer: str) -> None:
+def require_relu(network: Network) -> None:
     """Raise ValueError if the network has no ReLU: the rule would give the plain gradient under another name."""
     counting = _ReluMode(functional.relu)
     with counting:
@@ -73,6 +73,6 @@ def require_relu(network: Network, explainer: str) -> None:
             {type(part).__name__ for part in network.module.modules() if "activation" in type(part).__module__}
         )
         raise ValueError(
-            f"{explainer}: {type(network.module).__name__} has no ReLU (its activations: {', '.join(activations)}); "
+            f"{type(network.module).__name__} has no ReLU (its activations: {', '.join(activations)}); "
             "the rule would be the plain gradient. Use integrated_gradients or smoothgrad instead"
         )

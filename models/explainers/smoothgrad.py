@@ -1,17 +1,18 @@
 from typing import Literal
 
-from models.explainers.base import Case, Explaining, strongest_channel
+from models.explainers.base import Case, Explaining
 from models.explainers.noise import NoisyGradient
 
 
 class SmoothGrad(NoisyGradient):
     """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825, section 3.1).
 
-    ``map = mean_s dS/dx(x + n_s)``, ``n_s`` Gaussian; of the channel of the largest magnitude, signed.
+    ``map = mean_s dS/dx(x + n_s)``, ``n_s`` Gaussian; of the channel of the largest magnitude, signed. Or the
+    mean of another gradient explainer's maps.
     """
 
     name: Literal["smoothgrad"] = "smoothgrad"
 
     def explain(self, case: Case) -> Explaining:
         mean, _ = yield from self.moments(case)
-        return strongest_channel(mean, channel=2).to(case.images)
+        return self.over_channels(mean).to(case.images)

@@ -49,13 +49,15 @@ class Panel:
     outline: str
 
 
-def case_panels(image: xr.Dataset, target: int, scales: Sequence[Scale]) -> list[Panel]:
-    """Draw one image of the store: by itself, and with each map for one target laid over it."""
+def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
+    """Draw one image of the store: by itself, and with each map for one target laid over it, if it is finite."""
     view = _View(image, target)
     grey = view.grey()
     panels = [view.panel("image", np.repeat(grey[..., None], 3, axis=2))]
     for scale in scales:
         values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values)
+        if not np.isfinite(values).all():
+            continue
         strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
         panels.append(view.panel(scale.explainer, (1 - strength) * grey[..., None] + strength * scale.colours(values)))
     return panels
@@ -64,7 +66,7 @@ def case_panels(image: xr.Dataset, target: int, scales: Sequence[Scale]) -> list
 class _View:
     """How one image is shown: the slice, flipped so that its axes point to the patient's left, back and feet."""
 
-    def __init__(self, image: xr.Dataset, target: int) -> None:
+    def __init__(self, image: xr.Dataset, target: int | None) -> None:
         self.image = image
         self.slice = _slice(image, target) if "z" in image.dims else None
         affine = image["affine"].values[:3, 1:3]
@@ -94,13 +96,14 @@ class _View:
         return Panel(title, _png(colours), self.width, self.height, self.aspect, self.outline)
 
 
-def _slice(image: xr.Dataset, target: int) -> int:
+def _slice(image: xr.Dataset, target: int | None) -> int:
     """The slice with most of the mask; without one, with the first map's peak; without that, the middle."""
     if "mask" in image and (image["mask"].values == 1).any():
         return int((image["mask"].values == 1).sum((1, 2)).argmax())
-    if "attribution" in image:
+    if "attribution" in image and target is not None:
         first = np.abs(image["attribution"].isel(target=target, explainer=0).values)
-        return int(np.unravel_index(first.argmax(), first.shape)[0])
+        if np.isfinite(first).all():
+            return int(np.unravel_index(first.argmax(), first.shape)[0])
     return image.sizes["z"] // 2
 
 

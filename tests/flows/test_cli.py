@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from flows.cli import main
 from flows.demo import demo_content
+from tasks.finish import Summary
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_plan_counts_every_question(config: Path) -> None:
         ("model.weights", "missing.safetensors", "model.weights: there is no file"),
         ("model.classes", ["a", "b", "c"], "(1, 3) was expected"),
         ("explainers", [{"name": "gradcam", "layer": "block.2"}], "the nearest names are"),
-        ("target", {"name": "classes", "classes": ["tumour"]}, "target.classes names ['tumour']"),
+        ("target", {"name": "classes", "classes": ["tumour"]}, "target names ['tumour']"),
         ("cohort.source", "nowhere/*.dcm", "there are no files at"),
         ("cohort.preprocessing", [{"_target_": "os.system", "command": "true"}], "not allowed here"),
         ("cohort.preprocessing", [{"_target_": "monai.transforms.RandFlip"}], "is random"),
@@ -77,6 +78,24 @@ def test_an_output_that_holds_something_else_is_refused(config: Path, tmp_path: 
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert result.exit_code == 2
     assert "holds files that are of no run" in result.output
+
+
+def test_status_counts_images_by_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"image constant": 1, "map blank": 2}
+    summary = Summary(5, 4, 1, 0, 0, 3, 1, 1, 9, 1000, flags, {})
+    monkeypatch.setattr("tasks.finish.summarise", lambda output: summary)
+    result = CliRunner().invoke(main, ["status", str(tmp_path)])
+    assert "flagged       3\n  image constant: 1\n  map blank: 2\n" in result.output
+
+
+def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["explainers"] = [{"name": "expected_gradients", "samples": 2}]
+    content["cohort"]["background"] = 5
+    config.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(main, ["plan", str(config)])
+    assert "background         5 images of the cohort" in result.output
+    assert f"forward passes     {39 * 3}" in result.output
 
 
 @pytest.mark.parametrize("verb", ["status", "verify"])

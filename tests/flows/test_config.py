@@ -44,6 +44,12 @@ def test_the_smallest_configuration_is_filled_with_defaults() -> None:
         config.target = Predicted(k=2)  # type: ignore[misc]
 
 
+def test_an_explainer_may_come_twice_under_different_labels() -> None:
+    twice = ["gradcam", {"name": "gradcam", "layer": "features", "label": "early"}]
+    config = RunConfig.model_validate(MINIMAL | {"explainers": twice})
+    assert [explainer.title for explainer in config.explainers] == ["gradcam", "early"]
+
+
 def test_a_configuration_survives_the_way_through_json() -> None:
     config = RunConfig.model_validate(MINIMAL)
     assert RunConfig.model_validate(config.model_dump(mode="json")) == config
@@ -60,7 +66,9 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("model.input_shape", [64], "model.input_shape: Tuple should have at least 2 items"),
         ("model.network", {"spatial_dims": 2}, "needs `_target_: package.Class`, found None"),
         ("explainers", ["grad-cam"], "'saliency'"),
-        ("explainers", ["saliency", "saliency"], "named more than once: saliency"),
+        ("explainers", ["saliency", "saliency"], "named more than once: saliency; give each a `label`"),
+        ("explainers", ["gradcam", {"name": "saliency", "label": "gradcam"}], "named more than once: gradcam"),
+        ("cohort.background", 0, "cohort.background: Input should be greater than or equal to 1 (found 0)"),
         ("explainers", [], "explainers: Tuple should have at least 1 item"),
         ("target", "top", "'predicted', 'classes'"),
         ("output", {"url": "s3://b/o", "key": "AKIA"}, "output.key: there is no such field; allowed are url"),

@@ -145,7 +145,9 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
     found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [latest["id"]]}}})
     artifacts = {artifact["type"]: artifact for artifact in found}
     assert artifacts["progress"]["data"] == 100
-    assert {"": "explained", "value": 36} in json.loads(artifacts["table"]["data"])
+    table = {row[""]: row["value"] for row in json.loads(artifacts["table"]["data"])}
+    assert table["explained"] == 36
+    assert table["flagged"] == table["flagged: image saturated"] > 0
     assert f"file://{tmp_path}/out/report/index.html" in artifacts["markdown"]["data"]
 
 

@@ -28,9 +28,15 @@ def make(name: str, dims: int, channels: int = 1) -> Network:
     return network
 
 
-def wrap(module: nn.Module, dims: int = 2, channels: int = 1, classes: tuple[str, ...] = CLASSES) -> Network:
+def wrap(
+    module: nn.Module,
+    dims: int = 2,
+    channels: int = 1,
+    classes: tuple[str, ...] = CLASSES,
+    shape: tuple[int, ...] | None = None,
+) -> Network:
     config = NetworkConfig(
-        network={"_target_": "tests.Network"}, classes=classes, channels=channels, input_shape=SHAPES[dims]
+        network={"_target_": "tests.Network"}, classes=classes, channels=channels, input_shape=shape or SHAPES[dims]
     )
     return Network(module.double(), config)
 

@@ -4,16 +4,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
+from safetensors.torch import save_file
+from torch import nn
 
 from flows.config import RunConfig
 from flows.demo import demo_content
+from models.components import instantiate, locate
+from models.network import NAMESPACES
 from tasks import manifest, store
+from tasks.finish import finish
 from tasks.plan import Plan
 from tasks.prepare import prepare
+from tasks.shard import _engine, explain_shards
 from tasks.storage import Location
+from tasks.verify import verify
 
 Planned = Callable[..., Plan]
+
+SQUARES = 20
+CONSTANT, WITHOUT_MASK, EMPTY_MASK = 3, 5, 7
 
 
 @pytest.fixture
@@ -39,3 +53,41 @@ def planned(slices: Path) -> Planned:
         return prepared.plan
 
     return plan_run
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """The manifest of 20 noisy pictures of 16 x 16, in two shards, with masks; three are not like the others."""
+    folder = tmp_path / "squares"
+    folder.mkdir()
+    generator = np.random.default_rng(5)
+    rows: list[dict[str, str]] = []
+    for number in range(SQUARES):
+        mask = np.zeros((16, 16), bool)
+        mask[number % 8 :, 4:12] = number != EMPTY_MASK
+        pixels = generator.normal(size=(16, 16)).astype(np.float32) + 2 * mask
+        np.save(folder / f"{number}.npy", np.ones_like(pixels) if number == CONSTANT else pixels)
+        np.save(folder / f"{number}-mask.npy", mask.astype(np.uint8))
+        has_mask = number != WITHOUT_MASK
+        rows.append({"id": f"square-{number}", "uri": f"{number}.npy", "mask": f"{number}-mask.npy" * has_mask})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+    return folder / "manifest.csv"
+
+
+def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any]) -> dict[str, Any]:
+    """The model section for a network with random weights, which are written to `folder`."""
+    torch.manual_seed(0)
+    module: nn.Module = instantiate(network, locate(network, NAMESPACES))
+    save_file(module.state_dict(), folder / "weights.safetensors")
+    weights = str(folder / "weights.safetensors")
+    return {"network": network, "weights": weights, "classes": list(classes), "input_shape": [16, 16]}
+
+
+def delivered_squares(output: Location, plan: Plan) -> xr.Dataset:
+    """Explain all, finish and verify; the second shard first, by a worker that has just started."""
+    _engine.cache_clear()
+    for shard in reversed(plan.shards):
+        explain_shards(output, range(shard.index, shard.index + 1))
+    assert finish(output).pending == 0
+    assert verify(output) == []
+    return store.open_store(output).load()

@@ -35,6 +35,12 @@ def test_a_shard_reads_its_own_rows(output: Location, groups: list[int], rows: s
     assert manifest.read(output, groups) == ENTRIES[rows]
 
 
+def test_some_rows_are_found_by_their_ids(output: Location) -> None:
+    manifest.write(output, ENTRIES, rows_per_group=2)
+    assert manifest.read(output, ids=["last", "series", "nobody"]) == [ENTRIES[1], ENTRIES[4]]
+    assert manifest.read(output, ids=[]) == []
+
+
 def test_others_can_read_it_as_one_row_group_a_shard(output: Location) -> None:
     manifest.write(output, ENTRIES, rows_per_group=2)
     parquet = pq.ParquetFile(f"{output.path}/manifest.parquet")

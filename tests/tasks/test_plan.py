@@ -22,6 +22,7 @@ def plan(count: int = 100, **changes: Any) -> Plan:
         "explainers": [Saliency(), GradCAM()],
         "target": Predicted(),
         "batch_size": 16,
+        "segments": False,
     }
     entries = changes.pop("entries", [Entry(id=f"{n}", uris=(f"/{n}.png",), digest=f"{n}") for n in range(count)])
     return make_plan(entries, **arguments | changes)
@@ -79,6 +80,8 @@ def test_the_digest_changes_with_all_that_decides_the_result_and_nothing_else() 
         plan(target=Predicted(k=2)),
         plan(batch_size=8),
         plan(cohort=CohortConfig(source="images", window="file")),
+        plan(segments=True),
+        base.model_copy(update={"background": ("1",)}),
     ):
         assert different.digest != base.digest
     assert base.model_copy(update={"versions": {}}).digest == base.digest

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from tasks.finish import finish
 from tasks.report import entropy, write_report
-from tasks.report.pictures import Scale, _outline
+from tasks.report.pictures import Scale, _outline, _slice
 from tasks.shard import explain_shards
 from tasks.storage import Location
 from tests.tasks.conftest import Planned
@@ -52,6 +53,14 @@ def test_the_outline_surrounds_the_mask_in_pixel_coordinates() -> None:
     numbers = _outline(mask).replace("M", " ").replace("L", " ").replace("Z", "").split()
     x, y = np.array(numbers, float).reshape(-1, 2).T
     assert (x.min(), x.max(), y.min(), y.max()) == (4, 9, 3, 6)
+
+
+def test_a_volume_is_shown_at_its_maps_peak_or_in_its_middle() -> None:
+    maps = np.zeros((2, 1, 7, 4, 4))
+    maps[0, 0, 5, 1, 2] = -3
+    maps[1] = np.nan
+    volume = xr.Dataset({"attribution": (("target", "explainer", "z", "y", "x"), maps)})
+    assert [_slice(volume, target) for target in (0, 1, None)] == [5, 3, 3]
 
 
 def test_a_scale_shows_its_ends_and_its_middle() -> None:

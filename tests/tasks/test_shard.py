@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,19 @@ import torch
 import xarray as xr
 import zarr
 
-from models.engine import Engine
+from models.engine import Engine, Explanation
+from models.explainers.base import Answer
+from models.explainers.gradcam import GradCAM
+from models.network import Network
 from tasks import shard as shard_module
 from tasks import store
 from tasks.commit import delivered, names
 from tasks.finish import Incomplete, finish, summarise
+from tasks.report import write_report
 from tasks.shard import _ahead, explain_shards
 from tasks.storage import Location
 from tasks.store import round_mantissa
+from tasks.variables import NO_MASK
 from tasks.verify import verify
 from tests.tasks.conftest import Planned
 
@@ -73,7 +79,7 @@ def test_masks_and_affines_are_on_the_models_grid(tmp_path: Path, planned: Plann
     labels = dataset.label.values[:36]
     has_lesion = (dataset.mask.values[:36] == 1).any(axis=(1, 2))
     assert has_lesion.tolist() == [label == "lesion" for label in labels]
-    assert (dataset.mask.values[36:] == store.NO_MASK).all()
+    assert (dataset.mask.values[36:] == NO_MASK).all()
     # DICOM and NIfTI carry the template's geometry, PNG none.
     known = np.isfinite(dataset.affine.values).all(axis=(1, 2))
     assert known[:36].tolist() == [index % 3 != 2 for index in range(36)]
@@ -89,7 +95,7 @@ def test_a_shard_with_a_valid_commit_is_never_computed_again(
     explained = []
     explain = Engine.explain
     monkeypatch.setattr(
-        Engine, "explain", lambda self, batch, ids: explained.append(len(batch)) or explain(self, batch, ids)
+        Engine, "explain", lambda self, batch, *args: explained.append(len(batch)) or explain(self, batch, *args)
     )
     explain_shards(output, range(1, 3))
     assert sum(explained) == 36 - plan.images_per_shard
@@ -156,23 +162,60 @@ def test_an_image_that_does_not_fit_the_model_is_quarantined_with_both_shapes(tm
     assert "(1, 112, 96)" in reasons[1]
 
 
-def test_a_map_that_is_not_finite_fails_that_image_alone(
+def test_a_prediction_that_is_not_finite_fails_that_image_alone(
     tmp_path: Path, planned: Planned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
     explain = Engine.explain
 
-    def one_bad(self: Engine, batch: torch.Tensor, ids: object) -> object:
-        explanation = explain(self, batch, ids)
-        explanation.maps[1, 0, 0, 5, 5] = torch.inf
+    def one_bad(self: Engine, *args: Any) -> Explanation:
+        explanation = explain(self, *args)
+        explanation.logits[1, 0] = torch.inf
         return explanation
 
     monkeypatch.setattr(Engine, "explain", one_bad)
     explain_shards(output, range(1))
     commit = delivered(output, plan)[0]
     assert [row for row, code in enumerate(commit.status) if code == store.FAILED] == [1, 9]
-    assert "not finite" in commit.reasons["phantom-00001"]
+    assert "the prediction is not finite" in commit.reasons["phantom-00001"]
+
+
+def test_a_map_that_is_not_finite_is_flagged_and_its_image_explained(
+    tmp_path: Path, planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    plan = planned(output, explainers=["saliency", {"name": "gradcam", "label": "cam"}])
+    attribute = GradCAM.attribute
+
+    def bad(self: GradCAM, answer: Answer, network: Network) -> torch.Tensor:
+        maps = attribute(self, answer, network)
+        maps[1, 5, 5] = torch.inf
+        maps[2:4] = 0
+        return maps
+
+    monkeypatch.setattr(GradCAM, "attribute", bad)
+    explain_shards(output, range(len(plan.shards)))
+    commit = delivered(output, plan)[0]
+    assert commit.reasons == {}
+    assert (commit.flags["map blank"], commit.flags["map not finite"]) == (4, 2)
+    summary = finish(output)
+    # Batches of 8: rows 1 and 9 of two shards, and row 1 of the last, whose only batch holds 4 readable images.
+    assert (summary.explained, summary.failed) == (36, 0)
+    assert (summary.flags["map blank"], summary.flags["map not finite"]) == (10, 5)
+    dataset = opened(output)
+    flagged = (dataset.image_flags.values > 0) | (dataset.map_flags.values > 0).any((1, 2))
+    assert summary.flagged == flagged.sum() >= 15
+    assert dataset.map_flags.sel(explainer="cam").values[:4, 0].tolist() == [0, 2, 1, 1]
+    assert not dataset.map_flags.sel(explainer="saliency").values.any()
+    maps = dataset.attribution.sel(explainer="cam").values[:4, 0]
+    assert np.isnan(maps[1]).all() and not maps[2:].any() and np.isfinite(maps[0]).all()
+    assert np.isfinite(dataset.attribution.sel(explainer="saliency").values[:36]).all()
+    page = write_report(output).read().decode()
+    assert "map blank (10), map not finite (5)." in page
+    assert "map blank: cam" in page
+    cards = [card for card in page.split("<article>") if "map not finite: cam" in card]
+    assert cards and not any("<figcaption>cam</figcaption>" in card for card in cards)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
@@ -182,7 +225,7 @@ def test_verify_finds_every_damaged_object(tmp_path: Path, planned: Planned, dam
     explain_shards(output, range(len(plan.shards)))
     finish(output)
     keys = list(delivered(output, plan)[1].objects)
-    assert len(keys) == 7
+    assert len(keys) == 9
     for key in keys:
         path = tmp_path / "out" / store.NAME / key
         before = path.read_bytes()

@@ -1,0 +1,59 @@
+import math
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.explainers.base import Answer, Explainer, Needs, upsample
+from models.network import Network
+
+_WEIGHTS = "attn.drop_weights"
+
+
+class AttentionRollout(Explainer):
+    """Attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1), for MONAI's ViT.
+
+    ``map = prod_l norm(mean_h A_lh + I)``, rows summing to 1: what the class token takes from each patch through all
+    layers; without a class token the mean over tokens. Interpolated to the image's grid. In [0, 1], the same for every
+    target.
+    """
+
+    name: Literal["attention_rollout"] = "attention_rollout"
+
+    def needs(self, network: Network) -> Needs:
+        layers = self._layers(network)
+        if not layers or not isinstance(_patch_convolution(network), nn.Conv2d | nn.Conv3d):
+            raise ValueError(
+                f"{type(network.module).__name__} is not a vision transformer of MONAI "
+                "(with `proj_type: conv`); use gradcam or integrated_gradients instead"
+            )
+        if any(network.module.get_submodule(layer.rpartition(".")[0]).use_flash_attention for layer in layers):
+            raise ValueError("flash attention keeps no weights; build the network without it")
+        return Needs(activations=frozenset(layers))
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        steps = [_with_residual(answer.activations[layer].mean(1)) for layer in self._layers(network)]
+        rollout = reduce(lambda before, after: after @ before, steps)
+        sides = _patches(network)
+        with_class_token = rollout.shape[-1] == math.prod(sides) + 1
+        taken = rollout[:, 0, 1:] if with_class_token else rollout.mean(1)
+        return upsample(taken.view(-1, *sides), answer.inputs)
+
+    def _layers(self, network: Network) -> list[str]:
+        return [name for name, _ in network.module.named_modules() if name.endswith(_WEIGHTS)]
+
+
+def _with_residual(attention: Tensor) -> Tensor:
+    mixed = attention + torch.eye(attention.shape[-1]).to(attention)
+    return mixed / mixed.sum(-1, keepdim=True)
+
+
+def _patches(network: Network) -> tuple[int, ...]:
+    """Patches along each axis of the image."""
+    sides = _patch_convolution(network).kernel_size
+    return tuple(size // side for size, side in zip(network.config.input_shape, sides, strict=True))
+
+
+def _patch_convolution(network: Network) -> Any:
+    return getattr(getattr(network.module, "patch_embedding", None), "patch_embeddings", None)

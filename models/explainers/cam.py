@@ -1,0 +1,30 @@
+from typing import Literal
+
+from torch import Tensor
+
+from models.explainers.base import Answer, LayerExplainer, Needs, upsample, weighted_sum
+from models.network import Network
+
+
+class CAM(LayerExplainer):
+    """Class activation map (Zhou et al. 2016, arXiv:1512.04150, eq. 2).
+
+    ``map = sum_k w_k A_k`` with `w` the target's weights in the linear layer that follows the mean over space of the
+    layer's features ``A_k``, interpolated to the image's grid. Signed; its mean is the logit without its bias.
+    """
+
+    name: Literal["cam"] = "cam"
+
+    def needs(self, network: Network) -> Needs:
+        layer = network.layer(self.layer)
+        if network.linear_head(layer) is None:
+            raise ValueError(
+                f"the logits of {type(network.module).__name__} are not linear in the mean over space of "
+                f"{layer!r}; use gradcam or hirescam instead"
+            )
+        return super().needs(network)
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        layer = network.layer(self.layer)
+        features, gradients = answer.activations[layer], answer.activation_gradients[layer]
+        return upsample(weighted_sum(gradients.flatten(2).sum(-1), features), answer.inputs)

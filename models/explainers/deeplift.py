@@ -1,0 +1,33 @@
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Case, Explainer, Explaining, Needs
+from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.relevance import require_rules
+from models.explainers.rescale import AskMultipliers
+from models.network import Network
+
+
+class DeepLIFT(Explainer):
+    """DeepLIFT (Shrikumar et al. 2017, arXiv:1704.02685, eq. 3 and 11), rescale rule, against a constant image.
+
+    ``map = sum_c (x - x0) * m`` with `m` the multipliers towards ``x0``. It sums to ``S(x) - S(x0)``.
+    """
+
+    name: Literal["deeplift"] = "deeplift"
+    baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
+
+    def needs(self, network: Network) -> Needs:
+        require_rules(network, self._ask(network.noise(1)))
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        multipliers = yield from gradients_by_rule(case, self._ask(case.images))
+        return ((case.images - self.baseline) * multipliers).sum(2)
+
+    def _ask(self, like: Tensor) -> AskMultipliers:
+        reference = torch.full_like(like[:1], self.baseline)
+        return AskMultipliers(lambda image, step: reference)

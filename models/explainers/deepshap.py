@@ -1,0 +1,39 @@
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions
+from models.explainers.relevance import require_rules
+from models.explainers.rescale import AskMultipliers
+from models.network import Network
+
+
+class DeepSHAP(Explainer):
+    """DeepSHAP (Lundberg and Lee 2017, arXiv:1705.07874, section 4.2; Chen et al. 2021, arXiv:1911.11888).
+
+    ``map = mean_b sum_c (x - b) * m_b``, DeepLIFT against every image of the background. It sums to
+    ``S(x) - mean_b S(b)``.
+    """
+
+    needs_background: ClassVar[bool] = True
+    name: Literal["deepshap"] = "deepshap"
+
+    def needs(self, network: Network) -> Needs:
+        require_rules(network, AskMultipliers(lambda image, step: network.noise(1)))
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        assert case.background is not None
+        background = case.background
+        total = case.zeros()
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            return case.images[image]
+
+        def fold(answer: Answer) -> None:
+            difference = case.images[answer.image] - background[answer.step]
+            total[answer.target].index_add_(0, answer.image, (difference * answer.gradient).sum(1))
+
+        ask = AskMultipliers(lambda image, step: background[step])
+        yield Questions(len(background), make, fold, Needs(input_gradient=True), ask)
+        return total / len(background)

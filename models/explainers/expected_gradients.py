@@ -1,0 +1,43 @@
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, per_question
+from models.explainers.noise import generator
+
+
+class ExpectedGradients(Explainer):
+    """Expected gradients (Erion et al. 2021, doi:10.1038/s42256-021-00343-w, eq. 3; Captum's GradientSHAP).
+
+    ``map = mean_s sum_c (x - b_s) * dS/dx(b_s + a_s (x - b_s))`` with ``b_s`` an image of the background and ``a_s``
+    from [0, 1], one from each of `samples` equal parts. In the mean over draws it sums to ``S(x) - mean_b S(b)``.
+    """
+
+    needs_background: ClassVar[bool] = True
+    name: Literal["expected_gradients"] = "expected_gradients"
+    samples: int = Field(50, ge=1, description="Gradients an image")
+
+    def explain(self, case: Case) -> Explaining:
+        assert case.background is not None
+        background = case.background
+        drawn = torch.tensor([[self._draw(name, len(background), s) for s in range(self.samples)] for name in case.ids])
+        parts = (torch.arange(self.samples) + drawn[..., 1]) / self.samples
+        others, places = drawn[..., 0].long().to(background.device), parts.to(background)
+        total = case.zeros()
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            start = background[others[image, step]]
+            return start + per_question(places[image, step], start) * (case.images[image] - start)
+
+        def fold(answer: Answer) -> None:
+            line = case.images[answer.image] - background[others[answer.image, answer.step]]
+            total[answer.target].index_add_(0, answer.image, (line * answer.gradient).sum(1))
+
+        yield Questions(self.samples, make, fold, Needs(input_gradient=True))
+        return total / self.samples
+
+    def _draw(self, image_id: str, background: int, sample: int) -> tuple[float, float]:
+        seeded = generator(image_id, "expected gradients", sample)
+        return float(torch.randint(background, (), generator=seeded)), float(torch.rand((), generator=seeded))

@@ -1,0 +1,193 @@
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from models.explainers.base import Case, Explainer, Explaining, Needs
+from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.relevance import AskRelevance, Linear, ratio, require_rules
+from models.network import Network
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    layers: str = Field(
+        "*", description="Which layers: a dotted name with `*`, or linear, convolution, norm, or input for the first"
+    )
+
+    def applies(self, layer: Linear) -> bool:
+        if self.layers == "input":
+            return layer.ones is not None
+        return self.layers == layer.kind or fnmatchcase(layer.name, self.layers)
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        raise NotImplementedError
+
+
+class Epsilon(_Rule):
+    """``R_i = sum_j x_i w_ij / (z_j + epsilon sign z_j) R_j``; LRP-0 as epsilon goes to 0."""
+
+    rule: Literal["epsilon"] = "epsilon"
+    epsilon: float = Field(1e-6, ge=0)
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        output = layer()
+        value = output.detach()
+        return output * ratio(value, value + torch.full_like(value, self.epsilon).copysign(value))
+
+
+class Gamma(_Rule):
+    """``R_i = sum_j (x_i w_ij + gamma (x_i w_ij)+) / (...) R_j`` where ``z_j > 0``.
+
+    Where ``z_j < 0`` with the negative parts (Andeol et al. 2021, arXiv:2106.11880, eq. 5).
+    """
+
+    rule: Literal["gamma"] = "gamma"
+    gamma: float = Field(0.25, ge=0)
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        value = layer()
+        favoured = torch.where(value > 0, _signed(layer, 1), _signed(layer, -1))
+        changed = value + self.gamma * favoured
+        return changed * ratio(value, changed)
+
+
+class AlphaBeta(_Rule):
+    """``R_i = sum_j (alpha (x_i w_ij)+ / z_j+ - beta (x_i w_ij)- / z_j-) R_j`` with ``beta = alpha - 1``."""
+
+    rule: Literal["alpha_beta"] = "alpha_beta"
+    alpha: float = Field(2.0, ge=1)
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        value = layer()
+        positive, negative = (_signed(layer, sign) for sign in (1, -1))
+        credited = self.alpha * positive * ratio(value, positive)
+        return credited - (self.alpha - 1) * negative * ratio(value, negative)
+
+
+class ZPlus(_Rule):
+    """``R_i = sum_j (x_i w_ij)+ / z_j+ R_j``: `alpha_beta` with alpha 1."""
+
+    rule: Literal["z_plus"] = "z_plus"
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        return AlphaBeta(alpha=1.0).stand_in(layer)
+
+
+class Flat(_Rule):
+    """``R_i = sum_j 1 / n_j R_j``: evenly over a field of view. For the input alone."""
+
+    rule: Literal["flat"] = "flat"
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        evenly = layer.unbiased(_ones(layer, self.rule), torch.ones_like(layer.weight))
+        return evenly * ratio(layer(), evenly)
+
+
+class WSquared(_Rule):
+    """``R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j``. For the input alone."""
+
+    rule: Literal["w_squared"] = "w_squared"
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        squared = layer.unbiased(_ones(layer, self.rule), layer.weight**2)
+        return squared * ratio(layer(), squared)
+
+
+class ZBox(_Rule):
+    """``R_i = sum_j (x_i w_ij - l w_ij+ - h w_ij-) / (...) R_j`` for pixels in [l, h]. For the input alone."""
+
+    rule: Literal["z_box"] = "z_box"
+    low: float | None = Field(None, description="Smallest value of a pixel; none: of the image")
+    high: float | None = Field(None, description="Largest value of a pixel; none: of the image")
+
+    def stand_in(self, layer: Linear) -> Tensor:
+        ones, pixels = _ones(layer, self.rule), layer.inputs.detach()
+        axes = tuple(range(1, pixels.ndim))
+        low = pixels.amin(axes, keepdim=True) if self.low is None else self.low
+        high = pixels.amax(axes, keepdim=True) if self.high is None else self.high
+        boxed = layer.unbiased(layer.inputs, layer.weight)
+        boxed = boxed - layer.unbiased(low * ones, layer.weight.clamp_min(0))
+        boxed = boxed - layer.unbiased(high * ones, layer.weight.clamp_max(0))
+        return boxed * ratio(layer(), boxed)
+
+
+LayerRule = Annotated[
+    Epsilon | Gamma | AlphaBeta | ZPlus | Flat | WSquared | ZBox,
+    Field(discriminator="rule"),
+]
+
+COMPOSITES: dict[str, tuple[_Rule, ...]] = {
+    "epsilon": (Epsilon(),),
+    "z_plus": (Epsilon(layers="norm"), ZPlus()),
+    "epsilon_plus": (ZPlus(layers="convolution"), Epsilon()),
+    "epsilon_plus_flat": (Flat(layers="input"), ZPlus(layers="convolution"), Epsilon()),
+    "epsilon_alpha2_beta1": (AlphaBeta(layers="convolution"), Epsilon()),
+    "epsilon_alpha2_beta1_flat": (Flat(layers="input"), AlphaBeta(layers="convolution"), Epsilon()),
+    "epsilon_gamma_box": (ZBox(layers="input"), Gamma(layers="convolution"), Epsilon()),
+}
+
+
+@dataclass(frozen=True)
+class _FirstThatApplies:
+    rules: tuple[_Rule, ...]
+
+    def __call__(self, layer: Linear) -> Tensor:
+        return next(rule for rule in self.rules if rule.applies(layer)).stand_in(layer)
+
+
+class LRP(Explainer):
+    """Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140, eq. 56 to 62).
+
+    Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
+    Kohlbrenner et al. 2020 (arXiv:1910.09840). Relevance is summed over channels. Positive where the place speaks for
+    the target. But for what biases take and `alpha_beta` or `z_plus` cannot place, the map sums to the logit. BatchNorm
+    is folded into the layer before it; where there is none that it could be folded into, it follows `norm` rules.
+    """
+
+    name: Literal["lrp"] = "lrp"
+    composite: Literal[
+        "epsilon",
+        "z_plus",
+        "epsilon_plus",
+        "epsilon_plus_flat",
+        "epsilon_alpha2_beta1",
+        "epsilon_alpha2_beta1_flat",
+        "epsilon_gamma_box",
+    ] = Field("epsilon_plus", description="Which rule for which layers")
+    rules: tuple[LayerRule, ...] = Field((), strict=False, description="Rules that come before the composite's")
+
+    def needs(self, network: Network) -> Needs:
+        require_rules(network, self._ask())
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        return (yield from gradients_by_rule(case, self._ask())).sum(2)
+
+    def _ask(self) -> AskRelevance:
+        return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]))
+
+
+def _signed(layer: Linear, sign: int) -> Tensor:
+    """What adds to the output of a sign: of positive inputs by weights of that sign, of negative ones by the others."""
+    with_sign = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
+    first, second = with_sign[::sign]
+    total = layer.unbiased(layer.inputs.clamp_min(0), first) + layer.unbiased(layer.inputs.clamp_max(0), second)
+    if layer.bias is None:
+        return total
+    bias = layer.bias.clamp_min(0) if sign > 0 else layer.bias.clamp_max(0)
+    return total + bias.view(_bias_shape(layer, total))
+
+
+def _bias_shape(layer: Linear, output: Tensor) -> tuple[int, ...]:
+    return (-1,) if layer.kind == "linear" else (1, -1, *[1] * (output.ndim - 2))
+
+
+def _ones(layer: Linear, rule: str) -> Tensor:
+    if layer.ones is None:
+        raise ValueError(f"rule {rule} is for the input alone, not for layer {layer.name!r}: give it `layers: input`")
+    return layer.ones

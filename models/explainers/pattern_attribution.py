@@ -1,0 +1,107 @@
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from models.explainers.base import Case, Explainer, Explaining, Needs, per_question
+from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.relevance import AskGradient, Linear, require_rules
+from models.network import Network
+
+
+class PatternAttribution(Explainer):
+    """PatternAttribution (Kindermans et al. 2018, arXiv:1705.05598, eq. 9, and the estimator of section 4).
+
+    The score is handed back through the network with every weight `w` replaced by ``w * a``, where the pattern
+    ``a = cov+(x, y) / (w . cov+(x, y))`` says what of a layer's input `x` its output `y` responds to; ``cov+`` is taken
+    over the background's places where ``y > 0``, and where there are none ``a = w / (w . w)``. Summed over channels.
+    BatchNorm is folded into the layer before it.
+    """
+
+    needs_background: ClassVar[bool] = True
+    name: Literal["pattern_attribution"] = "pattern_attribution"
+
+    def needs(self, network: Network) -> Needs:
+        require_rules(network, AskGradient(_plain))
+        return Needs()
+
+    def explain(self, case: Case) -> Explaining:
+        background = case.background
+        assert background is not None
+        patterns = case.once(self.name, lambda: _Patterns(case.network, background))
+        gradients = yield from gradients_by_rule(case, AskGradient(patterns))
+        maps = gradients.sum(2)
+        return torch.stack([per_question(score, of) * of for score, of in zip(case.scores, maps, strict=True)])
+
+
+@dataclass
+class _Moments:
+    """Sums over the places where a layer's output is positive, one an output feature."""
+
+    count: Tensor | float = 0.0
+    x: Tensor | float = 0.0
+    y: Tensor | float = 0.0
+    xy: Tensor | float = 0.0
+
+    def add(self, layer: Linear) -> None:
+        with torch.enable_grad():
+            weight = layer.weight.detach().double().requires_grad_()
+            inputs = layer.inputs.detach().double()
+            output = layer.unbiased(inputs, weight)
+            y = layer().detach().double()
+            positive = (y > 0).double()
+            (xy,) = torch.autograd.grad(output, weight, positive * y, retain_graph=True)
+            (x,) = torch.autograd.grad(output, weight, positive)
+        self.x, self.xy = self.x + x, self.xy + xy
+        self.count, self.y = (
+            total + _by_output(layer, part) for total, part in ((self.count, positive), (self.y, positive * y))
+        )
+
+
+class _Patterns:
+    """A rule: the gradient by patterns, which are learnt from the background."""
+
+    def __init__(self, network: Network, background: Tensor) -> None:
+        moments: dict[tuple[str, bool], _Moments] = defaultdict(_Moments)
+        weights: dict[tuple[str, bool], Linear] = {}
+
+        def collect(layer: Linear) -> Tensor:
+            if layer.name:
+                moments[layer.name, layer.folded].add(layer)
+                weights[layer.name, layer.folded] = layer
+            return _plain(layer)
+
+        ask = AskGradient(collect)
+        with torch.enable_grad():
+            for image in background.split(1):
+                index = torch.zeros(1, dtype=torch.long, device=image.device)
+                ask(network, image.clone().requires_grad_(), index, index)
+        self.weights = {key: _weight_by_pattern(weights[key], found) for key, found in moments.items()}
+
+    def __call__(self, layer: Linear) -> Tensor:
+        weight = self.weights.get((layer.name, layer.folded))
+        return _plain(layer) if weight is None else layer.unbiased(layer.inputs, weight)
+
+
+def _plain(layer: Linear) -> Tensor:
+    return layer()
+
+
+def _weight_by_pattern(layer: Linear, found: _Moments) -> Tensor:
+    weight = layer.weight.double()
+    axes = tuple(axis for axis in range(weight.ndim) if axis != layer.out_axis)
+    count = torch.as_tensor(found.count).clamp_min(1)
+    covariance = found.xy / count - (found.x / count) * (found.y / count)
+    response = (weight * covariance).sum(axes, keepdim=True)
+    covariance = covariance.where(response > 0, weight)
+    response = (weight * covariance).sum(axes, keepdim=True)
+    return (weight * covariance / response.where(response > 0, 1.0)).to(layer.weight)
+
+
+def _by_output(layer: Linear, values: Tensor) -> Tensor:
+    """Sum over all but features, in the shape of the layer's weight."""
+    feature = values.ndim - 1 if layer.kind == "linear" else 1
+    total = values.sum(tuple(axis for axis in range(values.ndim) if axis != feature))
+    return total.view([-1 if axis == layer.out_axis else 1 for axis in range(layer.weight.ndim)])

@@ -1,0 +1,100 @@
+"""Images of the cohort on the model's grid: read, checked against the plan, prepared, with their masks."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.preprocessing import Prepared, Preprocessing, resample_mask
+from tasks.cohort import combine
+from tasks.manifest import Entry
+from tasks.plan import Plan
+from tasks.readers import read
+from tasks.readers.base import Unreadable
+
+Image = tuple[Prepared, NDArray[np.bool_] | None]
+"""An image and its mask on the grid, if it has one."""
+
+
+def read_images(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> list[Image | Unreadable]:
+    """Read and prepare some images; those that cannot be, come as the reason why not."""
+    wanted = list(dict.fromkeys(uri for entry in entries for uri in entry.files))
+    files = dict(zip(wanted, plan.cohort.source.read_all(wanted), strict=True))
+    return [_image(plan, entry, files, preprocessing) for entry in entries]
+
+
+def read_background(
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing
+) -> tuple[tuple[str, ...], Tensor | None]:
+    """Read those of `entries` that are the plan's background: the ids of the readable ones, and their network inputs.
+
+    Returns
+    -------
+    tuple
+        Ids, and ``(background, channel, *space)``; None if there is none.
+    """
+    wanted = set(plan.background)
+    chosen = [entry for entry in entries if entry.id in wanted]
+    images = read_images(plan, chosen, preprocessing)
+    inputs = {
+        entry.id: image[0].network_input
+        for entry, image in zip(chosen, images, strict=True)
+        if not isinstance(image, Unreadable)
+    }
+    return tuple(inputs), stack(list(inputs.values())) if inputs else None
+
+
+def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Put network inputs of several images together."""
+    return torch.from_numpy(np.stack(inputs))
+
+
+def _image(
+    plan: Plan, entry: Entry, files: Mapping[str, bytes | Exception], preprocessing: Preprocessing
+) -> Image | Unreadable:
+    if entry.reason:
+        return Unreadable(entry.reason)
+    try:
+        parts = [_present(files[uri]) for uri in entry.uris]
+        if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
+            raise Unreadable("the file changed after the run was planned: run again with a new output")
+        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window)
+        prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+        if entry.mask is None:
+            return prepared, None
+        mask = read([_present(files[entry.mask])], plan.model.spatial_dims).pixels.max(axis=0) > 0
+        if mask.shape != decoded.pixels.shape[1:]:
+            raise Unreadable(f"its mask has the shape {mask.shape}, the image {decoded.pixels.shape[1:]}")
+        return prepared, resample_mask(mask, prepared.to_source, plan.model.input_shape)
+    except Unreadable as reason:
+        return reason
+
+
+def _present(data: bytes | Exception) -> bytes:
+    if isinstance(data, (FileNotFoundError, PermissionError)):
+        raise Unreadable(f"a file of the image cannot be opened ({type(data).__name__})")
+    if isinstance(data, Exception):
+        raise data
+    return data
+
+
+def _prepare(
+    pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, preprocessing: Preprocessing, plan: Plan
+) -> Prepared:
+    try:
+        prepared = preprocessing(pixels, affine)
+    except Exception as error:  # a transform can raise anything on an image it was not made for
+        raise Unreadable(f"preprocessing of shape {pixels.shape}: {type(error).__name__}: {error}") from error
+    expected = (plan.model.channels, *plan.model.input_shape)
+    if prepared.network_input.shape != expected:
+        raise Unreadable(
+            f"shape {prepared.network_input.shape} after preprocessing (from {pixels.shape}), but the model takes "
+            f"{expected}: add a transform such as Resize, or leave the image out"
+        )
+    bad = int((~np.isfinite(prepared.network_input)).sum())
+    if bad:
+        raise Unreadable(f"{bad} pixels are NaN or infinite after preprocessing: mend the file or the preprocessing")
+    return prepared

@@ -1,0 +1,128 @@
+"""The variables of the store that shards deliver: dimensions, types, and what they say of themselves."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.targets import NO_CLASS
+from tasks.flags import KINDS
+from tasks.plan import Plan
+
+NO_MASK = 255
+MANTISSA_KEPT = 7
+
+
+class Variable(NamedTuple):
+    """One array of the store; `dims` without the leading image_id."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    fill: float
+    attrs: dict[str, Any]
+
+
+def variables(plan: Plan) -> dict[str, Variable]:
+    """The arrays that shards deliver."""
+    space = ("z", "y", "x")[3 - plan.model.spatial_dims :]
+    grid = plan.model.input_shape
+    classes, targets = len(plan.model.classes), len(plan.target.labels(plan.model.classes))
+    activation = plan.model.activation
+    over_space = ", mean over space" if plan.segments else ""
+    found = {
+        "image": Variable(
+            ("channel", *space),
+            (plan.model.channels, *grid),
+            "float32",
+            np.nan,
+            {"long_name": "image on the model's grid, before intensity normalisation", "units": "1"},
+        ),
+        "logit": Variable(
+            ("class",),
+            (classes,),
+            "float32",
+            np.nan,
+            {
+                "long_name": f"model output{over_space}" if activation == "identity" else f"logit{over_space}",
+                "units": "1",
+            },
+        ),
+        "target_class": Variable(
+            ("target",),
+            (targets,),
+            "int32",
+            NO_CLASS,
+            {"long_name": "index along class of the class that the map explains; -1 where there is none", "units": "1"},
+        ),
+        "affine": Variable(
+            ("world", "voxel"),
+            (4, 4),
+            "float64",
+            np.nan,
+            {
+                "long_name": "affine from voxel index (z, y, x, 1) of the model's grid to patient coordinates; "
+                "NaN where the source has no geometry",
+                "units": "mm",
+                "space": "RAS",
+            },
+        ),
+        "image_flags": _flags("image_flags", (), (), "what is odd about the image or its prediction"),
+    }
+    if activation != "identity":
+        found["probability"] = Variable(
+            ("class",),
+            (classes,),
+            "float32",
+            np.nan,
+            {"long_name": f"{activation} of the logits{over_space}", "units": "1", "valid_range": [0.0, 1.0]},
+        )
+    if plan.maps:
+        found["attribution"] = Variable(
+            ("target", "explainer", *space),
+            (targets, len(plan.maps), *grid),
+            "float32",
+            np.nan,
+            {
+                "long_name": "attribution map, raw and signed; NaN where not computed",
+                "units": "1",
+                "comment": f"mantissa rounded to {MANTISSA_KEPT} bits",
+            },
+        )
+        found["map_flags"] = _flags(
+            "map_flags", ("target", "explainer"), (targets, len(plan.maps)), "what is odd about the map"
+        )
+    if plan.masks:
+        found["mask"] = Variable(
+            space,
+            grid,
+            "uint8",
+            NO_MASK,
+            {
+                "long_name": "reference region on the model's grid, by nearest neighbour",
+                "units": "1",
+                "flag_values": np.array([0, 1, NO_MASK], np.uint8),
+                "flag_meanings": "outside inside no_mask",
+            },
+        )
+    return found
+
+
+def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
+    """Arrays of `rows` images filled with each variable's fill value."""
+    return {
+        name: np.full((rows, *variable.shape), variable.fill, dtype=variable.dtype)
+        for name, variable in described.items()
+    }
+
+
+def _flags(name: str, dims: tuple[str, ...], shape: tuple[int, ...], about: str) -> Variable:
+    kind = KINDS[name]
+    attrs = {
+        "long_name": f"{about}; bits that add up",
+        "units": "1",
+        "flag_masks": np.array(list(kind), np.uint8),
+        "flag_meanings": " ".join(kind.__members__).lower(),
+    }
+    return Variable(dims, shape, "uint8", 0, attrs)

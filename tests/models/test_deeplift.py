@@ -1,0 +1,157 @@
+"""DeepLIFT, DeepSHAP and expected gradients against Captum and their axioms."""
+
+from typing import Any
+
+import pytest
+import torch
+from captum import attr
+from torch import Tensor, nn
+
+from models.engine import Engine
+from models.explainers.deeplift import DeepLIFT
+from models.explainers.deepshap import DeepSHAP
+from models.explainers.expected_gradients import ExpectedGradients
+from models.network import Network
+from models.targets import Classes, Predicted
+from tests.models.networks import NETWORKS, difference, images, make, names, wrap
+
+B = Classes(classes=("b",))
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+POOL = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+MEAN = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+
+
+def explain(network: Network, explainer: Any, batch: Tensor, **options: Any) -> Tensor:
+    return Engine(network, [explainer], B, **options).explain(batch, names(batch)).maps[:, 0, 0]
+
+
+def pooled(dims: int) -> Network:
+    """A network that Captum is right on: no module is used twice, and no maximum is taken."""
+    torch.manual_seed(0)
+    body = (CONV[dims](1, 5, 3), nn.ReLU(), POOL[dims](2), CONV[dims](5, 6, 3), nn.Tanh(), POOL[dims](3), nn.ELU())
+    return wrap(nn.Sequential(*body, MEAN[dims](1), nn.Flatten(), nn.Linear(6, 4)), dims)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_deeplift_equals_captums(dims: int) -> None:
+    network, batch = pooled(dims), images(dims, count=2)
+    theirs = attr.DeepLift(network.module).attribute(batch, torch.full_like(batch, 0.3), target=1)
+    assert difference(explain(network, DeepLIFT(baseline=0.3), batch), theirs[:, 0]) < 1e-6
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_deepshap_equals_captums(dims: int) -> None:
+    network, batch = pooled(dims), images(dims, count=5)
+    theirs = attr.DeepLiftShap(network.module).attribute(batch[:2], batch[2:], target=1)
+    assert difference(explain(network, DeepSHAP(), batch[:2], background=batch[2:]), theirs[:, 0]) < 1e-6
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_differs_from_the_reference_is_credited_whole(name: str) -> None:
+    """On overlapping pools, gates, norms and residuals, where Captum's maps do not sum up."""
+    network, batch = make(name, 2), images(2, count=5)
+    batch, background = batch[:2], batch[2:]
+    logits = network.module(batch)[:, 1]
+    lifted = explain(network, DeepLIFT(baseline=0.2), batch)
+    assert torch.allclose(lifted.flatten(1).sum(1), logits - network.module(torch.full_like(batch, 0.2))[:, 1])
+    shapley = explain(network, DeepSHAP(), batch, background=background, batch_size=4)
+    assert torch.allclose(shapley.flatten(1).sum(1), logits - network.module(background)[:, 1].mean())
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2)])
+def test_a_maximum_credits_the_places_of_both_maxima(size: int, stride: int) -> None:
+    side = (48 - size) // stride + 1
+    height = (64 - size) // stride + 1
+    torch.manual_seed(0)
+    network = wrap(nn.Sequential(nn.MaxPool2d(size, stride), nn.Flatten(), nn.Linear(height * side, 4)))
+    batch = images(2, count=2)
+    image, other = batch[0, 0], batch[1, 0]
+    weight = network.module[2].weight[1].view(height, side)
+    expected = torch.zeros_like(image)
+    for y in range(height):
+        for x in range(side):
+            window = (slice(y * stride, y * stride + size), slice(x * stride, x * stride + size))
+            ours, theirs = image[window], other[window]
+            larger = max(ours.max(), theirs.max())
+            for place, credit in ((ours.argmax(), larger - theirs.max()), (theirs.argmax(), ours.max() - larger)):
+                row, column = divmod(int(place), size)
+                expected[y * stride + row, x * stride + column] += weight[y, x] * credit
+    found = explain(network, DeepSHAP(), batch[:1], background=batch[1:])[0]
+    assert difference(found, expected) < 1e-9
+
+
+def test_a_product_is_shared_by_the_mean_of_the_other_factor() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(64 * 48, 4), nn.Linear(64 * 48, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return self.one(x) * self.other(x)
+
+    torch.manual_seed(0)
+    network, batch = wrap(Product()), images(2, count=2)
+    one, other = network.module.one, network.module.other
+    flat = batch.flatten(1)
+    mean_one, mean_other = ((part(flat)[:, 1:2] + part.bias[1]) / 2 for part in (one, other))
+    expected = flat * (one.weight[1] * mean_other + other.weight[1] * mean_one)
+    assert difference(explain(network, DeepLIFT(), batch).flatten(1), expected) < 1e-9
+
+
+def test_layers_without_a_rule_are_refused() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.LayerNorm(64 * 48), nn.Linear(64 * 48, 4))
+    for explainer in (DeepLIFT(), DeepSHAP()):
+        with pytest.raises(ValueError, match=rf"{explainer.name}: Sequential: there is no rule for layer_norm"):
+            Engine(wrap(module), [explainer], B, background=images(2))
+
+
+def test_expected_gradients_are_the_mean_over_points_between_image_and_background() -> None:
+    network, batch = make("AttentionGated", 2), images(2, count=6)
+    batch, background = batch[:2], batch[2:]
+    asked: list[Tensor] = []
+    engine = Engine(network, [ExpectedGradients(samples=7)], B, batch_size=5, background=background)
+    handle = network.module.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach()))
+    found = engine.explain(batch, names(batch)).maps[:, 0, 0]
+    handle.remove()
+    points = torch.cat(asked)[2:].view(2, 7, 1, *batch.shape[2:])
+    starts = set()
+    total = torch.zeros_like(batch[:, 0])
+    for row, image in enumerate(batch):
+        for step, point in enumerate(points[row]):
+            line = [(image - start, point - start, start) for start in background]
+            share, own = min(
+                ((float((way * full).sum() / (full * full).sum()), full) for full, way, _ in line),
+                key=lambda pair: float((point - (image - pair[1]) - pair[0] * pair[1]).norm()),
+            )
+            assert (point - (image - own) - share * own).norm() < 1e-4
+            assert step / 7 - 1e-6 <= share <= (step + 1) / 7 + 1e-6
+            starts.add(round(float((image - own).sum()), 6))
+            gradient = attr.Saliency(network.module).attribute(point[None].clone(), target=1, abs=False)
+            total[row] += (own * gradient[0])[0] / 7
+    assert len(starts) > 2
+    assert difference(found, total) < 1e-6
+
+
+def test_expected_gradients_sum_to_the_difference_from_the_background() -> None:
+    network, batch = make("AttentionGated", 2), images(2, count=6)
+    network.module.classifier.weight.data *= 30
+    batch, background = 3 * batch[:2], batch[2:]
+    found = explain(network, ExpectedGradients(samples=200), batch, background=background)
+    expected = network.module(batch)[:, 1] - network.module(background)[:, 1].mean()
+    assert difference(found.flatten(1).sum(1), expected) < 0.1
+
+
+def test_a_background_that_is_missing_is_said_before_the_run() -> None:
+    with pytest.raises(ValueError, match="deepshap, expected_gradients: needs background images"):
+        Engine(pooled(2), [DeepSHAP(), ExpectedGradients()], B)
+
+
+def test_maps_depend_on_the_image_alone() -> None:
+    network, batch = make("AttentionGated", 2), images(2, count=6)
+    batch, background = batch[:3], batch[3:]
+    for explainer in (DeepLIFT(), DeepSHAP(), ExpectedGradients(samples=5)):
+        engine = Engine(network, [explainer], Predicted(), background=background)
+        together = engine.explain(batch, names(batch)).maps
+        alone = [engine.explain(batch[[row]], names(batch)[row : row + 1]).maps for row in range(3)]
+        assert difference(torch.cat(alone), together) < 1e-9

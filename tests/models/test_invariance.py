@@ -1,0 +1,135 @@
+"""Every explainer on every network: a map depends on the image alone, and the network stays what it was."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from monai.networks.nets import (
+    DenseNet121,
+    EfficientNetBN,
+    SegResNet,
+    SEResNet50,
+    UNet,
+    ViT,
+    resnet18,
+    resnet50,
+)
+from pydantic import TypeAdapter
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from models.engine import Engine
+from models.explainers import ExplainerConfig
+from models.network import Network, NetworkConfig
+from models.networks import AttentionGatedClassifier
+from models.networks.bag_of_slices import BagOfSlices
+from models.targets import Classes, Region
+from tests.models.networks import CLASSES
+
+SHAPES = {2: (64, 48), 3: (32, 32, 32)}
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "DenseNet121": lambda dims: DenseNet121(dims, 1, 4, dropout_prob=0.2),
+    "ResNet18": lambda dims: resnet18(spatial_dims=dims, n_input_channels=1, num_classes=4, conv1_t_stride=2),
+    "ResNet50": lambda dims: resnet50(spatial_dims=dims, n_input_channels=1, num_classes=4, conv1_t_stride=2),
+    "EfficientNet-B0": lambda dims: EfficientNetBN(
+        "efficientnet-b0", spatial_dims=dims, in_channels=1, num_classes=4, pretrained=False
+    ),
+    "SEResNet50": lambda dims: SEResNet50(spatial_dims=dims, in_channels=1, num_classes=4),
+    "ViT": lambda dims: ViT(1, SHAPES[dims], 8, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3,
+                            classification=True, num_classes=4, spatial_dims=dims, post_activation="none"),
+    "UNet": lambda dims: UNet(dims, 1, 4, (4, 8, 16), (2, 2), dropout=0.2),
+    "SegResNet": lambda dims: SegResNet(dims, 8, 1, 4),
+    "AttentionGated": lambda dims: AttentionGatedClassifier(dims, 1, 4),
+    "BagOfSlices": lambda dims: BagOfSlices(1, 4),
+}  # fmt: skip
+FEW: dict[str, dict[str, Any]] = {
+    "occlusion": {"window": 16, "stride": 12},
+    "rise": {"samples": 3},
+    "smoothgrad": {"samples": 2},
+    "smoothgrad_squared": {"samples": 2},
+    "vargrad": {"samples": 2},
+    "integrated_gradients": {"steps": 3},
+    "expected_gradients": {"samples": 2},
+    "kernel_shap": {"samples": 8, "segments": 4},
+    "lime": {"samples": 8, "segments": 4},
+    "feature_ablation": {"segments": 4},
+    "shapley_sampling": {"permutations": 1, "segments": 4},
+}
+KINDS = [kind.model_fields["name"].default for kind in ExplainerConfig.__origin__.__args__]
+A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
+ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # at 32 x 32 x 32
+GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
+RESCALED = {"deeplift", "deepshap"}
+LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
+OF_OTHERS = {"attention", "attention_rollout", "mil_attention"}
+REFUSED: dict[str, set[str]] = {
+    "DenseNet121": OF_OTHERS,
+    "ResNet18": OF_OTHERS,
+    "ResNet50": OF_OTHERS,
+    "EfficientNet-B0": OF_OTHERS | GUIDED,
+    "SEResNet50": OF_OTHERS,
+    "ViT": OF_OTHERS - {"attention_rollout"} | GUIDED | RESCALED | {"cam"},
+    "UNet": OF_OTHERS | GUIDED | RESCALED | {"cam"},
+    "SegResNet": OF_OTHERS | RESCALED | {"cam"},
+    "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
+    "BagOfSlices": OF_OTHERS - {"mil_attention"} | LAYER,
+}
+CASES = [(name, dims) for name in NETWORKS for dims in (2, 3) if (name, dims) != ("BagOfSlices", 2)]
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_explainer(name: str, dims: int) -> None:
+    network, batch, ids = _network(name, dims), _images(dims), ("one", "two", "three")
+    state = {key: value.clone() for key, value in network.module.state_dict().items()}
+    explainers = _accepted(network, batch, name, dims)
+    target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
+    together = Engine(network, explainers, target, batch_size=32, background=batch).explain(batch, ids).maps
+    order = [2, 0, 1]
+    for index, explainer in enumerate(explainers):
+        engine = Engine(network, [explainer], target, batch_size=1, background=batch)
+        alone = engine.explain(batch[order], [ids[row] for row in order]).maps[:, 0, 0]
+        _assert_equal(alone, together[order, 0, index], explainer.name)
+    assert all(torch.equal(state[key], value) for key, value in network.module.state_dict().items())
+    for part in network.module.modules():
+        assert not part.training
+        assert not part._forward_hooks and not part._forward_pre_hooks and not part._backward_hooks
+    assert not any(value.requires_grad or value.grad is not None for value in network.module.parameters())
+
+
+def _network(name: str, dims: int) -> Network:
+    torch.manual_seed(5)
+    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, input_shape=SHAPES[dims])
+    return Network(NETWORKS[name](dims), config)
+
+
+def _images(dims: int) -> Tensor:
+    return torch.randn(3, 1, *SHAPES[dims], generator=torch.Generator().manual_seed(6))
+
+
+def _accepted(network: Network, batch: Tensor, name: str, dims: int) -> list[Any]:
+    """All explainers that are right on the network; the others are refused by name before the run."""
+    known = TypeAdapter(ExplainerConfig)
+    left_out = {"prediction"} | (A_QUESTION_A_FEATURE if (name, dims) != ("AttentionGated", 2) else set())
+    explainers = [known.validate_python({"name": kind, **FEW.get(kind, {})}) for kind in KINDS if kind not in left_out]
+    target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
+    accepted, refused = [], set()
+    for explainer in explainers:
+        try:
+            Engine(network, [explainer], target, background=batch)
+        except ValueError as error:
+            refused.add(str(error).partition(":")[0])
+        else:
+            accepted.append(explainer)
+    in_one_place = {"cam"} if dims == 3 and name in ENDS_IN_ONE_PLACE else set()
+    assert refused == (REFUSED[name] | in_one_place) - left_out
+    return accepted
+
+
+def _assert_equal(one: Tensor, other: Tensor, what: str) -> None:
+    """Single precision flips ReLUs and maxima in single images: the median tells, and the order of pixels."""
+    assert one.isfinite().all() and other.isfinite().all(), what
+    differences = (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1).clamp_min(1e-30)
+    assert differences.median() < 1e-2, what
+    if other.std() > 0:
+        assert spearmanr(one.flatten(), other.flatten()).statistic > 0.99, what

@@ -1,0 +1,296 @@
+"""Relevance rules against dense matrices in NumPy, Captum, and the axioms."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LRP as CaptumLRP
+from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.engine import Engine
+from models.explainers.deep_taylor import DeepTaylor
+from models.explainers.input_x_gradient import InputXGradient
+from models.explainers.lrp import COMPOSITES, LRP, AlphaBeta, Epsilon, Flat, Gamma, WSquared, ZBox, ZPlus
+from models.explainers.pattern_attribution import PatternAttribution
+from models.network import Network
+from models.targets import Classes
+from tests.models.networks import difference, make, names, wrap
+
+B = Classes(classes=("b",))
+SIDES = {2: (6, 5), 3: (4, 5, 4)}
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+Array = NDArray[np.float64]
+
+
+def network_of(module: nn.Module, dims: int = 2) -> Network:
+    return wrap(module, dims, shape=SIDES[dims])
+
+
+def plain(dims: int, bias: bool = True, seed: int = 0) -> nn.Sequential:
+    """Two layers: a convolution, ReLU, and a linear layer."""
+    torch.manual_seed(seed)
+    conv = CONV[dims](1, 3, 3, bias=bias)
+    features = 3 * int(np.prod([side - 2 for side in SIDES[dims]]))
+    return nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(features, 4, bias=bias)).double()
+
+
+def batch(dims: int, count: int = 3) -> Tensor:
+    return torch.randn(count, 1, *SIDES[dims], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def explain(network: Network, explainer: Any, images: Tensor, **options: Any) -> Tensor:
+    return Engine(network, [explainer], B, **options).explain(images, names(images)).maps[:, 0, 0]
+
+
+def dense(layer: nn.Module, shape: tuple[int, ...]) -> Array:
+    """The matrix ``(output, input)`` of a layer without its bias."""
+    basis = torch.eye(int(np.prod(shape)), dtype=torch.float64).view(-1, *shape)
+    zero = layer(torch.zeros(1, *shape, dtype=torch.float64))
+    return (layer(basis) - zero).flatten(1).T.detach().numpy()
+
+
+def handed_back(rule: str, w: Array, b: Array, x: Array, relevance: Array) -> Array:
+    """The rules as they are written: ``(input,)`` from ``(output, input)`` and ``(output,)``."""
+    z = w * x
+    positive, negative = np.maximum(z, 0), np.minimum(z, 0)
+    out = z.sum(1) + b
+    if rule == "epsilon":
+        share = z / (out + 0.1 * np.where(out < 0, -1, 1))[:, None]
+    elif rule == "gamma":
+        favoured = np.where(out[:, None] > 0, positive, negative)
+        total = out + 0.25 * (favoured.sum(1) + np.where(out > 0, np.maximum(b, 0), np.minimum(b, 0)))
+        share = (z + 0.25 * favoured) / total[:, None]
+    elif rule in ("alpha_beta", "z_plus"):
+        alpha = 2.0 if rule == "alpha_beta" else 1.0
+        up, down = positive.sum(1) + np.maximum(b, 0), negative.sum(1) + np.minimum(b, 0)
+        safe = [
+            np.divide(part, total[:, None], out=np.zeros_like(part), where=total[:, None] != 0)
+            for part, total in ((positive, up), (negative, down))
+        ]
+        share = alpha * safe[0] - (alpha - 1) * safe[1]
+    elif rule == "flat":
+        share = (w != 0) / (w != 0).sum(1, keepdims=True)
+    elif rule == "w_squared":
+        share = w**2 / (w**2).sum(1, keepdims=True)
+    else:
+        boxed = z - x.min() * np.maximum(w, 0) - x.max() * np.minimum(w, 0)
+        share = boxed / boxed.sum(1, keepdims=True)
+    return (share * relevance[:, None]).sum(0)
+
+
+RULES: dict[str, Any] = {
+    "epsilon": Epsilon(epsilon=0.1),
+    "gamma": Gamma(),
+    "alpha_beta": AlphaBeta(),
+    "z_plus": ZPlus(),
+}
+INPUT_RULES: dict[str, Any] = {"flat": Flat(), "w_squared": WSquared(), "z_box": ZBox()}
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("rule", [*RULES, *INPUT_RULES])
+def test_each_rule_equals_its_formula_on_dense_matrices(rule: str, dims: int) -> None:
+    module, images = plain(dims), batch(dims)
+    first, last = module[0], module[3]
+    above = rule if rule in RULES else "epsilon"
+    rules: tuple[Any, ...] = (RULES[above],)
+    if rule in INPUT_RULES:
+        rules = (INPUT_RULES[rule].model_copy(update={"layers": "input"}), *rules)
+    found = explain(network_of(module, dims), LRP(rules=rules), images)
+    conv, bias = dense(first, (1, *SIDES[dims])), np.repeat(first.bias.detach().numpy(), last.in_features // 3)
+    for image, relevance in zip(images.flatten(1).numpy(), found, strict=True):
+        hidden = np.maximum(conv @ image + bias, 0)
+        start = np.zeros(4)
+        start[1] = last.weight[1].detach().numpy() @ hidden + float(last.bias[1])
+        middle = handed_back(above, last.weight.detach().numpy(), last.bias.detach().numpy(), hidden, start)
+        expected = handed_back(rule, conv, bias, image, middle)
+        assert difference(relevance.flatten(), torch.as_tensor(expected)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Epsilon(epsilon=1e-6), lambda: EpsilonRule(1e-6)),
+        (Gamma(gamma=0.3), lambda: GammaRule(0.3)),
+        (ZPlus(), Alpha1_Beta0_Rule),
+    ],
+)
+def test_rules_equal_captums_where_inputs_are_positive(ours: Any, theirs: Callable[[], Any]) -> None:
+    """Captum's rules are those for what follows a ReLU; its last layer's logit must be positive for `gamma`."""
+    module, images = plain(2, bias=False), batch(2).abs()
+    module[3].weight.data.abs_()
+    found = explain(network_of(module), LRP(rules=(ours,)), images)
+    for layer in module:
+        layer.rule = theirs()
+    assert difference(found, CaptumLRP(module).attribute(images, target=1)[:, 0]) < 1e-5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_lrp_0_is_input_times_gradient_on_a_relu_network_and_sums_to_the_logit(dims: int) -> None:
+    module, images = plain(dims, bias=False), batch(dims)
+    network = network_of(module, dims)
+    found = explain(network, LRP(rules=(Epsilon(epsilon=0.0),)), images)
+    assert difference(found, explain(network, InputXGradient(), images)) < 1e-9
+    assert torch.allclose(found.flatten(1).sum(1), module(images)[:, 1])
+
+
+def test_lrp_0_is_input_times_gradient_through_norms_pools_and_residuals() -> None:
+    for name in ("ResNet18", "DenseNet121"):
+        network = make(name, 2)
+        images = torch.randn(1, 1, 64, 48, dtype=torch.float64)
+        found = explain(network, LRP(rules=(Epsilon(epsilon=0.0),)), images)
+        assert difference(found, explain(network, InputXGradient(), images)) < 1e-9
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_relevance_is_conserved_without_biases(composite: Any) -> None:
+    module, images = plain(2, bias=False), batch(2)
+    found = explain(network_of(module), LRP(composite=composite), images)
+    assert torch.allclose(found.flatten(1).sum(1), module(images)[:, 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_batch_norm_is_folded_into_the_layer_before_it(composite: Any, dims: int) -> None:
+    torch.manual_seed(0)
+    conv, norm = CONV[dims](1, 4, 3), NORM[dims](4)
+    norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    head = nn.Linear(4 * int(np.prod([side - 2 for side in SIDES[dims]])), 4)
+    apart = nn.Sequential(conv, norm, nn.ReLU(inplace=True), nn.Flatten(), head).double().eval()
+    folded = nn.Sequential(fuse_conv_bn_eval(conv, norm), nn.ReLU(), nn.Flatten(), head)
+    explainer, images = LRP(composite=composite), batch(dims)
+    one, other = (explain(network_of(module, dims), explainer, images) for module in (apart, folded))
+    assert difference(one, other) < 1e-9
+
+
+def test_rules_are_chosen_by_layer_name_before_the_composite() -> None:
+    module, images = plain(2), batch(2)
+    network = network_of(module)
+    named = explain(network, LRP(composite="epsilon", rules=(ZPlus(layers="0"),)), images)
+    assert difference(named, explain(network, LRP(composite="epsilon_plus"), images)) < 1e-9
+    assert difference(named, explain(network, LRP(composite="epsilon"), images)) > 0.01
+
+
+def test_gates_and_attention_count_as_constants() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.gate, self.head = nn.Linear(30, 8), nn.Linear(30, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(1)
+            return self.head(self.body(x) * torch.sigmoid(self.gate(x)))
+
+    torch.manual_seed(0)
+    module, images = Gated().double(), batch(2, count=1)
+    found = explain(network_of(module), LRP(rules=(Epsilon(epsilon=0.0),)), images)
+    gate = torch.sigmoid(module.gate(images.flatten(1)))
+    expected = images.flatten(1) * ((module.head.weight[1] * gate) @ module.body.weight)
+    assert difference(found.flatten(1), expected) < 1e-9
+
+
+def test_what_has_no_rule_is_refused_by_its_name() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(5, 6, batch_first=True), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x[:, 0])[0][:, -1])
+
+    class OwnBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.exp()
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+            return gradients[0]
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(30, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(OwnBackward.apply(x.flatten(1)))
+
+    for module, what in ((Recurrent(), "lstm"), (Own(), "OwnBackward")):
+        with pytest.raises(ValueError, match=f"lrp: .*no rule for {what}.*use integrated_gradients"):
+            Engine(network_of(module), [LRP()], B)
+    with pytest.raises(ValueError, match="rule flat is for the input alone, not for layer '3'"):
+        Engine(network_of(plain(2)), [LRP(rules=(Flat(layers="3"),))], B)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_deep_taylor_is_z_plus_with_z_box_and_has_the_sign_of_the_logit(dims: int) -> None:
+    module, images = plain(dims, bias=False), batch(dims)
+    network = network_of(module, dims)
+    found = explain(network, DeepTaylor(low=-4.0, high=4.0), images)
+    logits = module(images)[:, 1]
+    assert len(logits.sign().unique()) == 2
+    signs = logits.sign().view(-1, *[1] * dims)
+    assert (found * signs).min() >= 0
+    assert torch.allclose(found.flatten(1).sum(1), logits)
+    with pytest.raises(ValueError, match=r"deep_taylor: Sequential has no ReLU .*Tanh"):
+        Engine(network_of(nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.Tanh())), [DeepTaylor()], B)
+
+
+def test_patterns_find_the_signal_where_weights_cancel_a_distractor() -> None:
+    """The toy of Kindermans et al. 2018, section 2: weights look away from a distractor, patterns at the signal."""
+    torch.manual_seed(0)
+    signal, distractor = torch.randn(30).double(), torch.randn(30).double()
+    weight = signal - (signal @ distractor) / (distractor @ distractor) * distractor
+    strength = torch.randn(1000, 1).double()
+    images = (strength * signal + 2 * torch.randn(1000, 1).double() * distractor).view(-1, 1, *SIDES[2])
+    module = nn.Sequential(nn.Flatten(), nn.Linear(30, 4, bias=False)).double()
+    module[1].weight.data = weight.expand(4, -1).clone()
+    found = explain(network_of(module), PatternAttribution(), images[:2], background=images[:1000])
+    pattern = signal / (weight @ signal)
+    expected = (module(images[:2])[:, 1:2] * weight * pattern).view(2, *SIDES[2])
+    assert difference(found, expected) < 0.15
+    assert difference(explain(network_of(module), InputXGradient(), images[:2]), expected) > 0.5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> None:
+    module, images, background = plain(dims), batch(dims, 2), batch(dims, 9)[2:]
+    found = explain(network_of(module, dims), PatternAttribution(), images, background=background)
+    patches: list[list[Array]] = [[] for _ in range(3)]
+    outputs: list[list[float]] = [[] for _ in range(3)]
+    answers = module[0](background).detach().numpy()
+    for image, answer in zip(background[:, 0].numpy(), answers, strict=True):
+        for place in np.ndindex(*answer.shape[1:]):
+            patch = image[tuple(slice(at, at + 3) for at in place)]
+            for feature in range(3):
+                if (y := answer[(feature, *place)]) > 0:
+                    patches[feature].append(patch.ravel())
+                    outputs[feature].append(y)
+    by_pattern = []
+    for feature in range(3):
+        x, y = np.array(patches[feature]), np.array(outputs[feature])
+        covariance = (x * y[:, None]).mean(0) - x.mean(0) * y.mean()
+        w = module[0].weight[feature].detach().numpy().ravel()
+        by_pattern.append(w * covariance / (w @ covariance))
+    hidden = module[:3](background).detach().numpy()
+    logit = module(background)[:, 1].detach().numpy()
+    over = logit > 0
+    assert over.any()
+    covariance = (hidden * logit[:, None])[over].mean(0) - hidden[over].mean(0) * logit[over].mean()
+    w = module[3].weight[1].detach().numpy()
+    assert w @ covariance > 0
+    last = torch.as_tensor(w * covariance / (w @ covariance))
+    conv = CONV[dims](1, 3, 3, bias=False).double()
+    conv.weight.data = torch.as_tensor(np.stack(by_pattern)).view_as(conv.weight)
+    inputs = images.clone().requires_grad_()
+    back = last.view(1, 3, *[side - 2 for side in SIDES[dims]]) * (module[0](images) > 0)
+    (gradient,) = torch.autograd.grad(conv(inputs), inputs, back)
+    score = module(images)[:, 1].view(-1, 1, *[1] * dims)
+    assert difference(found, (gradient * score)[:, 0].detach()) < 1e-9

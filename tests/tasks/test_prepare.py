@@ -1,0 +1,138 @@
+"""What is refused before a run, and the background that the plan promises."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.explainers.base import Case, Explaining
+from models.explainers.saliency import Saliency
+from tasks.commit import names
+from tasks.shard import _engine, explain_shards
+from tasks.storage import Location
+from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
+
+CLASSIFIER = {
+    "_target_": "monai.networks.nets.Classifier",
+    "in_shape": [1, 16, 16],
+    "classes": 2,
+    "channels": [4],
+    "strides": [2],
+}
+
+
+@pytest.fixture
+def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explainer whose map is the image less the mean of the background."""
+
+    def explain(self: Saliency, case: Case) -> Explaining:
+        yield from ()
+        assert case.background is not None
+        return (case.images - case.background.mean(0)).mean(1)[None].expand(len(case.answers), -1, -1, -1)
+
+    monkeypatch.setattr(Saliency, "needs_background", True)
+    monkeypatch.setattr(Saliency, "explain", explain)
+
+
+def content(squares: Path, **cohort: Any) -> dict[str, Any]:
+    return {
+        "cohort": {"source": str(squares), **cohort},
+        "model": squares_model(squares.parent, ("a", "b"), CLASSIFIER),
+        "explainers": ["saliency"],
+        "target": {"name": "predicted"},
+    }
+
+
+def test_no_background_is_chosen_where_nobody_needs_it(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    assert planned(Location(url=str(tmp_path / "out")), **content(squares)).background == ()
+
+
+@pytest.mark.usefixtures("comparing")
+def test_the_background_is_spread_over_the_cohort_and_handed_to_the_explainers(
+    tmp_path: Path, planned: Planned, squares: Path
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    plan = planned(output, **content(squares, background=4))
+    assert plan.background == ("square-0", "square-5", "square-10", "square-15")
+    dataset = delivered_squares(output, plan)
+    images = dataset.image.values[:, 0]
+    expected = images - images[[0, 5, 10, 15]].mean(0)
+    assert np.abs(dataset.attribution.values[:, 0, 0] - expected).max() < 2**-8 * np.abs(expected).max()
+
+
+def test_a_background_gives_the_same_store_in_either_order(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    explainers = [{"name": "expected_gradients", "samples": 4}]
+    plan = planned(output, **content(squares) | {"explainers": explainers})
+    assert len(plan.background) == 16
+    delivered_squares(output, plan)
+    stored = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.zarr/*/c/**/*") if path.is_file()}
+    assert len(stored) > 20
+    for path in (tmp_path / "out/commits").iterdir():
+        path.unlink()
+    for shard in (0, 1):
+        _engine.cache_clear()
+        explain_shards(output, range(shard, shard + 1))
+    assert len(names(output)) == 2
+    assert {path: path.read_bytes() for path in stored} == stored
+
+
+@pytest.mark.usefixtures("comparing")
+def test_what_cannot_be_read_is_no_background(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    (squares.parent / "5.npy").write_bytes((squares.parent / "5.npy").read_bytes()[:200])
+    np.save(squares.parent / "10.npy", np.ones((3, 3)))
+    (squares.parent / "15.npy").write_bytes(b"no image")  # known to be none before it is decoded
+    plan = planned(Location(url=str(tmp_path / "out")), **content(squares, background=50))
+    left_out = {"square-5", "square-10", "square-15"}
+    assert plan.background == tuple(name for n in range(SQUARES) if (name := f"square-{n}") not in left_out)
+    engine, _ = _engine(Location(url=str(tmp_path / "out")), plan.digest)
+    assert engine.background is not None and len(engine.background) == SQUARES - 3
+
+
+@pytest.mark.usefixtures("comparing")
+def test_a_background_that_changed_stops_the_worker(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    planned(output, **content(squares))
+    np.save(squares.parent / "0.npy", np.zeros((16, 16)))
+    with pytest.raises(
+        ValueError, match=r"1 background images, such as 'square-0'.* changed after the run was planned"
+    ):
+        explain_shards(output, range(1))
+
+
+@pytest.mark.usefixtures("comparing")
+def test_a_cohort_without_a_readable_background_is_refused(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    for number in range(SQUARES):
+        np.save(squares.parent / f"{number}.npy", np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"cohort\.background: none of 16 images, such as 'square-0', can be read"):
+        planned(Location(url=str(tmp_path / "out")), **content(squares))
+    for number in range(SQUARES):
+        (squares.parent / f"{number}.npy").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="saliency: needs background images of the cohort, and there are none"):
+        planned(Location(url=str(tmp_path / "out")), **content(squares))
+
+
+def test_a_region_of_the_mask_needs_a_cohort_with_masks(tmp_path: Path, planned: Planned, squares: Path) -> None:
+    bare = squares.with_name("bare.csv")
+    pd.read_csv(squares)[["id", "uri"]].to_csv(bare, index=False)
+    changes = content(bare)
+    changes["model"] = squares_model(
+        squares.parent,
+        ("a", "b"),
+        {
+            "_target_": "monai.networks.nets.UNet",
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 2,
+            "channels": [4, 8],
+            "strides": [2],
+        },
+    )
+    changes["target"] = {"name": "region", "classes": ["b"], "of": "mask"}
+    with pytest.raises(ValueError, match="no image of the cohort has a mask"):
+        planned(Location(url=str(tmp_path / "out")), **changes)
+    assert planned(
+        Location(url=str(tmp_path / "out")), **changes | {"target": {"name": "region", "classes": ["b"]}}
+    ).segments
