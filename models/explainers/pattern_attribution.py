@@ -47,14 +47,14 @@ class _Moments:
 
     def add(self, layer: Linear) -> None:
         with torch.enable_grad():
-            weight = layer.weight.detach().double().requires_grad_()
-            inputs = layer.inputs.detach().double()
-            output = layer.unbiased(inputs, weight)
-            y = layer().detach().double()
-            positive = (y > 0).double()
+            # The gradient with respect to the weight sums inputs over places, each times what is handed in.
+            weight = layer.weight.detach().requires_grad_()
+            output = layer.unbiased(layer.inputs.detach(), weight)
+            y = layer().detach()
+            positive = (y > 0).to(y)
             (xy,) = torch.autograd.grad(output, weight, positive * y, retain_graph=True)
             (x,) = torch.autograd.grad(output, weight, positive)
-        self.x, self.xy = self.x + x, self.xy + xy
+        self.x, self.xy = self.x + x.double(), self.xy + xy.double()
         self.count, self.y = (
             total + _by_output(layer, part) for total, part in ((self.count, positive), (self.y, positive * y))
         )
@@ -103,5 +103,5 @@ def _weight_by_pattern(layer: Linear, found: _Moments) -> Tensor:
 def _by_output(layer: Linear, values: Tensor) -> Tensor:
     """Sum over all but features, in the shape of the layer's weight."""
     feature = values.ndim - 1 if layer.kind == "linear" else 1
-    total = values.sum(tuple(axis for axis in range(values.ndim) if axis != feature))
+    total = values.double().sum(tuple(axis for axis in range(values.ndim) if axis != feature))
     return total.view([-1 if axis == layer.out_axis else 1 for axis in range(layer.weight.ndim)])

@@ -84,10 +84,10 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
     state = {key: value.clone() for key, value in network.module.state_dict().items()}
     explainers = _accepted(network, batch, name, dims)
     target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
-    together = Engine(network, explainers, target, batch_size=32, background=batch).explain(batch, ids).maps
+    together = Engine(network, explainers, target, batch_size=32, background=batch[:1]).explain(batch, ids).maps
     order = [2, 0, 1]
     for index, explainer in enumerate(explainers):
-        engine = Engine(network, [explainer], target, batch_size=1, background=batch)
+        engine = Engine(network, [explainer], target, batch_size=1, background=batch[:1])
         alone = engine.explain(batch[order], [ids[row] for row in order]).maps[:, 0, 0]
         _assert_equal(alone, together[order, 0, index], explainer.name)
     assert all(torch.equal(state[key], value) for key, value in network.module.state_dict().items())
@@ -116,7 +116,7 @@ def _accepted(network: Network, batch: Tensor, name: str, dims: int) -> list[Any
     accepted, refused = [], set()
     for explainer in explainers:
         try:
-            Engine(network, [explainer], target, background=batch)
+            Engine(network, [explainer], target, background=batch[:1])
         except ValueError as error:
             refused.add(str(error).partition(":")[0])
         else:
