@@ -19,6 +19,7 @@ lint: .venv/installed
 	$(BIN)/lint-imports
 
 bench: .venv/installed
+	$(BIN)/python -m tests.benchmarks.explainers
 	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
 
 # Makes the shipped weights again; an hour on one core.

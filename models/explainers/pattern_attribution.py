@@ -66,18 +66,24 @@ class _Patterns:
     def __init__(self, network: Network, background: Tensor) -> None:
         moments: dict[tuple[str, bool], _Moments] = defaultdict(_Moments)
         weights: dict[tuple[str, bool], Linear] = {}
+        folded: set[str] = set()
+
+        def find(layer: Linear) -> Tensor:
+            folded.update([layer.name] * layer.folded)
+            return _plain(layer)
 
         def collect(layer: Linear) -> Tensor:
-            if layer.name:
+            if layer.name and layer.folded == (layer.name in folded):
                 moments[layer.name, layer.folded].add(layer)
                 weights[layer.name, layer.folded] = layer
             return _plain(layer)
 
-        ask = AskGradient(collect)
+        first, *others = background.split(1)
+        index = torch.zeros(1, dtype=torch.long, device=background.device)
         with torch.enable_grad():
-            for image in background.split(1):
-                index = torch.zeros(1, dtype=torch.long, device=image.device)
-                ask(network, image.clone().requires_grad_(), index, index)
+            AskGradient(find)(network, first.clone().requires_grad_(), index, index)
+            for image in (first, *others):
+                AskGradient(collect)(network, image.clone().requires_grad_(), index, index)
         self.weights = {key: _weight_by_pattern(weights[key], found) for key, found in moments.items()}
 
     def __call__(self, layer: Linear) -> Tensor:

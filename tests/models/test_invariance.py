@@ -44,7 +44,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "BagOfSlices": lambda dims: BagOfSlices(1, 4),
 }  # fmt: skip
 FEW: dict[str, dict[str, Any]] = {
-    "occlusion": {"window": 16, "stride": 12},
+    "occlusion": {"window": 24, "stride": 24},
     "rise": {"samples": 3},
     "smoothgrad": {"samples": 2},
     "smoothgrad_squared": {"samples": 2},
@@ -73,7 +73,7 @@ REFUSED: dict[str, set[str]] = {
     "UNet": OF_OTHERS | GUIDED | RESCALED | {"cam"},
     "SegResNet": OF_OTHERS | RESCALED | {"cam"},
     "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
-    "BagOfSlices": OF_OTHERS - {"mil_attention"} | LAYER,
+    "BagOfSlices": OF_OTHERS - {"mil_attention"} | LAYER | RESCALED,
 }
 CASES = [(name, dims) for name in NETWORKS for dims in (2, 3) if (name, dims) != ("BagOfSlices", 2)]
 
