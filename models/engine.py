@@ -7,11 +7,9 @@ folded as they come: memory depends on the batch, never on the number of questio
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from itertools import accumulate
 from operator import or_
 from typing import Any
 
@@ -22,6 +20,7 @@ from models.explainers import Explainer
 from models.explainers.base import Answer, Ask, Case, Needs, Questions, plainly
 from models.flags import MapFlag, flag_images, flag_maps
 from models.network import Network
+from models.questions import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
 
 logger = logging.getLogger(__name__)
@@ -160,10 +159,10 @@ class Engine:
         return torch.cat(logits), case
 
     def _ask(self, case: Case, asked: Sequence[Questions]) -> None:
-        for (ask, needs), questions in _ways(asked).items():
-            stream = _Stream(questions, len(case.images))
+        for (ask, needs), questions in ways(asked).items():
+            stream = Stream(questions, len(case.images))
 
-            def put(rows: slice, stream: _Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
+            def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
                 parts = list(stream.parts(rows, case.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
@@ -260,43 +259,3 @@ def _needs(explainer: Explainer, network: Network) -> Needs:
         return explainer.needs(network)
     except ValueError as error:
         raise ValueError(f"{explainer.title}: {error}") from None
-
-
-class _Stream:
-    """Questions of several explainers about all images, as one sequence of rows."""
-
-    def __init__(self, questions: Sequence[Questions], images: int) -> None:
-        self.questions = questions
-        about = (images if question.among is None else len(question.among) for question in questions)
-        self.starts = [0, *accumulate(question.count * count for question, count in zip(questions, about, strict=True))]
-        self.total = self.starts[-1]
-
-    def parts(self, rows: slice, device: torch.device) -> Iterator[tuple[Questions, Tensor, Tensor, slice]]:
-        """For each explainer with questions among `rows`: images, steps, and where in the batch they are."""
-        for question, start, stop in zip(self.questions, self.starts, self.starts[1:], strict=False):
-            first, last = max(rows.start, start), min(rows.stop, stop)
-            if first < last:
-                own = torch.arange(first - start, last - start, device=device)
-                image = own.div(question.count, rounding_mode="floor")
-                image = image if question.among is None else question.among[image]
-                yield question, image, own % question.count, slice(first - rows.start, last - rows.start)
-
-
-def _ways(asked: Sequence[Questions]) -> dict[tuple[Ask, Needs], list[Questions]]:
-    """Join equal questions, and put together what is asked in the same way."""
-    distinct: dict[Hashable, list[Questions]] = defaultdict(list)
-    for questions in asked:
-        distinct[object() if questions.key is None else questions.key].append(questions)
-    ways: dict[tuple[Ask, Needs], list[Questions]] = defaultdict(list)
-    for same in distinct.values():
-        needs = reduce(or_, (questions.needs for questions in same))
-        ways[same[0].ask, needs].append(replace(same[0], needs=needs, fold=_fold_all(same)))
-    return ways
-
-
-def _fold_all(same: Sequence[Questions]) -> Callable[[Answer], None]:
-    def fold(answer: Answer) -> None:
-        for questions in same:
-            questions.fold(answer)
-
-    return fold

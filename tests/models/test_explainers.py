@@ -22,6 +22,7 @@ from models.explainers.gradcam_plusplus import GradCAMPlusPlus
 from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.guided_gradcam import GuidedGradCAM
 from models.explainers.hirescam import HiResCAM
+from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.integrated_gradients import IntegratedGradients
 from models.explainers.layercam import LayerCAM
 from models.explainers.occlusion import Occlusion
@@ -74,7 +75,9 @@ def test_guided_rules_equal_captums(name: str, dims: int) -> None:
         assert difference(ours[kind], expected) < 1e-9, kind
 
 
-@pytest.mark.parametrize("explainer", [GuidedBackprop(), Deconvolution(), GuidedGradCAM()])
+@pytest.mark.parametrize(
+    "explainer", [GuidedBackprop(), Deconvolution(), GuidedGradCAM(), SmoothGrad(of="guided_backprop")]
+)
 def test_guided_rules_are_refused_where_they_would_be_the_plain_gradient(explainer: Any) -> None:
     efficient = EfficientNetBN("efficientnet-b0", spatial_dims=2, in_channels=1, num_classes=4, pretrained=False)
     with pytest.raises(ValueError, match=r"EfficientNetBN has no ReLU.*Use integrated_gradients"):
@@ -255,6 +258,20 @@ def test_noise_explainers_are_moments_of_the_gradients_at_noisy_copies() -> None
     noise = (noisy.view(2, 6, *SHAPES[2]) - batch) / (batch.amax((2, 3)) - batch.amin((2, 3)))[..., None, None]
     assert abs(float(noise.std()) - 0.15) < 0.005
     assert abs(float(noise.mean())) < 0.005
+
+
+@pytest.mark.parametrize("of", ["guided_backprop", "deconvolution", "input_x_gradient"])
+def test_smoothing_goes_around_any_gradient_explainer(of: Any) -> None:
+    network, batch = make("AttentionGated", 2), images(2, count=2)
+    copies: list[Tensor] = []
+    engine = Engine(network, [SmoothGrad(samples=3, of=of)], B, batch_size=4)
+    handle = network.module.register_forward_hook(lambda _, inputs, __: copies.append(inputs[0].detach()))
+    found = engine.explain(batch, names(batch)).maps[:, 0, 0]
+    handle.remove()
+    noisy = torch.cat(copies)[2:]
+    kinds = {"guided_backprop": GuidedBackprop, "deconvolution": Deconvolution, "input_x_gradient": InputXGradient}
+    each = explain(network, kinds[of](), noisy).view(2, 3, *SHAPES[2])
+    assert difference(found, each.mean(1)) < 1e-9
 
 
 @pytest.mark.parametrize(
