@@ -15,6 +15,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from models.components import Component, instantiate, locate
+from models.folding import fold_batch_norms
 
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
@@ -52,7 +53,7 @@ class Network:
     ----------
     module
         Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
-        it segments. Of several outputs the first counts.
+        it segments. Of several outputs the first counts. It is changed in place: its BatchNorms are folded.
     config
         Shapes and class names that the module must fit.
 
@@ -73,10 +74,12 @@ class Network:
         # Channels last is 1.15 to 1.4 times faster on a CPU, and what tensor cores want.
         self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
+        self.segments = self._check_shapes() > 2
+        with torch.no_grad():
+            self._folded = fold_batch_norms(self.module, lambda: self(self.noise(2)))
         for parameter in self.module.parameters():
             if parameter.ndim == config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=self._format)
-        self.segments = self._check_shapes() > 2
         self._heads: dict[str, Tensor | None] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -114,7 +117,7 @@ class Network:
         handles = [
             module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
             for name, module in self.module.named_modules()
-            if name and not self._is_within_attention(name)
+            if name and name not in self._folded and not self._is_within_attention(name)
         ]
         try:
             self.answer_to_zeros()
@@ -146,6 +149,8 @@ class Network:
             return [name for name, places in self._extents.items() if places == fewest or not self.segments][-1]
         if name not in self.spatial_layers:
             names = [known for known, _ in self.module.named_modules() if known]
+            if name in self._folded:
+                raise ValueError(f"layer {name!r} is folded with the BatchNorm after it: name {self._folded[name]!r}")
             if name in names:
                 raise ValueError(f"layer {name!r} has no spatial extent; the last that has is {self.layer(None)!r}")
             nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[-3:]

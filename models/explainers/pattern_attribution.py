@@ -17,7 +17,6 @@ class PatternAttribution(Explainer):
     The score is handed back through the network with every weight `w` replaced by ``w * a``, where the pattern
     ``a = cov+(x, y) / (w . cov+(x, y))`` says what of a layer's input `x` its output `y` responds to; ``cov+`` is taken
     over the background's places where ``y > 0``, and where there are none ``a = w / (w . w)``. Summed over channels.
-    BatchNorm is folded into the layer before it.
     """
 
     needs_background: ClassVar[bool] = True
@@ -64,30 +63,23 @@ class _Patterns:
     """A rule: the gradient by patterns, which are learnt from the background."""
 
     def __init__(self, network: Network, background: Tensor) -> None:
-        moments: dict[tuple[str, bool], _Moments] = defaultdict(_Moments)
-        weights: dict[tuple[str, bool], Linear] = {}
-        folded: set[str] = set()
-
-        def find(layer: Linear) -> Tensor:
-            folded.update([layer.name] * layer.folded)
-            return _plain(layer)
+        moments: dict[str, _Moments] = defaultdict(_Moments)
+        layers: dict[str, Linear] = {}
 
         def collect(layer: Linear) -> Tensor:
-            if layer.name and layer.folded == (layer.name in folded):
-                moments[layer.name, layer.folded].add(layer)
-                weights[layer.name, layer.folded] = layer
+            if layer.name:
+                moments[layer.name].add(layer)
+                layers[layer.name] = layer
             return _plain(layer)
 
-        first, *others = background.split(1)
         index = torch.zeros(1, dtype=torch.long, device=background.device)
         with torch.enable_grad():
-            AskGradient(find)(network, first.clone().requires_grad_(), index, index)
-            for image in (first, *others):
+            for image in background.split(1):
                 AskGradient(collect)(network, image.clone().requires_grad_(), index, index)
-        self.weights = {key: _weight_by_pattern(weights[key], found) for key, found in moments.items()}
+        self.weights = {name: _weight_by_pattern(layers[name], found) for name, found in moments.items()}
 
     def __call__(self, layer: Linear) -> Tensor:
-        weight = self.weights.get((layer.name, layer.folded))
+        weight = self.weights.get(layer.name)
         return _plain(layer) if weight is None else layer.unbiased(layer.inputs, weight)
 
 

@@ -5,13 +5,14 @@ stays that of the layer. With ``R = value * gradient`` at every tensor, ordinary
 (Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10, section 10.3). It works on functions, so that reused and
 functional layers are reached as well, and it changes nothing in the network.
 
-Between linear layers: ReLU and its like hand on what they are given; of a maximum the winner takes all; BatchNorm is
-folded into the linear layer before it, or is a linear layer of its own; the scale of other norms, gates (sigmoid) and
-attention (softmax) count as constants (Arras et al. 2017, doi:10.18653/v1/W17-5221; Ali et al. 2022, arXiv:2202.07304).
+Between linear layers: ReLU and its like hand on what they are given; of a maximum the winner takes all; a BatchNorm
+that the network could not fold into the layer before it is a linear layer of its own; the scale of other norms, gates
+(sigmoid) and attention (softmax) count as constants (Arras et al. 2017, doi:10.18653/v1/W17-5221; Ali et al. 2022,
+arXiv:2202.07304).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,8 +58,6 @@ class Linear:
         At the network's input: ones of its shape, whose gradient is the relevance; None at any other layer.
     out_axis
         Axis of the weight along output features.
-    folded
-        Whether the BatchNorm that follows is part of it.
     """
 
     name: str
@@ -69,7 +68,6 @@ class Linear:
     bias: Tensor | None
     ones: Tensor | None = None
     out_axis: int = 0
-    folded: bool = False
 
     def __call__(self, inputs: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """The layer's output with its bias, for other inputs or weights where given."""
@@ -78,12 +76,6 @@ class Linear:
 
     def unbiased(self, inputs: Tensor, weight: Tensor) -> Tensor:
         return self.call(inputs, weight, None)
-
-    def scaled(self, scale: Tensor, shift: Tensor) -> "Linear":
-        """The layer with its outputs scaled and shifted, feature by feature."""
-        shape = [-1 if axis == self.out_axis else 1 for axis in range(self.weight.ndim)]
-        bias = shift if self.bias is None else self.bias * scale + shift
-        return replace(self, weight=self.weight * scale.view(shape), bias=bias, folded=True)
 
 
 Rule = Callable[[Linear], Tensor]
@@ -94,7 +86,6 @@ class _Mode(TorchFunctionMode):
         super().__init__()
         self.rule, self.inputs, self.ones = rule, inputs, ones
         self.names = {id(value): name.rpartition(".")[0] for name, value in network.module.named_parameters()}
-        self.last: tuple[Tensor, int, Linear] | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -130,7 +121,7 @@ class _Mode(TorchFunctionMode):
             ones=self.ones if inputs is self.inputs else None,
             out_axis=int(func in _TRANSPOSED),
         )
-        return self._answered(layer, foldable=func in _CONVOLUTIONS or func is functional.linear)
+        return self._answered(layer)
 
     def _batch_norm(
         self,
@@ -145,20 +136,15 @@ class _Mode(TorchFunctionMode):
         eps = kw.get("eps", args[2] if len(args) > 2 else 1e-5)
         scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
-        if self.last and self.last[0] is inputs and self.last[1] == inputs._version:
-            return self._answered(self.last[2].scaled(scale, shift), foldable=False)
-        return self._answered(Linear("", "norm", _by_feature, inputs, scale, shift), foldable=False)
+        return self._answered(Linear("", "norm", _by_feature, inputs, scale, shift))
 
-    def _answered(self, layer: Linear, foldable: bool) -> Tensor:
+    def _answered(self, layer: Linear) -> Tensor:
         with torch.no_grad():
             value = layer()
         if not layer.inputs.requires_grad:
             return value
         stand_in = self.rule(layer)
-        answer = value + (stand_in - stand_in.detach())
-        if foldable:
-            self.last = answer, answer._version, layer
-        return answer
+        return value + (stand_in - stand_in.detach())
 
 
 def _by_feature(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
