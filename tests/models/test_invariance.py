@@ -27,7 +27,7 @@ from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region
 from tests.models.networks import CLASSES
 
-SHAPES = {2: (64, 48), 3: (32, 32, 32)}
+SHAPES = {2: (64, 48), 3: (24, 24, 24)}
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "DenseNet121": lambda dims: DenseNet121(dims, 1, 4, dropout_prob=0.2),
     "ResNet18": lambda dims: resnet18(spatial_dims=dims, n_input_channels=1, num_classes=4, conv1_t_stride=2),
@@ -58,7 +58,7 @@ FEW: dict[str, dict[str, Any]] = {
 }
 KINDS = [kind.model_fields["name"].default for kind in ExplainerConfig.__origin__.__args__]
 A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
-ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # at 32 x 32 x 32
+ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # in the volumes below
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
 RESCALED = {"deeplift", "deepshap"}
 LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
@@ -80,16 +80,16 @@ CASES = [(name, dims) for name in NETWORKS for dims in (2, 3) if (name, dims) !=
 
 @pytest.mark.parametrize(("name", "dims"), CASES)
 def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_explainer(name: str, dims: int) -> None:
-    network, batch, ids = _network(name, dims), _images(dims), ("one", "two", "three")
+    network = _network(name, dims)
     state = {key: value.clone() for key, value in network.module.state_dict().items()}
-    explainers = _accepted(network, batch, name, dims)
+    batch = torch.randn(2, 1, *network.config.input_shape, generator=torch.Generator().manual_seed(6))
     target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
-    together = Engine(network, explainers, target, batch_size=32, background=batch[:1]).explain(batch, ids).maps
-    order = [2, 0, 1]
-    for index, explainer in enumerate(explainers):
-        engine = Engine(network, [explainer], target, batch_size=1, background=batch[:1])
-        alone = engine.explain(batch[order], [ids[row] for row in order]).maps[:, 0, 0]
-        _assert_equal(alone, together[order, 0, index], explainer.name)
+    engines = _accepted(network, batch, target, name, dims)
+    explainers = [engine.explainers[0] for engine in engines]
+    together = Engine(network, explainers, target, batch_size=32, background=batch[:1]).explain(batch, ("one", "two"))
+    for index, engine in enumerate(engines):
+        other_way = engine.explain(batch.flip(0), ("two", "one")).maps.flip(0)
+        _assert_equal(other_way[:, 0, 0], together.maps[:, 0, index], explainers[index].name)
     assert all(torch.equal(state[key], value) for key, value in network.module.state_dict().items())
     for part in network.module.modules():
         assert not part.training
@@ -99,28 +99,22 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
 
 def _network(name: str, dims: int) -> Network:
     torch.manual_seed(5)
-    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, input_shape=SHAPES[dims])
+    shape = (32, 32, 32) if dims == 3 and name in ("DenseNet121", "EfficientNet-B0") else SHAPES[dims]
+    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, input_shape=shape)
     return Network(NETWORKS[name](dims), config)
 
 
-def _images(dims: int) -> Tensor:
-    return torch.randn(3, 1, *SHAPES[dims], generator=torch.Generator().manual_seed(6))
-
-
-def _accepted(network: Network, batch: Tensor, name: str, dims: int) -> list[Any]:
-    """All explainers that are right on the network; the others are refused by name before the run."""
+def _accepted(network: Network, batch: Tensor, target: Any, name: str, dims: int) -> list[Engine]:
+    """An engine for each explainer that is right on the network; the others are refused by name before the run."""
     known = TypeAdapter(ExplainerConfig)
     left_out = {"prediction"} | (A_QUESTION_A_FEATURE if (name, dims) != ("AttentionGated", 2) else set())
-    explainers = [known.validate_python({"name": kind, **FEW.get(kind, {})}) for kind in KINDS if kind not in left_out]
-    target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
     accepted, refused = [], set()
-    for explainer in explainers:
+    for kind in (kind for kind in KINDS if kind not in left_out):
+        explainer = known.validate_python({"name": kind, **FEW.get(kind, {})})
         try:
-            Engine(network, [explainer], target, background=batch[:1])
+            accepted.append(Engine(network, [explainer], target, batch_size=1, background=batch[:1]))
         except ValueError as error:
             refused.add(str(error).partition(":")[0])
-        else:
-            accepted.append(explainer)
     in_one_place = {"cam"} if dims == 3 and name in ENDS_IN_ONE_PLACE else set()
     assert refused == (REFUSED[name] | in_one_place) - left_out
     return accepted
@@ -131,5 +125,5 @@ def _assert_equal(one: Tensor, other: Tensor, what: str) -> None:
     assert one.isfinite().all() and other.isfinite().all(), what
     differences = (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1).clamp_min(1e-30)
     assert differences.median() < 1e-2, what
-    if other.std() > 0:
+    if differences.median() > 1e-4:
         assert spearmanr(one.flatten(), other.flatten()).statistic > 0.99, what
