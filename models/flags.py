@@ -5,8 +5,6 @@ from enum import IntFlag
 import torch
 from torch import Tensor
 
-_SATURATED = 1 - 1e-6
-
 
 class ImageFlag(IntFlag):
     """What is odd about an image or its prediction; bits that add up."""
@@ -26,14 +24,14 @@ class MapFlag(IntFlag):
 def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:
     """Flag ``(image, channel, *space)``: uint8 ``(image,)``.
 
-    `probability` is ``(image, class)``; one that cannot be told from 1 saturates, and a softmax's gradient vanishes
-    there. None for a regression.
+    `probability` is ``(image, class)``; one that single precision cannot tell from 1 saturates: a softmax's gradient
+    vanishes there. None for a regression.
     """
     flat = images.flatten(1)
     flags = (flat.amax(1) == flat.amin(1)) * ImageFlag.CONSTANT.value
     flags |= (~flat.isfinite().all(1)) * ImageFlag.NOT_FINITE.value
     if probability is not None:
-        flags |= (probability.amax(1) > _SATURATED) * ImageFlag.SATURATED.value
+        flags |= (probability.amax(1).float() == 1) * ImageFlag.SATURATED.value
     return flags.to(torch.uint8)
 
 
