@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.explainers.base import Answer, Case, Explainer, Explaining, Questions, per_question
+from models.explainers.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
 
@@ -28,7 +29,8 @@ class Occlusion(Explainer):
     )
 
     def explain(self, case: Case) -> Explaining:
-        windows = self._windows(tuple(case.images.shape[2:]), case.images.device)
+        corners, sides = self._corners(tuple(case.images.shape[2:]))
+        windows = _windows(corners, sides, case.images)
         filled = self._filled(case.images)
         total, cover = case.zeros(), windows.sum(0)
         scores = case.scores
@@ -41,25 +43,22 @@ class Occlusion(Explainer):
             shown = windows[answer.step]
             total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
 
-        yield Questions(len(windows), make, fold, key=("occlusion", self.window, self.stride, self.fill))
+        ask = AskBoxes(case.images, corners, sides)
+        yield Questions(len(windows), make, fold, ask=ask, key=("occlusion", self.window, self.stride, self.fill))
         return total / cover.clamp_min(1)
 
-    def _windows(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """``(window, *space)`` bool."""
+    def _corners(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """First place of each window ``(window, axis)``, and the sides of all."""
         sides, strides = (
             (value,) * len(shape) if isinstance(value, int) else value for value in (self.window, self.stride)
         )
         if len(sides) != len(shape) or len(strides) != len(shape):
             raise ValueError(f"occlusion: window {sides} and stride {strides} must fit an image of {shape}")
-        starts = [
+        starts = (
             range(0, max(size - side, 0) + stride, stride)
             for size, side, stride in zip(shape, sides, strides, strict=True)
-        ]
-        corners = list(product(*starts))
-        windows = torch.zeros(len(corners), *shape, dtype=torch.bool, device=device)
-        for window, corner in zip(windows, corners, strict=True):
-            window[tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))] = True
-        return windows
+        )
+        return torch.tensor(list(product(*starts))), torch.tensor(sides)
 
     def _filled(self, images: Tensor) -> Tensor:
         if self.fill == "mean":
@@ -67,6 +66,14 @@ class Occlusion(Explainer):
         if self.fill == "blur":
             return _blurred(images)
         return torch.full_like(images, self.fill)
+
+
+def _windows(corners: Tensor, sides: Tensor, images: Tensor) -> Tensor:
+    """``(window, *space)`` bool."""
+    windows = torch.zeros(len(corners), *images.shape[2:], dtype=torch.bool, device=images.device)
+    for window, corner in zip(windows, corners, strict=True):
+        window[tuple(map(slice, corner, corner + sides))] = True
+    return windows
 
 
 def _blurred(images: Tensor) -> Tensor:
