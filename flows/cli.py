@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from flows.config import RunConfig
     from tasks.finish import Summary
     from tasks.storage import Location
+    from tasks.verify import Damage
 
+_DAMAGE_SHOWN = 200
 _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+EXTEND = click.option("--extend", is_flag=True, help="Add explainers to a run that is there; compute just those.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Delete a run that is there first.")
 ENDPOINT = click.option("--endpoint-url", help="The S3 server of OUTPUT, if it is not Amazon's.")
 
 
@@ -27,7 +31,7 @@ def main() -> None:
     A run reads a cohort, explains each image on Dask workers and writes one Zarr store and a page of pictures.
 
     Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
-    or configuration.
+    or configuration; 3 ended early, since too much failed.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for noisy in ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "alembic"):
@@ -51,7 +55,9 @@ def demo(output: str, dims: int, images: int) -> None:
 
 @main.command(epilog="Example: cohortlens plan deployments/demo.yaml")
 @click.argument("config", type=_CONFIG)
-def plan(config: Path) -> None:
+@EXTEND
+@OVERWRITE
+def plan(config: Path, extend: bool, overwrite: bool) -> None:
     """Say what CONFIG would run and what that would cost; write nothing."""
     from flows.server import keep_inside
 
@@ -61,20 +67,22 @@ def plan(config: Path) -> None:
             keep_inside(home)
             from flows.explain import prepare_run
 
-            prepared = prepare_run(loaded)
+            prepared = prepare_run(loaded, extend=extend, overwrite=overwrite)
         _print_plan(prepared)
 
 
 @main.command(epilog="Example: cohortlens run deployments/demo.yaml")
 @click.argument("config", type=_CONFIG)
-def run(config: Path) -> None:
-    """Explain the cohort of CONFIG. An output that holds the same plan is continued."""
+@EXTEND
+@OVERWRITE
+def run(config: Path, extend: bool, overwrite: bool) -> None:
+    """Explain the cohort of CONFIG. Of an output that is there, only what is new, changed or missing is done."""
     from flows.server import prefect_server
 
     with _usage_errors():
         loaded = _load(config)
         with prefect_server() as server_url:
-            summary = _run(loaded, server_url())
+            summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite)
         _finish_run(loaded, summary)
 
 
@@ -91,19 +99,48 @@ def status(output: str, endpoint_url: str | None) -> None:
 
 @main.command(epilog="Example: cohortlens verify out/demo")
 @click.argument("output")
+@click.option("--repair", is_flag=True, help="Compute again what is damaged.")
 @ENDPOINT
-def verify(output: str, endpoint_url: str | None) -> None:
-    """Read everything at OUTPUT and hold it against its plan and commits."""
+def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
+    """Read everything at OUTPUT and hold it against its plan, manifest and commits."""
     from flows.progress import bar
+    from tasks.lease import lease
+    from tasks.verify import repair as repair_output
     from tasks.verify import verify as verify_output
 
     with _output(output, endpoint_url) as location:
         with bar("shards verified", "shards") as progress:
             found = verify_output(location, progress)
-        for damage in found:
-            click.echo(f"{damage.what:10s} {damage.where}: {damage.problem}")
-        click.echo(f"{len(found)} problems" if found else "all as promised")
+        _print_damage(found)
+        if found and repair:
+            with lease(location, "repair"):
+                repair_output(location, found)
+            left = verify_output(location)
+            _print_damage(left)
+            click.echo(f"{len(found) - len(left)} of {len(found)} problems mended")
+            found = left
         sys.exit(1 if found else 0)
+
+
+@main.command(epilog="Example: cohortlens withdraw out/demo --subject patient-17")
+@click.argument("output")
+@click.option("--subject", required=True, help="The subject, or the id of one image, as the manifest names it.")
+@ENDPOINT
+def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
+    """Erase every trace of a subject at OUTPUT; later runs leave it out. The rest stays as it is, bit for bit."""
+    from tasks.lease import lease
+    from tasks.withdraw import withdraw as withdraw_subject
+
+    with _output(output, endpoint_url) as location, lease(location, "withdrawal"):
+        erased = withdraw_subject(location, subject)
+        click.echo(f"images erased     {len(erased.images)}, in rows {', '.join(map(str, erased.images))}")
+        click.echo(f"objects rewritten {erased.objects}")
+        click.echo("manifest, coordinates and report written anew" if erased.whole else "report deleted: run again")
+        if erased.background:
+            click.echo(
+                f"{erased.background} of the images were part of the background: maps that were compared with them "
+                "stay as they are"
+            )
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output models/networks/weights")
@@ -134,14 +171,14 @@ def _load(path: Path) -> "RunConfig":
     return load(path)
 
 
-def _run(config: "RunConfig", server_url: str) -> "Summary":
+def _run(config: "RunConfig", server_url: str, *, extend: bool = False, overwrite: bool = False) -> "Summary":
     click.echo(f"Prefect: {server_url.removesuffix('/api')}", err=True)
     from prefect.logging.handlers import APILogHandler
 
     from flows.explain import explain_cohort
 
     try:
-        return explain_cohort(config)
+        return explain_cohort(config, extend=extend, overwrite=overwrite)
     finally:
         APILogHandler().flush()
 
@@ -168,7 +205,7 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
 
 def _print_summary(summary: "Summary") -> None:
     click.echo(f"images        {summary.images}")
-    for name in ("explained", "quarantined", "failed", "pending", "flagged"):
+    for name in ("explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
         click.echo(f"{name:13s} {getattr(summary, name)}")
     for flag, images in summary.flags.items():
         click.echo(f"  {flag}: {images}")
@@ -180,6 +217,11 @@ def _print_plan(prepared: Any) -> None:
     plan, cost = prepared.plan, prepared.cost
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    if changes := prepared.changes:
+        counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
+        click.echo(
+            f"there already      {', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
+        )
     click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
     click.echo(
         f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
@@ -195,15 +237,38 @@ def _print_plan(prepared: Any) -> None:
         click.echo(f"quarantined        {entry.id}: {entry.reason}")
 
 
+def _print_damage(found: "list[Damage]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not found:
+        click.echo("all as promised")
+        return
+    table = Table("what", "where", "problem", title=f"{len(found)} problems")
+    for damage in found[:_DAMAGE_SHOWN]:
+        table.add_row(*(Text(text) for text in (damage.what, damage.where, damage.problem)))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if len(found) > _DAMAGE_SHOWN:
+        click.echo(f"and {len(found) - _DAMAGE_SHOWN} more")
+
+
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Turn what a user can mend into a message and exit code 2."""
+    """Turn what a user can mend into a message and exit code 2; or 3, where too much failed."""
     from flows.errors import ConfigurationError
 
     try:
         yield
     except (ConfigurationError, FileNotFoundError) as error:
         raise click.UsageError(str(error)) from error
+    except Exception as error:
+        from tasks.failures import TooManyFailures
+
+        if not isinstance(error, TooManyFailures):
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(3)
 
 
 @contextmanager
@@ -218,6 +283,14 @@ def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
         raise click.UsageError(f"OUTPUT: {error.errors()[0]['msg']}") from error
     except FileNotFoundError as error:
         raise click.UsageError(f"there is no run at {url}: {error}") from error
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except Exception as error:
+        from tasks.lease import Occupied
+
+        if isinstance(error, Occupied):
+            raise click.UsageError(str(error)) from error
+        raise
 
 
 @contextmanager

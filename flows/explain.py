@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,10 +21,13 @@ from flows.config import RunConfig
 from flows.errors import ConfigurationError
 from flows.progress import bar
 from tasks import commit, manifest, store
+from tasks.failures import check_commits
 from tasks.finish import Summary, finish
-from tasks.plan import Plan, begun, check_free, groups
-from tasks.prepare import Prepared, prepare
+from tasks.lease import Occupied, lease
+from tasks.plan import Plan, groups
+from tasks.prepare import Before, Prepared, prepare
 from tasks.report import write_report
+from tasks.resume import check_ours, erase, pending
 from tasks.shard import explain_shards
 from tasks.storage import Location
 
@@ -33,8 +37,8 @@ _POLL_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
 
 
-def prepare_run(config: RunConfig) -> Prepared:
-    """Check a configuration and draw up its plan; nothing is written.
+def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = False) -> Prepared:
+    """Check a configuration and draw up its plan, which goes on from what the output holds; nothing is written.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def prepare_run(config: RunConfig) -> Prepared:
     workers = local_workers(config.compute)
     try:
         with bar("files read", "files") as progress:
-            prepared = prepare(
+            return prepare(
                 cohort=config.cohort,
                 model=config.model,
                 explainers=config.explainers,
@@ -54,43 +58,61 @@ def prepare_run(config: RunConfig) -> Prepared:
                 threads=max(1, cores() // workers),
                 memory_limit=worker_memory(config.compute),
                 progress=progress,
+                before=Before.read(config.output, overwrite),
+                extend=extend,
             )
-        check_free(config.output, prepared.plan)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    return prepared
 
 
 @flow(name="explain-cohort", validate_parameters=True, persist_result=False)
-def explain_cohort(config: RunConfig) -> Summary:
-    """Explain every image of a cohort. A run onto an output that holds the same plan goes on where it stopped."""
-    plan = _plan(config)
-    _set_up(config.output, plan)
-    _map(config, plan)
-    summary = _finish(config.output)
-    report = _report(config.output)
+def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = False) -> Summary:
+    """Explain every image of a cohort. A run onto an output that is there does what is new, changed or missing.
+
+    Parameters
+    ----------
+    extend
+        Whether explainers may be added to those of the output.
+    overwrite
+        Whether a run that the output holds is deleted first.
+    """
+    run_id = str(flow_run.get_id())
+    try:
+        check_ours(config.output)
+        with lease(config.output, run_id) as ours:
+            plan = _plan(config, extend, overwrite, run_id)
+            shards = _set_up(config.output, plan)
+            if shards:
+                _map(config, plan, shards, ours)
+            summary = _finish(config.output)
+            report = _report(config.output)
+    except (Occupied, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
     _publish(summary, report)
     return summary
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
-def _plan(config: RunConfig) -> Plan:
-    prepared = prepare_run(config)
-    if not begun(config.output):
-        manifest.write(config.output, prepared.entries, prepared.plan.images_per_shard)
-        prepared.plan.write(config.output)
-    logger.info("%d images in %d shards", prepared.plan.images, len(prepared.plan.shards))
-    return prepared.plan
+def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> Plan:
+    prepared = prepare_run(config, extend=extend, overwrite=overwrite)
+    if overwrite:
+        erase(config.output)
+    if prepared.is_written:
+        return prepared.plan
+    plan = prepared.plan.model_copy(update={"run_id": prepared.plan.run_id or run_id})
+    plan.write(config.output, prepared.entries)
+    logger.info("%d images in %d shards", plan.images, len(plan.shards))
+    return plan
 
 
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
-def _set_up(output: Location, plan: Plan) -> None:
-    if not commit.names(output):  # a commit means that the store had been set up whole
-        store.set_up(output, plan, manifest.read(output), run_id=str(flow_run.get_id()))
+def _set_up(output: Location, plan: Plan) -> list[int]:
+    store.set_up(output, plan, manifest.read(output))
+    return pending(output, plan)
 
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
-def _explain_group(output: Location, shards: range) -> int:
+def _explain_group(output: Location, shards: Sequence[int]) -> int:
     return explain_shards(output, shards)
 
 
@@ -104,7 +126,7 @@ def _report(output: Location) -> Location:
     return write_report(output)
 
 
-def _map(config: RunConfig, plan: Plan) -> None:
+def _map(config: RunConfig, plan: Plan, shards: Sequence[int], ours: Callable[[], bool]) -> None:
     output = config.output
     with task_runner(config.compute) as runner:
         futures = [
@@ -112,31 +134,57 @@ def _map(config: RunConfig, plan: Plan) -> None:
                 _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
                 parameters={"output": output, "shards": group},
             )
-            for group in groups(plan, local_workers(config.compute))
+            for group in groups(shards, local_workers(config.compute))
         ]
-        _watch(output, plan, lambda: all(future.wrapped_future.done() for future in futures))
+        try:
+            _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), ours)
+        except BaseException:
+            for future in futures:
+                future.wrapped_future.cancel()
+            raise
         for future in futures:
             future.result()
 
 
-def _group_name(group: range, shards: int) -> str:
-    which = f"shard {group.stop}" if len(group) == 1 else f"shards {group.start + 1}–{group.stop}"
-    return f"{which} of {shards}"
+def _group_name(group: Sequence[int], shards: int) -> str:
+    first, last = group[0] + 1, group[-1] + 1
+    if len(group) == 1:
+        return f"shard {first} of {shards}"
+    return (
+        f"shards {first}–{last} of {shards}" if last - first + 1 == len(group) else f"{len(group)} shards of {shards}"
+    )
 
 
-def _watch(output: Location, plan: Plan, done: Any) -> None:
-    """Show progress by the commits that are there, until the work is done."""
+def _watch(
+    output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], ours: Callable[[], bool]
+) -> None:
+    """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     artifact: Any = create_progress_artifact(progress=0.0, key="shards", description="Shards delivered")
     last = time.monotonic()
+    before = commit.stamps(output)
+    commits = commit.read_commits(output, before.keys() - set(shards))
+    already = len(commits)
     with bar("shards done", "images") as progress:
         finished = False
         while not finished:
             finished = done()
-            shards = len(commit.names(output))
-            progress(shards, len(plan.shards), min(shards * plan.images_per_shard, plan.images))
+            now = commit.stamps(output)
+            written = [
+                shard for shard in shards if shard not in commits and shard in now and now[shard] != before.get(shard)
+            ]
+            commits |= commit.read_commits(output, written)
+            check_commits(plan, commits.values())
+            if not ours():
+                raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
+            progress(
+                len(commits),
+                len(plan.shards),
+                sum(plan.shards[shard].images for shard in shards if shard in commits),
+            )
             if finished or time.monotonic() - last > _UPDATE_SECONDS:
                 last = time.monotonic()
-                update_progress_artifact(artifact, progress=100 * shards / len(plan.shards))
+                share = (len(commits) - already) / len(shards)
+                update_progress_artifact(artifact, progress=100.0 if finished else 100 * min(share, 1.0))
             if not finished:
                 time.sleep(_POLL_SECONDS)
 

@@ -19,6 +19,7 @@ class MapFlag(IntFlag):
 
     BLANK = 1
     NOT_FINITE = 2
+    NO_SOURCE = 4
 
 
 def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.components import Component
-from tasks.manifest import Entry
+from tasks.manifest import Entry, Fact
 from tasks.readers import detect
 from tasks.readers.base import Unreadable
 from tasks.readers.dicom import WindowConfig, series_uid
@@ -27,7 +27,7 @@ class CohortConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Location = Field(
-        description="A folder, glob or prefix; or a .csv or .parquet manifest with the columns uri, id, label, mask"
+        description="A folder, glob or prefix; or a .csv or .parquet manifest: uri, id, label, mask, subject"
     )
     description: str = Field("", description="A sentence for whoever reads the store or the report")
     preprocessing: tuple[Component, ...] = Field(
@@ -40,12 +40,18 @@ class CohortConfig(BaseModel):
         16, ge=1, description="Images, spread over the cohort, that stand for what is usual where an explainer needs it"
     )
     allowed_failures: float = Field(
-        0.0, ge=0, le=1, description="Share of images that may be quarantined or failed in a run that counts as good"
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of images that may be quarantined or failed; a run that sees more fail ends early",
     )
 
 
 def survey(
-    config: CohortConfig, spatial_dims: int, progress: Callable[[int, int], None] = lambda done, of: None
+    config: CohortConfig,
+    spatial_dims: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    known: Mapping[str, Fact] | None = None,
 ) -> list[Entry]:
     """List the cohort, digest every source and quarantine what is no image; the pixels are not decoded.
 
@@ -55,6 +61,8 @@ def survey(
         Of the model: for 3, the DICOM files of one series in a folder become one image.
     progress
         Called with the number of files read and of all files.
+    known
+        By URI, what is known of files from an earlier run: they are not read again if their stamp is the same.
 
     Raises
     ------
@@ -65,9 +73,16 @@ def survey(
     if not listed:
         raise ValueError(f"cohort.source: there are no files at {config.source}")
     files = list(dict.fromkeys(uri for entry in listed for uri in entry.uris))
-    facts: dict[str, tuple[str, str, str] | Unreadable] = {}
+    stamps = config.source.stamps_of(files)
+
+    def find(uri: str) -> Fact | Unreadable:
+        stamp = stamps.get(uri, "")
+        before = (known or {}).get(uri)
+        return before if stamp and before and before.stamp == stamp else _facts(config.source.at(uri), stamp)
+
+    facts: dict[str, Fact | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
-        for uri, fact in zip(files, pool.map(lambda uri: _facts(config.source.at(uri)), files), strict=True):
+        for uri, fact in zip(files, pool.map(find, files), strict=True):
             facts[uri] = fact
             progress(len(facts), len(files))
     if not is_manifest and spatial_dims == 3:
@@ -93,11 +108,11 @@ def _from_manifest(source: Location) -> list[Entry]:
         table = pd.read_csv(data, dtype=str, keep_default_na=False, na_values=[""])  # NA and None are labels too
     else:
         table = pd.read_parquet(data)
-    unknown = set(table.columns) - {"id", "uri", "label", "mask"}
+    unknown = set(table.columns) - {"id", "uri", "label", "mask", "subject"}
     if "uri" not in table or unknown:
         raise ValueError(
             f"cohort.source: {source} has the columns {list(table.columns)}; "
-            "`uri` is needed, `id`, `label` and `mask` are allowed"
+            "`uri` is needed, `id`, `label`, `mask` and `subject` are allowed"
         )
     folder = dirname(source.url)
 
@@ -109,13 +124,14 @@ def _from_manifest(source: Location) -> list[Entry]:
         if row["uri"] is None:
             raise ValueError(f"cohort.source: {source} has a row without `uri`: {row}")
         uri = resolve(str(row["uri"]))
-        label, mask = row.get("label"), row.get("mask")
+        label, mask, subject = row.get("label"), row.get("mask"), row.get("subject")
         entries.append(
             Entry(
                 id=str(row["id"]) if row.get("id") is not None else _id(str(row["uri"])),
                 uris=tuple(source.at(uri).files()) or (uri,) if uri.endswith("/") else (uri,),
                 label=None if label is None else str(label),
                 mask=None if mask is None else resolve(str(mask)),
+                subject=None if subject is None else str(subject),
             )
         )
     repeated = [id for id, count in Counter(entry.id for entry in entries).items() if count > 1]
@@ -124,8 +140,7 @@ def _from_manifest(source: Location) -> list[Entry]:
     return entries
 
 
-def _facts(location: Location) -> tuple[str, str, str] | Unreadable:
-    """Digest, format and, for DICOM, series."""
+def _facts(location: Location, stamp: str) -> Fact | Unreadable:
     try:
         data = location.read()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -134,29 +149,30 @@ def _facts(location: Location) -> tuple[str, str, str] | Unreadable:
         )
     try:
         format = detect(data)
-        return hashlib.sha256(data).hexdigest(), format, series_uid(data) if format == "dicom" else ""
+        uid = series_uid(data) if format == "dicom" else ""
+        return Fact(stamp, hashlib.sha256(data).hexdigest(), format, _id(uid) if uid else "")
     except Unreadable as reason:
         return reason
 
 
-def _join_series(listed: Sequence[Entry], facts: dict[str, tuple[str, str, str] | Unreadable]) -> list[Entry]:
+def _join_series(listed: Sequence[Entry], facts: dict[str, Fact | Unreadable]) -> list[Entry]:
     series: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in listed:
         fact = facts[entry.uris[0]]
-        uid = "" if isinstance(fact, Unreadable) else fact[2]
+        uid = "" if isinstance(fact, Unreadable) else fact.series
         series[(dirname(entry.uris[0]), uid) if uid else (entry.uris[0], "")].append(entry)
     return [replace(slices[0], uris=tuple(uri for entry in slices for uri in entry.uris)) for slices in series.values()]
 
 
-def _entry(listing: Entry, facts: dict[str, tuple[str, str, str] | Unreadable]) -> Entry:
-    digests = []
+def _entry(listing: Entry, facts: dict[str, Fact | Unreadable]) -> Entry:
+    found = []
     for uri in listing.uris:
         fact = facts[uri]
         if isinstance(fact, Unreadable):
             return listing.quarantined(str(fact))
-        digests.append(fact[0])
-        listing = replace(listing, format=fact[1])
-    return replace(listing, digest=combine(digests))
+        found.append(fact)
+        listing = replace(listing, format=fact.format)
+    return replace(listing, digest=combine([fact.digest for fact in found]), facts=tuple(found))
 
 
 def combine(digests: Sequence[str]) -> str:

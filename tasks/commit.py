@@ -1,11 +1,16 @@
-"""The commit: the record, written last, that says a shard has been delivered whole."""
+"""The commit: the record, written last, that says what has been delivered of a shard."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
 
-from tasks.plan import Plan
+from pydantic import BaseModel, ConfigDict
+
+from tasks.plan import Plan, digest_rows
 from tasks.storage import Location
 
 FOLDER = "commits"
+STAGED = "staged"
 
 
 class StoredObject(BaseModel):
@@ -17,23 +22,39 @@ class StoredObject(BaseModel):
     size: int
 
 
-class Commit(BaseModel):
-    """What one shard delivered.
+class Part(BaseModel):
+    """What some explainers that are asked together delivered; the first part holds everything beside maps, too.
 
     Attributes
     ----------
     digest
-        The shard's digest in the plan that was carried out.
+        The part's digest in the plan that was carried out.
     objects
         Every stored object by its key in the store.
+    flags
+        Rows by flag in words, such as "map blank"; without those that no image has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: str
+    objects: dict[str, StoredObject]
+    flags: dict[str, tuple[int, ...]]
+
+
+class Commit(BaseModel):
+    """What has been delivered of one shard.
+
+    Attributes
+    ----------
+    rows
+        Digest of each row, as the plan that was carried out promised it.
     status
         One of the store's status codes an image, in the shard's order.
     reasons
         Image id to why it is quarantined or failed.
-    flagged
-        Images with a flag of their own or on one of their maps.
-    flags
-        Such images by flag in words, such as "map blank"; without those that no image has.
+    again
+        Rows whose source was not what the plan had seen: the next run plans them anew.
     seconds
         Time spent by stage; stages overlap.
     """
@@ -41,45 +62,118 @@ class Commit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: int
-    digest: str
-    plan: str
-    objects: dict[str, StoredObject]
+    rows: tuple[str, ...]
     status: tuple[int, ...]
     reasons: dict[str, str]
-    flagged: int
-    flags: dict[str, int]
+    again: tuple[int, ...]
+    parts: dict[int, Part]
     seconds: dict[str, float]
 
+    @property
+    def objects(self) -> dict[str, StoredObject]:
+        return {key: stored for part in self.parts.values() for key, stored in part.objects.items()}
+
+    @property
+    def flags(self) -> dict[str, int]:
+        """Number of images by flag in words."""
+        rows: dict[str, set[int]] = {}
+        for part in self.parts.values():
+            for flag, flagged in part.flags.items():
+                rows.setdefault(flag, set()).update(flagged)
+        return {flag: len(flagged) for flag, flagged in rows.items()}
+
+    @property
+    def flagged(self) -> int:
+        """Images with a flag of their own or on one of their maps."""
+        return len({row for part in self.parts.values() for flagged in part.flags.values() for row in flagged})
+
+    def delivers(self, plan: Plan, part: int) -> bool:
+        """Whether it holds a part of what the plan promises, for whatever rows."""
+        return part in self.parts and self.parts[part].digest == plan.part_digests[part]
+
+    def is_whole(self, plan: Plan) -> bool:
+        """Whether it delivers all that the plan promises of the shard."""
+        return (
+            self.shard < len(plan.shards)
+            and digest_rows(self.rows) == plan.shards[self.shard].digest
+            and all(self.delivers(plan, part) for part in range(len(plan.parts)))
+        )
+
     def write(self, output: Location) -> None:
-        _location(output, self.shard).write(self.model_dump_json(indent=1).encode())
+        _location(output, self.shard).write(self._encoded())
+
+    def _encoded(self) -> bytes:
+        body = self.model_dump(mode="json")
+        return json.dumps({"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest(), **body}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Commit | None":
+        """Read what was written; None if a single byte of it is different."""
+        try:
+            content = json.loads(data)
+            del content["sha256"]
+            commit = cls.model_validate(content)
+        except (ValueError, KeyError, TypeError):  # pydantic's error is a ValueError, too
+            return None
+        return commit if commit._encoded() == data else None
 
 
-def delivered(output: Location, plan: Plan) -> dict[int, Commit]:
-    """Read the valid commits of `plan`, by shard. A damaged or foreign one counts as missing."""
-    urls = [(output / FOLDER / name).url for name in names(output)]
+def read_commits(output: Location, shards: Iterable[int]) -> dict[int, Commit]:
+    """Read the commits of some shards; a damaged one counts as missing."""
+    asked = list(shards)
     found = {}
-    for data in output.read_all(urls) if urls else []:
+    for shard, data in zip(asked, output.read_all([_location(output, shard).url for shard in asked]), strict=True):
         if isinstance(data, FileNotFoundError):
             continue
         if isinstance(data, Exception):
             raise data
-        try:
-            commit = Commit.model_validate_json(data)
-        except ValidationError:
-            continue
-        if commit.plan == plan.digest:
-            found[commit.shard] = commit
+        if (commit := Commit.decode(data)) and commit.shard == shard:
+            found[shard] = commit
     return found
 
 
-def names(output: Location) -> list[str]:
-    """The file names of the commits that are there; one request, so that it can be asked often."""
-    folder = output / FOLDER
-    try:
-        paths = folder.filesystem.ls(folder.path, detail=False)
-    except FileNotFoundError:
-        return []
-    return sorted(name for path in paths if (name := path.rsplit("/", 1)[-1]).endswith(".json"))
+def delivered(output: Location, plan: Plan) -> dict[int, Commit]:
+    """Read the commits of `plan` that are whole, by shard."""
+    commits = read_commits(output, stamps(output))
+    return {shard: commit for shard, commit in commits.items() if commit.is_whole(plan)}
+
+
+def stamps(output: Location) -> dict[int, str]:
+    """By shard, what changes when its commit is written; one request, so that it can be asked often."""
+    found = (output / FOLDER).stamps()
+    return {int(name[:-5]): stamp for name, stamp in found.items() if name.endswith(".json") and name[:-5].isdecimal()}
+
+
+def disown(output: Location, commit: Commit, damaged: Iterable[str]) -> Commit:
+    """Take back what a commit says of the parts that hold `damaged` objects: they will be delivered again."""
+    lost = set(damaged)
+    kept = {number: part for number, part in commit.parts.items() if not lost & part.objects.keys()}
+    left = commit.model_copy(update={"parts": kept})
+    left.write(output)
+    return left
+
+
+def settle(output: Location, store: Location, shards: Collection[int], commits: Mapping[int, Commit]) -> None:
+    """Put in place what was staged for some shards, or throw it away if their commits do not speak of it.
+
+    An object that a commit speaks of is never written over before its successor lies safe beside it: first the
+    successors are staged, then the commit speaks of them, then they are put in place.
+    """
+    folder = output / STAGED
+    for key in sorted(folder.sizes()):
+        shard = shard_of(key)
+        if shard not in shards:
+            continue
+        data = (folder / key).read()
+        promised = commits[shard].objects.get(key) if shard in commits else None
+        if promised and promised.sha256 == hashlib.sha256(data).hexdigest():
+            (store / key).write(data)
+        (folder / key).remove()
+
+
+def shard_of(key: str) -> int:
+    """The shard that a delivered object belongs to."""
+    return int(key.split("/")[2])
 
 
 def _location(output: Location, shard: int) -> Location:

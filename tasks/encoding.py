@@ -44,6 +44,22 @@ def encode_shard(shard: NDArray[Any], chunk: Sequence[int]) -> bytes:
     return b"".join([*parts, places, checksum])
 
 
+def decode_chunk(data: bytes, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+    """Undo `encode_chunk`."""
+    return np.frombuffer(Blosc().decode(data), np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+
+
+def decode_shard(data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype: str) -> NDArray[Any]:
+    """Undo `encode_shard`."""
+    counts = [size // part for size, part in zip(shape, chunk, strict=True)]
+    index = np.frombuffer(data[-16 * math.prod(counts) - 4 : -4], "<u8").reshape(-1, 2)
+    whole = np.empty(shape, dtype)
+    for (offset, length), place in zip(index.tolist(), product(*map(range, counts)), strict=True):
+        within = tuple(slice(at * part, (at + 1) * part) for at, part in zip(place, chunk, strict=True))
+        whole[within] = decode_chunk(data[offset : offset + length], chunk, dtype)
+    return whole
+
+
 def pad(values: NDArray[Any], shape: Sequence[int], fill: float) -> NDArray[Any]:
     """Fill up at the end of each axis: Zarr's chunks are whole, also where the array ends."""
     if values.shape == tuple(shape):

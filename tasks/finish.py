@@ -1,17 +1,19 @@
 """The end of a run: commits held against the plan, the per-image index, consolidated metadata."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks import manifest
 from tasks.commit import Commit, delivered
 from tasks.manifest import Entry
+from tasks.plan import NAME as PLAN
 from tasks.plan import Plan
 from tasks.storage import Location
-from tasks.store import STATUS, write_index
+from tasks.store import PENDING, STATUS, publish
 
 
 class Incomplete(Exception):
@@ -37,6 +39,8 @@ class Summary:
     quarantined: int
     failed: int
     pending: int
+    withdrawn: int
+    vanished: int
     flagged: int
     shards: int
     shards_done: int
@@ -48,7 +52,7 @@ class Summary:
     @property
     def not_explained(self) -> float:
         """Share of the images that are quarantined or failed."""
-        return (self.quarantined + self.failed) / self.images
+        return (self.quarantined + self.failed) / max(1, self.images - self.withdrawn)
 
 
 def summarise(output: Location) -> Summary:
@@ -60,11 +64,11 @@ def summarise(output: Location) -> Summary:
         If there is no plan at `output`.
     """
     plan = Plan.read(output)
-    return _summary(plan, delivered(output, plan))
+    return _summary(plan, delivered(output, plan), manifest.read(output))
 
 
 def finish(output: Location) -> Summary:
-    """Write the index and the quarantine reasons, and consolidate the store.
+    """Write the quarantine reasons, the index and the consolidated metadata, as far as they changed.
 
     Raises
     ------
@@ -76,21 +80,38 @@ def finish(output: Location) -> Summary:
     missing = [shard.index for shard in plan.shards if shard.index not in commits]
     if missing:
         raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
-    ordered = [commits[shard.index] for shard in plan.shards]
-    status = np.concatenate([np.array(commit.status, np.int8) for commit in ordered])
-    shard = np.repeat(np.arange(len(ordered), dtype=np.int32), [len(commit.status) for commit in ordered])
-    write_index(output, status, shard)
-    manifest.write(output, _with_reasons(manifest.read(output), ordered), plan.images_per_shard)
-    return _summary(plan, commits)
+    entries = manifest.read(output)
+    explained = with_reasons(plan, entries, commits)
+    if explained != entries:
+        plan.write(output, explained)
+    elif (output / PLAN).read() != plan.copy_for_people:
+        plan.write_copy(output)
+    publish(output, plan, explained, status(plan, commits))
+    return _summary(plan, commits, explained)
 
 
-def _with_reasons(entries: Sequence[Entry], commits: Sequence[Commit]) -> list[Entry]:
-    reasons = {id: reason for commit in commits for id, reason in commit.reasons.items()}
-    return [replace(entry, reason=reasons.get(entry.id)) for entry in entries]
+def status(plan: Plan, commits: Mapping[int, Commit]) -> NDArray[np.int8]:
+    """What became of each image."""
+    found = np.full(plan.images, PENDING, np.int8)
+    for shard in plan.shards:
+        if shard.index in commits:
+            found[shard.start : shard.stop] = commits[shard.index].status
+    return found
 
 
-def _summary(plan: Plan, commits: dict[int, Commit]) -> Summary:
-    status = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
+def with_reasons(plan: Plan, entries: Sequence[Entry], commits: Mapping[int, Commit]) -> list[Entry]:
+    """Enter into the manifest why images were left out."""
+    found = list(entries)
+    for index, commit in commits.items():
+        for row in range(plan.shards[index].start, plan.shards[index].stop):
+            reason = commit.reasons.get(found[row].id)
+            if reason != found[row].reason:
+                found[row] = replace(found[row], reason=reason)
+    return found
+
+
+def _summary(plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -> Summary:
+    became = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
     flags: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for commit in commits.values():
@@ -99,10 +120,12 @@ def _summary(plan: Plan, commits: dict[int, Commit]) -> Summary:
     objects = [stored for commit in commits.values() for stored in commit.objects.values()]
     return Summary(
         images=plan.images,
-        explained=status["explained"],
-        quarantined=status["quarantined"],
-        failed=status["failed"],
-        pending=plan.images - status.total() + status["pending"],
+        explained=became["explained"],
+        quarantined=became["quarantined"],
+        failed=became["failed"],
+        pending=plan.images - became.total() + became["pending"],
+        withdrawn=became["withdrawn"],
+        vanished=sum(not entry.present and not entry.withdrawn for entry in entries),
         flagged=sum(commit.flagged for commit in commits.values()),
         shards=len(plan.shards),
         shards_done=len(commits),

@@ -19,6 +19,10 @@ Image = tuple[Prepared, NDArray[np.bool_] | None]
 """An image and its mask on the grid, if it has one."""
 
 
+class NotAsPlanned(Unreadable):
+    """The source is not what the plan had seen; it may be again, so that the next run tries once more."""
+
+
 def read_images(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> list[Image | Unreadable]:
     """Read and prepare some images; those that cannot be, come as the reason why not."""
     wanted = list(dict.fromkeys(uri for entry in entries for uri in entry.files))
@@ -60,7 +64,7 @@ def _image(
     try:
         parts = [_present(files[uri]) for uri in entry.uris]
         if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
-            raise Unreadable("the file changed after the run was planned: run again with a new output")
+            raise NotAsPlanned("the file changed after the run was planned: run again")
         decoded = read(parts, plan.model.spatial_dims, plan.cohort.window)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         if entry.mask is None:
@@ -75,7 +79,7 @@ def _image(
 
 def _present(data: bytes | Exception) -> bytes:
     if isinstance(data, (FileNotFoundError, PermissionError)):
-        raise Unreadable(f"a file of the image cannot be opened ({type(data).__name__})")
+        raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
     if isinstance(data, Exception):
         raise data
     return data

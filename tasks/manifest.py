@@ -1,8 +1,12 @@
-"""The manifest: one row an image, in the plan's order."""
+"""The manifest: one row an image, in the plan's order; and the plan itself, in the file's metadata.
 
-from collections.abc import Iterable, Sequence
+Rows and plan are one file since two cannot be replaced at once: a run that is killed leaves the old ones or the new.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +25,20 @@ _SCHEMA = pa.schema(
         ("label", pa.string()),
         ("mask", pa.string()),
         ("reason", pa.string()),
+        ("subject", pa.string()),
+        ("present", pa.bool_()),
+        ("facts", pa.list_(pa.struct([(name, pa.string()) for name in ("stamp", "digest", "format", "series")]))),
     ]
 )
+
+
+class Fact(NamedTuple):
+    """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag."""
+
+    stamp: str
+    digest: str
+    format: str
+    series: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,12 @@ class Entry:
         SHA-256 of its bytes; of the files' digests, in the order of `uris`, for a series.
     reason
         Why it is quarantined or failed; None if it is neither.
+    subject
+        Whose image it is; None: the image stands for itself.
+    present
+        Whether its source was there at the last run.
+    facts
+        Of each of `uris`.
     """
 
     id: str
@@ -48,6 +70,14 @@ class Entry:
     label: str | None = None
     mask: str | None = None
     reason: str | None = None
+    subject: str | None = None
+    present: bool = True
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether its subject was withdrawn: nothing of it is left but the row."""
+        return not self.uris
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -58,11 +88,15 @@ class Entry:
         return replace(self, reason=reason)
 
 
-def write(output: Location, entries: Iterable[Entry], rows_per_group: int) -> None:
+def write(
+    output: Location, entries: Iterable[Entry], rows_per_group: int, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write the manifest with one Parquet row group a shard, so that a worker reads only its own."""
-    table = pa.Table.from_pylist([asdict(entry) for entry in entries], schema=_SCHEMA)
+    rows = [{**asdict(entry), "facts": [fact._asdict() for fact in entry.facts]} for entry in entries]
     sink = BytesIO()
-    pq.write_table(table, sink, row_group_size=rows_per_group)
+    with pq.ParquetWriter(sink, _SCHEMA, write_page_checksum=True) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=rows_per_group)
+        writer.add_key_value_metadata(dict(metadata or {}))
     (output / NAME).write(sink.getvalue())
 
 
@@ -70,8 +104,27 @@ def read(output: Location, groups: Sequence[int] | None = None, ids: Sequence[st
     """Read all rows, or those of some row groups (shards), or those with some ids."""
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
         table = parquet.read() if groups is None else parquet.read_row_groups(list(groups))
     if ids is not None:
         table = table.filter(pc.field("id").isin(pa.array(ids, pa.string())))
-    return [Entry(**{**row, "uris": tuple(row["uris"])}) for row in table.to_pylist()]
+    return [_entry(row) for row in table.to_pylist()]
+
+
+def read_metadata(output: Location) -> dict[str, str]:
+    """Read what `write` was told to keep beside the rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no manifest.
+    """
+    location = output / NAME
+    with location.filesystem.open(location.path, "rb") as file:
+        found = pq.read_metadata(file).metadata or {}
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    facts = tuple(Fact(**fact) for fact in row.pop("facts"))
+    return Entry(**row | {"uris": tuple(row["uris"]), "facts": facts})

@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cached_property
 from importlib.metadata import version
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,17 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from models.explainers import ExplainerConfig
 from models.network import NetworkConfig
 from models.targets import TargetConfig
+from tasks import manifest
 from tasks.cohort import CohortConfig
 from tasks.manifest import Entry
 from tasks.storage import Location
 
 NAME = "plan.json"
-LAYOUT = 1
+LAYOUT = 2
 
 OBJECT_LIMIT = 64 * 2**20
 """Largest object in bytes before compression: below s3fs's multipart limit (100 MiB) a PUT is atomic."""
 
 _LARGEST_SHARD, _SMALLEST_SHARD = 256, 16
+_WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
 
 class ModelConfig(NetworkConfig):
@@ -34,7 +37,17 @@ class ModelConfig(NetworkConfig):
 
 
 class Shard(BaseModel):
-    """The rows ``start`` to ``stop - 1`` of every array; `digest` changes when their images do."""
+    """The rows ``start`` to ``stop - 1`` of every array.
+
+    Attributes
+    ----------
+    digest
+        Over the shard's images and batches.
+    batches
+        Rows, counted from `start`, whose images are put to the network together: arithmetic is a little different
+        in batches of another size. Batches are only ever added. A row that several name is delivered by the last of
+        them, and keeps its place in the others for the sake of their other rows.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,13 +55,37 @@ class Shard(BaseModel):
     start: int
     stop: int
     digest: str
+    batches: tuple[tuple[int, ...], ...]
+
+    @property
+    def images(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def delivering(self) -> dict[int, int]:
+        """The number of the batch that delivers each row; without the rows that hold no image."""
+        return {row: number for number, batch in enumerate(self.batches) for row in batch}
+
+    def rows(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """Digest all that decides each row, given the shard's entries."""
+        batches = {row: self.batches[number] for row, number in self.delivering.items()}
+        return tuple(
+            _sha256([entry.id, entry.digest, entry.mask, batches.get(row)])[:16] for row, entry in enumerate(entries)
+        )
 
 
 class Plan(BaseModel):
-    """What a run promises. Two runs with equal plans write equal stores.
+    """What a run promises. The store is a function of the plan, the manifest and the images alone.
 
     Attributes
     ----------
+    together
+        How many of the explainers, in their order, are asked together: a part of every shard. What extends an output
+        is a part of its own.
+    withdrawn
+        Digests of the subjects that were withdrawn and must not come back.
+    run_id
+        Of the run that drew up the plan.
     masks
         Whether any image has a mask.
     segments
@@ -65,12 +102,15 @@ class Plan(BaseModel):
     cohort: CohortConfig
     model: ModelConfig
     explainers: tuple[ExplainerConfig, ...]
+    together: tuple[int, ...]
     target: TargetConfig
     batch_size: int
     masks: bool
     segments: bool
     background: tuple[str, ...]
+    withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]
+    run_id: str = ""
 
     @property
     def images(self) -> int:
@@ -82,17 +122,43 @@ class Plan(BaseModel):
         return tuple(explainer.title for explainer in self.explainers if explainer.makes_map)
 
     @property
+    def parts(self) -> tuple[tuple[ExplainerConfig, ...], ...]:
+        """The explainers, by the part of a shard that they belong to."""
+        stops = [0, *accumulate(self.together)]
+        return tuple(self.explainers[start:stop] for start, stop in pairwise(stops))
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all that decides the result."""
-        return hashlib.sha256(self._canonical().encode()).hexdigest()
+        return _sha256(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn"}))
 
-    def differences(self, other: "Plan") -> list[str]:
-        """The fields that decide the result and differ."""
-        fields = set(type(self).model_fields) - {"versions"}
-        return sorted(name for name in fields if getattr(self, name) != getattr(other, name))
+    @cached_property
+    def part_digests(self) -> tuple[str, ...]:
+        """Over all that decides each part of a shard beside its images."""
+        common = {
+            **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
+            **self.model_dump(mode="json", include={"masks", "segments"}),
+            "model": self.model.model_dump(mode="json", exclude={"weights"}),
+            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
+        }
+        return tuple(
+            _sha256(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part]})
+            for part in self.parts
+        )
 
-    def write(self, output: Location) -> None:
-        (output / NAME).write(json.dumps(self.model_dump(mode="json"), indent=1).encode())
+    def write(self, output: Location, entries: Sequence[Entry]) -> None:
+        """Write plan and manifest, both or neither; then ``plan.json``, which is a copy for people to read."""
+        text = self.model_dump_json()
+        metadata = {"plan": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        manifest.write(output, entries, self.images_per_shard, metadata)
+        self.write_copy(output)
+
+    def write_copy(self, output: Location) -> None:
+        (output / NAME).write(self.copy_for_people)
+
+    @property
+    def copy_for_people(self) -> bytes:
+        return json.dumps(self.model_dump(mode="json")).encode()
 
     @classmethod
     def read(cls, output: Location) -> "Plan":
@@ -102,11 +168,19 @@ class Plan(BaseModel):
         ------
         FileNotFoundError
             If there is none.
+        ValueError
+            If it is damaged, or of another version.
         """
-        return cls.model_validate_json((output / NAME).read())
-
-    def _canonical(self) -> str:
-        return json.dumps(self.model_dump(mode="json", exclude={"versions"}), sort_keys=True)
+        found = manifest.read_metadata(output)
+        text = found.get("plan")
+        if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
+            raise ValueError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+        if (layout := json.loads(text).get("layout")) != LAYOUT:
+            raise ValueError(f"output {output} has the layout {layout}, this version writes {LAYOUT}: {_WAYS_OUT}")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ValueError(f"output {output} holds a plan of another version: {_WAYS_OUT}") from error
 
 
 def make_plan(
@@ -123,59 +197,60 @@ def make_plan(
     """Cut `entries`, in their order, into shards; their size depends on the work alone, never on the workers."""
     maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels(model.classes))
     size = images_per_shard(len(entries), max(maps, model.channels) * math.prod(model.input_shape) * 4)
-    starts = range(0, len(entries), size)
     wanted = cohort.background if any(explainer.needs_background for explainer in explainers) else 0
     return Plan(
         images_per_shard=size,
-        shards=tuple(
-            Shard(
-                index=index,
-                start=start,
-                stop=min(start + size, len(entries)),
-                digest=_digest(entries[start : start + size]),
-            )
-            for index, start in enumerate(starts)
-        ),
+        shards=cut(entries, size, batch_size),
         cohort=cohort,
         model=model.model_copy(update={"sha256": weights_digest}),
         explainers=tuple(explainers),
+        together=(len(explainers),),
         target=target,
         batch_size=batch_size,
         masks=any(entry.mask for entry in entries),
         segments=segments,
-        background=_spread([entry.id for entry in entries if not entry.reason], wanted),
+        background=spread(entries, wanted),
         versions=versions(),
     )
 
 
+def cut(
+    entries: Sequence[Entry],
+    size: int,
+    batch_size: int,
+    before: Sequence[Shard] = (),
+    again: Collection[int] = frozenset(),
+) -> tuple[Shard, ...]:
+    """Cut the rows into shards of `size`, and their images into batches.
+
+    Parameters
+    ----------
+    before
+        The shards that an earlier plan cut from the first of these rows: their batches stay.
+    again
+        Rows of them that are to be explained again, in batches of their own.
+    """
+    shards = []
+    for index, start in enumerate(range(0, len(entries), size)):
+        own = entries[start : start + size]
+        old = before[index] if index < len(before) else None
+        known = old.images if old else 0
+        fresh = [row for row, entry in enumerate(own) if entry.digest and (row >= known or start + row in again)]
+        added = tuple(tuple(fresh[first : first + batch_size]) for first in range(0, len(fresh), batch_size))
+        batches = (*(old.batches if old else ()), *added)
+        shard = Shard(index=index, start=start, stop=start + len(own), digest="", batches=batches)
+        shards.append(shard.model_copy(update={"digest": digest_rows(shard.rows(own))}))
+    return tuple(shards)
+
+
+def digest_rows(rows: Sequence[str]) -> str:
+    """Make a shard's digest from its rows'."""
+    return _sha256(list(rows))
+
+
 def begun(output: Location) -> bool:
     """Tell whether a run was begun at `output`."""
-    return (output / NAME).exists()
-
-
-def check_free(output: Location, plan: Plan) -> None:
-    """Check that `plan` may be carried out at `output`: nothing is there, or a run of an equal plan.
-
-    Raises
-    ------
-    ValueError
-        If there is something else.
-    """
-    if not begun(output):
-        if output.exists() and output.files():
-            raise ValueError(
-                f"output {output} holds files that are of no run: an output holds nothing else; name another folder"
-            )
-        return
-    try:
-        there = Plan.read(output)
-    except ValidationError as error:
-        raise ValueError(f"output {output} holds a {NAME} of another version: name another folder") from error
-    if differing := there.differences(plan):
-        raise ValueError(
-            f"output {output} holds another run: it differs in {', '.join(differing)}; "
-            "name another folder, or delete this one"
-        )
+    return (output / manifest.NAME).exists()
 
 
 def images_per_shard(images: int, image_bytes: int) -> int:
@@ -194,12 +269,13 @@ def object_rows(shape: Sequence[int], itemsize: int = 4) -> tuple[int, ...]:
     return tuple(cut)
 
 
-def groups(plan: Plan, workers: int) -> list[range]:
-    """Deal the shards out in runs of neighbours: some eight a worker, and never more than 256."""
-    count = min(len(plan.shards), max(workers, min(8 * workers, 256)))
-    sizes = [len(plan.shards) // count + (number < len(plan.shards) % count) for number in range(count)]
-    stops = list(accumulate(sizes))
-    return [range(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
+def groups(shards: Sequence[int], workers: int) -> list[Sequence[int]]:
+    """Deal shards out in runs of neighbours: some eight a worker, and never more than 256."""
+    if not shards:
+        return []
+    count = min(len(shards), max(workers, min(8 * workers, 256)))
+    sizes = [len(shards) // count + (number < len(shards) % count) for number in range(count)]
+    return [shards[start:stop] for start, stop in pairwise([0, *accumulate(sizes)])]
 
 
 def versions() -> dict[str, str]:
@@ -207,12 +283,12 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
 
 
-def _spread(ids: Sequence[str], count: int) -> tuple[str, ...]:
-    """Choose `count` ids at even distances, or all if there are no more."""
+def spread(entries: Sequence[Entry], count: int) -> tuple[str, ...]:
+    """Choose the ids of `count` readable images at even distances, or of all if there are no more."""
+    ids = [entry.id for entry in entries if not entry.reason]
     count = min(count, len(ids))
     return tuple(ids[number * len(ids) // count] for number in range(count))
 
 
-def _digest(entries: Sequence[Entry]) -> str:
-    promised: list[Any] = [[entry.id, entry.digest, entry.mask, entry.label] for entry in entries]
-    return hashlib.sha256(json.dumps(promised).encode()).hexdigest()
+def _sha256(promised: Any) -> str:
+    return hashlib.sha256(json.dumps(promised, sort_keys=True).encode()).hexdigest()

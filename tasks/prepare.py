@@ -1,8 +1,8 @@
 """Before a run: everything that can be checked is checked, and the plan is drawn up."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,20 +12,78 @@ from models.explainers import ExplainerConfig
 from models.network import build
 from models.preprocessing import Preprocessing
 from models.targets import Region, TargetConfig
+from tasks import manifest
 from tasks.cohort import CohortConfig, survey
+from tasks.commit import Commit, read_commits, stamps
 from tasks.cost import Cost, estimate
+from tasks.failures import check_survey
 from tasks.images import read_background
-from tasks.manifest import Entry
-from tasks.plan import ModelConfig, Plan, make_plan
+from tasks.manifest import Entry, Fact
+from tasks.plan import ModelConfig, Plan, begun, make_plan
+from tasks.replan import Changes, replan, without_withdrawn
+from tasks.resume import check_ours
+from tasks.storage import Location
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that can be carried out, its images, and what it will cost."""
+    """A plan that can be carried out, its images, and what it will cost.
+
+    Attributes
+    ----------
+    changes
+        What is different from the run that the output holds; None if it holds none.
+    is_written
+        Whether the output holds just this plan and these images already.
+    """
 
     plan: Plan
     entries: Sequence[Entry]
     cost: Cost
+    changes: Changes | None = None
+    is_written: bool = False
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an output holds before a run: its plan and images, and what of them is delivered."""
+
+    plan: Plan | None = None
+    entries: Sequence[Entry] = ()
+    commits: Mapping[int, Commit] = field(default_factory=dict)
+    withdrawn: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, output: Location, overwrite: bool) -> "Before":
+        """Read an output; of one that will be overwritten, only what must not come back.
+
+        Raises
+        ------
+        ValueError
+            If it holds anything but a run that this version can go on with.
+        """
+        check_ours(output)
+        if not begun(output):
+            return cls()
+        try:
+            plan = Plan.read(output)
+        except ValueError:
+            if overwrite:
+                return cls()
+            raise
+        if overwrite:
+            return cls(withdrawn=plan.withdrawn)
+        return cls(plan, manifest.read(output), read_commits(output, stamps(output)), plan.withdrawn)
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """By URI, what is known of files."""
+        return {
+            uri: fact
+            for entry in self.entries
+            if len(entry.facts) == len(entry.uris)
+            for uri, fact in zip(entry.uris, entry.facts, strict=True)
+        }
 
 
 def prepare(
@@ -39,10 +97,19 @@ def prepare(
     threads: int,
     memory_limit: int | None,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    before: Before = Before(),
+    extend: bool = False,
 ) -> Prepared:
     """Build the network, check explainers, target and preprocessing against it, survey the cohort, and plan.
 
     Nothing is written.
+
+    Parameters
+    ----------
+    before
+        What the output holds; the plan goes on from there.
+    extend
+        Whether explainers may be added to it.
 
     Raises
     ------
@@ -60,7 +127,11 @@ def prepare(
 
     engine(torch.zeros(1, model.channels, *model.input_shape))  # complains before the cohort is read, which can be long
     preprocessing = Preprocessing(cohort.preprocessing)
-    entries = survey(cohort, model.spatial_dims, progress)
+    entries: Sequence[Entry] = without_withdrawn(
+        survey(cohort, model.spatial_dims, progress, before.facts), before.withdrawn
+    )
+    if not entries:
+        raise ValueError("cohort.source: every image of the cohort was withdrawn from the output")
     plan = make_plan(
         entries,
         cohort=cohort,
@@ -78,7 +149,11 @@ def prepare(
         )
     plan, background = _with_background(plan, entries, preprocessing)
     cost = estimate(plan, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
-    return Prepared(plan, entries, cost)
+    if before.plan is None:
+        check_survey(plan, entries)
+        return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, cost)
+    plan, entries, changes = replan(before.plan, before.entries, before.commits, plan, entries, extend=extend)
+    return Prepared(plan, entries, cost, changes, (plan, entries) == (before.plan, before.entries))
 
 
 def _with_background(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> tuple[Plan, Tensor | None]:

@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.engine import Engine, Explanation
+from models.flags import MapFlag
 from models.network import build
-from models.preprocessing import Prepared, Preprocessing
+from models.preprocessing import Preprocessing
 from tasks import manifest
-from tasks.commit import Commit, delivered
+from tasks.commit import Commit, Part, read_commits, settle
 from tasks.flags import raised
-from tasks.images import Image, read_background, read_images, stack
-from tasks.manifest import Entry
+from tasks.images import Image, NotAsPlanned, read_background, read_images, stack
 from tasks.plan import Plan, Shard
 from tasks.readers.base import Unreadable
 from tasks.storage import Location
-from tasks.store import EXPLAINED, FAILED, QUARANTINED, write_shard
-from tasks.variables import empty_block, variables
+from tasks.store import EXPLAINED, FAILED, NAME, PENDING, QUARANTINED, WITHDRAWN, Block, write_part
+from tasks.variables import empty_block, part_variables
+from tasks.work import Work, lacking
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,55 +38,92 @@ _BATCHES_AHEAD = 2
 
 @dataclass
 class Delivery:
-    """A shard on its way: its rows in memory, until they are written and committed."""
+    """A shard on its way: the rows of its parts in memory, until they are written and committed."""
 
-    shard: Shard
-    block: dict[str, NDArray[Any]]
+    work: Work
+    blocks: dict[int, Block]
     status: NDArray[np.int8]
     reasons: dict[str, str] = field(default_factory=dict)
+    again: set[int] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "explain": 0.0, "write": 0.0})
 
-    def refuse(self, row: int, entry: Entry, status: int, reason: str) -> None:
+    @classmethod
+    def begin(cls, plan: Plan, work: Work) -> "Delivery":
+        """Start with what is known before any image is read: what is kept, withdrawn or no image at all."""
+        size = work.shard.images
+        delivery = cls(work, {}, np.full(size, PENDING, np.int8))
+        for part, kept in work.parts.items():
+            block = empty_block(part_variables(plan, part), size)
+            for name in block if kept.block else ():
+                assert kept.block is not None
+                block[name][kept.rows] = kept.block[name][kept.rows]
+            delivery.blocks[part] = block
+        known = work.parts[0].rows if 0 in work.parts else np.full(size, work.unchanged)
+        delivering = work.shard.delivering
+        for row, entry in enumerate(work.entries):
+            if entry.withdrawn:
+                delivery.status[row] = WITHDRAWN
+            elif row not in delivering:
+                delivery.refuse(row, QUARANTINED, entry.reason or "the image cannot be read")
+            elif known[row] and work.commit:
+                delivery.status[row] = work.commit.status[row]
+                if entry.id in work.commit.reasons:
+                    delivery.reasons[entry.id] = work.commit.reasons[entry.id]
+                if row in work.commit.again:
+                    delivery.again.add(row)
+        return delivery
+
+    def refuse(self, row: int, status: int, reason: str) -> None:
         self.status[row] = status
-        self.reasons[entry.id] = reason
+        self.reasons[self.work.entries[row].id] = reason
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a shard, read: each prepared, with its mask on the grid, or with the reason why not."""
+    """Some images of a shard, read: each prepared, with its mask on the grid, or with the reason why not.
 
-    shard: Shard
-    rows: range
-    entries: Sequence[Entry]
+    Attributes
+    ----------
+    number
+        Of the batch in the shard; None if nothing of the shard has to be computed.
+    """
+
+    work: Work
+    number: int | None
     images: Sequence[Image | Unreadable]
     seconds: float
+    is_first: bool
+    is_last: bool
 
 
-def explain_shards(output: Location, shards: range) -> int:
+def explain_shards(output: Location, shards: Sequence[int]) -> int:
     """Deliver the given shards of the plan at `output`; return the number of images in them.
 
-    A shard that has a valid commit is left alone. While one batch is explained, the next are read and the last
+    A shard that has a whole commit is left alone. While one batch is explained, the next are read and the last
     shard is written: a worker holds two batches and one shard besides those it works on, whatever the cohort.
     """
     plan = Plan.read(output)
-    done = delivered(output, plan)
-    todo = [plan.shards[index] for index in shards if index not in done]
+    commits = read_commits(output, shards)
+    settle(output, output / NAME, shards, commits)
+    todo = [
+        (plan.shards[index], commits.get(index))
+        for index in shards
+        if index not in commits or not commits[index].is_whole(plan)
+    ]
     if todo:
         _explain_missing(output, plan, todo)
-    return sum(plan.shards[index].stop - plan.shards[index].start for index in shards)
+    return sum(plan.shards[index].images for index in shards)
 
 
-def _explain_missing(output: Location, plan: Plan, shards: Sequence[Shard]) -> None:
-    engine, preprocessing = _engine(output, plan.digest)
-    described = variables(plan)
+def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]]) -> None:
     written: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread:
-        for batch in _ahead(_batches(output, plan, shards, preprocessing), _BATCHES_AHEAD):
-            size = batch.shard.stop - batch.shard.start
-            if batch.rows.start == 0:
-                delivery = Delivery(batch.shard, empty_block(described, size), np.zeros(size, np.int8))
-            _explain(delivery, batch, engine)
-            if batch.rows.stop == size:
+        for batch in _ahead(_batches(output, plan, todo), _BATCHES_AHEAD):
+            if batch.is_first:
+                delivery = Delivery.begin(plan, batch.work)
+            if batch.number is not None:
+                _explain(delivery, batch, batch.number, _engines(output, plan.digest))
+            if batch.is_last:
                 if written:
                     written.result()
                 written = write_thread.submit(_deliver, output, plan, delivery)
@@ -94,12 +132,11 @@ def _explain_missing(output: Location, plan: Plan, shards: Sequence[Shard]) -> N
 
 
 @lru_cache(maxsize=1)
-def _engine(output: Location, plan_digest: str) -> tuple[Engine, Preprocessing]:
-    """One network a worker, whatever the number of its tasks."""
+def _engines(output: Location, plan_digest: str) -> tuple[Engine, ...]:
+    """An engine for each part; one network a worker, whatever the number of its tasks."""
     plan = Plan.read(output)
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
     entries = manifest.read(output, ids=plan.background) if plan.background else []
-    ids, background = read_background(plan, entries, preprocessing)
+    ids, background = read_background(plan, entries, _preprocessing(plan))
     if missing := sorted(set(plan.background) - set(ids)):
         raise ValueError(
             f"{len(missing)} background images, such as {missing[0]!r}, cannot be read any more or changed after the "
@@ -107,49 +144,84 @@ def _engine(output: Location, plan_digest: str) -> tuple[Engine, Preprocessing]:
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = build(plan.model, plan.model.weights.read(), device)
-    return Engine(network, plan.explainers, plan.target, plan.batch_size, background), preprocessing
+    return tuple(Engine(network, part, plan.target, plan.batch_size, background) for part in plan.parts)
 
 
-def _batches(output: Location, plan: Plan, shards: Sequence[Shard], preprocessing: Preprocessing) -> Iterator[Batch]:
-    for shard in shards:
-        entries = manifest.read(output, [shard.index])
-        for start in range(0, len(entries), plan.batch_size):
+def _preprocessing(plan: Plan) -> Preprocessing:
+    return Preprocessing(plan.cohort.preprocessing)
+
+
+def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]]) -> Iterator[Batch]:
+    preprocessing = _preprocessing(plan)
+    for shard, commit in todo:
+        work = lacking(output, plan, shard, commit)
+        numbers = list(work.batches())
+        if not numbers:
+            yield Batch(work, None, (), 0.0, is_first=True, is_last=True)
+        for number in numbers:
             began = time.perf_counter()
-            chosen = entries[start : start + plan.batch_size]
-            images = read_images(plan, chosen, preprocessing)
-            rows = range(start, start + len(chosen))
-            yield Batch(shard, rows, chosen, images, time.perf_counter() - began)
+            images = read_images(plan, [work.entries[row] for row in shard.batches[number]], preprocessing)
+            seconds = time.perf_counter() - began
+            yield Batch(work, number, images, seconds, number == numbers[0], number == numbers[-1])
 
 
-def _explain(delivery: Delivery, batch: Batch, engine: Engine) -> None:
+def _explain(delivery: Delivery, batch: Batch, number: int, engines: Sequence[Engine]) -> None:
     began = time.perf_counter()
-    readable: list[tuple[int, Entry, Prepared]] = []
-    for row, entry, image in zip(batch.rows, batch.entries, batch.images, strict=True):
-        if isinstance(image, Unreadable):
-            delivery.refuse(row, entry, QUARANTINED, str(image))
-            continue
-        prepared, mask = image
-        readable.append((row, entry, prepared))
-        delivery.block["image"][row] = prepared.image
-        delivery.block["affine"][row] = prepared.affine
-        if mask is not None:
-            delivery.block["mask"][row] = mask
-    if readable:
-        inputs = stack([prepared.network_input for _, _, prepared in readable])
-        explanation = engine.explain(inputs, [entry.id for _, entry, _ in readable], _masks(delivery, readable))
-        _fill(delivery, [(row, entry) for row, entry, _ in readable], explanation)
+    work = batch.work
+    rows = work.shard.batches[number]
+    images = dict(zip(rows, batch.images, strict=True))
+    readable = {row: image for row, image in images.items() if not isinstance(image, Unreadable)}
+    for part, block in delivery.blocks.items():
+        wanted = work.wanted(part, number)
+        for row in wanted:
+            image = images[row]
+            if isinstance(image, Unreadable):
+                _refuse(delivery, part, row, image)
+            elif part == 0:
+                prepared, mask = image
+                block["image"][row] = prepared.image
+                block["affine"][row] = prepared.affine
+                if mask is not None:
+                    block["mask"][row] = mask
+        if readable and wanted:
+            explanation = _ask(engines[part], work, rows, readable)
+            _fill(
+                delivery,
+                part,
+                [(index, row) for index, row in enumerate(rows) if row in wanted and row in readable],
+                explanation,
+            )
     delivery.seconds["read"] += batch.seconds
     delivery.seconds["explain"] += time.perf_counter() - began
 
 
-def _masks(delivery: Delivery, readable: Sequence[tuple[int, Entry, Prepared]]) -> Tensor | None:
-    """The masks as they lie in the block; an image without one has no place in it."""
-    if "mask" not in delivery.block:
+def _ask(engine: Engine, work: Work, rows: Sequence[int], readable: dict[int, Image]) -> Explanation:
+    """Explain a batch. What cannot be read leaves its place to another image, so that the batch keeps its size."""
+    stand_in = next(iter(readable))
+    there = [row if row in readable else stand_in for row in rows]
+    inputs = stack([readable[row][0].network_input for row in there])
+    return engine.explain(inputs, [work.entries[row].id for row in there], _masks([readable[row][1] for row in there]))
+
+
+def _masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
+    """Masks of some images; one without a mask has no place in it."""
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
         return None
-    return torch.from_numpy(delivery.block["mask"][[row for row, _, _ in readable]] == 1)
+    return torch.from_numpy(np.stack([np.zeros_like(known) if mask is None else mask for mask in masks]))
 
 
-def _fill(delivery: Delivery, explained: Sequence[tuple[int, Entry]], explanation: Explanation) -> None:
+def _refuse(delivery: Delivery, part: int, row: int, why: Unreadable) -> None:
+    if part == 0:
+        delivery.refuse(row, QUARANTINED, str(why))
+    elif delivery.status[row] == EXPLAINED and "map_flags" in delivery.blocks[part]:
+        delivery.blocks[part]["map_flags"][row] = MapFlag.NO_SOURCE
+    if isinstance(why, NotAsPlanned):
+        delivery.again.add(row)
+
+
+def _fill(delivery: Delivery, part: int, explained: Sequence[tuple[int, int]], explanation: Explanation) -> None:
+    """Put what was found for some images, given by place in the batch and row, into a part's block."""
     results = {
         "logit": explanation.logits.cpu().numpy(),
         "probability": explanation.probability.cpu().numpy(),
@@ -158,35 +230,44 @@ def _fill(delivery: Delivery, explained: Sequence[tuple[int, Entry]], explanatio
         "image_flags": explanation.image_flags.cpu().numpy(),
         "map_flags": explanation.map_flags.cpu().numpy(),
     }
-    for index, (row, entry) in enumerate(explained):
+    block = delivery.blocks[part]
+    for index, row in explained:
         if not np.isfinite(results["logit"][index]).all():
-            reason = "the prediction is not finite: check the model and the preprocessing"
-            delivery.refuse(row, entry, FAILED, reason)
+            if part == 0:
+                delivery.refuse(row, FAILED, "the prediction is not finite: check the model and the preprocessing")
             continue
-        delivery.status[row] = EXPLAINED
+        if part == 0:
+            delivery.status[row] = EXPLAINED
         for name, values in results.items():
-            if name in delivery.block:
-                delivery.block[name][row] = values[index]
+            if name in block:
+                block[name][row] = values[index]
 
 
 def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
+    """Write the parts, then the commit; what an earlier commit speaks of is replaced only after that."""
     began = time.perf_counter()
-    shard = delivery.shard
-    objects = write_shard(output, plan, shard, delivery.block)
+    work = delivery.work
+    spoken_of = work.commit.objects if work.commit else {}
+    parts = dict(work.commit.parts) if work.commit and work.unchanged else {}
+    for part, block in delivery.blocks.items():
+        delivered = bool(work.commit and part in work.commit.parts)
+        flags = {name: tuple(np.flatnonzero(rows).tolist()) for name, rows in raised(block).items() if rows.any()}
+        objects = write_part(output, plan, work.shard, part, block, staged=delivered)
+        parts[part] = Part(digest=plan.part_digests[part], objects=objects, flags=flags)
     delivery.seconds["write"] = time.perf_counter() - began
-    flags = {name: images for name, images in raised(delivery.block).items() if images.any()}
-    Commit(
-        shard=shard.index,
-        digest=shard.digest,
-        plan=plan.digest,
-        objects=objects,
+    commit = Commit(
+        shard=work.shard.index,
+        rows=work.rows,
         status=tuple(int(code) for code in delivery.status),
         reasons=delivery.reasons,
-        flagged=int(np.logical_or.reduce(list(flags.values())).sum()) if flags else 0,
-        flags={name: int(images.sum()) for name, images in flags.items()},
+        again=tuple(sorted(delivery.again)),
+        parts=dict(sorted(parts.items())),
         seconds=delivery.seconds,
-    ).write(output)
-    logger.info("shard %d committed: %d images", shard.index, shard.stop - shard.start)
+    )
+    commit.write(output)
+    if spoken_of:
+        settle(output, output / NAME, [commit.shard], {commit.shard: commit})
+    logger.info("shard %d committed: %d images", commit.shard, work.shard.images)
 
 
 def _ahead(items: Iterable[T], depth: int) -> Iterator[T]:

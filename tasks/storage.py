@@ -2,8 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +13,9 @@ from urllib.parse import urlsplit
 import fsspec
 from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PARTIAL = ".partial"
+"""The end of the name of a file that is being written to a local folder; what a killed process leaves."""
 
 _READS_AT_ONCE = 8
 _WILDCARD = re.compile(r"[*?\[]")
@@ -105,13 +110,74 @@ class Location(BaseModel):
         if not self.is_local:
             self.filesystem.pipe_file(self.path, data)
             return
+        os.replace(self._write_beside(data), self.path)
+
+    def create(self, data: bytes) -> bool:
+        """Write the whole file if there is none yet, and tell whether there was none: of several, one succeeds."""
+        try:
+            if not self.is_local:
+                self.filesystem.pipe_file(self.path, data, mode="create")
+                return True
+            partial = self._write_beside(data)
+            try:
+                os.link(partial, self.path)
+            finally:
+                os.unlink(partial)
+        except FileExistsError:
+            return False
+        return True
+
+    def _write_beside(self, data: bytes) -> str:
+        """Write to a new name in the same folder; two who write the same file do not share it."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        partial = f"{self.path}.partial"
+        partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
         with open(partial, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, self.path)
+        return partial
+
+    def remove(self) -> None:
+        """Remove the file or the whole folder, if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm(self.path, recursive=True)
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every file below this folder, by its path in it; one listing."""
+        return {path: facts["size"] for path, facts in self._below().items()}
+
+    def stamps(self) -> dict[str, str]:
+        """What changes whenever a file below this folder is written, by its path in it; one listing."""
+        return {path: _stamp(facts) for path, facts in self._below().items()}
+
+    def stamps_of(self, urls: Iterable[str]) -> dict[str, str]:
+        """The same for some files, local or on this server; those that are not there are left out."""
+        found: dict[str, str] = {}
+        folders = sorted({url.rpartition("/")[0] for url in urls})
+        wanted = set(urls)
+        for folder, facts in zip(
+            folders, _readers().map(lambda folder: self.at(folder)._directly(), folders), strict=True
+        ):
+            found |= {url: _stamp(fact) for name, fact in facts.items() if (url := f"{folder}/{name}") in wanted}
+        return found
+
+    def names(self) -> list[str]:
+        """Names of the files that lie in this folder itself; one listing."""
+        return sorted(self._directly())
+
+    def _directly(self) -> dict[str, dict[str, Any]]:
+        try:
+            found = self.filesystem.ls(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return {}
+        return {facts["name"].rpartition("/")[2]: facts for facts in found if facts["type"] == "file"}
+
+    def _below(self) -> dict[str, dict[str, Any]]:
+        try:
+            found = self.filesystem.find(self.path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {path.removeprefix(f"{self.path}/"): facts for path, facts in found.items() if facts["type"] == "file"}
 
     @property
     def folder(self) -> str:
@@ -130,3 +196,8 @@ class Location(BaseModel):
             if facts["type"] == "file"
             and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
         )
+
+
+def _stamp(facts: dict[str, Any]) -> str:
+    """Size, and time or ETag."""
+    return f"{facts['size']}-{facts.get('ETag') or facts['mtime']}"

@@ -6,7 +6,7 @@ xarray writes the template and reads. Workers write whole shard objects, which n
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -17,29 +17,137 @@ import zarr
 import zarr.errors
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
 
-from tasks.commit import StoredObject
-from tasks.encoding import LEVEL, encode_chunk, encode_shard, pad
+from tasks.commit import STAGED, Part, StoredObject
+from tasks.encoding import LEVEL, decode_chunk, decode_shard, encode_chunk, encode_shard, pad
 from tasks.manifest import Entry
 from tasks.plan import Plan, Shard, object_rows
 from tasks.storage import Location
-from tasks.variables import MANTISSA_KEPT, Variable, variables
+from tasks.variables import MANTISSA_KEPT, Variable, empty_block, part_variables, variables
 
 NAME = "explanations.zarr"
 
-PENDING, EXPLAINED, QUARANTINED, FAILED = range(4)
-STATUS = ("pending", "explained", "quarantined", "failed")
+PENDING, EXPLAINED, QUARANTINED, FAILED, WITHDRAWN = range(5)
+STATUS = ("pending", "explained", "quarantined", "failed", "withdrawn")
+
+_ROOT = "zarr.json"
+_INDEX = ("status", "shard", "present")
+_INDEX_CHUNK = 2**16
+"""Of what has one small value an image. It stays the same as images are added, so that a reader who opened the store
+before is not led astray."""
+
+Block = dict[str, NDArray[Any]]
 
 
-def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) -> None:
-    """Write the metadata and the known coordinates; no data."""
+def set_up(output: Location, plan: Plan, entries: Sequence[Entry]) -> None:
+    """Write the metadata and the known coordinates, if they are not there; no data.
+
+    What readers go by, the index and the consolidated metadata, stays as it was until `publish`.
+    """
+    there = (output / NAME / _ROOT).exists()
+    objects = template(plan, entries, np.zeros(len(entries), np.int8))
+    kept = {key for key in objects if there and (key == _ROOT or key.split("/")[0] in _INDEX)}
+    _write_changed(output, {key: data for key, data in objects.items() if key not in kept})
+
+
+def publish(output: Location, plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> None:
+    """Write the per-image index and the consolidated metadata: the last thing a run does to the store."""
+    _write_changed(output, template(plan, entries, status))
+
+
+def write_part(
+    output: Location, plan: Plan, shard: Shard, part: int, block: Block, staged: bool
+) -> dict[str, StoredObject]:
+    """Store one part of a shard, every object whole; return what was stored, by key.
+
+    Parameters
+    ----------
+    block
+        By variable: the shard's rows of it.
+    staged
+        Whether it is put beside the store, where it waits until `tasks.commit.settle`.
+    """
+    objects: dict[str, StoredObject] = {}
+    for name, key, within, shape, chunk, variable in _pieces(plan, shard, part):
+        values = block[name][:, *within]
+        whole = pad(round_mantissa(values) if name == "attribution" else values, shape, variable.fill)
+        data = encode_shard(whole, chunk) if chunk else encode_chunk(whole)
+        (output / (STAGED if staged else NAME) / key).write(data)
+        objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    return objects
+
+
+def part_keys(plan: Plan, shard: Shard, part: int) -> list[str]:
+    """Keys of the objects that one part of a shard delivers."""
+    return [key for _, key, *_ in _pieces(plan, shard, part)]
+
+
+def read_part(output: Location, plan: Plan, shard: Shard, part: int, promised: Part, rows: int) -> Block | None:
+    """Read the first rows of what a commit says is stored; None if anything of it is missing or damaged."""
+    keys = part_keys(plan, shard, part)
+    objects: dict[str, bytes] = {}
+    for key, data in zip(keys, output.read_all([(output / NAME / key).url for key in keys]), strict=True):
+        if isinstance(data, Exception):
+            if isinstance(data, FileNotFoundError):
+                return None
+            raise data
+        if key not in promised.objects or hashlib.sha256(data).hexdigest() != promised.objects[key].sha256:
+            return None
+        objects[key] = data
+    return assemble(plan, shard, part, objects, rows)
+
+
+def assemble(plan: Plan, shard: Shard, part: int, objects: Mapping[str, bytes], rows: int) -> Block:
+    """Put the stored objects of a part together: the first rows of each variable."""
+    block = empty_block(part_variables(plan, part), rows)
+    for name, key, within, shape, chunk, variable in _pieces(plan, shard, part):
+        stored = (
+            decode_shard(objects[key], shape, chunk, variable.dtype)
+            if chunk
+            else decode_chunk(objects[key], shape, variable.dtype)
+        )
+        block[name][:, *within] = stored[:rows, *(slice(at.stop - at.start) for at in within)]
+    return block
+
+
+def _pieces(
+    plan: Plan, shard: Shard, part: int
+) -> Iterator[tuple[str, str, tuple[slice, ...], tuple[int, ...], tuple[int, ...] | None, Variable]]:
+    """The objects of one part of a shard: variable, key, place in the part's block, shape of object and chunk."""
+    first = sum(explainer.makes_map for before in plan.parts[:part] for explainer in before)
+    for name, variable in part_variables(plan, part).items():
+        shape, chunk = layout(plan, variable)
+        counts = [-(-size // cut) for size, cut in zip(variable.shape, shape[1:], strict=True)]
+        for place in product(*map(range, counts)):
+            within = tuple(
+                slice(at * cut, min((at + 1) * cut, size))
+                for at, cut, size in zip(place, shape[1:], variable.shape, strict=True)
+            )
+            where = [at + first * (dim == "explainer") for at, dim in zip(place, variable.dims, strict=True)]
+            yield name, "/".join([name, "c", str(shard.index), *map(str, where)]), within, shape, chunk, variable
+
+
+def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
+    """Write what differs from what is there; the root last, since readers begin with it."""
+    keys = sorted(objects, key=lambda key: (key == _ROOT, key))
+    there = output.read_all([(output / NAME / key).url for key in keys])
+    for key, data in zip(keys, there, strict=True):
+        if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+            raise data
+        if data != objects[key]:
+            (output / NAME / key).write(objects[key])
+
+
+def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, bytes]:
+    """Make all objects of a finished store but those that shards deliver: metadata, coordinates, index; by key."""
     described = variables(plan)
-    data = {
-        name: (("image_id", *variable.dims), _lazy((len(entries), *variable.shape), variable), variable.attrs)
-        for name, variable in described.items()
-    }
     encoding: dict[str, dict[str, Any]] = {}
+    data = {}
     for name, variable in described.items():
+        empty = da.full((len(entries), *variable.shape), variable.fill, dtype=variable.dtype, chunks=-1)
+        data[name] = (("image_id", *variable.dims), empty, variable.attrs)
         shape, chunk = layout(plan, variable)
         encoding[name] = {
             "fill_value": variable.fill,
@@ -47,57 +155,24 @@ def set_up(output: Location, plan: Plan, entries: Sequence[Entry], run_id: str) 
             "chunks": chunk or shape,
             **({"shards": shape} if chunk else {}),
         }
-    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan, run_id))
+    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan))
     dataset["label"] = (
         "image_id",
         _strings([entry.label or "" for entry in entries]),
         {"long_name": "reference label; empty where unknown", "units": "1"},
     )
-    for name, values in _index(len(entries)).items():
+    for name, values in _index(plan, entries, status).items():
         dataset[name] = values
-        encoding[name] = {"fill_value": 0 if name == "status" else -1}
-    location = output / NAME
-    dataset.to_zarr(
-        location.url,
-        mode="w",
-        zarr_format=3,
-        compute=False,
-        consolidated=False,
-        encoding=encoding,
-        storage_options=location.storage_options or None,
-    )
-
-
-def write_index(output: Location, status: NDArray[np.int8], shard: NDArray[np.int32]) -> None:
-    """Write the per-image index and consolidate the metadata: the last thing a run does to the store."""
-    group = _group(output, mode="r+")
-    for name, values in (("status", status), ("shard", shard)):
-        array = group[name]
-        assert isinstance(array, zarr.Array)
-        array[:] = values
+        encoding[name] = {"fill_value": -1 if name == "shard" else 0}
+    for other in dataset.variables.keys() - described.keys():
+        encoding.setdefault(str(other), {})["chunks"] = (_INDEX_CHUNK,)
+    written: dict[str, Buffer] = {}
+    memory = MemoryStore(written)
     with warnings.catch_warnings():
         # zarr warns that consolidated metadata is not yet in the specification; readers without it ignore it.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-        zarr.consolidate_metadata(group.store)
-
-
-def write_shard(
-    output: Location, plan: Plan, shard: Shard, block: Mapping[str, NDArray[Any]]
-) -> dict[str, StoredObject]:
-    """Store the rows of one shard, every object whole; return what was stored, by key."""
-    objects: dict[str, StoredObject] = {}
-    for name, variable in variables(plan).items():
-        values = round_mantissa(block[name]) if name == "attribution" else block[name]
-        shape, chunk = layout(plan, variable)
-        counts = [-(-size // part) for size, part in zip(variable.shape, shape[1:], strict=True)]
-        for place in product(*map(range, counts)):
-            within = tuple(slice(at * part, (at + 1) * part) for at, part in zip(place, shape[1:], strict=True))
-            whole = pad(values[:, *within], shape, variable.fill)
-            data = encode_shard(whole, chunk) if chunk else encode_chunk(whole)
-            key = "/".join([name, "c", str(shard.index), *map(str, place)])
-            (output / NAME / key).write(data)
-            objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    return objects
+        dataset.to_zarr(memory, zarr_format=3, compute=False, encoding=encoding, write_empty_chunks=True)
+    return {key: buffer.to_bytes() for key, buffer in written.items()}
 
 
 def open_store(output: Location) -> xr.Dataset:
@@ -121,18 +196,16 @@ def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def layout(plan: Plan, variable: Variable) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     """The shape of an object, and of the chunks in it: one picture or volume each; None for small variables.
 
-    An object's shape is cut so that it stays under the limit, and holds whole chunks.
+    An object's shape is cut so that it stays under the limit, and holds whole chunks. It holds one explainer alone, so
+    that others can be added beside it.
     """
     itemsize = np.dtype(variable.dtype).itemsize
-    shape = object_rows((plan.images_per_shard, *variable.shape), itemsize)
+    alone = (1 if dim == "explainer" else size for dim, size in zip(variable.dims, variable.shape, strict=True))
+    shape = object_rows((plan.images_per_shard, *alone), itemsize)
     spatial = [dim in ("z", "y", "x") for dim in variable.dims]
     if not any(spatial):
         return shape, None
     return shape, (1, *(size if is_space else 1 for size, is_space in zip(shape[1:], spatial, strict=True)))
-
-
-def _lazy(shape: tuple[int, ...], variable: Variable) -> da.Array:
-    return da.full(shape, variable.fill, dtype=variable.dtype, chunks=-1)
 
 
 def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
@@ -154,11 +227,12 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _index(images: int) -> dict[str, Any]:
+def _index(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, Any]:
+    shard = np.repeat(np.arange(len(plan.shards), dtype=np.int32), [shard.images for shard in plan.shards])
     return {
         "status": (
             "image_id",
-            da.zeros(images, dtype="int8", chunks=-1),
+            status,
             {
                 "long_name": "what became of the image",
                 "units": "1",
@@ -168,20 +242,30 @@ def _index(images: int) -> dict[str, Any]:
         ),
         "shard": (
             "image_id",
-            da.full(images, -1, dtype="int32", chunks=-1),
+            np.where(status == PENDING, np.int32(-1), shard),
             {"long_name": "shard whose commit delivered the image", "units": "1"},
+        ),
+        "present": (
+            "image_id",
+            np.array([entry.present for entry in entries], np.int8),
+            {
+                "long_name": "whether the image was in the cohort at the last run",
+                "units": "1",
+                "flag_values": np.array([0, 1], np.int8),
+                "flag_meanings": "vanished present",
+            },
         ),
     }
 
 
-def _attributes(plan: Plan, run_id: str) -> dict[str, Any]:
+def _attributes(plan: Plan) -> dict[str, Any]:
     return {
         "Conventions": "CF-1.12",
         "title": "Attribution maps of a cohort",
         "comment": plan.cohort.description,
         "source": f"cohortlens {plan.versions['cohortlens']}",
         "layout": plan.layout,
-        "run_id": run_id,
+        "run_id": plan.run_id,
         "plan_digest": plan.digest,
         "model": json.dumps(plan.model.network),
         "model_digest": f"sha256:{plan.model.sha256}",
@@ -194,8 +278,3 @@ def _attributes(plan: Plan, run_id: str) -> dict[str, Any]:
 
 def _strings(values: Sequence[str]) -> NDArray[Any]:
     return np.array(list(values), dtype=np.dtypes.StringDType())
-
-
-def _group(output: Location, mode: Any) -> zarr.Group:
-    location = output / NAME
-    return zarr.open_group(location.url, mode=mode, storage_options=location.storage_options or None)

@@ -109,6 +109,20 @@ def variables(plan: Plan) -> dict[str, Variable]:
     return found
 
 
+def part_variables(plan: Plan, part: int) -> dict[str, Variable]:
+    """The arrays, or the stretch of them along `explainer`, that one part of a shard delivers."""
+    maps = sum(explainer.makes_map for explainer in plan.parts[part])
+    found = {}
+    for name, variable in variables(plan).items():
+        if "explainer" not in variable.dims:
+            if part == 0:
+                found[name] = variable
+        elif maps:
+            axis = variable.dims.index("explainer")
+            found[name] = variable._replace(shape=(*variable.shape[:axis], maps, *variable.shape[axis + 1 :]))
+    return found
+
+
 def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
     """Arrays of `rows` images filled with each variable's fill value."""
     return {

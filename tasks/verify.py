@@ -1,28 +1,47 @@
-"""Verify: everything stored, held against the plan and the commits."""
+"""Verify: everything stored, held against the plan, the manifest and the commits; and mended where it is damaged."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pyarrow import ArrowException
 
-from tasks import manifest
-from tasks.commit import Commit, delivered
-from tasks.plan import Plan
+from models.flags import MapFlag
+from models.targets import NO_CLASS
+from tasks import manifest, store
+from tasks.commit import STAGED, Commit, disown, read_commits, stamps
+from tasks.finish import finish, status, with_reasons
+from tasks.manifest import Entry
+from tasks.plan import NAME as PLAN
+from tasks.plan import Plan, Shard, digest_rows
+from tasks.resume import pending
+from tasks.shard import explain_shards
 from tasks.storage import Location
-from tasks.store import NAME, open_store
+from tasks.store import EXPLAINED, FAILED, Block
+from tasks.variables import part_variables
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is not as promised."""
+    """One thing that is not as promised.
+
+    Attributes
+    ----------
+    shard, part
+        What has to be delivered again; None if nothing has.
+    """
 
     what: str
     where: str
     problem: str
+    shard: int | None = None
+    part: int | None = None
 
 
-def verify(output: Location, progress: Callable[[int, int], None] = lambda done, of: None) -> list[Damage]:
+def verify(output: Location, progress: Progress = lambda done, of: None) -> list[Damage]:
     """Read every stored object and coordinate and compare; an empty list means that all is as promised.
 
     Parameters
@@ -35,39 +54,131 @@ def verify(output: Location, progress: Callable[[int, int], None] = lambda done,
     FileNotFoundError
         If there is no plan at `output`.
     """
-    plan = Plan.read(output)
-    commits = delivered(output, plan)
+    try:
+        plan, entries = Plan.read(output), manifest.read(output)
+    except (ValueError, ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        return [Damage("manifest", manifest.NAME, f"damaged, and nothing else can be held against it: {error}")]
     found: list[Damage] = []
+    commits = read_commits(output, range(len(plan.shards)))
     for shard in plan.shards:
-        if shard.index in commits:
-            found.extend(_damaged(output, commits[shard.index]))
+        own = entries[shard.start : shard.stop]
+        if len(own) < shard.images or digest_rows(shard.rows(own)) != shard.digest:
+            found.append(Damage("manifest", f"shard {shard.index}", "does not hold the planned images"))
+        elif shard.index not in commits:
+            found.append(Damage("shard", str(shard.index), "no valid commit", shard.index))
         else:
-            found.append(Damage("shard", str(shard.index), "no valid commit"))
+            found.extend(_damaged(output, plan, shard, commits[shard.index]))
         progress(shard.index + 1, len(plan.shards))
-    if not found:
-        found.extend(_misaligned(output, plan, commits))
+    if all(shard.index in commits for shard in plan.shards):
+        found.extend(_misaligned(output, plan, entries, commits))
+    found.extend(_strays(output, plan, commits))
     return found
 
 
-def _damaged(output: Location, commit: Commit) -> Iterator[Damage]:
-    keys = list(commit.objects)
-    for key, data in zip(keys, output.read_all([(output / NAME / key).url for key in keys]), strict=True):
-        promised = commit.objects[key]
-        if isinstance(data, FileNotFoundError):
-            yield Damage("object", key, "missing")
-        elif isinstance(data, Exception):
-            yield Damage("object", key, f"unreadable: {type(data).__name__}: {data}")
-        elif len(data) != promised.size:
-            yield Damage("object", key, f"{len(data)} bytes, {promised.size} were written")
-        elif hashlib.sha256(data).hexdigest() != promised.sha256:
-            yield Damage("object", key, "its bytes changed")
+def repair(output: Location, found: Sequence[Damage]) -> None:
+    """Deliver again what is damaged, and write anew what is derived from the manifest and the commits.
+
+    Only a damaged manifest cannot be mended; and an image whose source has vanished is quarantined.
+    """
+    plan = Plan.read(output)
+    pending(output, plan)
+    commits = read_commits(output, sorted({damage.shard for damage in found if damage.shard is not None}))
+    for shard, commit in commits.items():
+        parts = {damage.part for damage in found if damage.shard == shard and damage.part is not None}
+        disown(output, commit, [key for part in parts & commit.parts.keys() for key in commit.parts[part].objects])
+    explain_shards(output, pending(output, plan))
+    for damage in found:
+        if damage.what == "stray":
+            (output / damage.where).remove()
+    store.set_up(output, plan, manifest.read(output))
+    finish(output)
 
 
-def _misaligned(output: Location, plan: Plan, commits: dict[int, Commit]) -> Iterator[Damage]:
-    dataset = open_store(output)
-    entries = manifest.read(output)
-    if list(dataset["image_id"].values) != [entry.id for entry in entries]:
-        yield Damage("coordinate", "image_id", "differs from the manifest")
-    status = np.concatenate([commits[shard.index].status for shard in plan.shards])
-    if not np.array_equal(dataset["status"].values, status):
-        yield Damage("variable", "status", "differs from the commits: the run was not finished; run again")
+def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
+    if not commit.is_whole(plan):
+        yield Damage("shard", str(shard.index), "not delivered as planned: run again", shard.index)
+        return
+    blocks: dict[int, Block] = {}
+    for part, promised in commit.parts.items():
+        objects: dict[str, bytes] = {}
+        keys = store.part_keys(plan, shard, part)
+        for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
+            if problem := _problem(promised.objects.get(key), data):
+                yield Damage("object", key, problem, shard.index, part)
+            elif isinstance(data, bytes):
+                objects[key] = data
+        if len(objects) == len(keys):
+            blocks[part] = store.assemble(plan, shard, part, objects, shard.images)
+    if 0 in blocks:
+        for part, block in blocks.items():
+            for where, problem in _wrong(plan, part, block, blocks[0], np.array(commit.status)):
+                yield Damage("content", f"{where} in shard {shard.index}", problem, shard.index, part)
+
+
+def _problem(promised: store.StoredObject | None, data: bytes | Exception) -> str:
+    if promised is None:
+        return "the commit does not speak of it"
+    if isinstance(data, FileNotFoundError):
+        return "missing"
+    if isinstance(data, Exception):
+        return f"unreadable: {type(data).__name__}: {data}"
+    if len(data) != promised.size:
+        return f"{len(data)} bytes, {promised.size} were written"
+    return "" if hashlib.sha256(data).hexdigest() == promised.sha256 else "its bytes changed"
+
+
+def _wrong(plan: Plan, part: int, block: Block, first: Block, status: "np.ndarray") -> Iterator[tuple[str, str]]:
+    """What a delivered shard cannot hold: by variable, what is wrong with it in how many images."""
+    explained = status == EXPLAINED
+
+    def found(name: str, rows: "np.ndarray", problem: str) -> Iterator[tuple[str, str]]:
+        if rows.any():
+            yield name, f"{problem} in {int(rows.sum())} images, such as row {int(np.flatnonzero(rows)[0])}"
+
+    for name, variable in part_variables(plan, part).items():
+        values = block[name].reshape(len(status), -1)
+        filled = np.isnan(values) if np.isnan(variable.fill) else values == variable.fill
+        empty = ~explained & ~((status == FAILED) & (name in ("image", "affine", "mask")))
+        yield from found(name, empty & ~filled.all(1), "values of images that were not explained")
+        if name in ("logit", "probability"):
+            yield from found(name, explained & filled.any(1), "NaN")
+    if "attribution" not in block:
+        return
+    maps, flags = block["attribution"], block["map_flags"]
+    maps = maps.reshape(*maps.shape[:3], -1)
+    there = explained[:, None, None] & (first["target_class"] != NO_CLASS)[..., None]
+    excused = flags & (MapFlag.NOT_FINITE | MapFlag.NO_SOURCE) > 0
+    blank = (maps == 0).all(-1)
+    yield from found("attribution", (there & ~excused & ~np.isfinite(maps).all(-1)).any((1, 2)), "NaN")
+    yield from found("attribution", (blank & (flags & MapFlag.BLANK == 0)).any((1, 2)), "blank maps without a flag")
+
+
+def _misaligned(output: Location, plan: Plan, entries: Sequence[Entry], commits: dict[int, Commit]) -> Iterator[Damage]:
+    if with_reasons(plan, entries, commits) != entries:
+        yield Damage("manifest", "reason", "differs from the commits: the run was not finished; run again")
+    promised = store.template(plan, entries, status(plan, commits))
+    keys = list(promised)
+    for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
+        if data != promised[key]:
+            problem = "missing" if isinstance(data, FileNotFoundError) else "differs from manifest, plan and commits"
+            yield Damage("coordinate" if "/c/" in key else "metadata", key, f"{problem}: run again")
+    copy = output.read_all([(output / PLAN).url])[0]
+    if copy != plan.copy_for_people:
+        yield Damage("plan", PLAN, "differs from the plan in the manifest: run again")
+
+
+def _strays(output: Location, plan: Plan, commits: dict[int, Commit]) -> Iterator[Damage]:
+    """Objects that nobody speaks of; those of a shard without a commit may be on their way."""
+    keys = {
+        key for shard in plan.shards for part in range(len(plan.parts)) for key in store.part_keys(plan, shard, part)
+    }
+    keys |= set(store.template(plan, manifest.read(output), np.zeros(plan.images, np.int8)))
+    for path in sorted(output.sizes()):
+        folder, _, key = path.partition("/")
+        if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(".partial"):
+            yield Damage("stray", path, "no commit speaks of it")
+    for shard in sorted(stamps(output)):
+        if shard >= len(plan.shards):
+            yield Damage("stray", f"commits/{shard:06d}.json", "the plan has no such shard")

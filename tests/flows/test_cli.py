@@ -16,7 +16,7 @@ def config(tmp_path: Path, slices: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("verb", ["demo", "plan", "run", "status", "verify", "train"])
+@pytest.mark.parametrize("verb", ["demo", "plan", "run", "status", "verify", "withdraw", "train"])
 def test_every_verb_shows_an_example(verb: str) -> None:
     result = CliRunner().invoke(main, [verb, "--help"])
     assert result.exit_code == 0
@@ -82,7 +82,7 @@ def test_an_output_that_holds_something_else_is_refused(config: Path, tmp_path: 
 
 def test_status_counts_images_by_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = {"image constant": 1, "map blank": 2}
-    summary = Summary(5, 4, 1, 0, 0, 3, 1, 1, 9, 1000, flags, {})
+    summary = Summary(5, 4, 1, 0, 0, 0, 0, 3, 1, 1, 9, 1000, flags, {})
     monkeypatch.setattr("tasks.finish.summarise", lambda output: summary)
     result = CliRunner().invoke(main, ["status", str(tmp_path)])
     assert "flagged       3\n  image constant: 1\n  map blank: 2\n" in result.output

@@ -16,11 +16,11 @@ from flows.config import RunConfig
 from flows.demo import demo_content
 from models.components import instantiate, locate
 from models.network import NAMESPACES
-from tasks import manifest, store
+from tasks import store
 from tasks.finish import finish
 from tasks.plan import Plan
 from tasks.prepare import prepare
-from tasks.shard import _engine, explain_shards
+from tasks.shard import _engines, explain_shards
 from tasks.storage import Location
 from tasks.verify import verify
 
@@ -47,9 +47,8 @@ def planned(slices: Path) -> Planned:
             threads=1,
             memory_limit=None,
         )
-        manifest.write(output, prepared.entries, prepared.plan.images_per_shard)
-        prepared.plan.write(output)
-        store.set_up(output, prepared.plan, prepared.entries, run_id="test")
+        prepared.plan.write(output, prepared.entries)
+        store.set_up(output, prepared.plan, prepared.entries)
         return prepared.plan
 
     return plan_run
@@ -85,7 +84,7 @@ def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any
 
 def delivered_squares(output: Location, plan: Plan) -> xr.Dataset:
     """Explain all, finish and verify; the second shard first, by a worker that has just started."""
-    _engine.cache_clear()
+    _engines.cache_clear()
     for shard in reversed(plan.shards):
         explain_shards(output, range(shard.index, shard.index + 1))
     assert finish(output).pending == 0

@@ -173,7 +173,7 @@ def test_odd_images_and_maps_are_flagged_and_explained(output: Location, planned
     assert masks == {"constant": 1, "not_finite": 2, "saturated": 4}
     assert (dataset.image_flags.values == np.where(rows == CONSTANT, masks["constant"], 0)).all()
     # What is zero everywhere after standardisation has no product with a gradient.
-    assert dataset.map_flags.attrs["flag_meanings"] == "blank not_finite"
+    assert dataset.map_flags.attrs["flag_meanings"] == "blank not_finite no_source"
     assert (dataset.map_flags.sel(explainer="product").values == (rows == CONSTANT)[:, None]).all()
     assert not dataset.map_flags.sel(explainer="saliency").values.any()
     assert not dataset.attribution.sel(explainer="product").values[CONSTANT].any()

@@ -14,6 +14,7 @@ def test_flags_are_told_in_words_row_by_row() -> None:
         "image saturated": [False, False, True, True],
         "map blank": [False, True, True, False],
         "map not finite": [False, False, True, False],
+        "map no source": [False, False, False, False],
     }
 
 

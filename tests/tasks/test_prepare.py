@@ -9,8 +9,8 @@ import pytest
 
 from models.explainers.base import Case, Explaining
 from models.explainers.saliency import Saliency
-from tasks.commit import names
-from tasks.shard import _engine, explain_shards
+from tasks.commit import stamps
+from tasks.shard import _engines, explain_shards
 from tasks.storage import Location
 from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
 
@@ -73,9 +73,9 @@ def test_a_background_gives_the_same_store_in_either_order(tmp_path: Path, plann
     for path in (tmp_path / "out/commits").iterdir():
         path.unlink()
     for shard in (0, 1):
-        _engine.cache_clear()
+        _engines.cache_clear()
         explain_shards(output, range(shard, shard + 1))
-    assert len(names(output)) == 2
+    assert len(stamps(output)) == 2
     assert {path: path.read_bytes() for path in stored} == stored
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_no_background(tmp_path: Path, planned: Planned, 
     plan = planned(Location(url=str(tmp_path / "out")), **content(squares, background=50))
     left_out = {"square-5", "square-10", "square-15"}
     assert plan.background == tuple(name for n in range(SQUARES) if (name := f"square-{n}") not in left_out)
-    engine, _ = _engine(Location(url=str(tmp_path / "out")), plan.digest)
+    (engine,) = _engines(Location(url=str(tmp_path / "out")), plan.digest)
     assert engine.background is not None and len(engine.background) == SQUARES - 3
 
 
