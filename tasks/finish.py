@@ -84,7 +84,7 @@ def finish(output: Location) -> Summary:
     explained = with_reasons(plan, entries, commits)
     if explained != entries:
         plan.write(output, explained)
-    elif (output / PLAN).read() != plan.copy_for_people:
+    elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
     publish(output, plan, explained, status(plan, commits))
     return _summary(plan, commits, explained)

@@ -1,10 +1,11 @@
 """Verify: everything stored, held against the plan, the manifest and the commits; and mended where it is damaged."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from pyarrow import ArrowException
 
 from models.flags import MapFlag
@@ -17,7 +18,7 @@ from tasks.plan import NAME as PLAN
 from tasks.plan import Plan, Shard, digest_rows
 from tasks.resume import pending
 from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.storage import PARTIAL, Location
 from tasks.store import EXPLAINED, FAILED, Block
 from tasks.variables import part_variables
 
@@ -71,9 +72,10 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
         else:
             found.extend(_damaged(output, plan, shard, commits[shard.index]))
         progress(shard.index + 1, len(plan.shards))
+    template = store.template(plan, entries, status(plan, commits))
     if all(shard.index in commits for shard in plan.shards):
-        found.extend(_misaligned(output, plan, entries, commits))
-    found.extend(_strays(output, plan, commits))
+        found.extend(_misaligned(output, plan, entries, commits, template))
+    found.extend(_strays(output, plan, template.keys()))
     return found
 
 
@@ -129,11 +131,11 @@ def _problem(promised: store.StoredObject | None, data: bytes | Exception) -> st
     return "" if hashlib.sha256(data).hexdigest() == promised.sha256 else "its bytes changed"
 
 
-def _wrong(plan: Plan, part: int, block: Block, first: Block, status: "np.ndarray") -> Iterator[tuple[str, str]]:
+def _wrong(plan: Plan, part: int, block: Block, first: Block, status: NDArray[np.int8]) -> Iterator[tuple[str, str]]:
     """What a delivered shard cannot hold: by variable, what is wrong with it in how many images."""
     explained = status == EXPLAINED
 
-    def found(name: str, rows: "np.ndarray", problem: str) -> Iterator[tuple[str, str]]:
+    def found(name: str, rows: NDArray[np.bool_], problem: str) -> Iterator[tuple[str, str]]:
         if rows.any():
             yield name, f"{problem} in {int(rows.sum())} images, such as row {int(np.flatnonzero(rows)[0])}"
 
@@ -155,10 +157,15 @@ def _wrong(plan: Plan, part: int, block: Block, first: Block, status: "np.ndarra
     yield from found("attribution", (blank & (flags & MapFlag.BLANK == 0)).any((1, 2)), "blank maps without a flag")
 
 
-def _misaligned(output: Location, plan: Plan, entries: Sequence[Entry], commits: dict[int, Commit]) -> Iterator[Damage]:
+def _misaligned(
+    output: Location,
+    plan: Plan,
+    entries: Sequence[Entry],
+    commits: Mapping[int, Commit],
+    promised: Mapping[str, bytes],
+) -> Iterator[Damage]:
     if with_reasons(plan, entries, commits) != entries:
         yield Damage("manifest", "reason", "differs from the commits: the run was not finished; run again")
-    promised = store.template(plan, entries, status(plan, commits))
     keys = list(promised)
     for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
         if data != promised[key]:
@@ -169,16 +176,14 @@ def _misaligned(output: Location, plan: Plan, entries: Sequence[Entry], commits:
         yield Damage("plan", PLAN, "differs from the plan in the manifest: run again")
 
 
-def _strays(output: Location, plan: Plan, commits: dict[int, Commit]) -> Iterator[Damage]:
-    """Objects that nobody speaks of; those of a shard without a commit may be on their way."""
-    keys = {
-        key for shard in plan.shards for part in range(len(plan.parts)) for key in store.part_keys(plan, shard, part)
-    }
-    keys |= set(store.template(plan, manifest.read(output), np.zeros(plan.images, np.int8)))
+def _strays(output: Location, plan: Plan, promised: Collection[str]) -> Iterator[Damage]:
+    """Files that are in nobody's plan; what is in it, but not committed, may be on its way."""
+    parts = range(len(plan.parts))
+    keys = {*promised, *(key for shard in plan.shards for part in parts for key in store.part_keys(plan, shard, part))}
     for path in sorted(output.sizes()):
         folder, _, key = path.partition("/")
-        if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(".partial"):
-            yield Damage("stray", path, "no commit speaks of it")
+        if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(PARTIAL):
+            yield Damage("stray", path, "in nobody's plan")
     for shard in sorted(stamps(output)):
         if shard >= len(plan.shards):
             yield Damage("stray", f"commits/{shard:06d}.json", "the plan has no such shard")

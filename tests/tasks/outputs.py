@@ -1,0 +1,120 @@
+"""Runs without Prefect and Dask, on pictures of 16 x 16, and what they leave, to be compared byte by byte."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.config import RunConfig
+from tasks import manifest, store
+from tasks.finish import Summary, finish
+from tasks.manifest import Entry
+from tasks.plan import Plan
+from tasks.prepare import Before, Prepared, prepare
+from tasks.report import write_report
+from tasks.resume import erase, pending
+from tasks.shard import explain_shards
+from tasks.storage import Location
+from tests.tasks.conftest import squares_model
+
+NETWORK = {
+    "_target_": "monai.networks.nets.Classifier",
+    "in_shape": [1, 16, 16],
+    "classes": 2,
+    "channels": [4],
+    "strides": [2],
+}
+
+
+class Cohort:
+    """Pictures in a folder, with a manifest; each is a function of its number and version."""
+
+    def __init__(self, folder: Path, numbers: Iterable[int] = ()) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.model = squares_model(folder, ("a", "b"), NETWORK)
+        self.numbers: list[int] = []
+        self.add(numbers)
+
+    def add(self, numbers: Iterable[int], version: int = 0) -> None:
+        for number in numbers:
+            pixels = np.random.default_rng([number, version]).normal(size=(16, 16)).astype(np.float32)
+            np.save(self.folder / f"{number}.npy", pixels)
+            np.save(self.folder / f"{number}-mask.npy", (pixels > 1).astype(np.uint8))
+            self.numbers += [number] * (number not in self.numbers)
+        self._list()
+
+    def take_away(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            (self.folder / f"{number}.npy").unlink()
+            self.numbers.remove(number)
+        self._list()
+
+    def _list(self) -> None:
+        rows = [
+            {
+                "id": f"id-{n}",
+                "uri": f"{n}.npy",
+                "mask": f"{n}-mask.npy",
+                "subject": f"patient-{n // 2}",
+                "label": f"l{n}",
+            }
+            for n in self.numbers
+        ]
+        pd.DataFrame(rows).to_csv(self.folder / "manifest.csv", index=False)
+
+    def content(self, output: Location, **changes: Any) -> dict[str, Any]:
+        return {
+            "cohort": {"source": str(self.folder / "manifest.csv")},
+            "model": self.model,
+            "explainers": ["saliency", {"name": "smoothgrad", "samples": 2}],
+            "compute": {"batch_size": 3},
+            "output": output.model_dump(),
+            **changes,
+        }
+
+
+def prepared(content: dict[str, Any], *, extend: bool = False, overwrite: bool = False) -> Prepared:
+    config = RunConfig.model_validate(content)
+    return prepare(
+        cohort=config.cohort,
+        model=config.model,
+        explainers=config.explainers,
+        target=config.target,
+        batch_size=config.compute.batch_size,
+        workers=1,
+        threads=1,
+        memory_limit=None,
+        before=Before.read(config.output, overwrite),
+        extend=extend,
+    )
+
+
+def carry_out(
+    content: dict[str, Any], *, extend: bool = False, overwrite: bool = False, report: bool = False
+) -> Summary:
+    """Do what the flow does."""
+    output = RunConfig.model_validate(content).output
+    ready = prepared(content, extend=extend, overwrite=overwrite)
+    if overwrite:
+        erase(output)
+    if not ready.is_written:
+        ready.plan.write(output, ready.entries)
+    store.set_up(output, ready.plan, ready.entries)
+    explain_shards(output, pending(output, ready.plan))
+    summary = finish(output)
+    if report:
+        write_report(output)
+    return summary
+
+
+def stored(output: Location) -> dict[str, bytes]:
+    """Every byte of the store, by key."""
+    folder = output / store.NAME
+    return {key: (folder / key).read() for key in sorted(folder.sizes())}
+
+
+def promised(output: Location) -> tuple[Plan, list[Entry]]:
+    return Plan.read(output), manifest.read(output)
