@@ -18,6 +18,9 @@ from flows.config import RunConfig
 from flows.demo import demo_content
 from tasks import manifest, report, store
 from tasks.demo.cohort import write_cohort
+from tasks.failures import TooManyFailures
+from tasks.finish import summarise
+from tasks.lease import lease
 from tasks.storage import Location
 from tasks.verify import verify
 
@@ -54,10 +57,10 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return folders
 
 
-def run(content: dict[str, Any]) -> Any:
+def run(content: dict[str, Any], **options: bool) -> Any:
     from flows.explain import explain_cohort
 
-    return explain_cohort(RunConfig.model_validate(content | {"compute": {"workers": 2}}))
+    return explain_cohort(RunConfig.model_validate(content | {"compute": {"workers": 2}}), **options)
 
 
 def ask(server: str, path: str, query: dict[str, Any]) -> Any:
@@ -151,7 +154,7 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
     assert f"file://{tmp_path}/out/report/index.html" in artifacts["markdown"]["data"]
 
 
-def test_a_second_run_onto_the_same_output_computes_nothing_and_another_plan_is_refused(
+def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites(
     slices: Path, tmp_path: Path, prefect: str
 ) -> None:
     from flows.errors import ConfigurationError
@@ -162,8 +165,35 @@ def test_a_second_run_onto_the_same_output_computes_nothing_and_another_plan_is_
     before = {path: path.stat().st_mtime_ns for path in shards.rglob("*")}
     run(content)
     assert {path: path.stat().st_mtime_ns for path in shards.rglob("*")} == before
-    with pytest.raises(ConfigurationError, match="it differs in explainers"):
+    with pytest.raises(ConfigurationError, match=r'explainers: .* → \["saliency"\]'):
         run(content | {"explainers": ["saliency"]})
+    run(content | {"explainers": [*content["explainers"], {"name": "saliency", "label": "added"}]}, extend=True)
+    assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
+        path: stamp for path, stamp in before.items() if path.is_file()
+    }
+    assert xr.open_zarr(tmp_path / "out" / store.NAME).sizes["explainer"] == 5
+    with (
+        lease(Location(url=str(tmp_path / "out")), "another"),
+        pytest.raises(ConfigurationError, match="run another is at work at"),
+    ):
+        run(content)
+    run(content | {"explainers": ["saliency"]}, overwrite=True)
+    assert list(xr.open_zarr(tmp_path / "out" / store.NAME).explainer.values) == ["saliency"]
+    assert verify(Location(url=str(tmp_path / "out"))) == []
+
+
+def test_a_run_ends_early_when_most_of_it_fails_and_what_is_delivered_stays(
+    slices: Path, tmp_path: Path, prefect: str
+) -> None:
+    content = demo_content(str(slices), str(tmp_path / "out"), spatial_dims=2)
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    for number in range(200):
+        np.save(folder / f"{number}.npy", np.zeros((5, 5)))
+    content["cohort"] |= {"source": f"{folder}/", "allowed_failures": 0.5}
+    with pytest.raises(TooManyFailures, match=r"images seen so far \(of 200\) are quarantined or failed"):
+        run(content)
+    assert summarise(Location(url=str(tmp_path / "out"))).quarantined >= 50
 
 
 def test_one_and_two_workers_store_the_same_bytes(slices: Path, tmp_path: Path, prefect: str) -> None:

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import manifest
+from tasks import plan as plan_module
+from tasks.shard import explain_shards
+from tasks.storage import Location
+from tasks.store import open_store
+from tasks.verify import verify
+from tasks.withdraw import withdraw
+from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
+
+MARKS = (b"patient-2", b"id-4", b"id-5", b"label-4", b"label-5", b"/4.npy", b"/5.npy")
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
+    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    return Cohort(tmp_path / "cohort", range(10))
+
+
+def traces(output: Location) -> list[tuple[str, bytes]]:
+    """Where a mark, or the digest of a file, is found; Parquet pages are compressed, so rows are looked at as well."""
+    there = {name: (output / name).read() for name in output.sizes()}
+    there["rows"] = repr(manifest.read(output)).encode()
+    return [(name, mark) for name, data in there.items() for mark in MARKS if mark in data]
+
+
+def test_nothing_is_left_of_a_subject_and_the_rest_is_as_it_was(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort.folder.joinpath("5.npy").write_bytes(b"no image")  # quarantined: its reason goes, too
+    carry_out(cohort.content(output), report=True)
+    digests = [entry.digest for entry in promised(output)[1][4:6] if entry.digest]
+    before = open_store(output).load()
+    assert {mark for _, mark in traces(output)} == set(MARKS)
+    erased = withdraw(output, "patient-2")
+    assert (erased.images, erased.whole, erased.background) == ((4, 5), True, 0)
+    assert traces(output) == []
+    everything = b"".join((output / name).read() for name in output.sizes())
+    assert len(digests) == 1 and all(digest.encode() not in everything for digest in digests)
+    after = open_store(output).load()
+    assert after.status.values[4:6].tolist() == [4, 4]
+    for name, variable in after.data_vars.items():
+        rest = [row for row in range(10) if row not in (4, 5)]
+        assert variable.values[rest].tolist() == before[name].values[rest].tolist() or np.issubdtype(
+            variable.dtype, np.floating
+        )
+        assert variable.values[rest].astype(str).tolist() == before[name].values[rest].astype(str).tolist()
+    for name in ("image", "logit", "probability", "attribution", "affine"):
+        assert np.isnan(after[name].values[4:6]).all()
+    assert (after.mask.values[4:6] == 255).all()
+    assert verify(output) == []
+    page = (output / "report/index.html").read().decode()
+    assert "id-4" not in page and page.count("<article>") == 16
+
+    # A later run does not bring it back, and neither does one that overwrites.
+    stored_before = stored(output)
+    assert carry_out(cohort.content(output)).withdrawn == 2
+    assert stored(output) == stored_before
+    cohort.add([10])
+    assert carry_out(cohort.content(output)).images == 11
+    assert traces(output) == []
+    carry_out(cohort.content(output), overwrite=True)
+    assert traces(output) == [] and len(promised(output)[1]) == 9
+
+
+def test_the_others_are_recomputed_bit_for_bit_without_it(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output))
+    withdraw(output, "id-5")
+    before = stored(output)
+    (output / "commits").remove()
+    carry_out(cohort.content(output))
+    assert stored(output) == before
+
+
+def test_a_subject_is_withdrawn_from_an_output_that_is_not_finished(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output), report=True)
+    cohort.add(range(10, 20))
+    ready = prepared(cohort.content(output))
+    ready.plan.write(output, ready.entries)
+    explain_shards(output, [2])
+    assert not withdraw(output, "patient-2").whole
+    assert traces(output) == []
+    assert "report/index.html" not in output.sizes()
+    assert carry_out(cohort.content(output)).withdrawn == 2
+    assert verify(output) == [] and traces(output) == []
+
+
+def test_objects_that_no_commit_speaks_of_are_deleted(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output))
+    (output / "commits/000001.json").remove()
+    withdraw(output, "patient-2")
+    assert not [key for key in stored(output) if key.startswith(("attribution/c/1/", "image/c/1/", "logit/c/1/"))]
+    carry_out(cohort.content(output))
+    assert verify(output) == []
+
+
+def test_an_unknown_subject_is_an_error(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output))
+    with pytest.raises(ValueError, match="nothing was erased"):
+        withdraw(output, "patient-99")
