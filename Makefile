@@ -4,13 +4,17 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint bench train lock clean
+.PHONY: demo test soak lint bench train lock clean
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# The faults in their long form.
+soak: .venv/installed
+	OMP_NUM_THREADS=1 COHORTLENS_FUZZ=10000 $(BIN)/pytest -s --timeout 7200 tests/faults/test_fuzz.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from flows.printing import plain, print_damage, print_plan, print_summary
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
     from tasks.finish import Summary
     from tasks.storage import Location
-    from tasks.verify import Damage
 
-_DAMAGE_SHOWN = 200
 _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 EXTEND = click.option("--extend", is_flag=True, help="Add explainers to a run that is there; compute just those.")
@@ -68,7 +68,7 @@ def plan(config: Path, extend: bool, overwrite: bool) -> None:
             from flows.explain import prepare_run
 
             prepared = prepare_run(loaded, extend=extend, overwrite=overwrite)
-        _print_plan(prepared)
+        print_plan(prepared)
 
 
 @main.command(epilog="Example: cohortlens run deployments/demo.yaml")
@@ -94,7 +94,7 @@ def status(output: str, endpoint_url: str | None) -> None:
     from tasks.finish import summarise
 
     with _output(output, endpoint_url) as location:
-        _print_summary(summarise(location))
+        print_summary(summarise(location))
 
 
 @main.command(epilog="Example: cohortlens verify out/demo")
@@ -111,12 +111,12 @@ def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
     with _output(output, endpoint_url) as location:
         with bar("shards verified", "shards") as progress:
             found = verify_output(location, progress)
-        _print_damage(found)
+        print_damage(found)
         if found and repair:
             with lease(location, "repair"):
                 repair_output(location, found)
             left = verify_output(location)
-            _print_damage(left)
+            print_damage(left)
             click.echo(f"{len(found) - len(left)} of {len(found)} problems mended")
             found = left
         sys.exit(1 if found else 0)
@@ -141,6 +141,25 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
                 f"{erased.background} of the images were part of the background: maps that were compared with them "
                 "stay as they are"
             )
+
+
+@main.command(epilog="Example: cohortlens which deployments/demo.yaml 3f2a90c1d4e5b677")
+@click.argument("config", type=_CONFIG)
+@click.argument("ids", nargs=-1, required=True)
+def which(config: Path, ids: tuple[str, ...]) -> None:
+    """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
+    from tasks.cohort import which as find
+    from tasks.plan import Plan
+
+    loaded = _load(config)
+    with _output(loaded.output.url, loaded.output.endpoint_url), _usage_errors():
+        plan = Plan.read(loaded.output)
+        found = find(loaded.cohort, plan.key, ids)
+        for id in ids:
+            for uri in found.get(id, ()):
+                click.echo(f"{plain(id)}  {plain(uri)}")
+        if missing := [id for id in ids if id not in found]:
+            raise ValueError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output models/networks/weights")
@@ -190,7 +209,7 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
     options = output.storage_options
     endpoint = options.get("endpoint_url")
     extra = f", storage_options={{'endpoint_url': {endpoint!r}}}" if endpoint else ""
-    _print_summary(summary)
+    print_summary(summary)
     click.echo(f"store         {output / store.NAME}")
     click.echo(f"report        {output / report.NAME}")
     click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / store.NAME}"{extra})\n    print(ds)\n')
@@ -201,56 +220,6 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
             err=True,
         )
         sys.exit(1)
-
-
-def _print_summary(summary: "Summary") -> None:
-    click.echo(f"images        {summary.images}")
-    for name in ("explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
-        click.echo(f"{name:13s} {getattr(summary, name)}")
-    for flag, images in summary.flags.items():
-        click.echo(f"  {flag}: {images}")
-    click.echo(f"shards        {summary.shards_done} of {summary.shards}")
-    click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
-
-
-def _print_plan(prepared: Any) -> None:
-    plan, cost = prepared.plan, prepared.cost
-    refused = [entry for entry in prepared.entries if entry.reason]
-    click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
-    if changes := prepared.changes:
-        counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
-        click.echo(
-            f"there already      {', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
-        )
-    click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
-    click.echo(
-        f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
-    )
-    if plan.background:
-        click.echo(f"background         {len(plan.background)} images of the cohort")
-    click.echo(f"forward passes     {cost.forward_passes}")
-    click.echo(f"backward passes    {cost.backward_passes}")
-    click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")
-    click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
-    click.echo(f"explaining         {cost.hours:.2f} hours on {cost.workers} workers at this machine's pace")
-    for entry in refused[:20]:
-        click.echo(f"quarantined        {entry.id}: {entry.reason}")
-
-
-def _print_damage(found: "list[Damage]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not found:
-        click.echo("all as promised")
-        return
-    table = Table("what", "where", "problem", title=f"{len(found)} problems")
-    for damage in found[:_DAMAGE_SHOWN]:
-        table.add_row(*(Text(text) for text in (damage.what, damage.where, damage.problem)))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-    if len(found) > _DAMAGE_SHOWN:
-        click.echo(f"and {len(found) - _DAMAGE_SHOWN} more")
 
 
 @contextmanager

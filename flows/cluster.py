@@ -9,6 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.components import Component
 
+_CLUSTERS = (
+    "distributed",
+    "dask_cloudprovider",
+    "dask_cuda",
+    "dask_gateway",
+    "dask_jobqueue",
+    "dask_kubernetes",
+    "dask_yarn",
+)
 _KEEP_MEMORY = str(2**30)
 
 
@@ -34,6 +43,10 @@ class ComputeConfig(BaseModel):
     def _one_kind(self) -> "ComputeConfig":
         if self.scheduler and self.cluster:
             raise ValueError("scheduler and cluster exclude each other: give the one that is to be used")
+        if self.cluster and str(self.cluster["_target_"]).partition(".")[0] not in _CLUSTERS:
+            raise ValueError(
+                f"`_target_: {self.cluster['_target_']}` is not allowed here: it must lie in {' or '.join(_CLUSTERS)}"
+            )
         if (self.scheduler or self.cluster) and (self.workers or self.memory_per_worker):
             raise ValueError("workers and memory_per_worker are of a local cluster: leave them out here")
         return self

@@ -29,6 +29,7 @@ from tasks.prepare import Before, Prepared, prepare
 from tasks.report import write_report
 from tasks.resume import check_ours, erase, pending
 from tasks.shard import explain_shards
+from tasks.sources import Sources
 from tasks.storage import Location
 
 logger = logging.getLogger("cohortlens")
@@ -80,10 +81,10 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
     try:
         check_ours(config.output)
         with lease(config.output, run_id) as ours:
-            plan = _plan(config, extend, overwrite, run_id)
+            plan, sources = _plan(config, extend, overwrite, run_id)
             shards = _set_up(config.output, plan)
             if shards:
-                _map(config, plan, shards, ours)
+                _map(config, plan, sources, shards, ours)
             summary = _finish(config.output)
             report = _report(config.output)
     except (Occupied, ValueError) as error:
@@ -93,16 +94,17 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
-def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> Plan:
+def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> tuple[Plan, Sources]:
     prepared = prepare_run(config, extend=extend, overwrite=overwrite)
+    logger.info("identifiers: %s", prepared.identifiers)
     if overwrite:
         erase(config.output)
     if prepared.is_written:
-        return prepared.plan
+        return prepared.plan, prepared.sources
     plan = prepared.plan.model_copy(update={"run_id": prepared.plan.run_id or run_id})
     plan.write(config.output, prepared.entries)
     logger.info("%d images in %d shards", plan.images, len(plan.shards))
-    return plan
+    return plan, prepared.sources
 
 
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
@@ -112,8 +114,8 @@ def _set_up(output: Location, plan: Plan) -> list[int]:
 
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
-def _explain_group(output: Location, shards: Sequence[int]) -> int:
-    return explain_shards(output, shards)
+def _explain_group(output: Location, shards: Sequence[int], sources: Sources) -> int:
+    return explain_shards(output, shards, sources)
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
@@ -126,13 +128,17 @@ def _report(output: Location) -> Location:
     return write_report(output)
 
 
-def _map(config: RunConfig, plan: Plan, shards: Sequence[int], ours: Callable[[], bool]) -> None:
+def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int], ours: Callable[[], bool]) -> None:
     output = config.output
+
+    def needed(group: Sequence[int]) -> Sources:
+        return sources.of([*(entry.id for entry in manifest.read(output, group)), *plan.background])
+
     with task_runner(config.compute) as runner:
         futures = [
             runner.submit(
                 _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
-                parameters={"output": output, "shards": group},
+                parameters={"output": output, "shards": group, "sources": needed(group)},
             )
             for group in groups(shards, local_workers(config.compute))
         ]

@@ -18,7 +18,7 @@ Component = Annotated[dict[str, JsonValue], AfterValidator(_names_a_target)]
 
 
 def locate(component: Mapping[str, Any], namespaces: tuple[str, ...]) -> Any:
-    """Import what `component` names, if it lies in one of `namespaces`.
+    """Import what `component` names, if it lies in one of `namespaces` and was made there.
 
     Raises
     ------
@@ -30,9 +30,15 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...]) -> Any:
     if not any(home == allowed or home.startswith(allowed + ".") for allowed in namespaces):
         raise ValueError(f"`_target_: {target}` is not allowed here: it must lie in {' or '.join(namespaces)}")
     try:
-        return getattr(importlib.import_module(home), name)
+        located = getattr(importlib.import_module(home), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"`_target_: {target}` cannot be imported: {error}") from error
+    made = getattr(located, "__module__", None) or ""
+    if not any(made == allowed or made.startswith(allowed + ".") for allowed in namespaces):
+        raise ValueError(
+            f"`_target_: {target}` is not allowed here: it was only imported there, from {made or 'elsewhere'}"
+        )
+    return located
 
 
 def instantiate(component: Mapping[str, Any], located: Any) -> Any:

@@ -40,6 +40,10 @@ class Prepared:
     to_source: NDArray[np.float64]
 
 
+class TransformError(Exception):
+    """A transform that failed on an image: which, and how; not with what message, since that may quote the image."""
+
+
 class Preprocessing:
     """The transforms of a configuration, in order.
 
@@ -63,11 +67,11 @@ class Preprocessing:
         # Copied here and below: some of MONAI's intensity transforms work in place.
         moved: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
         for transform in self.transforms[: self._intensity_from]:
-            moved = transform(moved)
+            moved = _applied(transform, moved)
         image = moved.as_tensor()
         value: Any = image.clone()
         for transform in self.transforms[self._intensity_from :]:
-            value = transform(value)
+            value = _applied(transform, value)
         back = np.argsort(axes)
         tracked = np.asarray(moved.affine, dtype=np.float64)
         return Prepared(
@@ -105,6 +109,13 @@ def _transform(component: Component) -> Any:
     if located.__name__ in _UNTRACKED:
         raise ValueError(f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip")
     return instantiate(component, located)
+
+
+def _applied(transform: Any, value: Any) -> Any:
+    try:
+        return transform(value)
+    except Exception as error:  # it can raise anything on an image it was not made for
+        raise TransformError(f"{type(transform).__name__} fails with {type(error).__name__}") from error
 
 
 def _changes_intensity_only(transform: object) -> bool:

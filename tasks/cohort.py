@@ -1,22 +1,23 @@
-"""The cohort: which images there are, listed from a folder, a glob, a prefix or a manifest of the user's."""
+"""The cohort: which images there are, what is known of them, and which are no images at all."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from io import BytesIO
-from posixpath import basename, dirname
+from dataclasses import dataclass, replace
+from posixpath import dirname
+from typing import Literal
 
-import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from models.components import Component
 from tasks.manifest import Entry, Fact
-from tasks.readers import detect
-from tasks.readers.base import Unreadable
-from tasks.readers.dicom import WindowConfig, series_uid
-from tasks.storage import Location
+from tasks.pseudonyms import Key
+from tasks.readers import inspect
+from tasks.readers.base import LARGEST, Unreadable, check_decoded, check_file
+from tasks.readers.dicom import WindowConfig
+from tasks.sources import Listed, Sources, is_manifest, list_images
+from tasks.storage import Location, in_own_words
 
 _READERS = 8
 
@@ -29,6 +30,13 @@ class CohortConfig(BaseModel):
     source: Location = Field(
         description="A folder, glob or prefix; or a .csv or .parquet manifest: uri, id, label, mask, subject"
     )
+    root: Location | None = Field(
+        None, description="What a manifest names must lie below this folder or prefix; none: below the manifest's own"
+    )
+    identifiers: Literal["pseudonymous", "as given"] = Field(
+        "pseudonymous",
+        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
+    )
     description: str = Field("", description="A sentence for whoever reads the store or the report")
     preprocessing: tuple[Component, ...] = Field(
         (),
@@ -39,6 +47,11 @@ class CohortConfig(BaseModel):
     background: int = Field(
         16, ge=1, description="Images, spread over the cohort, that stand for what is usual where an explainer needs it"
     )
+    largest_image: ByteSize = Field(
+        ByteSize(LARGEST),
+        gt=0,
+        description="What the pixels of one image may take as float32, e.g. 2GiB; larger ones are quarantined unread",
+    )
     allowed_failures: float = Field(
         0.5,
         ge=0,
@@ -46,133 +59,90 @@ class CohortConfig(BaseModel):
         description="Share of images that may be quarantined or failed; a run that sees more fail ends early",
     )
 
+    @model_validator(mode="after")
+    def _root_is_of_a_manifest(self) -> "CohortConfig":
+        if self.root and not is_manifest(self.source):
+            raise ValueError("root is for what a manifest names, and the source is none: leave it out")
+        return self
+
+    @property
+    def home(self) -> Location:
+        """Where the images lie: the folder or prefix that no file is read outside of."""
+        if not is_manifest(self.source):
+            return self.source
+        return self.root or self.source.at(dirname(self.source.url))
+
+    def alias(self, key: Key) -> Callable[[str], str]:
+        """What turns an identifier of the cohort into that of the output."""
+        return key.pseudonym if self.identifiers == "pseudonymous" else str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a cohort consists of, as it is written down; and where it lies, which is not."""
+
+    entries: list[Entry]
+    sources: Sources
+
 
 def survey(
     config: CohortConfig,
     spatial_dims: int,
+    key: Key,
     progress: Callable[[int, int], None] = lambda done, of: None,
     known: Mapping[str, Fact] | None = None,
-) -> list[Entry]:
+) -> Survey:
     """List the cohort, digest every source and quarantine what is no image; the pixels are not decoded.
 
     Parameters
     ----------
     spatial_dims
         Of the model: for 3, the DICOM files of one series in a folder become one image.
+    key
+        Of the pseudonyms.
     progress
         Called with the number of files read and of all files.
     known
-        By URI, what is known of files from an earlier run: they are not read again if their stamp is the same.
+        By pseudonym, what is known of files from an earlier run: they are not read again if their stamp is the same.
 
     Raises
     ------
     ValueError
         If there is nothing to explain, or a manifest of the user's is not usable.
     """
-    listed, is_manifest = _list(config.source)
+    listed = list_images(config.source, config.home)
     if not listed:
         raise ValueError(f"cohort.source: there are no files at {config.source}")
-    files = list(dict.fromkeys(uri for entry in listed for uri in entry.uris))
-    stamps = config.source.stamps_of(files)
+    files = list(dict.fromkeys(uri for image in listed for uri in image.source.files))
+    stamps = _stamps(config, files)
 
     def find(uri: str) -> Fact | Unreadable:
-        stamp = stamps.get(uri, "")
-        before = (known or {}).get(uri)
-        return before if stamp and before and before.stamp == stamp else _facts(config.source.at(uri), stamp)
+        stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
+        before = (known or {}).get(file)
+        return before if stamp and before and before.stamp == stamp else _fact(config, key, uri, file, stamp)
 
     facts: dict[str, Fact | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
         for uri, fact in zip(files, pool.map(find, files), strict=True):
             facts[uri] = fact
             progress(len(facts), len(files))
-    if not is_manifest and spatial_dims == 3:
+    if not is_manifest(config.source) and spatial_dims == 3:
         listed = _join_series(listed, facts)
-    return [_entry(listing, facts) for listing in listed]
+    alias = config.alias(key)
+    entries = [_entry(image, facts, alias, config.largest_image) for image in listed]
+    places = {entry.id: image.source for entry, image in zip(entries, listed, strict=True)}
+    return Survey(entries, Sources(places))
 
 
-def _list(source: Location) -> tuple[list[Entry], bool]:
-    if source.url.endswith((".csv", ".parquet")):
-        return _from_manifest(source), True
-    return [
-        Entry(id=_id(source.at(url).path.removeprefix(source.folder) or basename(url)), uris=(url,))
-        for url in source.files()
-    ], False
-
-
-def _from_manifest(source: Location) -> list[Entry]:
-    try:
-        data = BytesIO(source.read())
-    except FileNotFoundError:
-        raise ValueError(f"cohort.source: there is no manifest {source}") from None
-    if source.url.endswith(".csv"):
-        table = pd.read_csv(data, dtype=str, keep_default_na=False, na_values=[""])  # NA and None are labels too
-    else:
-        table = pd.read_parquet(data)
-    unknown = set(table.columns) - {"id", "uri", "label", "mask", "subject"}
-    if "uri" not in table or unknown:
-        raise ValueError(
-            f"cohort.source: {source} has the columns {list(table.columns)}; "
-            "`uri` is needed, `id`, `label`, `mask` and `subject` are allowed"
-        )
-    folder = dirname(source.url)
-
-    def resolve(uri: str) -> str:
-        return uri if uri.startswith(("s3://", "/")) else f"{folder}/{uri}"
-
-    entries = []
-    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        if row["uri"] is None:
-            raise ValueError(f"cohort.source: {source} has a row without `uri`: {row}")
-        uri = resolve(str(row["uri"]))
-        label, mask, subject = row.get("label"), row.get("mask"), row.get("subject")
-        entries.append(
-            Entry(
-                id=str(row["id"]) if row.get("id") is not None else _id(str(row["uri"])),
-                uris=tuple(source.at(uri).files()) or (uri,) if uri.endswith("/") else (uri,),
-                label=None if label is None else str(label),
-                mask=None if mask is None else resolve(str(mask)),
-                subject=None if subject is None else str(subject),
-            )
-        )
-    repeated = [id for id, count in Counter(entry.id for entry in entries).items() if count > 1]
-    if repeated:
-        raise ValueError(f"cohort.source: {source} names {len(repeated)} ids more than once, such as {repeated[0]!r}")
-    return entries
-
-
-def _facts(location: Location, stamp: str) -> Fact | Unreadable:
-    try:
-        data = location.read()
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        return Unreadable(
-            f"the file cannot be opened ({type(error).__name__}): check the manifest and the access rights"
-        )
-    try:
-        format = detect(data)
-        uid = series_uid(data) if format == "dicom" else ""
-        return Fact(stamp, hashlib.sha256(data).hexdigest(), format, _id(uid) if uid else "")
-    except Unreadable as reason:
-        return reason
-
-
-def _join_series(listed: Sequence[Entry], facts: dict[str, Fact | Unreadable]) -> list[Entry]:
-    series: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    for entry in listed:
-        fact = facts[entry.uris[0]]
-        uid = "" if isinstance(fact, Unreadable) else fact.series
-        series[(dirname(entry.uris[0]), uid) if uid else (entry.uris[0], "")].append(entry)
-    return [replace(slices[0], uris=tuple(uri for entry in slices for uri in entry.uris)) for slices in series.values()]
-
-
-def _entry(listing: Entry, facts: dict[str, Fact | Unreadable]) -> Entry:
-    found = []
-    for uri in listing.uris:
-        fact = facts[uri]
-        if isinstance(fact, Unreadable):
-            return listing.quarantined(str(fact))
-        found.append(fact)
-        listing = replace(listing, format=fact.format)
-    return replace(listing, digest=combine([fact.digest for fact in found]), facts=tuple(found))
+def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Find the files of images, or of subjects, by pseudonym; of a series that was listed, its first file."""
+    alias = config.alias(key)
+    found: dict[str, tuple[str, ...]] = {}
+    for image in list_images(config.source, config.home):
+        for name in (image.name, image.subject):
+            if name is not None and (id := alias(name)) in ids:
+                found[id] = (*found.get(id, ()), *image.source.uris)
+    return found
 
 
 def combine(digests: Sequence[str]) -> str:
@@ -180,5 +150,69 @@ def combine(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _id(relative: str) -> str:
-    return hashlib.sha256(relative.strip("/").encode()).hexdigest()[:16]
+def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
+    try:
+        return config.home.stamps_of(files)
+    except OSError as error:
+        raise OSError(f"cohort.source: {config.source} cannot be listed ({in_own_words(error)})") from None
+
+
+def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fact | Unreadable:
+    location = config.home.at(uri)
+    try:
+        check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
+        data = location.read()
+    except Unreadable as reason:
+        return reason
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return Unreadable(
+            f"the file cannot be opened ({type(error).__name__}): check the manifest and the access rights"
+        )
+    except OSError as error:
+        raise OSError(f"a file of the cohort cannot be read ({in_own_words(error)}): see to its storage") from None
+    try:
+        header = inspect(data)
+    except Unreadable as reason:
+        return reason
+    series = key.pseudonym(header.series) if header.series else ""
+    return Fact(file, stamp, hashlib.sha256(data).hexdigest(), header.format, series, len(data), header.decoded)
+
+
+def _join_series(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> list[Listed]:
+    series: dict[tuple[str, str], list[Listed]] = defaultdict(list)
+    for image in listed:
+        (uri,) = image.source.uris
+        fact = facts[uri]
+        uid = "" if isinstance(fact, Unreadable) else fact.series
+        series[(dirname(uri), uid) if uid else (uri, "")].append(image)
+    return [
+        slices[0]._replace(source=slices[0].source._replace(uris=tuple(image.source.uris[0] for image in slices)))
+        for slices in series.values()
+    ]
+
+
+def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
+    entry = Entry(
+        id=alias(image.name), label=image.label, subject=None if image.subject is None else alias(image.subject)
+    )
+    own: list[Fact] = []
+    for uri in image.source.uris:
+        fact = facts[uri]
+        if isinstance(fact, Unreadable):
+            return entry.quarantined(str(fact))
+        own.append(fact)
+        entry = replace(entry, format=fact.format)
+    mask = None if image.source.mask is None else facts[image.source.mask]
+    if isinstance(mask, Unreadable):
+        return entry.quarantined(f"its mask: {mask}")
+    try:
+        check_decoded(sum(fact.decoded for fact in own), largest)
+        check_decoded(mask.decoded if mask else 0, largest)
+    except Unreadable as reason:
+        return entry.quarantined(str(reason))
+    return replace(
+        entry,
+        digest=combine([fact.digest for fact in own]),
+        mask=mask.digest if mask else None,
+        facts=tuple(own) if mask is None else (*own, mask),
+    )

@@ -3,14 +3,20 @@
 import math
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from models.engine import Engine
+from tasks.manifest import Entry
 from tasks.plan import Plan, object_rows
 from tasks.variables import variables
+
+_DECODING = 8
+"""What an image takes while it is read, in multiples of its pixels as float32: a file of float64 voxels is held as
+stored and as scaled, both twice as large, then as float32 twice, and twice in a transform."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Cost:
     bytes_stored
         Before compression.
     memory_per_worker
-        Bytes; the memory of this process after one batch, with a worker's buffers.
+        Bytes; the memory of this process after one batch, with a worker's buffers and the largest image decoded.
     hours
         For all workers together at the pace of one batch, timed in this process.
     """
@@ -37,7 +43,9 @@ class Cost:
     hours: float
 
 
-def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_limit: int | None) -> Cost:
+def estimate(
+    plan: Plan, entries: Sequence[Entry], engine: Engine, *, workers: int, threads: int, memory_limit: int | None
+) -> Cost:
     """Time one batch and count the rest.
 
     Parameters
@@ -58,13 +66,15 @@ def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_l
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # A block that is filled, one that is written with its encoded copy, and four batches in two versions.
     input_bytes = math.prod(plan.model.input_shape) * plan.model.channels * 4
-    memory = peak + 3 * image_bytes * plan.images_per_shard + 8 * input_bytes * plan.batch_size
+    files, decoding = _reading(plan, entries)
+    memory = peak + 3 * image_bytes * plan.images_per_shard + 8 * input_bytes * plan.batch_size + files + decoding
     if memory_limit and memory > memory_limit:
         raise ValueError(
             f"a worker would need {_gib(memory)} (one batch of {plan.batch_size} images: {_gib(peak)}; "
-            f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}), "
-            f"but it may use {_gib(memory_limit)}: "
-            "use fewer workers, raise compute.memory_per_worker, or lower compute.batch_size"
+            f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}; "
+            f"the files of a batch: {_gib(files)}; the largest image while it is decoded: {_gib(decoding)}), "
+            f"but it may use {_gib(memory_limit)}: use fewer workers, raise compute.memory_per_worker, or lower "
+            "compute.batch_size or cohort.largest_image"
         )
     objects = sum(
         math.prod(-(-a // b) for a, b in zip(v.shape, object_rows((1, *v.shape))[1:], strict=True))
@@ -81,6 +91,15 @@ def estimate(plan: Plan, engine: Engine, *, workers: int, threads: int, memory_l
         memory_per_worker=memory,
         hours=seconds * batches / workers / 3600,
     )
+
+
+def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
+    """Bytes of the files of the largest batch, which are read at once, and of decoding the largest image."""
+    sizes = [sum(fact.size for fact in entry.facts) for entry in entries]
+    files = max(
+        (sum(sizes[shard.start + row] for row in batch) for shard in plan.shards for batch in shard.batches), default=0
+    )
+    return files, _DECODING * max((sum(fact.decoded for fact in entry.facts) for entry in entries), default=0)
 
 
 def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[int, int, float]:

@@ -2,18 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocessing import Prepared, Preprocessing, resample_mask
-from tasks.cohort import combine
+from models.preprocessing import Prepared, Preprocessing, TransformError, resample_mask
+from tasks import manifest
+from tasks.cohort import combine, survey
 from tasks.manifest import Entry
 from tasks.plan import Plan
 from tasks.readers import read
 from tasks.readers.base import Unreadable
+from tasks.sources import Find, Source, Sources
+from tasks.storage import Location, in_own_words
 
 Image = tuple[Prepared, NDArray[np.bool_] | None]
 """An image and its mask on the grid, if it has one."""
@@ -23,15 +27,32 @@ class NotAsPlanned(Unreadable):
     """The source is not what the plan had seen; it may be again, so that the next run tries once more."""
 
 
-def read_images(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> list[Image | Unreadable]:
+def find_again(output: Location, plan: Plan) -> Find:
+    """Find images by surveying the cohort once more, when the first of them is asked for."""
+
+    @cache
+    def sources() -> Sources:
+        known = manifest.known_files(manifest.read(output))
+        return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known).sources
+
+    def find(id: str) -> Source | None:
+        return sources()(id)
+
+    return find
+
+
+def read_images(
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
+) -> list[Image | Unreadable]:
     """Read and prepare some images; those that cannot be, come as the reason why not."""
-    wanted = list(dict.fromkeys(uri for entry in entries for uri in entry.files))
-    files = dict(zip(wanted, plan.cohort.source.read_all(wanted), strict=True))
-    return [_image(plan, entry, files, preprocessing) for entry in entries]
+    found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
+    wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
+    files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
+    return [_image(plan, entry, source, files, preprocessing) for entry, source in found]
 
 
 def read_background(
-    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
 ) -> tuple[tuple[str, ...], Tensor | None]:
     """Read those of `entries` that are the plan's background: the ids of the readable ones, and their network inputs.
 
@@ -42,7 +63,7 @@ def read_background(
     """
     wanted = set(plan.background)
     chosen = [entry for entry in entries if entry.id in wanted]
-    images = read_images(plan, chosen, preprocessing)
+    images = read_images(plan, chosen, preprocessing, find)
     inputs = {
         entry.id: image[0].network_input
         for entry, image in zip(chosen, images, strict=True)
@@ -57,19 +78,29 @@ def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
 
 
 def _image(
-    plan: Plan, entry: Entry, files: Mapping[str, bytes | Exception], preprocessing: Preprocessing
+    plan: Plan,
+    entry: Entry,
+    source: Source | None,
+    files: Mapping[str, bytes | Exception],
+    preprocessing: Preprocessing,
 ) -> Image | Unreadable:
     if entry.reason:
         return Unreadable(entry.reason)
+    if source is None:
+        return NotAsPlanned("the image is not in the cohort any more")
     try:
-        parts = [_present(files[uri]) for uri in entry.uris]
+        parts = [_present(files[uri]) for uri in source.uris]
         if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
             raise NotAsPlanned("the file changed after the run was planned: run again")
-        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window)
+        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         if entry.mask is None:
             return prepared, None
-        mask = read([_present(files[entry.mask])], plan.model.spatial_dims).pixels.max(axis=0) > 0
+        assert source.mask is not None
+        stored = _present(files[source.mask])
+        if hashlib.sha256(stored).hexdigest() != entry.mask:
+            raise NotAsPlanned("the mask changed after the run was planned: run again")
+        mask = read([stored], plan.model.spatial_dims, largest=plan.cohort.largest_image).pixels.max(axis=0) > 0
         if mask.shape != decoded.pixels.shape[1:]:
             raise Unreadable(f"its mask has the shape {mask.shape}, the image {decoded.pixels.shape[1:]}")
         return prepared, resample_mask(mask, prepared.to_source, plan.model.input_shape)
@@ -81,7 +112,7 @@ def _present(data: bytes | Exception) -> bytes:
     if isinstance(data, (FileNotFoundError, PermissionError)):
         raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
     if isinstance(data, Exception):
-        raise data
+        raise OSError(f"a file of the cohort cannot be read ({in_own_words(data)}): see to its storage") from None
     return data
 
 
@@ -90,8 +121,8 @@ def _prepare(
 ) -> Prepared:
     try:
         prepared = preprocessing(pixels, affine)
-    except Exception as error:  # a transform can raise anything on an image it was not made for
-        raise Unreadable(f"preprocessing of shape {pixels.shape}: {type(error).__name__}: {error}") from error
+    except TransformError as error:
+        raise Unreadable(f"preprocessing of shape {pixels.shape}: {error}") from None
     expected = (plan.model.channels, *plan.model.input_shape)
     if prepared.network_input.shape != expected:
         raise Unreadable(

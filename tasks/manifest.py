@@ -19,7 +19,6 @@ NAME = "manifest.parquet"
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
-        ("uris", pa.list_(pa.string())),
         ("digest", pa.string()),
         ("format", pa.string()),
         ("label", pa.string()),
@@ -27,44 +26,65 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("subject", pa.string()),
         ("present", pa.bool_()),
-        ("facts", pa.list_(pa.struct([(name, pa.string()) for name in ("stamp", "digest", "format", "series")]))),
+        ("withdrawn", pa.bool_()),
+        (
+            "facts",
+            pa.list_(
+                pa.struct(
+                    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series")]
+                    + [(name, pa.int64()) for name in ("size", "decoded")]
+                )
+            ),
+        ),
     ]
 )
 
 
 class Fact(NamedTuple):
-    """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag."""
+    """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag.
 
+    Attributes
+    ----------
+    file, series
+        Pseudonyms of its URI, and of the series it belongs to if it says so.
+    size, decoded
+        Bytes of the file, and of its pixels as float32.
+    """
+
+    file: str
     stamp: str
     digest: str
     format: str
     series: str
+    size: int
+    decoded: int
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image of the cohort.
+    """One image of the cohort. Where it lies is not said: see `tasks.sources`.
 
     Attributes
     ----------
     id
         Stable name of the image, unique in the cohort.
-    uris
-        Its file, or the files of its series.
     digest
-        SHA-256 of its bytes; of the files' digests, in the order of `uris`, for a series.
+        SHA-256 of its bytes; of the files' digests, in their order, for a series.
+    mask
+        SHA-256 of its mask's bytes.
     reason
         Why it is quarantined or failed; None if it is neither.
     subject
         Whose image it is; None: the image stands for itself.
     present
         Whether its source was there at the last run.
+    withdrawn
+        Whether its subject was withdrawn: nothing of it is left but the row.
     facts
-        Of each of `uris`.
+        Of its files, and of its mask.
     """
 
     id: str
-    uris: tuple[str, ...]
     digest: str | None = None
     format: str | None = None
     label: str | None = None
@@ -72,17 +92,8 @@ class Entry:
     reason: str | None = None
     subject: str | None = None
     present: bool = True
+    withdrawn: bool = False
     facts: tuple[Fact, ...] = ()
-
-    @property
-    def withdrawn(self) -> bool:
-        """Whether its subject was withdrawn: nothing of it is left but the row."""
-        return not self.uris
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """All files that are read for the image: its own, and its mask."""
-        return self.uris if self.mask is None else (*self.uris, self.mask)
 
     def quarantined(self, reason: str) -> "Entry":
         return replace(self, reason=reason)
@@ -127,4 +138,9 @@ def read_metadata(output: Location) -> dict[str, str]:
 
 def _entry(row: dict[str, Any]) -> Entry:
     facts = tuple(Fact(**fact) for fact in row.pop("facts"))
-    return Entry(**row | {"uris": tuple(row["uris"]), "facts": facts})
+    return Entry(**row | {"facts": facts})
+
+
+def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:
+    """What is known of files, by their pseudonyms."""
+    return {fact.file: fact for entry in entries for fact in entry.facts}

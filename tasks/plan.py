@@ -18,10 +18,11 @@ from models.targets import TargetConfig
 from tasks import manifest
 from tasks.cohort import CohortConfig
 from tasks.manifest import Entry
+from tasks.pseudonyms import Key
 from tasks.storage import Location
 
 NAME = "plan.json"
-LAYOUT = 2
+LAYOUT = 3
 
 OBJECT_LIMIT = 64 * 2**20
 """Largest object in bytes before compression: below s3fs's multipart limit (100 MiB) a PUT is atomic."""
@@ -92,6 +93,8 @@ class Plan(BaseModel):
         Whether the model returns a map for each class.
     background
         Ids of the images that stand for what is usual; none if no explainer compares with them.
+    key
+        Of the pseudonyms in the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -108,6 +111,7 @@ class Plan(BaseModel):
     masks: bool
     segments: bool
     background: tuple[str, ...]
+    key: Key
     withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]
     run_id: str = ""
@@ -130,7 +134,7 @@ class Plan(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 over all that decides the result."""
-        return _sha256(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn"}))
+        return _sha256(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key"}))
 
     @cached_property
     def part_digests(self) -> tuple[str, ...]:
@@ -158,7 +162,8 @@ class Plan(BaseModel):
 
     @property
     def copy_for_people(self) -> bytes:
-        return json.dumps(self.model_dump(mode="json")).encode()
+        """The plan without the key, should that be the output's own: a plan is what people hand around."""
+        return json.dumps(self.model_dump(mode="json", exclude={"key": {"kept"}})).encode()
 
     @classmethod
     def read(cls, output: Location) -> "Plan":
@@ -193,6 +198,7 @@ def make_plan(
     target: TargetConfig,
     batch_size: int,
     segments: bool,
+    key: Key,
 ) -> Plan:
     """Cut `entries`, in their order, into shards; their size depends on the work alone, never on the workers."""
     maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels(model.classes))
@@ -210,6 +216,7 @@ def make_plan(
         masks=any(entry.mask for entry in entries),
         segments=segments,
         background=spread(entries, wanted),
+        key=key,
         versions=versions(),
     )
 

@@ -18,10 +18,12 @@ from tasks.commit import Commit, read_commits, stamps
 from tasks.cost import Cost, estimate
 from tasks.failures import check_survey
 from tasks.images import read_background
-from tasks.manifest import Entry, Fact
+from tasks.manifest import Entry
 from tasks.plan import ModelConfig, Plan, begun, make_plan
+from tasks.pseudonyms import Key
 from tasks.replan import Changes, replan, without_withdrawn
 from tasks.resume import check_ours
+from tasks.sources import Find, Sources
 from tasks.storage import Location
 
 
@@ -31,6 +33,8 @@ class Prepared:
 
     Attributes
     ----------
+    sources
+        Where the images lie, which nothing writes down.
     changes
         What is different from the run that the output holds; None if it holds none.
     is_written
@@ -39,9 +43,15 @@ class Prepared:
 
     plan: Plan
     entries: Sequence[Entry]
+    sources: Sources
     cost: Cost
     changes: Changes | None = None
     is_written: bool = False
+
+    @property
+    def identifiers(self) -> str:
+        """What ids and subjects are in the output, for whoever starts the run."""
+        return self.plan.key.about if self.plan.cohort.identifiers == "pseudonymous" else "as the cohort gives them"
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Before:
     entries: Sequence[Entry] = ()
     commits: Mapping[int, Commit] = field(default_factory=dict)
     withdrawn: tuple[str, ...] = ()
+    key: Key | None = None
 
     @classmethod
     def read(cls, output: Location, overwrite: bool) -> "Before":
@@ -72,18 +83,8 @@ class Before:
                 return cls()
             raise
         if overwrite:
-            return cls(withdrawn=plan.withdrawn)
-        return cls(plan, manifest.read(output), read_commits(output, stamps(output)), plan.withdrawn)
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """By URI, what is known of files."""
-        return {
-            uri: fact
-            for entry in self.entries
-            if len(entry.facts) == len(entry.uris)
-            for uri, fact in zip(entry.uris, entry.facts, strict=True)
-        }
+            return cls(withdrawn=plan.withdrawn, key=plan.key if plan.withdrawn else None)
+        return cls(plan, manifest.read(output), read_commits(output, stamps(output)), plan.withdrawn, plan.key)
 
 
 def prepare(
@@ -116,6 +117,8 @@ def prepare(
     ValueError
         If the configuration cannot be carried out, with the field, what was found and what to do.
     """
+    key = before.key or Key.make()
+    key.pseudonym("")  # complains if it is not at hand
     try:
         weights = model.weights.read()
     except FileNotFoundError:
@@ -127,9 +130,9 @@ def prepare(
 
     engine(torch.zeros(1, model.channels, *model.input_shape))  # complains before the cohort is read, which can be long
     preprocessing = Preprocessing(cohort.preprocessing)
-    entries: Sequence[Entry] = without_withdrawn(
-        survey(cohort, model.spatial_dims, progress, before.facts), before.withdrawn
-    )
+    surveyed = survey(cohort, model.spatial_dims, key, progress, manifest.known_files(before.entries))
+    sources = surveyed.sources
+    entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
     if not entries:
         raise ValueError("cohort.source: every image of the cohort was withdrawn from the output")
     plan = make_plan(
@@ -141,24 +144,27 @@ def prepare(
         target=target,
         batch_size=batch_size,
         segments=network.segments,
+        key=key,
     )
     if isinstance(target, Region) and target.of == "mask" and not plan.masks:
         raise ValueError(
             "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
             "manifest, or explain the predicted region"
         )
-    plan, background = _with_background(plan, entries, preprocessing)
-    cost = estimate(plan, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
+    plan, background = _with_background(plan, entries, preprocessing, sources)
+    cost = estimate(plan, entries, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
     if before.plan is None:
         check_survey(plan, entries)
-        return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, cost)
+        return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)
     plan, entries, changes = replan(before.plan, before.entries, before.commits, plan, entries, extend=extend)
-    return Prepared(plan, entries, cost, changes, (plan, entries) == (before.plan, before.entries))
+    return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
 
 
-def _with_background(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing) -> tuple[Plan, Tensor | None]:
+def _with_background(
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
+) -> tuple[Plan, Tensor | None]:
     """Read the background and leave out of the plan what cannot be read, so that every worker has the same."""
-    ids, background = read_background(plan, entries, preprocessing)
+    ids, background = read_background(plan, entries, preprocessing, find)
     if plan.background and not ids:
         raise ValueError(
             f"cohort.background: none of {len(plan.background)} images, such as {plan.background[0]!r}, can be read, "

@@ -127,6 +127,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "model.activation": lambda plan: plan.model.activation,
     "target": lambda plan: plan.target.model_dump(mode="json"),
     "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
+    "cohort.identifiers": lambda plan: plan.cohort.identifiers,
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
     "compute.batch_size": lambda plan: plan.batch_size,
 }

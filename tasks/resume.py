@@ -1,12 +1,11 @@
 """An output that is there: whether it is ours, what it still lacks, and how it is put out of the way."""
 
-from tasks import lease, manifest, store
+from tasks import lease, store
 from tasks.commit import FOLDER, STAGED, Commit, disown, read_commits, settle, stamps
 from tasks.plan import NAME, Plan, begun
 from tasks.storage import PARTIAL, Location
 
-_OURS = (STAGED, "report", FOLDER, store.NAME, NAME, manifest.NAME)
-"""In the order in which they are deleted: as long as the manifest is there, the output is known to be ours."""
+_OURS = (STAGED, "report", FOLDER, store.NAME, NAME)
 
 
 def check_ours(output: Location) -> None:
@@ -47,6 +46,10 @@ def _held_against(output: Location, sizes: dict[str, int], commit: Commit, plan:
 
 
 def erase(output: Location) -> None:
-    """Delete a run; what else lies in its folder stays."""
+    """Delete a run; what else lies in its folder stays.
+
+    The manifest stays until that of the next run takes its place in one write: the output is known to be ours by it,
+    and it holds what must not be lost, which is the key and what was withdrawn.
+    """
     for name in _OURS:
         (output / name).remove()

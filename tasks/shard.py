@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,9 +21,10 @@ from models.preprocessing import Preprocessing
 from tasks import manifest
 from tasks.commit import Commit, Part, read_commits, settle
 from tasks.flags import raised
-from tasks.images import Image, NotAsPlanned, read_background, read_images, stack
+from tasks.images import Image, NotAsPlanned, find_again, read_background, read_images, stack
 from tasks.plan import Plan, Shard
 from tasks.readers.base import Unreadable
+from tasks.sources import Find
 from tasks.storage import Location
 from tasks.store import EXPLAINED, FAILED, NAME, PENDING, QUARANTINED, WITHDRAWN, Block, write_part
 from tasks.variables import empty_block, part_variables
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BATCHES_AHEAD = 2
+_kept: dict[tuple[Location, str], tuple[Engine, ...]] = {}
+"""The engines of the plan that was worked on last: one network a worker, whatever the number of its tasks."""
 
 
 @dataclass
@@ -96,11 +98,16 @@ class Batch:
     is_last: bool
 
 
-def explain_shards(output: Location, shards: Sequence[int]) -> int:
+def explain_shards(output: Location, shards: Sequence[int], find: Find | None = None) -> int:
     """Deliver the given shards of the plan at `output`; return the number of images in them.
 
     A shard that has a whole commit is left alone. While one batch is explained, the next are read and the last
     shard is written: a worker holds two batches and one shard besides those it works on, whatever the cohort.
+
+    Parameters
+    ----------
+    find
+        Where the images of these shards, and those of the background, lie; None: the cohort is surveyed once more.
     """
     plan = Plan.read(output)
     commits = read_commits(output, shards)
@@ -111,18 +118,18 @@ def explain_shards(output: Location, shards: Sequence[int]) -> int:
         if index not in commits or not commits[index].is_whole(plan)
     ]
     if todo:
-        _explain_missing(output, plan, todo)
+        _explain_missing(output, plan, todo, find or find_again(output, plan))
     return sum(plan.shards[index].images for index in shards)
 
 
-def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]]) -> None:
+def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> None:
     written: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread:
-        for batch in _ahead(_batches(output, plan, todo), _BATCHES_AHEAD):
+        for batch in _ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD):
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.work)
             if batch.number is not None:
-                _explain(delivery, batch, batch.number, _engines(output, plan.digest))
+                _explain(delivery, batch, batch.number, _engines(output, plan, find))
             if batch.is_last:
                 if written:
                     written.result()
@@ -131,12 +138,17 @@ def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, C
             written.result()
 
 
-@lru_cache(maxsize=1)
-def _engines(output: Location, plan_digest: str) -> tuple[Engine, ...]:
-    """An engine for each part; one network a worker, whatever the number of its tasks."""
-    plan = Plan.read(output)
+def _engines(output: Location, plan: Plan, find: Find) -> tuple[Engine, ...]:
+    """An engine for each part."""
+    if (output, plan.digest) not in _kept:
+        _kept.clear()
+        _kept[output, plan.digest] = _make_engines(output, plan, find)
+    return _kept[output, plan.digest]
+
+
+def _make_engines(output: Location, plan: Plan, find: Find) -> tuple[Engine, ...]:
     entries = manifest.read(output, ids=plan.background) if plan.background else []
-    ids, background = read_background(plan, entries, _preprocessing(plan))
+    ids, background = read_background(plan, entries, _preprocessing(plan), find)
     if missing := sorted(set(plan.background) - set(ids)):
         raise ValueError(
             f"{len(missing)} background images, such as {missing[0]!r}, cannot be read any more or changed after the "
@@ -151,7 +163,7 @@ def _preprocessing(plan: Plan) -> Preprocessing:
     return Preprocessing(plan.cohort.preprocessing)
 
 
-def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]]) -> Iterator[Batch]:
+def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> Iterator[Batch]:
     preprocessing = _preprocessing(plan)
     for shard, commit in todo:
         work = lacking(output, plan, shard, commit)
@@ -160,7 +172,7 @@ def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | 
             yield Batch(work, None, (), 0.0, is_first=True, is_last=True)
         for number in numbers:
             began = time.perf_counter()
-            images = read_images(plan, [work.entries[row] for row in shard.batches[number]], preprocessing)
+            images = read_images(plan, [work.entries[row] for row in shard.batches[number]], preprocessing, find)
             seconds = time.perf_counter() - began
             yield Batch(work, number, images, seconds, number == numbers[0], number == numbers[-1])
 

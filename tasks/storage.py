@@ -91,6 +91,10 @@ class Location(BaseModel):
         found: bool = self.filesystem.exists(self.path)
         return found
 
+    def size(self) -> int:
+        size: int = self.filesystem.size(self.path)
+        return size
+
     def read(self) -> bytes:
         data: bytes = self.filesystem.cat_file(self.path)
         return data
@@ -196,6 +200,12 @@ class Location(BaseModel):
             if facts["type"] == "file"
             and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
         )
+
+
+def in_own_words(error: BaseException) -> str:
+    """Name an error without its message, which may hold a path."""
+    number = getattr(error, "errno", None)
+    return type(error).__name__ + (f" {number}" if number else "")
 
 
 def _stamp(facts: dict[str, Any]) -> str:

@@ -37,7 +37,9 @@ class Erased:
 
 
 def withdraw(output: Location, subject: str) -> Erased:
-    """Erase all images of a subject, or the one image of that id; their rows stay, empty.
+    """Erase all images of a subject, or the one image of that id, as the cohort or the output names it.
+
+    Their rows stay, empty.
 
     The manifest goes first, so that a run that is killed half-way leaves an output that knows what is to be erased:
     withdraw again, or run, to go on.
@@ -47,12 +49,15 @@ def withdraw(output: Location, subject: str) -> Erased:
     FileNotFoundError
         If there is no run at `output`.
     ValueError
-        If it holds no such subject.
+        If it holds no such subject, or the key is needed to tell.
     """
     plan, entries = Plan.read(output), manifest.read(output)
+    names = {entry.id for entry in entries} | {entry.subject for entry in entries}
+    known = subject in names or tombstone(subject) in plan.withdrawn
+    name = subject if known else plan.cohort.alias(plan.key)(subject)
     pending(output, plan)
-    rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and subject in (entry.id, entry.subject)]
-    stone = tombstone(subject)
+    rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and name in (entry.id, entry.subject)]
+    stone = tombstone(name)
     if not rows and stone not in plan.withdrawn:
         raise ValueError(f"output {output} holds no image or subject of the name that was given: nothing was erased")
     background = {entries[row].id for row in rows} & set(plan.background)
@@ -75,7 +80,7 @@ def _without(plan: Plan, entries: list[Entry], rows: list[int], stone: str) -> P
     """Empty some rows of the manifest in place, and make the plan that promises so."""
     gone = {entries[row].id for row in rows}
     for row in rows:
-        entries[row] = Entry(id=f"withdrawn-{row}", uris=(), present=False)
+        entries[row] = Entry(id=f"withdrawn-{row}", present=False, withdrawn=True)
     shards = tuple(
         shard.model_copy(update={"digest": digest_rows(shard.rows(entries[shard.start : shard.stop]))})
         for shard in plan.shards

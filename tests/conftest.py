@@ -23,6 +23,7 @@ _HOME = Path(__file__).resolve().parent.parent / ".cohortlens" / "tests"
 keep_inside(_HOME)
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_SESSION_TOKEN", "PREFECT_API_URL"):
     os.environ.pop(name, None)
+os.environ["COHORTLENS_PSEUDONYM_KEY"] = "not-a-secret-either-0815"
 os.environ |= {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret-4711", "AWS_REGION": "us-east-1"}
 
 

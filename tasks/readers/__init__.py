@@ -1,12 +1,20 @@
 """Readers: bytes in, a decoded image out. The format is decided by content, never by a file's name."""
 
 import gzip
+import logging
+import warnings
 import zlib
 from collections.abc import Sequence
-from typing import Literal
+from io import BytesIO
+from typing import Literal, NamedTuple
 
 from tasks.readers import dicom, nifti, npy, picture
-from tasks.readers.base import Decoded, Unreadable
+from tasks.readers.base import LARGEST, Decoded, Unreadable
+
+# What the decoding libraries remark on a file may quote it.
+for _library in ("pydicom", "nibabel", "nibabel.global", "PIL"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", module=r"(pydicom|nibabel|PIL)\b")
 
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "npy"]
 
@@ -17,6 +25,48 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"MM\x00*", "tiff"),
     (b"\x93NUMPY", "npy"),
 )
+
+
+class Header(NamedTuple):
+    """What a file says of itself.
+
+    Attributes
+    ----------
+    decoded
+        Bytes that its pixels will take as float32.
+    series
+        UID of the DICOM series it belongs to; empty if it does not say.
+    """
+
+    format: Format
+    decoded: int
+    series: str = ""
+
+
+def inspect(data: bytes) -> Header:
+    """Read the header of a file; nothing is decoded, and nothing of the size that it declares is allocated.
+
+    Raises
+    ------
+    Unreadable
+        If the file is no image, or its header is damaged.
+    """
+    format = detect(data)
+    try:
+        match format:
+            case "dicom":
+                values, series = dicom.values(data)
+                return Header(format, 4 * values, series)
+            case "nifti":
+                return Header(format, 4 * nifti.values(data))
+            case "npy":
+                return Header(format, 4 * npy.values(data))
+            case "png" | "jpeg" | "tiff":
+                return Header(format, 4 * picture.values(data))
+    except Unreadable:
+        raise
+    except Exception as error:  # a damaged header can raise anything
+        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
 
 
 def detect(data: bytes) -> Format:
@@ -38,12 +88,14 @@ def detect(data: bytes) -> Format:
     if nifti.is_nifti(head):
         return "nifti"
     raise Unreadable(
-        f"not a known image format (it begins with {data[:8]!r}): "
-        "expected DICOM, NIfTI, PNG, JPEG, TIFF or NPY; narrow the source with a glob if it is no image"
+        "not a known image format: expected DICOM, NIfTI, PNG, JPEG, TIFF or NPY; narrow the source with a glob if it "
+        "is no image"
     )
 
 
-def read(parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig = "none") -> Decoded:
+def read(
+    parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig = "none", largest: int = LARGEST
+) -> Decoded:
     """Decode one image for a network of `spatial_dims`.
 
     Parameters
@@ -52,11 +104,13 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig =
         The bytes of the image's file, or of each file of a DICOM series, in any order.
     window
         How DICOM values are windowed.
+    largest
+        Bytes that the pixels may take as float32.
 
     Raises
     ------
     Unreadable
-        If the image cannot be decoded, is empty or has another number of spatial dimensions.
+        If the image is larger, cannot be decoded, is empty or has another number of spatial dimensions.
     """
     format = detect(parts[0])
     if len(parts) > 1 and format != "dicom":
@@ -64,17 +118,17 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig =
     try:
         match format:
             case "dicom":
-                decoded = dicom.read(parts, window)
+                decoded = dicom.read(parts, largest, window)
             case "nifti":
-                decoded = nifti.read(parts[0])
+                decoded = nifti.read(parts[0], largest)
             case "npy":
-                decoded = npy.read(parts[0], spatial_dims)
+                decoded = npy.read(parts[0], spatial_dims, largest)
             case "png" | "jpeg" | "tiff":
-                decoded = picture.read(parts[0])
+                decoded = picture.read(parts[0], largest)
     except Unreadable:
         raise
     except Exception as error:  # a damaged file can raise anything in a decoder; it must not stop the run
-        raise Unreadable(f"damaged or unsupported {format}: {type(error).__name__}: {error}") from error
+        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
     return _with_dims(decoded, spatial_dims)
 
 
@@ -99,6 +153,9 @@ def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
 
 def _gunzip_head(data: bytes) -> bytes:
     try:
-        return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS).decompress(data, 540)
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise Unreadable(f"damaged gzip: {error}: copy the file again from its source") from error
+        with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
+            return stream.read(nifti.HEAD)
+    except EOFError:
+        return b""
+    except (OSError, zlib.error) as error:
+        raise Unreadable(f"damaged gzip ({type(error).__name__}): copy the file again from its source") from None

@@ -1,5 +1,6 @@
 """DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,7 +10,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from pydicom import config
+from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -17,9 +21,17 @@ from pydicom.pixels import (
     apply_windowing,
     pixel_array,
 )
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from tasks.readers.base import Decoded, Unreadable
+from tasks.readers.base import Decoded, Unreadable, check_decoded, check_frames, check_length
+from tasks.readers.codestreams import check_codestream
+
+config.settings.reading_validation_mode = config.IGNORE  # its remarks quote what they remark on
 
 
 class Window(BaseModel):
@@ -36,6 +48,8 @@ WindowConfig = Literal["none", "file"] | Window
 # DICOM's patient axes point left and posterior, RAS points right and anterior.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SPACING_TOLERANCE = 0.1
+_META = 2**14
+"""Bytes at the beginning in which the transfer syntax is named."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +72,36 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
-def series_uid(data: bytes) -> str:
-    """Read the series a file belongs to; empty if it does not say.
+def values(data: bytes) -> tuple[int, str]:
+    """How many numbers the pixels of a file are, as its header says, and the series it belongs to, if it says so.
 
     Raises
     ------
     Unreadable
-        If the header is damaged, or there are no pixels.
+        If there are no pixels, or too many frames.
     """
-    try:
-        header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
-        uid = str(header.get("SeriesInstanceUID", ""))
-        rows = header.get("Rows")
-    except Exception as error:  # pydicom raises many kinds on a damaged header
-        raise Unreadable(f"damaged DICOM header: {type(error).__name__}: {error}") from error
-    if rows is None:
+    _refuse_deflated(data)
+    header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+    if header.get("Rows") is None:
         raise _without_pixels(header)
-    return uid
+    return _values_of(header), str(header.get("SeriesInstanceUID", ""))
 
 
-def read(parts: Sequence[bytes], window: WindowConfig) -> Decoded:
+def _values_of(header: Dataset) -> int:
+    check_frames(int(header.get("NumberOfFrames", 1) or 1))
+    samples = 3 if header.get("PhotometricInterpretation") == "PALETTE COLOR" else header.get("SamplesPerPixel", 1)
+    sizes = [int(header.Rows), int(header.Columns), int(header.get("NumberOfFrames", 1) or 1), int(samples or 1)]
+    return math.prod(sizes)
+
+
+def read(parts: Sequence[bytes], largest: int, window: WindowConfig) -> Decoded:
     """Read one object, or the slices of one series ordered by their position in the patient.
 
     Values are rescaled (modality LUT), then windowed if asked, and MONOCHROME1 is inverted, so that larger
     always means brighter.
     """
     datasets = [_dataset(part) for part in parts]
+    check_decoded(4 * sum(_values_of(dataset) for dataset in datasets), largest)
     frames = [frame for dataset in datasets for frame in _frames(dataset, window)]
     sizes = {frame.values.shape for frame in frames}
     if len(sizes) > 1:
@@ -97,24 +115,46 @@ def read(parts: Sequence[bytes], window: WindowConfig) -> Decoded:
     return Decoded(_stack(frames), _affine(frames) if located else None)
 
 
+def _refuse_deflated(data: bytes) -> None:
+    """Refuse files that are compressed as a whole, since pydicom inflates them whatever that takes."""
+    if DeflatedExplicitVRLittleEndian.encode() in data[:_META]:
+        raise Unreadable("a DICOM file that is deflated as a whole: store it with any other transfer syntax")
+
+
 def _dataset(data: bytes) -> Dataset:
+    _refuse_deflated(data)
     dataset = pydicom.dcmread(BytesIO(data), force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:  # only uncompressed files may leave it out
         implicit, _ = dataset.original_encoding
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    if "PixelData" not in dataset:
+        raise _without_pixels(dataset)
     return dataset
 
 
 def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
-    if "PixelData" not in dataset:
-        raise _without_pixels(dataset)
-    stored = pixel_array(dataset)
     count = int(dataset.get("NumberOfFrames", 1) or 1)
+    _check_pixel_data(dataset, count)
+    stored = pixel_array(dataset)
     stored = stored if count > 1 else stored[None]
     shared = dataset.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence", [Dataset()] * count)
     for number, (frame, own) in enumerate(zip(stored, by_frame, strict=True)):
         yield _Frame(_values(frame, dataset, shared, own, window), _columns(dataset, shared, own, number))
+
+
+def _check_pixel_data(dataset: Dataset, count: int) -> None:
+    """Check that the pixel data are as large as the header says, since decoders allocate by either."""
+    rows, columns, syntax = int(dataset.Rows), int(dataset.Columns), dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        if syntax != RLELossless:
+            for frame in generate_frames(dataset.PixelData, number_of_frames=count):
+                check_codestream(frame, rows, columns)
+        return
+    is_halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
+    values = rows * columns * count * int(dataset.get("SamplesPerPixel", 1))
+    bits = values * int(dataset.BitsAllocated) * (2 if is_halved else 3) // 3
+    check_length(bits // 8, len(dataset.PixelData))
 
 
 def _values(
@@ -228,4 +268,7 @@ def _without_pixels(dataset: Dataset) -> Unreadable:
     uid = dataset.get("SOPClassUID")
     if uid is None:
         return Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
-    return Unreadable(f"DICOM without pixels ({uid.name}): leave it out of the cohort")
+    known = UID_dictionary.get(str(uid))  # what is not in the standard's list may be anything
+    return Unreadable(
+        f"DICOM without pixels ({known[0] if known else 'of an unknown kind'}): leave it out of the cohort"
+    )

@@ -1,12 +1,17 @@
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from flows.cli import main
 from flows.demo import demo_content
+from flows.printing import plain, print_damage
 from tasks.finish import Summary
+from tasks.storage import Location
+from tasks.verify import Damage
 
 
 @pytest.fixture
@@ -16,7 +21,7 @@ def config(tmp_path: Path, slices: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("verb", ["demo", "plan", "run", "status", "verify", "withdraw", "train"])
+@pytest.mark.parametrize("verb", ["demo", "plan", "run", "status", "verify", "withdraw", "which", "train"])
 def test_every_verb_shows_an_example(verb: str) -> None:
     result = CliRunner().invoke(main, [verb, "--help"])
     assert result.exit_code == 0
@@ -96,6 +101,47 @@ def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert "background         5 images of the cohort" in result.output
     assert f"forward passes     {39 * 3}" in result.output
+
+
+def test_which_file_a_pseudonym_is(tmp_path: Path) -> None:
+    from tasks.pseudonyms import Key
+    from tests.tasks.outputs import Cohort, carry_out
+
+    cohort, output = Cohort(tmp_path / "cohort", range(2)), Location(url=str(tmp_path / "out"))
+    content = cohort.content(output, cohort={"source": str(cohort.folder / "manifest.csv")}, explainers=["prediction"])
+    carry_out(content)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    ids = [Key.make().pseudonym(name) for name in ("id-1", "patient-0")]
+    result = CliRunner().invoke(main, ["which", str(tmp_path / "run.yaml"), *ids])
+    image, *of_subject = result.output.splitlines()
+    assert result.exit_code == 0 and image == f"{ids[0]}  {cohort.folder / '1.npy'}"
+    assert of_subject == [f"{ids[1]}  {cohort.folder / name}" for name in ("0.npy", "1.npy")]
+    result = CliRunner().invoke(main, ["which", str(tmp_path / "run.yaml"), "0" * 16])
+    assert result.exit_code == 2 and "the cohort has no 0000" in result.output
+
+
+EVIL = "<script>alert(1)</script>\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"
+
+
+def test_nothing_from_a_cohort_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((112, 96)))
+    (tmp_path / "b.npy").write_bytes(b"no image")
+    rows = [{"id": f"{name}{EVIL}", "uri": f"{name}.npy", "label": EVIL} for name in "ab"]
+    pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
+    content = demo_content(str(tmp_path / "manifest.parquet"), str(tmp_path / "out"), spatial_dims=2)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(main, ["plan", str(tmp_path / "run.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "of them 1 quarantined" in result.output
+    assert "b<script>" in result.output and r"\x1b]0;owned\x07" in result.output
+    assert not [c for c in result.output if not (c.isprintable() or c == "\n")]
+    assert plain(EVIL).isprintable() and plain("plain ü é 漢") == "plain ü é 漢"
+
+
+def test_a_table_of_damage_holds_no_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    print_damage([Damage(EVIL, EVIL, EVIL)])
+    shown = capsys.readouterr().out
+    assert "<script>" in shown and not [c for c in shown if not (c.isprintable() or c == "\n")]
 
 
 @pytest.mark.parametrize("verb", ["status", "verify"])

@@ -44,6 +44,11 @@ def test_the_smallest_configuration_is_filled_with_defaults() -> None:
         config.target = Predicted(k=2)  # type: ignore[misc]
 
 
+def test_sizes_are_written_with_units() -> None:
+    assert RunConfig.model_validate(changed("cohort.largest_image", "1.5GiB")).cohort.largest_image == 3 * 2**29
+    assert RunConfig.model_validate(MINIMAL).cohort.largest_image == 2**31
+
+
 def test_an_explainer_may_come_twice_under_different_labels() -> None:
     twice = ["gradcam", {"name": "gradcam", "layer": "features", "label": "early"}]
     config = RunConfig.model_validate(MINIMAL | {"explainers": twice})
@@ -60,7 +65,7 @@ def test_a_configuration_survives_the_way_through_json() -> None:
     ("path", "value", "message"),
     [
         ("chort", {}, "chort: there is no such field; allowed are cohort, model, explainers, target, output, compute"),
-        ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, description, preprocessing"),
+        ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, root, identifiers"),
         ("model.channels", "three", "model.channels: Input should be a valid integer (found 'three')"),
         ("model.channels", True, "model.channels: Input should be a valid integer (found True)"),
         ("model.input_shape", [64], "model.input_shape: Tuple should have at least 2 items"),
@@ -74,6 +79,15 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("output", {"url": "s3://b/o", "key": "AKIA"}, "output.key: there is no such field; allowed are url"),
         ("compute", {"scheduler": "tcp://h:1", "workers": 2}, "leave them out here"),
         ("compute", {"scheduler": "h:1"}, "compute.scheduler: String should match pattern"),
+        (
+            "compute",
+            {"cluster": {"_target_": "os.system"}},
+            "os.system` is not allowed here: it must lie in distributed",
+        ),
+        ("compute", {"cluster": {"_target_": "distributedx.Cluster"}}, "is not allowed here"),
+        ("cohort.root", "elsewhere", "the source is none: leave it out"),
+        ("cohort.identifiers", "hashed", "'pseudonymous' or 'as given'"),
+        ("cohort.largest_image", "-1GiB", "cohort.largest_image"),
         ("cohort.window", "auto", "'none' or 'file'"),
         ("cohort.allowed_failures", 5, "cohort.allowed_failures: Input should be less than or equal to 1 (found 5)"),
     ],

@@ -81,7 +81,7 @@ def test_a_folder_is_explained_and_what_is_unreadable_is_quarantined(
     output = Location(url=str(tmp_path / "out"))
     assert verify(output) == []
 
-    refused = {Path(entry.uris[0]).name: entry.reason for entry in manifest.read(output) if entry.reason}
+    refused = {Path(entry.id).name: entry.reason for entry in manifest.read(output) if entry.reason}
     expected = {"text.txt", "empty.png", "damaged.dcm", "damaged.nii.gz", "manifest.csv"}
     expected |= {f"damaged.{format}" for format in ("png", "jpeg", "tiff", "npy")}
     if dims == 3:  # a folder's masks are volumes like any other; in two dimensions they are pictures

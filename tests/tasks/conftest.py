@@ -16,11 +16,12 @@ from flows.config import RunConfig
 from flows.demo import demo_content
 from models.components import instantiate, locate
 from models.network import NAMESPACES
+from tasks import shard as shard_module
 from tasks import store
 from tasks.finish import finish
 from tasks.plan import Plan
 from tasks.prepare import prepare
-from tasks.shard import _engines, explain_shards
+from tasks.shard import explain_shards
 from tasks.storage import Location
 from tasks.verify import verify
 
@@ -84,7 +85,7 @@ def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any
 
 def delivered_squares(output: Location, plan: Plan) -> xr.Dataset:
     """Explain all, finish and verify; the second shard first, by a worker that has just started."""
-    _engines.cache_clear()
+    shard_module._kept.clear()
     for shard in reversed(plan.shards):
         explain_shards(output, range(shard.index, shard.index + 1))
     assert finish(output).pending == 0

@@ -67,7 +67,7 @@ class Cohort:
 
     def content(self, output: Location, **changes: Any) -> dict[str, Any]:
         return {
-            "cohort": {"source": str(self.folder / "manifest.csv")},
+            "cohort": {"source": str(self.folder / "manifest.csv"), "identifiers": "as given"},
             "model": self.model,
             "explainers": ["saliency", {"name": "smoothgrad", "samples": 2}],
             "compute": {"batch_size": 3},

@@ -1,19 +1,22 @@
 import csv
 import hashlib
 import shutil
+import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.cohort import CohortConfig, survey
+from tasks import sources
+from tasks.cohort import CohortConfig, survey, which
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
-from tasks.manifest import Entry
+from tasks.pseudonyms import Key
+from tasks.storage import Location
 
 RNG = np.random.default_rng(9)
 
@@ -39,8 +42,26 @@ def table(path: Path, rows: Sequence[dict[str, object]]) -> Path:
     return path
 
 
-def surveyed(source: Path | str, spatial_dims: int = 2) -> list[Entry]:
-    return survey(CohortConfig.model_validate({"source": str(source)}), spatial_dims)
+class Found(NamedTuple):
+    """What is written down of an image, and where it lies."""
+
+    id: str
+    uris: tuple[str, ...]
+    digest: str | None
+    format: str | None
+    label: str | None = None
+    mask: str | None = None
+    reason: str | None = None
+
+
+def surveyed(source: Path | str, spatial_dims: int = 2, **changes: Any) -> list[Found]:
+    config = CohortConfig.model_validate({"source": str(source), "identifiers": "as given", **changes})
+    found = survey(config, spatial_dims, Key.make())
+    assert len({entry.id for entry in found.entries}) == len(found.entries)
+    return [
+        Found(entry.id, found.sources(entry.id).uris, entry.digest, entry.format, entry.label, entry.mask, entry.reason)
+        for entry in found.entries
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -82,15 +103,17 @@ def test_ids_are_unique_and_do_not_depend_on_where_the_cohort_lies(tmp_path: Pat
 
 def test_the_id_of_a_file_stays_when_others_come(tmp_path: Path) -> None:
     picture(tmp_path / "m.png")
-    before = surveyed(tmp_path)[0]
+    before = surveyed(tmp_path, identifiers="pseudonymous")[0]
     picture(tmp_path / "a.png")
-    assert surveyed(tmp_path)[1] == before
-    assert before.id not in (surveyed(tmp_path)[0].id, "m", "m.png")
+    after = surveyed(tmp_path, identifiers="pseudonymous")
+    assert after[1] == before
+    assert before.id not in (after[0].id, "m", "m.png")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_names_files_labels_and_masks_relative_to_itself(tmp_path: Path, suffix: str) -> None:
     first, second = picture(tmp_path / "images" / "1.png"), picture(tmp_path / "2.png")
+    mask = picture(tmp_path / "masks" / "1.png")
     manifest = table(
         tmp_path / f"cohort{suffix}",
         [
@@ -98,9 +121,9 @@ def test_a_manifest_names_files_labels_and_masks_relative_to_itself(tmp_path: Pa
             {"id": "8", "uri": str(second), "label": None, "mask": None},
         ],
     )
-    assert [replace(entry, facts=()) for entry in surveyed(manifest)] == [
-        Entry("007", (str(first),), sha256(first), "png", "tumour", str(tmp_path / "masks" / "1.png")),
-        Entry("8", (str(second),), sha256(second), "png"),
+    assert surveyed(manifest) == [
+        Found("007", (str(first),), sha256(first), "png", "tumour", sha256(mask)),
+        Found("8", (str(second),), sha256(second), "png"),
     ]
 
 
@@ -131,11 +154,17 @@ def test_whole_numbers_are_ids_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"uri": "a.png", "patient": "Doe"}], r"columns \['uri', 'patient'\].*`uri` is needed"),
+        (
+            [{"uri": "a.png", "patient": "Doe"}],
+            r"of the columns of .*, 2 \(counted from the left\) are not known; `uri` is needed",
+        ),
         ([{"id": "1", "label": "a"}], "`uri` is needed"),
-        ([{"id": "1", "uri": "a.png"}, {"id": "1", "uri": "b.png"}], "names 1 ids more than once, such as '1'"),
+        (
+            [{"id": "1", "uri": "a.png"}, {"id": "1", "uri": "b.png"}],
+            "names 1 ids more than once, such as in rows 1 and 2",
+        ),
         ([{"uri": "a.png"}, {"uri": "a.png"}], "names 1 ids more than once"),
-        ([{"id": "1", "uri": None}, {"id": "2", "uri": "a.png"}], "a row without `uri`"),
+        ([{"id": "1", "uri": None}, {"id": "2", "uri": "a.png"}], "row 1 of .* has no `uri`"),
     ],
     ids=["unknown column", "no uri", "repeated id", "repeated uri", "empty uri"],
 )
@@ -234,7 +263,9 @@ def test_progress_counts_files_to_the_last(tmp_path: Path) -> None:
     series(tmp_path, "s", 3)
     picture(tmp_path / "a.png")
     calls: list[tuple[int, int]] = []
-    survey(CohortConfig.model_validate({"source": str(tmp_path)}), 3, lambda done, of: calls.append((done, of)))
+    survey(
+        CohortConfig.model_validate({"source": str(tmp_path)}), 3, Key.make(), lambda done, of: calls.append((done, of))
+    )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -242,8 +273,9 @@ def test_a_file_that_two_rows_name_is_read_once(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     manifest = table(tmp_path / "cohort.csv", [{"id": "1", "uri": "a.png"}, {"id": "2", "uri": "a.png"}])
     calls: list[tuple[int, int]] = []
-    found = survey(CohortConfig.model_validate({"source": str(manifest)}), 2, lambda done, of: calls.append((done, of)))
-    assert [entry.id for entry in found] == ["1", "2"] and calls == [(1, 1)]
+    config = CohortConfig.model_validate({"source": str(manifest)})
+    found = survey(config, 2, Key.make(), lambda done, of: calls.append((done, of)))
+    assert len(found.entries) == 2 and calls == [(1, 1)]
 
 
 def test_the_demo_cohort_is_surveyed_as_its_manifest_says(slices: Path) -> None:
@@ -253,3 +285,122 @@ def test_the_demo_cohort_is_surveyed_as_its_manifest_says(slices: Path) -> None:
     assert [(entry.id, entry.label or "") for entry in found] == [(row["id"], row["label"]) for row in rows]
     assert [entry.format for entry in found[:3]] == ["dicom", "nifti", "png"]
     assert not any(entry.reason for entry in found if entry.label)
+
+
+def test_what_an_image_is_called_and_where_it_lies_is_not_written_down(tmp_path: Path) -> None:
+    picture(tmp_path / "Doe" / "a.png")
+    manifest = table(
+        tmp_path / "c.csv", [{"id": "Doe-1", "uri": "Doe/a.png", "mask": "Doe/a.png", "subject": "Doe", "label": "x"}]
+    )
+    key = Key.make()
+    config = CohortConfig.model_validate({"source": str(manifest)})
+    found = survey(config, 2, key)
+    (entry,) = found.entries
+    assert (entry.id, entry.subject) == (key.pseudonym("Doe-1"), key.pseudonym("Doe"))
+    assert "Doe" not in repr(found) and str(tmp_path) not in repr(found)
+    assert which(config, key, [entry.id]) == {entry.id: (str(tmp_path / "Doe/a.png"),)}
+    assert entry.subject and which(config, key, [entry.subject, "nobody"]) == {
+        entry.subject: found.sources(entry.id).uris
+    }
+
+
+def test_a_changed_mask_is_noticed(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    manifest = table(tmp_path / "c.csv", [{"uri": "a.png", "mask": "m.png"}])
+    masks = []
+    for _ in range(2):
+        picture(tmp_path / "m.png")
+        masks.append(surveyed(manifest)[0].mask)
+    assert None not in masks and masks[0] != masks[1]
+    (tmp_path / "m.png").unlink()
+    assert "its mask: the file cannot be opened (FileNotFoundError)" in str(surveyed(manifest)[0].reason)
+
+
+def test_no_message_quotes_what_a_manifest_says(tmp_path: Path) -> None:
+    path = tmp_path / "c.csv"
+    for text in (
+        "uri,Doe\na,b",
+        "Doe,John\n",
+        "uri,id\nDoe,Doe\nJohn,Doe",
+        "uri,id\n,Doe",
+        'uri\n"Doe',
+        "uri\na,b,Doe\n1,2,3,4",
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"cohort\.source") as error:
+            surveyed(path)
+        shown = "".join(traceback.format_exception(error.value))
+        assert "Doe" not in shown.replace(text, "")
+
+
+def outside(folder: Path) -> dict[str, str]:
+    """By what is tried: a name in a manifest in `folder` that leads to a picture beside that folder."""
+    secret = picture(folder.parent / "secret" / "s.png")
+    (folder / "link.png").symlink_to(secret)
+    (folder / "linked").symlink_to(secret.parent)
+    return {
+        "absolute": str(secret),
+        "steps up": "../secret/s.png",
+        "steps up within": "a/../../secret/s.png",
+        "a link": "link.png",
+        "a linked folder": "linked/s.png",
+        "a series": "../secret/",
+        "a sibling": str(folder) + "-other/s.png",
+        "s3": "s3://bucket/s.png",
+        "another host": "http://192.0.2.1/s.png",
+        "a file URL": f"file://{secret}",
+        "home": "/root/s.png",
+    }
+
+
+@pytest.mark.parametrize("column", ["uri", "mask"])
+def test_a_manifest_names_nothing_outside_the_root(tmp_path: Path, column: str) -> None:
+    folder = tmp_path / "cohort"
+    picture(folder / "a.png")
+    picture(tmp_path / "cohort-other" / "s.png")
+    names = outside(folder)
+    assert len(names) == 11
+    for tried, name in names.items():
+        manifest = table(folder / "c.csv", [{"uri": "a.png"}, {"uri": "a.png", "id": "b", column: name}])
+        with pytest.raises(ValueError, match=f"`{column}` in row 2 of .* lies outside .*set cohort.root") as error:
+            surveyed(manifest)
+        assert name not in str(error.value), tried
+    allowed = table(folder / "c.csv", [{"uri": names["steps up"]}])
+    assert surveyed(allowed, root=str(tmp_path))[0].reason is None
+    within = table(folder / "c.csv", [{"uri": "b/../a.png"}])
+    assert surveyed(within)[0].uris == (str(folder / "a.png"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["s3://other/x.png", "s3://bucket/a-b/x.png", "s3://bucket/a/../b/x.png", "/etc/passwd", "x//y.png", "../x.png"],
+)
+def test_a_manifest_in_a_bucket_names_nothing_outside_its_prefix(name: str) -> None:
+    lies_below = sources._fence(Location(url="s3://bucket/a"))
+    assert lies_below("s3://bucket/a/x.png") and lies_below("s3://bucket/a/b/")
+    assert not lies_below(sources._resolve(name, "s3://bucket/a"))
+
+
+def test_a_listed_folder_does_not_follow_links(tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    picture(folder / "a.png")
+    outside(folder)
+    assert [found.id for found in surveyed(folder)] == ["a.png"]
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "a.png")
+    with (tmp_path / "b.npy").open("wb") as file:
+        file.truncate(5 * 2**30)  # sparse
+    read: list[str] = []
+    original = Location.read
+    monkeypatch.setattr(Location, "read", lambda self: read.append(self.url) or original(self))
+    assert "has 5.0 GiB" in str(surveyed(tmp_path)[1].reason)
+    assert read == [str(tmp_path / "a.png")]
+
+
+def test_the_slices_of_a_series_are_bounded_together(tmp_path: Path) -> None:
+    series(tmp_path, "s", 4)
+    assert surveyed(tmp_path, 3, largest_image=4 * 4 * 5 * 4)[0].reason is None
+    reason = surveyed(tmp_path, 3, largest_image=4 * 4 * 5 * 4 - 1)[0].reason
+    assert "declares pixels of 320 bytes as float32, and cohort.largest_image is 319 bytes" in str(reason)

@@ -4,15 +4,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import manifest
-from tasks.manifest import Entry
+from tasks.manifest import Entry, Fact
 from tasks.storage import Location
 
 ENTRIES = [
-    Entry("plain", ("/data/a.png",), "0" * 64, "png", "tumour", "/data/mask.png"),
-    Entry("series", ("s3://bucket/1.dcm", "s3://bucket/2.dcm"), "f" * 64, "dicom"),
-    Entry("bare", ("/data/c.png",), reason="the file is empty"),
-    Entry("Umlaut ü", ("/data/ü b.png",), "1" * 64, "png", label="straße"),
-    Entry("last", ("/data/d.png",), "2" * 64, "png", label=""),
+    Entry("plain", "0" * 64, "png", "tumour", "a" * 64, facts=(Fact("f1", "1-2", "0" * 64, "png", "", 99, 2**33),)),
+    Entry("series", "f" * 64, "dicom", present=False),
+    Entry("bare", reason="the file is empty"),
+    Entry("Umlaut ü", "1" * 64, "png", label="straße"),
+    Entry("last", "2" * 64, "png", label="", withdrawn=True),
 ]
 
 
@@ -56,12 +56,11 @@ def test_a_later_manifest_replaces_the_first(output: Location) -> None:
     assert [path.name for path in Path(output.path).iterdir()] == ["manifest.parquet"]
 
 
-def test_the_files_of_an_image_include_its_mask() -> None:
-    assert ENTRIES[0].files == ("/data/a.png", "/data/mask.png")
-    assert ENTRIES[1].files == ENTRIES[1].uris
+def test_files_are_known_by_their_pseudonyms() -> None:
+    assert manifest.known_files(ENTRIES) == {"f1": ENTRIES[0].facts[0]}
 
 
 def test_a_quarantined_entry_keeps_what_is_known() -> None:
     refused = ENTRIES[0].quarantined("too big")
     assert refused.reason == "too big" and ENTRIES[0].reason is None
-    assert (refused.id, refused.uris, refused.label) == ("plain", ("/data/a.png",), "tumour")
+    assert (refused.id, refused.digest, refused.label) == ("plain", "0" * 64, "tumour")

@@ -9,6 +9,7 @@ from models.targets import Predicted
 from tasks.cohort import CohortConfig
 from tasks.manifest import Entry
 from tasks.plan import OBJECT_LIMIT, ModelConfig, Plan, groups, images_per_shard, make_plan, object_rows
+from tasks.pseudonyms import Key
 
 
 def plan(count: int = 100, **changes: Any) -> Plan:
@@ -23,8 +24,9 @@ def plan(count: int = 100, **changes: Any) -> Plan:
         "target": Predicted(),
         "batch_size": 16,
         "segments": False,
+        "key": Key(fingerprint="0" * 16),
     }
-    entries = changes.pop("entries", [Entry(id=f"{n}", uris=(f"/{n}.png",), digest=f"{n}") for n in range(count)])
+    entries = changes.pop("entries", [Entry(id=f"{n}", digest=f"{n}") for n in range(count)])
     return make_plan(entries, **arguments | changes)
 
 
@@ -69,7 +71,7 @@ def test_groups_are_neighbours_that_cover_every_shard_once(images: int, workers:
 def test_the_digest_changes_with_all_that_decides_the_result_and_nothing_else() -> None:
     base = plan()
     assert plan().digest == base.digest
-    other = [Entry(id=f"{n}", uris=(f"/{n}.png",), digest="x" if n == 50 else f"{n}") for n in range(100)]
+    other = [Entry(id=f"{n}", digest="x" if n == 50 else f"{n}") for n in range(100)]
     changed = plan(entries=other)
     assert [a.index for a, b in zip(base.shards, changed.shards, strict=True) if a.digest != b.digest] == [3]
     for different in (

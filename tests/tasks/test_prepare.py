@@ -9,8 +9,10 @@ import pytest
 
 from models.explainers.base import Case, Explaining
 from models.explainers.saliency import Saliency
+from tasks import shard as shard_module
 from tasks.commit import stamps
-from tasks.shard import _engines, explain_shards
+from tasks.images import find_again
+from tasks.shard import explain_shards
 from tasks.storage import Location
 from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
 
@@ -38,7 +40,7 @@ def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def content(squares: Path, **cohort: Any) -> dict[str, Any]:
     return {
-        "cohort": {"source": str(squares), **cohort},
+        "cohort": {"source": str(squares), "identifiers": "as given", **cohort},
         "model": squares_model(squares.parent, ("a", "b"), CLASSIFIER),
         "explainers": ["saliency"],
         "target": {"name": "predicted"},
@@ -73,7 +75,7 @@ def test_a_background_gives_the_same_store_in_either_order(tmp_path: Path, plann
     for path in (tmp_path / "out/commits").iterdir():
         path.unlink()
     for shard in (0, 1):
-        _engines.cache_clear()
+        shard_module._kept.clear()
         explain_shards(output, range(shard, shard + 1))
     assert len(stamps(output)) == 2
     assert {path: path.read_bytes() for path in stored} == stored
@@ -87,7 +89,8 @@ def test_what_cannot_be_read_is_no_background(tmp_path: Path, planned: Planned, 
     plan = planned(Location(url=str(tmp_path / "out")), **content(squares, background=50))
     left_out = {"square-5", "square-10", "square-15"}
     assert plan.background == tuple(name for n in range(SQUARES) if (name := f"square-{n}") not in left_out)
-    (engine,) = _engines(Location(url=str(tmp_path / "out")), plan.digest)
+    output = Location(url=str(tmp_path / "out"))
+    (engine,) = shard_module._engines(output, plan, find_again(output, plan))
     assert engine.background is not None and len(engine.background) == SQUARES - 3
 
 

@@ -33,17 +33,19 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
 
 
 def test_text_from_files_is_escaped(tmp_path: Path, slices: Path, planned: Planned) -> None:
-    evil = '<img src=x onerror="alert(1)">'
+    evil = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
     table = pd.read_csv(slices)[["id", "uri"]].tail(6)
     table["id"] = [f"{evil}{number}" for number in range(6)]
     table["label"] = evil
     table.to_csv(slices.with_name("evil.csv"), index=False)
     output = Location(url=str(tmp_path / "out"))
-    plan = planned(output, cohort={"source": str(slices.with_name("evil.csv")), "description": evil})
+    plan = planned(
+        output, cohort={"source": str(slices.with_name("evil.csv")), "description": evil, "identifiers": "as given"}
+    )
     explain_shards(output, range(len(plan.shards)))
     finish(output)
     page = write_report(output).read().decode()
-    assert evil not in page
+    assert evil not in page and "<script" not in page and 'onerror="' not in page
     assert page.count("&lt;img src=x onerror=") > 6
 
 

@@ -185,7 +185,7 @@ def test_other_weights_and_another_cohort_are_refused(cohort: Cohort, output: Lo
     weights = bytearray((cohort.folder / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
     (cohort.folder / "weights.safetensors").write_bytes(weights)
-    with pytest.raises(Refused, match="model digest: [0-9a-f]{64} → [0-9a-f]{64}"):
+    with pytest.raises(Refused, match=r"model digest: [0-9a-f]{64} → [0-9a-f]{64}"):
         carry_out(cohort.content(output))
 
 
@@ -265,7 +265,12 @@ def test_an_unchanged_file_is_not_read_again_to_be_planned(
     monkeypatch.setattr(Location, "read", lambda self: read.append(self.url) or original(self))
     ready = prepared(cohort.content(output))
     assert ready.changes and (ready.changes.new, ready.changes.changed) == (1, 1)
-    assert sorted(Path(url).name for url in read if url.endswith(".npy")) == ["3.npy", "6.npy"]
+    assert sorted(Path(url).name for url in read if url.endswith(".npy")) == [
+        "3-mask.npy",
+        "3.npy",
+        "6-mask.npy",
+        "6.npy",
+    ]
 
 
 def test_a_run_in_which_too_much_fails_is_stopped_with_the_most_frequent_reasons() -> None:
@@ -298,7 +303,7 @@ def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     monkeypatch.undo()
     count = 100_000
     entries = [
-        Entry(f"{n:016x}", (f"/images/{n}.png",), f"{n:064x}", "png", facts=(Fact("1-2", f"{n:064x}", "png", ""),))
+        Entry(f"{n:016x}", f"{n:064x}", "png", facts=(Fact(f"{n:016x}", "1-2", f"{n:064x}", "png", "", 9, 9),))
         for n in range(count)
     ]
     plan: Plan = planned(entries=entries)

@@ -12,7 +12,7 @@ from tasks.verify import verify
 from tasks.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
 
-MARKS = (b"patient-2", b"id-4", b"id-5", b"label-4", b"label-5", b"/4.npy", b"/5.npy")
+MARKS = (b"patient-2", b"id-4", b"id-5", b"label='l4'", b"label='l5'")
 
 
 @pytest.fixture
@@ -44,10 +44,7 @@ def test_nothing_is_left_of_a_subject_and_the_rest_is_as_it_was(cohort: Cohort, 
     assert after.status.values[4:6].tolist() == [4, 4]
     for name, variable in after.data_vars.items():
         rest = [row for row in range(10) if row not in (4, 5)]
-        assert variable.values[rest].tolist() == before[name].values[rest].tolist() or np.issubdtype(
-            variable.dtype, np.floating
-        )
-        assert variable.values[rest].astype(str).tolist() == before[name].values[rest].astype(str).tolist()
+        assert str(variable.values[rest].tolist()) == str(before[name].values[rest].tolist())
     for name in ("image", "logit", "probability", "attribution", "affine"):
         assert np.isnan(after[name].values[4:6]).all()
     assert (after.mask.values[4:6] == 255).all()

@@ -24,9 +24,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from tasks.readers import detect, read
+from tasks.readers import detect, inspect, read
 from tasks.readers.base import Unreadable
-from tasks.readers.dicom import Window, WindowConfig, series_uid
+from tasks.readers.dicom import Window, WindowConfig
 
 RNG = np.random.default_rng(5)
 STORED = {bits: RNG.integers(0, 2**bits, (12, 10)).astype(np.uint16) for bits in (12, 16)}
@@ -381,7 +381,7 @@ def test_a_preamble_that_looks_like_tiff_is_still_dicom() -> None:
 
 def test_dicom_without_pixels_is_named_for_what_it_is() -> None:
     report = shipped("reportsi.dcm")
-    for refuse in (lambda: series_uid(report), lambda: read([report], 2)):
+    for refuse in (lambda: inspect(report), lambda: read([report], 2)):
         with pytest.raises(Unreadable, match=r"without pixels \(Basic Text SR Storage\): leave it out"):
             refuse()
 
@@ -396,14 +396,14 @@ def test_truncated_pixels_are_refused(syntax: str) -> None:
 @pytest.mark.parametrize("length", [132, 140, 200, 350])
 def test_a_truncated_header_is_refused(length: int) -> None:
     data = encode(dataset(RAMP))[:length]
-    for refuse in (lambda: series_uid(data), lambda: read([data], 2)):
+    for refuse in (lambda: inspect(data), lambda: read([data], 2)):
         with pytest.raises(Unreadable, match=r"(?i)dicom"):
             refuse()
 
 
 def test_the_series_is_read_without_the_pixels() -> None:
-    assert series_uid(encode(dataset(RAMP))[:-100]) == "1.2.3"
-    assert series_uid(encode(dataset(RAMP, SeriesInstanceUID=""))) == ""
+    assert inspect(encode(dataset(RAMP))[:-100]).series == "1.2.3"
+    assert inspect(encode(dataset(RAMP, SeriesInstanceUID=""))).series == ""
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0])

@@ -74,9 +74,9 @@ def test_a_fourth_axis_is_the_channel(shape: tuple[int, ...], dims: int) -> None
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (Nifti1Image(VOXELS, AFFINE).to_bytes()[:-20], "damaged or unsupported nifti"),
-        (Nifti1Image(VOXELS, AFFINE).to_bytes()[:360], "damaged or unsupported nifti"),
-        (gzip.compress(Nifti1Image(VOXELS, AFFINE).to_bytes())[:-60], "damaged or unsupported nifti: EOFError"),
+        (Nifti1Image(VOXELS, AFFINE).to_bytes()[:-20], "damaged: the file declares pixels of 772 bytes and holds 752"),
+        (Nifti1Image(VOXELS, AFFINE).to_bytes()[:360], "damaged: .* holds 360"),
+        (gzip.compress(Nifti1Image(VOXELS, AFFINE).to_bytes())[:-60], "damaged or unsupported nifti .EOFError"),
         (damaged_at(gzip.compress(Nifti1Image(VOXELS, AFFINE).to_bytes()), -8), "damaged or unsupported nifti"),
         (damaged_at(Nifti1Image(VOXELS, AFFINE).to_bytes(), 70), "damaged or unsupported nifti"),
         (Nifti1Image(VOXELS.astype(np.complex64), AFFINE).to_bytes(), "voxels of type complex64: convert them"),

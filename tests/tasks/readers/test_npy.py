@@ -51,7 +51,7 @@ def test_a_leading_axis_is_the_channel() -> None:
         (COUNTS[None], 2, r"shape is \(1, 4, 5, 6\)"),
         (COUNTS[:0], 3, "no pixels"),
         (COUNTS.astype(complex), 3, "type is complex128: save it as integers or floats"),
-        (COUNTS.astype(str), 3, "type is <U"),
+        (COUNTS.astype(str), 3, "type is str_"),
         (np.zeros((4, 5, 6), "datetime64[s]"), 3, "type is datetime64"),
     ],
 )
@@ -65,12 +65,12 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     data = encode(np.array([[Trap(trap)]], dtype=object))
     np.load(BytesIO(data), allow_pickle=True)
     trap.rmdir()  # fails if the trap does not work
-    with pytest.raises(Unreadable, match="damaged or unsupported npy"):
+    with pytest.raises(Unreadable, match="the array's type is object_"):
         read([data], 2)
     assert not trap.exists()
 
 
 @pytest.mark.parametrize("length", [7, 40, 500])
 def test_a_truncated_array_is_refused(length: int) -> None:
-    with pytest.raises(Unreadable, match="npy"):
+    with pytest.raises(Unreadable, match=r"damaged|npy"):
         read([encode(COUNTS)[:length]], 3)

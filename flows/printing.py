@@ -1,0 +1,70 @@
+"""What the command line prints. Text that may come from a cohort is made plain first."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tasks.finish import Summary
+    from tasks.prepare import Prepared
+    from tasks.verify import Damage
+
+_DAMAGE_SHOWN = 200
+_REFUSED_SHOWN = 20
+
+
+def plain(text: str) -> str:
+    """Show what is no printable character as its escape sequence: a terminal obeys some of them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_summary(summary: "Summary") -> None:
+    click.echo(f"images        {summary.images}")
+    for name in ("explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
+        click.echo(f"{name:13s} {getattr(summary, name)}")
+    for flag, images in summary.flags.items():
+        click.echo(f"  {flag}: {images}")
+    click.echo(f"shards        {summary.shards_done} of {summary.shards}")
+    click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
+
+
+def print_plan(prepared: "Prepared") -> None:
+    plan, cost = prepared.plan, prepared.cost
+    refused = [entry for entry in prepared.entries if entry.reason]
+    click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    if changes := prepared.changes:
+        counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
+        click.echo(
+            f"there already      {', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
+        )
+    click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
+    click.echo(
+        f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
+    )
+    if plan.background:
+        click.echo(f"background         {len(plan.background)} images of the cohort")
+    click.echo(f"forward passes     {cost.forward_passes}")
+    click.echo(f"backward passes    {cost.backward_passes}")
+    click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")
+    click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
+    click.echo(f"explaining         {cost.hours:.2f} hours on {cost.workers} workers at this machine's pace")
+    click.echo(f"identifiers        {prepared.identifiers}")
+    for entry in refused[:_REFUSED_SHOWN]:
+        click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
+
+
+def print_damage(found: "list[Damage]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not found:
+        click.echo("all as promised")
+        return
+    table = Table("what", "where", "problem", title=f"{len(found)} problems")
+    for damage in found[:_DAMAGE_SHOWN]:
+        table.add_row(*(Text(plain(text)) for text in (damage.what, damage.where, damage.problem)))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if len(found) > _DAMAGE_SHOWN:
+        click.echo(f"and {len(found) - _DAMAGE_SHOWN} more")

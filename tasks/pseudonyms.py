@@ -1,0 +1,91 @@
+"""Pseudonyms: what stands in an output for what the cohort calls an image, a subject, a file or a series."""
+
+import hmac
+import os
+import secrets
+from functools import cached_property
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VARIABLE = "COHORTLENS_PSEUDONYM_KEY"
+
+_SHORTEST = 16
+_DIGITS = 16
+_CONSTANT = "cohortlens: which key is this?"
+
+
+class Key(BaseModel):
+    """The key of an output's pseudonyms, as the output keeps it.
+
+    Attributes
+    ----------
+    fingerprint
+        Tells one key from another.
+    kept
+        The key itself, if it was made for this output; None if it comes from the environment.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fingerprint: str
+    kept: str | None = Field(None, repr=False)
+
+    @classmethod
+    def make(cls) -> "Key":
+        """Take the key of the environment, or make a random one.
+
+        Raises
+        ------
+        ValueError
+            If the one of the environment can be guessed.
+        """
+        given = os.environ.get(VARIABLE)
+        if given and len(given) < _SHORTEST:
+            raise ValueError(
+                f"{VARIABLE} has {len(given)} characters, so that it can be guessed: give it at least {_SHORTEST}, "
+                "such as those of `openssl rand -hex 32`"
+            )
+        key = given or secrets.token_hex(32)
+        return cls(fingerprint=_hmac(key, _CONSTANT), kept=None if given else key)
+
+    @cached_property
+    def secret(self) -> str:
+        """The key itself.
+
+        Raises
+        ------
+        ValueError
+            If it is not at hand, or the environment holds another.
+        """
+        given = os.environ.get(VARIABLE)
+        if given and _hmac(given, _CONSTANT) != self.fingerprint:
+            raise ValueError(
+                f"{VARIABLE} is not the key of this output's pseudonyms: "
+                + (
+                    "unset it, since the output has a key of its own"
+                    if self.kept
+                    else "set it to the one it was begun with"
+                )
+                + ", or name another output"
+            )
+        if found := self.kept or given:
+            return found
+        raise ValueError(f"the pseudonyms of this output need the key that it was begun with: set {VARIABLE} to it")
+
+    def pseudonym(self, identifier: str) -> str:
+        """The first 16 hexadecimal digits of the identifier's HMAC-SHA256."""
+        return _hmac(self.secret, identifier)
+
+    @property
+    def about(self) -> str:
+        """What whoever starts a run has to know of it."""
+        if self.kept is None:
+            return f"pseudonyms with the key in {VARIABLE}"
+        return (
+            "pseudonyms with a random key, which the output holds: whoever has the output can check a guessed "
+            f"identifier, and other outputs have other pseudonyms; set {VARIABLE} to avoid both"
+        )
+
+
+def _hmac(key: str, text: str) -> str:
+    return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:_DIGITS]
