@@ -39,7 +39,7 @@ def planted(pixels: NDArray[np.uint16], series: int = 0, **elements: object) -> 
             setattr(made, keyword, DATE)
         elif vr == "UI":
             setattr(made, keyword, f"1.2.{NUMBERS}")
-    assert len(made) > 1500
+    assert len(made) > 1000, len(made)
     nested = Dataset()
     nested.PatientName, nested.CodeValue = TEXT, TEXT
     nested.OtherPatientIDsSequence = [Dataset()]

@@ -67,7 +67,11 @@ def test_a_segmentation_is_explained_in_its_region(
     model = squares_model(tmp_path, ("back", "square"), UNET)
     target = {"name": "region", "classes": ["square"], "of": of}
     plan = planned(
-        output, cohort={"source": str(squares)}, model=model, explainers=["saliency", "gradcam"], target=target
+        output,
+        cohort={"source": str(squares), "identifiers": "as given"},
+        model=model,
+        explainers=["saliency", "gradcam"],
+        target=target,
     )
     assert plan.segments
     dataset = delivered_squares(output, plan)
@@ -101,7 +105,7 @@ def test_a_regression_has_values_and_no_probabilities(
     model = squares_model(tmp_path, ("volume", "age"), network) | {"activation": "identity"}
     plan = planned(
         output,
-        cohort={"source": str(squares)},
+        cohort={"source": str(squares), "identifiers": "as given"},
         model=model,
         explainers=["saliency", {"name": "saliency", "label": "the same & again"}],
         target={"name": "classes", "classes": ["age"]},
@@ -129,7 +133,7 @@ def test_only_classes_over_their_thresholds_have_maps(
     thresholds = {"a": 0.5, "b": 0.5, "c": 1.0}
     plan = planned(
         output,
-        cohort={"source": str(squares)},
+        cohort={"source": str(squares), "identifiers": "as given"},
         model=model,
         explainers=["saliency"],
         target={"name": "over_threshold", "threshold": thresholds},
@@ -158,6 +162,7 @@ def test_odd_images_and_maps_are_flagged_and_explained(output: Location, planned
         output,
         cohort={
             "source": str(squares),
+            "identifiers": "as given",
             "preprocessing": [{"_target_": "monai.transforms.NormalizeIntensity"}],
         },
         model=squares_model(squares.parent, ("a", "b"), network),
@@ -191,7 +196,7 @@ def test_prediction_alone_leaves_a_store_and_a_report_without_maps(
     network = {"_target_": "monai.networks.nets.Classifier", "classes": 2, **CLASSIFIER}
     plan = planned(
         output,
-        cohort={"source": str(squares)},
+        cohort={"source": str(squares), "identifiers": "as given"},
         model=squares_model(squares.parent, ("a", "b"), network),
         explainers=["prediction"],
         target={"name": "predicted", "k": 2},
