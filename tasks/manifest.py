@@ -116,6 +116,8 @@ def read(output: Location, groups: Sequence[int] | None = None, ids: Sequence[st
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        if not parquet.schema_arrow.equals(_SCHEMA):
+            raise ValueError(f"{location} does not have the columns of a manifest: damaged")
         table = parquet.read() if groups is None else parquet.read_row_groups(list(groups))
     if ids is not None:
         table = table.filter(pc.field("id").isin(pa.array(ids, pa.string())))

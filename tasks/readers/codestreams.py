@@ -2,6 +2,7 @@
 
 from tasks.readers.base import Unreadable
 
+_SCAN, _APP0 = 0xDA, 0xE0
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Of JPEG and JPEG-LS; the three left out are tables."""
@@ -17,21 +18,29 @@ def check_codestream(frame: bytes, rows: int, columns: int) -> None:
     """
     found = _jpeg(frame) if frame.startswith(b"\xff\xd8") else _jpeg2000(frame)
     if found is None:
-        raise Unreadable("a compressed frame does not say how large it is: damaged; copy the file again")
+        raise Unreadable(
+            "a compressed frame does not say how large it is, or has a damaged header: copy the file again"
+        )
     if found != (rows, columns):
         raise Unreadable(f"a compressed frame is {found[0]} x {found[1]}, but the file declares {rows} x {columns}")
 
 
 def _jpeg(frame: bytes) -> tuple[int, int] | None:
+    """Walk the segments up to the scan. GDCM ends the process on gaps and odd JFIF, of which libjpeg only warns."""
+    found: tuple[int, int] | None = None
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4])
+        if marker == _SCAN:
+            return found
         if marker in _FRAME_HEADERS:
-            return int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])
+            found = int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])
+        if marker == _APP0 and frame[at + 4 : at + 9] == b"JFIF\0" and frame[at + 9] != 1:
+            return None
         if marker == 0xFF:  # fill
             at += 1
         else:
-            at += 2 if marker in _WITHOUT_LENGTH else 2 + int.from_bytes(frame[at + 2 : at + 4])
+            at += 2 if marker in _WITHOUT_LENGTH else 2 + length
     return None
 
 

@@ -24,9 +24,11 @@ import pytest
 import tifffile
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
 
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
+from tests.tasks.readers.test_dicom import compressed
 
 COUNT = int(os.environ.get("COHORTLENS_FUZZ", "500"))
 SEED = int(os.environ.get("COHORTLENS_FUZZ_SEED", str(time.time_ns() % 10**9)))
@@ -89,6 +91,8 @@ def seeds() -> dict[str, bytes]:
         path = get_testdata_file(name, download=False)
         if path:
             found[name] = Path(str(path)).read_bytes()
+    for syntax in (JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
+        found[f"{syntax.name}.dcm"] = compressed(deep, 12, syntax)
     return found
 
 
