@@ -162,7 +162,7 @@ class Plan(BaseModel):
 
     @property
     def copy_for_people(self) -> bytes:
-        """The plan without the key, should that be the output's own: a plan is what people hand around."""
+        """Without a key that is the output's own: a plan is handed around."""
         return json.dumps(self.model_dump(mode="json", exclude={"key": {"kept"}})).encode()
 
     @classmethod
@@ -256,7 +256,7 @@ def digest_rows(rows: Sequence[str]) -> str:
 
 
 def begun(output: Location) -> bool:
-    """Tell whether a run was begun at `output`."""
+    """Tell whether a run was begun."""
     return (output / manifest.NAME).exists()
 
 

@@ -1,13 +1,10 @@
 """A worker's work: read, explain, write and commit shards, the three overlapped."""
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from models.flags import MapFlag
 from models.network import build
 from models.preprocessing import Preprocessing
 from tasks import manifest
+from tasks.ahead import ahead
 from tasks.commit import Commit, Part, read_commits, settle
 from tasks.flags import raised
 from tasks.images import Image, NotAsPlanned, find_again, read_background, read_images, stack
@@ -31,7 +29,6 @@ from tasks.variables import empty_block, part_variables
 from tasks.work import Work, lacking
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _BATCHES_AHEAD = 2
 _kept: dict[tuple[Location, str], tuple[Engine, ...]] = {}
@@ -125,7 +122,7 @@ def explain_shards(output: Location, shards: Sequence[int], find: Find | None = 
 def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> None:
     written: Future[None] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread:
-        for batch in _ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD):
+        for batch in ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD):
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.work)
             if batch.number is not None:
@@ -280,40 +277,3 @@ def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
     if spoken_of:
         settle(output, output / NAME, [commit.shard], {commit.shard: commit})
     logger.info("shard %d committed: %d images", commit.shard, work.shard.images)
-
-
-def _ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """Run an iterator in a thread of its own, at most `depth` items ahead of who takes them."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def offer(kind: str, value: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put((kind, value), timeout=0.5)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def run() -> None:
-        try:
-            if all(offer("item", item) for item in items):
-                offer("end", None)
-        except BaseException as error:  # handed to the thread that takes the items
-            offer("error", error)
-
-    thread = threading.Thread(target=run, name="read", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "item":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                return
-    finally:
-        stopped.set()
-        thread.join()

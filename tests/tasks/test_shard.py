@@ -18,11 +18,12 @@ from models.explainers.gradcam import GradCAM
 from models.network import Network
 from tasks import shard as shard_module
 from tasks import store
+from tasks.ahead import ahead
 from tasks.commit import delivered, stamps
 from tasks.finish import Incomplete, finish, summarise
 from tasks.images import find_again
 from tasks.report import write_report
-from tasks.shard import _ahead, explain_shards
+from tasks.shard import explain_shards
 from tasks.storage import Location
 from tasks.store import round_mantissa
 from tasks.variables import NO_MASK
@@ -249,11 +250,11 @@ def test_reading_runs_ahead_by_its_depth_and_no_further() -> None:
             taken.append(number)
             yield number
 
-    ahead = _ahead(items(), depth=2)
-    assert next(ahead) == 0
+    taking = ahead(items(), depth=2)
+    assert next(taking) == 0
     time.sleep(0.3)
     assert len(taken) <= 4  # one handed over, two waiting, one in the reader's hand
-    assert list(ahead) == list(range(1, 20))
+    assert list(taking) == list(range(1, 20))
 
 
 def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> None:
@@ -261,11 +262,11 @@ def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> No
         yield 1
         raise OSError("the disk is gone")
 
-    ahead = _ahead(items(), depth=2)
-    assert next(ahead) == 1
+    taking = ahead(items(), depth=2)
+    assert next(taking) == 1
     with pytest.raises(OSError, match="the disk is gone"):
-        next(ahead)
-    abandoned = _ahead(iter(range(100)), depth=1)
+        next(taking)
+    abandoned = ahead(iter(range(100)), depth=1)
     next(abandoned)
     abandoned.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "read"]
