@@ -87,10 +87,8 @@ class Plan(BaseModel):
         Digests of the subjects that were withdrawn and must not come back.
     run_id
         Of the run that drew up the plan.
-    masks
-        Whether any image has a mask.
-    segments
-        Whether the model returns a map for each class.
+    masks, segments
+        Whether any image has a mask; whether the model returns a map for each class.
     background
         Ids of the images that stand for what is usual; none if no explainer compares with them.
     key

@@ -76,7 +76,7 @@ def test_a_folder_is_explained_and_what_is_unreadable_is_quarantined(
     dims: int, cohorts: dict[int, Path], tmp_path: Path, prefect: str
 ) -> None:
     content = demo_content(str(cohorts[dims]), str(tmp_path / "out"), spatial_dims=dims)
-    content["cohort"]["source"] = f"{cohorts[dims]}/"
+    content["cohort"] |= {"source": f"{cohorts[dims]}/", "allowed_failures": 0.5}
     summary = run(content)
     output = Location(url=str(tmp_path / "out"))
     assert verify(output) == []
