@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 PARTIAL = ".partial"
 """The end of the name of a file that is being written to a local folder; what a killed process leaves."""
 
+fsspec.register_implementation("s3", "tasks.s3.PatientS3", clobber=True)
+
 _READS_AT_ONCE = 8
 _WILDCARD = re.compile(r"[*?\[]")
 
@@ -117,7 +119,10 @@ class Location(BaseModel):
         os.replace(self._write_beside(data), self.path)
 
     def create(self, data: bytes) -> bool:
-        """Write the whole file if there is none yet, and tell whether there was none: of several, one succeeds."""
+        """Write the whole file if there is none yet, and tell whether there was none: of several, one succeeds.
+
+        Nobody else writes the same `data`: on S3, a request that was answered by nobody may have done its work.
+        """
         try:
             if not self.is_local:
                 self.filesystem.pipe_file(self.path, data, mode="create")
@@ -128,23 +133,34 @@ class Location(BaseModel):
             finally:
                 os.unlink(partial)
         except FileExistsError:
-            return False
+            return not self.is_local and self.read() == data
         return True
 
     def _write_beside(self, data: bytes) -> str:
         """Write to a new name in the same folder; two who write the same file do not share it."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):  # a full disk is not to be kept full
+                os.unlink(partial)
+            raise
         return partial
 
     def remove(self) -> None:
         """Remove the file or the whole folder, if it is there."""
         with suppress(FileNotFoundError):
             self.filesystem.rm(self.path, recursive=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written below this folder; on S3 there is no such thing."""
+        for path in self.sizes() if self.is_local else ():
+            if path.endswith(PARTIAL):
+                (self / path).remove()
 
     def sizes(self) -> dict[str, int]:
         """The size of every file below this folder, by its path in it; one listing."""

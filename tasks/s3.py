@@ -1,0 +1,100 @@
+"""S3 that is slow, busy or away for a while: every request is patient, and what ends it says why."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, SSLError
+from s3fs import S3FileSystem
+from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
+
+ATTEMPTS = 22
+"""Of a request; the waits between them grow to 15 s, and to more than three minutes together."""
+
+ANSWER_SECONDS = 15
+
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_CODES = {"BadDigest", "ConditionalRequestConflict", "IncompleteBody", "RequestTimeout", "SlowDown"}
+_CREDENTIALS = {
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+
+
+class Unavailable(OSError):
+    """S3 did not answer, however often it was asked."""
+
+
+class CredentialsRefused(OSError):
+    """S3 does not take the credentials (any more). No PermissionError: it says nothing about a single file."""
+
+
+class PatientS3(S3FileSystem):  # type: ignore[misc]
+    """s3fs with one layer of retries instead of two, one request a read, and errors that are all OSErrors.
+
+    A body that is cut short is noticed by its length, and asked for again.
+    """
+
+    retries = ATTEMPTS
+
+    def __init__(self, **options: Any) -> None:
+        timeouts = {"connect_timeout": ANSWER_SECONDS, "read_timeout": ANSWER_SECONDS}
+        config = {"retries": {"total_max_attempts": 1}, **timeouts}
+        super().__init__(**{"max_concurrency": 1, "config_kwargs": config} | options)
+
+    async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
+        with _plain_errors():
+            try:
+                answer = await super()._call_s3(method, *arguments, **options)
+            except PermissionError:
+                if method == "head_object":  # its answer has no body that would say why; this one's has
+                    where = {name: options[name] for name in ("Bucket", "Key")}
+                    await super()._call_s3("get_object", Range="bytes=0-0", **where)
+                raise
+        if method == "delete_objects" and (failed := answer.get("Errors")):  # s3fs would keep that to itself
+            raise Unavailable(f"S3 did not delete {len(failed)} objects, such as {failed[0].get('Key')!r}")
+        return answer
+
+    async def _cat_file(self, *arguments: Any, **options: Any) -> Any:
+        with _plain_errors():
+            return await super()._cat_file(*arguments, **options)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
+        raise Unavailable(f"S3 did not answer, after all attempts: {error}") from error
+    except OSError as error:
+        refusal = error.__cause__
+        if not isinstance(refusal, ClientError):
+            raise
+        code = refusal.response.get("Error", {}).get("Code")
+        if code in _CREDENTIALS:
+            raise CredentialsRefused(
+                f"S3 refuses the credentials ({code}: {error}): renew them, in the environment or the profile, and "
+                "run again"
+            ) from refusal
+        if code == "PreconditionFailed":  # nothing but `create` sets conditions
+            raise FileExistsError(str(error)) from refusal
+        if _is_transient(refusal):
+            raise Unavailable(f"S3 answered {code} to all attempts: {error}") from refusal
+        raise
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, ConnectionError):
+        return not isinstance(error, SSLError)
+    if not isinstance(error, ClientError):
+        return False
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in _TRANSIENT_STATUS or error.response.get("Error", {}).get("Code") in _TRANSIENT_CODES
+
+
+set_custom_error_handler(_is_transient)

@@ -1,0 +1,112 @@
+"""Runs that meet faults, held against the undisturbed run; and the table of what came of them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import shard as shard_module
+from tasks.storage import Location
+from tests.faults.outcome import Expected, Outcome, compare
+from tests.tasks.outputs import Cohort, carry_out
+
+SOAK = "COHORTLENS_SOAK" in os.environ
+IMAGES = 480 if SOAK else 96
+
+_PROPERTY = "fault"
+_HEADER = ("case", "faults", "survived", "images lost", "bytes differing", "extra work")
+
+Measured = Callable[..., None]
+
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])  # for the processes that a test starts
+
+
+@pytest.fixture(scope="session")
+def rounds() -> range:
+    """Seeds of the cases that are drawn."""
+    return range(40 if SOAK else 1)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Pictures of 16 x 16, in shards of 16 and batches of 4."""
+    return Cohort(tmp_path_factory.mktemp("faults") / "cohort", range(IMAGES))
+
+
+@pytest.fixture(scope="session")
+def content(cohort: Cohort) -> Callable[[Location], dict[str, Any]]:
+    """The configuration of a run, given its output."""
+    return lambda output: cohort.content(output, compute={"batch_size": 4})
+
+
+@pytest.fixture(scope="session")
+def expected(content: Any, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    """What the undisturbed run stores."""
+    output = Location(url=str(tmp_path_factory.mktemp("undisturbed") / "out"))
+    carry_out(content(output))
+    return Expected.read(output)
+
+
+@pytest.fixture
+def explained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Images in each batch that is explained by this process."""
+    batches: list[int] = []
+    ask = shard_module._ask
+
+    def counted(engine: Any, work: Any, rows: Any, readable: Any) -> Any:
+        batches.append(len(rows))
+        return ask(engine, work, rows, readable)
+
+    monkeypatch.setattr(shard_module, "_ask", counted)
+    return batches
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, expected: Expected) -> Measured:
+    """Compare outputs with the undisturbed one, enter the case into the table, and fail if anything differs.
+
+    Called with the case, the number of faults that happened, the outputs, and the work done as a multiple of the
+    undisturbed run's.
+    """
+
+    def measure(case: str, faults: int, outputs: list[Location], work: float) -> None:
+        found = [compare(output, expected) for output in outputs]
+        whole = sum(not lost and not differing for lost, differing in found)
+        outcome = Outcome(
+            case=case,
+            faults=faults,
+            survived=faults if whole == len(found) else faults * whole // len(found),
+            lost=sum(lost for lost, _ in found),
+            differing=sum(differing for _, differing in found),
+            extra=work - 1,
+        )
+        request.node.user_properties.append((_PROPERTY, list(outcome)))
+        assert (outcome.lost, outcome.differing) == (0, 0), outcome
+        assert faults > 0
+
+    return measure
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    rows = [
+        Outcome(*value)
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == _PROPERTY and report.when == "call"
+    ]
+    if not rows:
+        return
+    table = [_HEADER, *(row.shown() for row in sorted(rows))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    terminalreporter.section("faults")
+    for row in table:
+        right = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        terminalreporter.line("  ".join([row[0].ljust(widths[0]), *right[1:]]))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Location:
+    return Location(url=str(tmp_path / "out"))

@@ -1,0 +1,65 @@
+"""What a run left, held against what the undisturbed one left."""
+
+import json
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks import store
+from tasks.storage import Location
+from tasks.store import EXPLAINED
+from tests.tasks.outputs import stored
+
+
+class Outcome(NamedTuple):
+    """A row of the table; `extra` is the work that was done in vain, as a share of the work."""
+
+    case: str
+    faults: int
+    survived: int
+    lost: int
+    differing: int
+    extra: float
+
+    def shown(self) -> tuple[str, ...]:
+        counts = (self.faults, self.survived, self.lost, self.differing)
+        return (self.case, *map(str, counts), f"{self.extra:+.1%}" if self.extra == self.extra else "—")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The undisturbed run's store: every byte by key, and what became of each image."""
+
+    objects: dict[str, bytes]
+    status: NDArray[np.int8]
+
+    @classmethod
+    def read(cls, output: Location) -> "Expected":
+        objects = {key: _without_run(key, data) for key, data in stored(output).items()}
+        return cls(objects, store.open_store(output).status.values)
+
+
+def compare(output: Location, expected: Expected) -> tuple[int, int]:
+    """Count images that are explained in the undisturbed run alone, and bytes that are not the same."""
+    found = Expected.read(output)
+    status = np.zeros_like(expected.status)
+    status[: len(found.status)] = found.status[: len(status)]
+    lost = int(((expected.status == EXPLAINED) & (status != EXPLAINED)).sum())
+    keys = found.objects.keys() | expected.objects.keys()
+    return lost, sum(_differing(found.objects.get(key, b""), expected.objects.get(key, b"")) for key in keys)
+
+
+def _differing(one: bytes, other: bytes) -> int:
+    return abs(len(one) - len(other)) + sum(a != b for a, b in zip(one, other, strict=False)) if one != other else 0
+
+
+def _without_run(key: str, data: bytes) -> bytes:
+    """Leave out of the root's metadata which run it was, and of which plan: that speaks of places, too."""
+    if key != "zarr.json":
+        return data
+    content = json.loads(data)
+    for name in ("run_id", "plan_digest"):
+        content["attributes"].pop(name)
+    return json.dumps(content).encode()

@@ -1,0 +1,167 @@
+"""S3 that fails, is away, or does not take the credentials any more; through a proxy before a real server."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tasks import lease as lease_module
+from tasks import s3
+from tasks.s3 import CredentialsRefused, PatientS3, Unavailable
+from tasks.storage import Location
+from tasks.verify import verify
+from tests.faults.conftest import SOAK, Measured
+from tests.faults.proxy import FAULTS, FaultyS3
+from tests.tasks.outputs import Cohort, carry_out
+
+AWAY_SECONDS = 60 if SOAK else 6
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str) -> Iterator[FaultyS3]:
+    with FaultyS3(s3_endpoint).serving() as proxy:
+        yield proxy
+    PatientS3.clear_instance_cache()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notice stalls sooner."""
+    monkeypatch.setattr(s3, "ANSWER_SECONDS", 0.3)
+
+
+@pytest.fixture
+def through(proxy: FaultyS3, bucket: Location) -> Location:
+    """The bucket as seen through the proxy."""
+    return Location(url=bucket.url, endpoint_url=proxy.url)
+
+
+@pytest.fixture
+def from_s3(cohort: Cohort, content: Any, bucket: Location, through: Location) -> Callable[[Location], dict[str, Any]]:
+    """The configuration of a run whose cohort lies behind the proxy, too."""
+    for path in cohort.folder.glob("*.*"):
+        (bucket / "cohort" / path.name).write(path.read_bytes())
+    source = (through / "cohort/manifest.csv").model_dump()
+    return lambda output: content(output) | {"cohort": {"source": source}}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fifth_of_the_requests_fails(
+    fault: str,
+    content: Any,
+    proxy: FaultyS3,
+    through: Location,
+    bucket: Location,
+    measured: Measured,
+    rounds: range,
+    impatient: None,
+) -> None:
+    carry_out(content(through / "undisturbed"))
+    undisturbed, proxy.requests = proxy.requests, 0
+    proxy.faults, proxy.share, proxy.stall = (fault,), 0.2, 0.6
+    for seed in rounds:
+        carry_out(content(through / str(seed)))
+    measured(
+        f"S3: {fault} (requests)",
+        proxy.injected.total(),
+        [bucket / str(seed) for seed in rounds],
+        proxy.requests / (undisturbed * len(rounds)),
+    )
+
+
+def test_a_fifth_of_all_requests_fails_somehow_those_of_the_report_too(
+    from_s3: Any, proxy: FaultyS3, through: Location, bucket: Location, measured: Measured, impatient: None
+) -> None:
+    carry_out(from_s3(through / "undisturbed"), report=True)
+    undisturbed, proxy.requests = proxy.requests, 0
+    proxy.faults, proxy.share, proxy.stall = FAULTS, 0.2, 0.6
+    summary = carry_out(from_s3(through / "out"), report=True)
+    proxy.share = 0.0
+    assert summary.quarantined == 0
+    assert verify(bucket / "out") == []
+    measured("S3: all of these (requests)", proxy.injected.total(), [bucket / "out"], proxy.requests / undisturbed)
+
+
+def test_away_for_a_while(
+    from_s3: Any, proxy: FaultyS3, through: Location, bucket: Location, measured: Measured
+) -> None:
+    carry_out(from_s3(through / "undisturbed"))
+    undisturbed, proxy.requests = proxy.requests, 0
+
+    def outage() -> None:
+        while proxy.requests < undisturbed // 2:
+            time.sleep(0.01)
+        proxy.go_away()
+        time.sleep(AWAY_SECONDS)
+        proxy.come_back()
+
+    away = threading.Thread(target=outage)
+    away.start()
+    summary = carry_out(from_s3(through / "out"))
+    away.join()
+    assert summary.quarantined == 0
+    measured(f"S3 away for {AWAY_SECONDS} s (requests)", 1, [bucket / "out"], proxy.requests / undisturbed)
+
+
+def test_credentials_that_expire_end_the_run_at_once_and_new_ones_go_on(
+    from_s3: Any,
+    proxy: FaultyS3,
+    through: Location,
+    bucket: Location,
+    measured: Measured,
+) -> None:
+    carry_out(from_s3(through / "undisturbed"))
+    undisturbed = proxy.requests
+    outputs, requests = [], 0
+    moments = range(1, undisturbed, 7 if SOAK else undisturbed // 6)
+    for moment in moments:
+        proxy.requests, proxy.expires_after, refused = 0, moment, proxy.injected["expired token"]
+        with pytest.raises(CredentialsRefused, match=r"ExpiredToken.*renew them"):
+            carry_out(from_s3(through / str(moment)))
+        assert proxy.injected["expired token"] - refused < 40
+        proxy.expires_after = None
+        PatientS3.clear_instance_cache()
+        assert carry_out(from_s3(through / str(moment))).quarantined == 0
+        requests += proxy.requests
+        outputs.append(bucket / str(moment))
+    measured("S3: credentials expire (requests)", len(moments), outputs, requests / (undisturbed * len(moments)))
+
+
+def test_a_file_that_was_created_though_nobody_said_so_is_ours(proxy: FaultyS3, through: Location) -> None:
+    proxy.faults, proxy.share = ("lost answer",), 0.5
+    for number in range(20):
+        assert (through / f"{number}").create(b"ours")
+        assert not (through / f"{number}").create(b"theirs")
+        assert (through / f"{number}").read() == b"ours"
+
+
+def test_a_run_keeps_its_lease_while_s3_is_away(
+    proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(PatientS3, "retries", 2)
+    with lease_module.lease(through / "out", "first") as held:
+        proxy.go_away()
+        time.sleep(1)
+        proxy.come_back()
+        (name,) = (through / "out").names()
+        before = (through / "out" / name).read()
+        deadline = time.monotonic() + 10
+        while (through / "out" / name).read() == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (through / "out" / name).read() != before
+        assert held()
+
+
+def test_what_never_answers_is_an_error_that_says_so(
+    proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientS3, "retries", 3)
+    for fault in ("500", "503", "reset", "short body"):
+        (through / "file").write(b"content")
+        proxy.faults, proxy.share = (fault,), 1.0
+        with pytest.raises(Unavailable, match=r"S3 (did not answer|answered).*all attempts"):
+            (through / "file").read()
+        proxy.share = 0.0
