@@ -1,14 +1,14 @@
-"""Work that is done in a thread of its own, a little ahead of who needs it."""
+"""An iterator that runs in a thread of its own, ahead of who takes its items."""
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int) -> Generator[T]:
     """Run an iterator in a thread of its own, at most `depth` items ahead of who takes them."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     stopped = threading.Event()

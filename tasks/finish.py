@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import manifest
+from tasks import manifest, store
+from tasks.commit import FOLDER as COMMITS
 from tasks.commit import Commit, delivered
 from tasks.manifest import Entry
 from tasks.plan import NAME as PLAN
 from tasks.plan import Plan
 from tasks.storage import Location
-from tasks.store import PENDING, STATUS, publish
+from tasks.store import PENDING, STATUS
 
 
 class Incomplete(Exception):
@@ -80,13 +81,15 @@ def finish(output: Location) -> Summary:
     missing = [shard.index for shard in plan.shards if shard.index not in commits]
     if missing:
         raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
+    for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
+        (output / folder).sweep()
     entries = manifest.read(output)
     explained = with_reasons(plan, entries, commits)
     if explained != entries:
         plan.write(output, explained)
     elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
-    publish(output, plan, explained, status(plan, commits))
+    store.publish(output, plan, explained, status(plan, commits))
     return _summary(plan, commits, explained)
 
 

@@ -1,10 +1,12 @@
 """The lease: one run at a time works on an output.
 
 A run creates the file of the next number, which only one of several can, and renews it while it works. A lease that
-was not renewed for a while is of a run that died, and the next number may be taken.
+was not renewed for a while is of a run that died, and the next number may be taken. Workers of a run look whether its
+number is still the highest: they may outlive it, where the cluster does.
 """
 
 import json
+import math
 import os
 import re
 import socket
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 from tasks.storage import Location
 
@@ -19,15 +22,46 @@ NAME = "lease"
 
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 120.0
+_LOOK_SECONDS = 2.0
 
 
 class Occupied(Exception):
     """Another run is at work on the output."""
 
 
+class Ended(Exception):
+    """The run that wanted the work has ended, or has lost its lease."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease that was taken; called, it tells whether it is still ours."""
+
+    number: int
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> bool:
+        return not self.lost.is_set()
+
+
+def guard(output: Location, number: int) -> Callable[[], None]:
+    """Make what a worker calls often: it raises `Ended` soon after the lease of that number is gone."""
+    looked = -math.inf
+
+    def check() -> None:
+        nonlocal looked
+        if time.monotonic() - looked < _LOOK_SECONDS:
+            return
+        if max(_numbers(output), default=0) != number:
+            raise Ended(f"the run that began this work at {output} has ended: what is delivered stays")
+        looked = time.monotonic()
+
+    return check
+
+
 @contextmanager
-def lease(output: Location, who: str) -> Iterator[Callable[[], bool]]:
-    """Keep other runs away from an output for the body; yields whether the lease is still ours.
+def lease(output: Location, who: str) -> Iterator[Lease]:
+    """Keep other runs away from an output for the body.
 
     Raises
     ------
@@ -43,25 +77,23 @@ def lease(output: Location, who: str) -> Iterator[Callable[[], bool]]:
     for before in _numbers(output):
         if before <= number:
             _file(output, before).remove()
-    done, lost = threading.Event(), threading.Event()
-    renewing = threading.Thread(target=_renew, args=(output, ours, number + 1, who, done, lost), daemon=True)
+    taken, done = Lease(number + 1), threading.Event()
+    renewing = threading.Thread(target=_renew, args=(output, ours, taken, who, done), daemon=True)
     renewing.start()
     try:
-        yield lambda: not lost.is_set()
+        yield taken
     finally:
         done.set()
         renewing.join()
-        if not lost.is_set():
+        if taken():
             ours.remove()
 
 
-def _renew(
-    output: Location, ours: Location, number: int, who: str, done: threading.Event, lost: threading.Event
-) -> None:
+def _renew(output: Location, ours: Location, taken: Lease, who: str, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
         with suppress(OSError):  # storage that is away for a moment is for those who write results to complain of
-            if _current(output)[0] != number:
-                lost.set()
+            if max(_numbers(output), default=0) != taken.number:
+                taken.lost.set()
                 return
             ours.write(_content(who))
 

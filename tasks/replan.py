@@ -109,8 +109,10 @@ def _rows(
         elif entry is None or (entry.digest is None and before.digest is not None):
             vanished += 1
             found.append(replace(before, present=False))
-        elif (entry.digest, entry.mask) != (before.digest, before.mask) or (row in once_more and entry.digest):
+        elif (entry.digest, entry.mask) != (before.digest, before.mask):
             again.add(row)
+            found.append(entry)
+        elif row in once_more:  # as it was planned, again: in its old batch, so that its maps are what they were to be
             found.append(entry)
         else:
             found.append(entry if entry.reason else replace(entry, reason=before.reason))

@@ -1,9 +1,11 @@
 """An output that is there: whether it is ours, what it still lacks, and how it is put out of the way."""
 
-from tasks import lease, store
+from collections.abc import Mapping
+
+from tasks import lease, manifest, store
 from tasks.commit import FOLDER, STAGED, Commit, disown, read_commits, settle, stamps
 from tasks.plan import NAME, Plan, begun
-from tasks.storage import PARTIAL, Location
+from tasks.storage import Location
 
 _OURS = (STAGED, "report", FOLDER, store.NAME, NAME)
 
@@ -28,16 +30,26 @@ def pending(output: Location, plan: Plan) -> list[int]:
     What commits say is held against one listing: objects that are missing or have another size are damaged. Bytes are
     read by `tasks.verify` alone.
     """
+    output.sweep()
     sizes = output.sizes()
-    for path in sizes:
-        if path.endswith(PARTIAL):
-            (output / path).remove()
     commits = read_commits(output, stamps(output))
+    commits |= _with_another_try(output, plan, commits)
     shards = range(len(plan.shards))
     if any(path.startswith(f"{STAGED}/") for path in sizes):
         settle(output, output / store.NAME, shards, commits)
         sizes = output.sizes()
     return [shard for shard in shards if shard not in commits or not _held_against(output, sizes, commits[shard], plan)]
+
+
+def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit]) -> dict[int, Commit]:
+    """Take back the commits of shards with images that were not as planned when they were read, but now are."""
+    tried = {shard: commit for shard, commit in commits.items() if commit.again and commit.is_whole(plan)}
+    entries = manifest.read(output) if tried else []
+    return {
+        shard: disown(output, commit, commit.objects)
+        for shard, commit in tried.items()
+        if any((entry := entries[plan.shards[shard].start + row]).present and not entry.reason for row in commit.again)
+    }
 
 
 def _held_against(output: Location, sizes: dict[str, int], commit: Commit, plan: Plan) -> bool:

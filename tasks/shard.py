@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,7 +96,9 @@ class Batch:
     is_last: bool
 
 
-def explain_shards(output: Location, shards: Sequence[int], find: Find | None = None) -> int:
+def explain_shards(
+    output: Location, shards: Sequence[int], find: Find | None = None, check: Callable[[], None] = lambda: None
+) -> int:
     """Deliver the given shards of the plan at `output`; return the number of images in them.
 
     A shard that has a whole commit is left alone. While one batch is explained, the next are read and the last
@@ -105,6 +108,8 @@ def explain_shards(output: Location, shards: Sequence[int], find: Find | None = 
     ----------
     find
         Where the images of these shards, and those of the background, lie; None: the cohort is surveyed once more.
+    check
+        Called before every batch and every write; raises if nobody wants the work any more.
     """
     plan = Plan.read(output)
     commits = read_commits(output, shards)
@@ -115,14 +120,24 @@ def explain_shards(output: Location, shards: Sequence[int], find: Find | None = 
         if index not in commits or not commits[index].is_whole(plan)
     ]
     if todo:
-        _explain_missing(output, plan, todo, find or find_again(output, plan))
+        _explain_missing(output, plan, todo, find or find_again(output, plan), check)
     return sum(plan.shards[index].images for index in shards)
 
 
-def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> None:
+def _explain_missing(
+    output: Location,
+    plan: Plan,
+    todo: Sequence[tuple[Shard, Commit | None]],
+    find: Find,
+    check: Callable[[], None],
+) -> None:
     written: Future[None] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread:
-        for batch in ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD):
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread,
+        closing(ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
+    ):
+        for batch in batches:
+            check()
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.work)
             if batch.number is not None:
@@ -130,6 +145,7 @@ def _explain_missing(output: Location, plan: Plan, todo: Sequence[tuple[Shard, C
             if batch.is_last:
                 if written:
                     written.result()
+                check()
                 written = write_thread.submit(_deliver, output, plan, delivery)
         if written:
             written.result()

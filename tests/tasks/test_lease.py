@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks import lease as lease_module
-from tasks.lease import Occupied, lease
+from tasks.lease import Ended, Occupied, guard, lease
 from tasks.storage import Location
 
 HOLD = """
@@ -74,6 +74,20 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_run_notices(
             assert not ours() and theirs()
             assert content["who"] == "first"
         assert output.names() == []
+
+
+def test_workers_notice_that_their_run_has_ended(output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "_LOOK_SECONDS", 0.0)
+    with lease(output, "first") as held:
+        check = guard(output, held.number)
+        check()
+        monkeypatch.setattr(lease_module, "STALE_SECONDS", 0.0)
+        with lease(output, "second") as taken:
+            guard(output, taken.number)()
+            with pytest.raises(Ended, match="has ended: what is delivered stays"):
+                check()
+    with pytest.raises(Ended):
+        check()
 
 
 def test_a_lease_is_renewed(output: Location, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,8 +221,9 @@ def test_a_hole_and_objects_of_another_size_are_filled_and_nothing_else_is_done(
 
 
 def test_a_source_that_was_away_while_it_was_to_be_read_is_done_by_the_next_run(
-    cohort: Cohort, output: Location, asked: list[Any]
+    cohort: Cohort, output: Location, asked: list[Any], tmp_path: Path
 ) -> None:
+    carry_out(cohort.content(Location(url=str(tmp_path / "undisturbed"))))
     ready = prepared(cohort.content(output))
     ready.plan.write(output, ready.entries)
     store.set_up(output, ready.plan, ready.entries)
@@ -232,8 +233,9 @@ def test_a_source_that_was_away_while_it_was_to_be_read_is_done_by_the_next_run(
     (cohort.folder / "away").rename(cohort.folder / "1.npy")
     asked.clear()
     assert carry_out(cohort.content(output)).explained == 6
-    assert asked == [("id-1",)]
+    assert asked == [("id-0", "id-1", "id-2"), ("id-3",)]  # its shard, in the batches that were planned
     assert promised(output)[1][1].reason is None
+    assert stored(output) == stored(Location(url=str(tmp_path / "undisturbed")))
     assert verify(output) == []
 
 

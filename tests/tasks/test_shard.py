@@ -250,11 +250,11 @@ def test_reading_runs_ahead_by_its_depth_and_no_further() -> None:
             taken.append(number)
             yield number
 
-    taking = ahead(items(), depth=2)
-    assert next(taking) == 0
+    items_ahead = ahead(items(), depth=2)
+    assert next(items_ahead) == 0
     time.sleep(0.3)
     assert len(taken) <= 4  # one handed over, two waiting, one in the reader's hand
-    assert list(taking) == list(range(1, 20))
+    assert list(items_ahead) == list(range(1, 20))
 
 
 def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> None:
@@ -262,10 +262,10 @@ def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> No
         yield 1
         raise OSError("the disk is gone")
 
-    taking = ahead(items(), depth=2)
-    assert next(taking) == 1
+    items_ahead = ahead(items(), depth=2)
+    assert next(items_ahead) == 1
     with pytest.raises(OSError, match="the disk is gone"):
-        next(taking)
+        next(items_ahead)
     abandoned = ahead(iter(range(100)), depth=1)
     next(abandoned)
     abandoned.close()

@@ -1,0 +1,123 @@
+"""Deaths of worker processes, at a stage of their work.
+
+A death is an empty file in a folder, named by its stage and by how often that stage is reached before: the process that
+removes the file dies by SIGKILL. Dask's workers load this module when they start (``distributed.worker.preload``), with
+the folder in the environment.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+FOLDER = "COHORTLENS_SABOTAGE"
+STAGES = ("reading", "explaining", "writing", "committing")
+
+_reached: Counter[str] = Counter()
+
+
+def plan_deaths(folder: Path, deaths: Sequence[tuple[str, int]], pace: float = 0.0) -> Path:
+    """Make the folder of some deaths, each a stage and how often it is reached before.
+
+    Parameters
+    ----------
+    pace
+        Seconds by which each batch takes longer, so that there is a middle of the work.
+    """
+    folder.mkdir(parents=True)
+    for number, (stage, before) in enumerate(deaths):
+        (folder / f"{stage}-{before}-{number}").touch()
+    (folder / "pace").write_text(str(pace))
+    (folder / "explained").touch()
+    return folder
+
+
+def deaths_left(folder: Path) -> int:
+    return sum(path.name.partition("-")[0] in STAGES for path in folder.iterdir())
+
+
+def explained(folder: Path) -> int:
+    """Images that were explained, by all processes together, whether delivered or not."""
+    return sum(int(line) for line in (folder / "explained").read_text().split())
+
+
+def reach(folder: Path, stage: str, last_words: Callable[[], None] = lambda: None) -> None:
+    """Come to a stage; die if it is time."""
+    for death in sorted(folder.glob(f"{stage}-{_reached[stage]}-*")):
+        try:
+            death.unlink()
+        except FileNotFoundError:
+            continue
+        last_words()
+        os.kill(os.getpid(), signal.SIGKILL)
+    _reached[stage] += 1
+
+
+def install(folder: Path) -> None:
+    """Let this process reach the stages of its work."""
+    from tasks import commit, shard, storage
+
+    read_images, ask, write_beside, write_commit = (
+        shard.read_images,
+        shard._ask,
+        storage.Location._write_beside,
+        commit.Commit.write,
+    )
+
+    def read(*arguments: Any) -> Any:
+        images = read_images(*arguments)
+        reach(folder, "reading")
+        return images
+
+    def explain(engine: Any, work: Any, rows: Any, readable: Any) -> Any:
+        explanation = ask(engine, work, rows, readable)
+        with (folder / "explained").open("a") as file:
+            file.write(f"{len(rows)}\n")
+        time.sleep(float((folder / "pace").read_text()))
+        reach(folder, "explaining")
+        return explanation
+
+    def write(location: storage.Location, data: bytes) -> str:
+        if "/c/" in location.url:
+            half = Path(f"{location.path}.killed{storage.PARTIAL}")
+            half.parent.mkdir(parents=True, exist_ok=True)
+            reach(folder, "writing", lambda: half.write_bytes(data[: len(data) // 2]) and None)
+        return write_beside(location, data)
+
+    def deliver(record: commit.Commit, output: storage.Location) -> None:
+        reach(folder, "committing")
+        write_commit(record, output)
+
+    shard.read_images, shard._ask = read, explain  # type: ignore[assignment]
+    storage.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
+
+
+class _AfterImport(MetaPathFinder, Loader):
+    """Installs as soon as the work's module is imported, which takes longer than a worker may take to start."""
+
+    def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+        if name != "tasks.shard":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, __import__("tasks").__path__)
+        assert spec and spec.loader
+        self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self.loader.exec_module(module)
+        install(Path(os.environ[FOLDER]))
+
+
+def dask_setup(worker: Any) -> None:
+    sys.meta_path.insert(0, _AfterImport())
