@@ -31,7 +31,7 @@ def main() -> None:
     A run reads a cohort, explains each image on Dask workers and writes one Zarr store and a page of pictures.
 
     Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
-    or configuration; 3 ended early, since too much failed.
+    or configuration; 3 ended early: too much failed, or storage or workers went away.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     for noisy in ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "alembic"):
@@ -224,17 +224,19 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Turn what a user can mend into a message and exit code 2; or 3, where too much failed."""
-    from flows.errors import ConfigurationError
+    """Turn what a user can mend into a message and exit code 2; or 3, where a run ended before its end."""
+    from flows.errors import ConfigurationError, Stopped
 
     try:
         yield
     except (ConfigurationError, FileNotFoundError) as error:
         raise click.UsageError(str(error)) from error
     except Exception as error:
+        from prefect.exceptions import CancelledRun
+
         from tasks.failures import TooManyFailures
 
-        if not isinstance(error, TooManyFailures):
+        if not isinstance(error, (TooManyFailures, Stopped, CancelledRun)):
             raise
         click.echo(f"Error: {error}", err=True)
         sys.exit(3)

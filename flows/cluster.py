@@ -20,6 +20,10 @@ _CLUSTERS = (
 )
 _KEEP_MEMORY = str(2**30)
 
+_DEATHS_ALLOWED = 10
+"""Of workers, on one group of shards. Each goes on where the last one was stopped, so that Dask's 3 would be few; but
+what kills whoever works on it has to end."""
+
 
 class ComputeConfig(BaseModel):
     """Where the work is done; empty: a Dask cluster on this machine, one worker a core or a GPU."""
@@ -82,7 +86,12 @@ def task_runner(compute: ComputeConfig) -> Any:
         arguments = dict(compute.cluster)
         return DaskTaskRunner(cluster_class=str(arguments.pop("_target_")), cluster_kwargs=arguments)
     workers = local_workers(compute)
-    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1)})
+    dask.config.set(
+        {
+            "distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1),
+            "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
+        }
+    )
     return DaskTaskRunner(
         cluster_class="distributed.LocalCluster",
         cluster_kwargs={

@@ -3,3 +3,11 @@
 
 class ConfigurationError(Exception):
     """A configuration that cannot be carried out: which field, what was found, what to do."""
+
+
+class Stopped(Exception):
+    """A run that ended before its end: why, and what to do. What it delivered stays, and the next run goes on."""
+
+
+class CalledOff(Stopped):
+    """A run that was cancelled in Prefect's UI."""

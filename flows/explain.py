@@ -1,11 +1,17 @@
 """The flow: plan, set up, map the shards over Dask workers, finish, report."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
+from uuid import UUID
 
+import httpx
+from distributed import KilledWorker
 from prefect import flow, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -14,16 +20,18 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from flows.cluster import cores, local_workers, task_runner, worker_memory
 from flows.config import RunConfig
-from flows.errors import ConfigurationError
+from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.progress import bar
 from tasks import commit, manifest, store
 from tasks.failures import check_commits
 from tasks.finish import Summary, finish
-from tasks.lease import Occupied, lease
+from tasks.lease import Lease, Occupied, guard, lease
 from tasks.plan import Plan, groups
 from tasks.prepare import Before, Prepared, prepare
 from tasks.report import write_report
@@ -80,16 +88,21 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
     run_id = str(flow_run.get_id())
     try:
         check_ours(config.output)
-        with lease(config.output, run_id) as ours:
+        with lease(config.output, run_id) as held:
             plan, sources = _plan(config, extend, overwrite, run_id)
             shards = _set_up(config.output, plan)
             if shards:
-                _map(config, plan, sources, shards, ours)
+                _map(config, plan, sources, shards, held)
             summary = _finish(config.output)
             report = _report(config.output)
     except (Occupied, ValueError) as error:
         raise ConfigurationError(str(error)) from error
-    _publish(summary, report)
+    except CalledOff as error:
+        return Cancelled(message=str(error))  # type: ignore[return-value] # a state that is returned is the run's own
+    except OSError as error:
+        raise Stopped(f"{error}. What is delivered stays: mend this, and run again to go on") from error
+    with _server_may_be_away():
+        _publish(summary, report)
     return summary
 
 
@@ -114,8 +127,8 @@ def _set_up(output: Location, plan: Plan) -> list[int]:
 
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
-def _explain_group(output: Location, shards: Sequence[int], sources: Sources) -> int:
-    return explain_shards(output, shards, sources)
+def _explain_group(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> int:
+    return explain_shards(output, shards, sources, guard(output, lease_number))
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
@@ -128,7 +141,7 @@ def _report(output: Location) -> Location:
     return write_report(output)
 
 
-def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int], ours: Callable[[], bool]) -> None:
+def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease) -> None:
     output = config.output
 
     def needed(group: Sequence[int]) -> Sources:
@@ -138,18 +151,35 @@ def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int],
         futures = [
             runner.submit(
                 _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
-                parameters={"output": output, "shards": group, "sources": needed(group)},
+                parameters={
+                    "output": output,
+                    "shards": group,
+                    "sources": needed(group),
+                    "lease_number": held.number,
+                },
             )
             for group in groups(shards, local_workers(config.compute))
         ]
         try:
-            _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), ours)
+            _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), held)
         except BaseException:
             for future in futures:
                 future.wrapped_future.cancel()
             raise
-        for future in futures:
-            future.result()
+        try:
+            for future in futures:
+                future.result()
+        except KilledWorker as error:
+            raise Stopped(
+                f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
+                f"{error.last_worker.address}: see their logs, or give them more memory. What is delivered stays: run "
+                "again to go on"
+            ) from error
+        except CancelledError as error:
+            raise Stopped(
+                "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
+                "again to go on"
+            ) from error
 
 
 def _group_name(group: Sequence[int], shards: int) -> str:
@@ -161,12 +191,10 @@ def _group_name(group: Sequence[int], shards: int) -> str:
     )
 
 
-def _watch(
-    output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], ours: Callable[[], bool]
-) -> None:
+def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], held: Lease) -> None:
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
-    artifact: Any = create_progress_artifact(progress=0.0, key="shards", description="Shards delivered")
-    last = time.monotonic()
+    last = -math.inf
+    artifact = None
     before = commit.stamps(output)
     commits = commit.read_commits(output, before.keys() - set(shards))
     already = len(commits)
@@ -180,7 +208,7 @@ def _watch(
             ]
             commits |= commit.read_commits(output, written)
             check_commits(plan, commits.values())
-            if not ours():
+            if not held():
                 raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
             progress(
                 len(commits),
@@ -190,9 +218,36 @@ def _watch(
             if finished or time.monotonic() - last > _UPDATE_SECONDS:
                 last = time.monotonic()
                 share = (len(commits) - already) / len(shards)
-                update_progress_artifact(artifact, progress=100.0 if finished else 100 * min(share, 1.0))
+                with _server_may_be_away():
+                    _check_cancelled()
+                    artifact = _show(artifact, 100.0 if finished else 100 * min(share, 1.0))
             if not finished:
                 time.sleep(_POLL_SECONDS)
+
+
+def _show(artifact: Any, progress: float) -> Any:
+    """Show progress in the UI; returns the artifact that does."""
+    if artifact is None:
+        return create_progress_artifact(progress=progress, key="shards", description="Shards delivered")
+    update_progress_artifact(artifact, progress=progress)
+    return artifact
+
+
+@contextmanager
+def _server_may_be_away() -> Iterator[None]:
+    """Go on without Prefect's server: it shows how the work goes, and the work does not need it."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        logger.warning("Prefect's server does not answer (%s); the work goes on", type(error).__name__)
+
+
+def _check_cancelled() -> None:
+    """Stop if the run was cancelled in the UI: only runs of a deployment are stopped by Prefect itself."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(str(flow_run.get_id()))).state
+    if state and (state.is_cancelling() or state.is_cancelled()):
+        raise CalledOff("the run was cancelled. What is delivered stays: run again to go on")
 
 
 def _publish(summary: Summary, report: Location) -> None:

@@ -1,15 +1,18 @@
 """One Prefect server for one run: started before it, stopped after it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HOME = Path(".cohortlens")
 _START_SECONDS = 180
@@ -52,9 +55,12 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as sink:
         server = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+    before = _end_in_order()
     try:
         yield lambda: _wait(server, url, log)
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         del os.environ["PREFECT_API_URL"]
         server.terminate()
         try:
@@ -62,6 +68,17 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _end_in_order() -> Any:
+    """Let SIGTERM end this process by an exception, or the server would live on; returns what it did before."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    return signal.signal(signal.SIGTERM, end)
 
 
 def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> str:

@@ -26,7 +26,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])  # for the p
 @pytest.fixture(scope="session")
 def rounds() -> range:
     """Seeds of the cases that are drawn."""
-    return range(40 if SOAK else 1)
+    return range(8 if SOAK else 1)
 
 
 @pytest.fixture(scope="session")

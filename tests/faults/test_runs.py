@@ -1,0 +1,169 @@
+"""Whole runs, from the command line: what they run on dies, and they are stopped themselves."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from distributed import Client
+
+from tasks.commit import stamps
+from tasks.finish import finish
+from tasks.lease import lease
+from tasks.shard import explain_shards
+from tasks.storage import Location
+from tests.conftest import _free_ports
+from tests.faults import sabotage
+from tests.faults.conftest import IMAGES, SOAK, Measured
+from tests.faults.runs import PrefectServer, Run, cluster, wait
+from tests.faults.workers import begin
+from tests.tasks.outputs import carry_out
+
+PACE = 0.3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"), *_free_ports(1))
+    server.start()
+    yield server
+    server.kill()
+
+
+def compute(content: dict[str, Any], **where: Any) -> dict[str, Any]:
+    return content | {"compute": content["compute"] | where}
+
+
+def test_workers_killed_one_and_all(
+    content: Any, local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
+) -> None:
+    deaths = [("reading", 1), ("explaining", 2), ("writing", 3), ("committing", 0)] if SOAK else [("writing", 3)]
+    folder = sabotage.plan_deaths(tmp_path / "deaths", deaths, PACE)
+    run = Run(compute(content(local), workers=2), folder, server.url)
+    run.wait_for_commits(1)
+    wait(lambda: len(run.workers) == 2)
+    killed = run.workers
+    for worker in killed:
+        worker.kill()
+    assert len(killed) == 2
+    assert run.end() == 0, run.said
+    assert sabotage.deaths_left(folder) == 0
+    assert server.latest()["state_type"] == "COMPLETED"
+    faults = len(deaths) + len(killed)
+    measured("run: a worker killed, then both", faults, [local], sabotage.explained(folder) / IMAGES)
+
+
+def test_the_flows_process_killed(
+    content: Any, explained: list[int], local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
+) -> None:
+    folder = sabotage.plan_deaths(tmp_path / "deaths", [], PACE)
+    run = Run(compute(content(local), workers=2), folder, server.url)
+    run.wait_for_commits(1)
+    workers = run.workers
+    run.process.kill()
+    run.end()
+    assert workers
+    psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in workers if worker.is_running()]
+    carry_out(content(local))
+    measured("run: its process killed, run again", 1, [local], (sabotage.explained(folder) + sum(explained)) / IMAGES)
+
+
+@pytest.mark.parametrize("how", ["cancelled in the UI", "SIGTERM", *(["SIGINT"] if SOAK else [])])
+def test_a_run_is_stopped(
+    how: str,
+    content: Any,
+    explained: list[int],
+    local: Location,
+    tmp_path: Path,
+    server: PrefectServer,
+    measured: Measured,
+) -> None:
+    """It ends within a minute, and leaves no process and nothing half written."""
+    folder = sabotage.plan_deaths(tmp_path / "deaths", [], PACE)
+    own_server = how == "SIGTERM"
+    run = Run(compute(content(local), workers=2), folder, None if own_server else server.url)
+    run.wait_for_commits(1)
+    left = run.descendants
+    began = time.monotonic()
+    match how:
+        case "SIGTERM":
+            run.process.terminate()
+        case "SIGINT":
+            run.process.send_signal(signal.SIGINT)
+        case _:
+            run_id = server.latest()["id"]
+            server.ask(f"flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    assert run.end() != 0
+    psutil.wait_procs(left, timeout=60)
+    seconds = time.monotonic() - began
+    assert not [process for process in left if process.is_running()], run.said
+    assert seconds < 60
+    assert not [name for name in local.sizes() if name.endswith(".partial") or name.startswith("lease")]
+    if how == "cancelled in the UI":
+        assert "the run was cancelled. What is delivered stays" in run.said
+        assert server.latest()["state_type"] == "CANCELLED"
+    carry_out(content(local))
+    measured(
+        f"run: {how} (ended in {seconds:.0f} s)", 1, [local], (sabotage.explained(folder) + sum(explained)) / IMAGES
+    )
+
+
+def test_the_prefect_server_gone_for_a_while(
+    content: Any, local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
+) -> None:
+    folder = sabotage.plan_deaths(tmp_path / "deaths", [], pace=2.0)
+    run = Run(compute(content(local), workers=2), folder, server.url)
+    run.wait_for_commits(1)
+    server.kill()
+    delivered = len(stamps(local))
+    wait(lambda: len(stamps(local)) > delivered, 60)
+    server.start()
+    assert run.end() == 0, run.said
+    assert server.latest()["state_type"] == "COMPLETED"
+    measured("run: Prefect's server killed and started again", 1, [local], sabotage.explained(folder) / IMAGES)
+
+
+def test_a_scheduler_with_workers_elsewhere(
+    content: Any, explained: list[int], tmp_path: Path, server: PrefectServer, measured: Measured
+) -> None:
+    """All is explained there; workers stop when their run is killed; and the scheduler is killed."""
+    whole, orphaned, deserted = (Location(url=str(tmp_path / name)) for name in ("whole", "orphaned", "deserted"))
+    folder = sabotage.plan_deaths(tmp_path / "deaths", [])
+    with cluster(folder, workers=2) as (address, scheduler):
+        output, plan = begin(content(whole))
+        shuffled = random.Random(0).sample(range(len(plan.shards)), len(plan.shards))
+        with Client(address) as client:
+            client.gather([client.submit(explain_shards, output, [shard]) for shard in shuffled])
+        finish(output)
+        measured("two workers behind a scheduler, shards shuffled", 1, [whole], sabotage.explained(folder) / IMAGES)
+
+        (folder / "pace").write_text(str(PACE))
+        before = sabotage.explained(folder)
+        run = Run(compute(content(orphaned), scheduler=address), folder, server.url)
+        run.wait_for_commits(1)
+        run.process.kill()
+        run.end()
+        with lease(orphaned, "the next run"):
+            carry_out(content(orphaned))
+            time.sleep(4)
+            in_vain = sabotage.explained(folder)
+            time.sleep(2)
+            assert sabotage.explained(folder) == in_vain
+        work = (in_vain - before + sum(explained)) / IMAGES
+        explained.clear()
+        measured("run: its process killed, workers elsewhere live on", 1, [orphaned], work)
+
+        before = sabotage.explained(folder)
+        run = Run(compute(content(deserted), scheduler=address), folder, server.url)
+        run.wait_for_commits(1)
+        scheduler.kill()
+        assert run.end() == 3, run.said
+        assert "the Dask scheduler is gone" in run.said
+    carry_out(content(deserted))
+    work = (sabotage.explained(folder) - before + sum(explained)) / IMAGES
+    measured("run: scheduler killed, run again", 1, [deserted], work)
