@@ -17,7 +17,7 @@ from tasks.readers import inspect
 from tasks.readers.base import LARGEST, Unreadable, check_decoded, check_file
 from tasks.readers.dicom import WindowConfig
 from tasks.sources import Listed, Sources, is_manifest, list_images
-from tasks.storage import Location, in_own_words
+from tasks.storage import Location, nameless
 
 _READERS = 8
 
@@ -154,7 +154,7 @@ def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
     try:
         return config.home.stamps_of(files)
     except OSError as error:
-        raise OSError(f"cohort.source: {config.source} cannot be listed ({in_own_words(error)})") from None
+        raise nameless(error, f"cohort.source: {config.source} cannot be listed") from None
 
 
 def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fact | Unreadable:
@@ -169,7 +169,7 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
             f"the file cannot be opened ({type(error).__name__}): check the manifest and the access rights"
         )
     except OSError as error:
-        raise OSError(f"a file of the cohort cannot be read ({in_own_words(error)}): see to its storage") from None
+        raise nameless(error, "a file of the cohort cannot be read") from None
     try:
         header = inspect(data)
     except Unreadable as reason:

@@ -17,7 +17,7 @@ from tasks.plan import Plan
 from tasks.readers import read
 from tasks.readers.base import Unreadable
 from tasks.sources import Find, Source, Sources
-from tasks.storage import Location, in_own_words
+from tasks.storage import Location, nameless
 
 Image = tuple[Prepared, NDArray[np.bool_] | None]
 """An image and its mask on the grid, if it has one."""
@@ -112,7 +112,7 @@ def _present(data: bytes | Exception) -> bytes:
     if isinstance(data, (FileNotFoundError, PermissionError)):
         raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
     if isinstance(data, Exception):
-        raise OSError(f"a file of the cohort cannot be read ({in_own_words(data)}): see to its storage") from None
+        raise nameless(data, "a file of the cohort cannot be read") from None
     return data
 
 

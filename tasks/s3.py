@@ -8,6 +8,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, SSL
 from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
 
+from tasks.storage import CredentialsRefused, Unavailable
+
 ATTEMPTS = 22
 """Of a request; the waits between them grow to 15 s, and to more than three minutes together."""
 
@@ -24,14 +26,6 @@ _CREDENTIALS = {
     "SignatureDoesNotMatch",
     "TokenRefreshRequired",
 }
-
-
-class Unavailable(OSError):
-    """S3 did not answer, however often it was asked."""
-
-
-class CredentialsRefused(OSError):
-    """S3 does not take the credentials (any more). No PermissionError: it says nothing about a single file."""
 
 
 class PatientS3(S3FileSystem):  # type: ignore[misc]
@@ -78,8 +72,7 @@ def _plain_errors() -> Iterator[None]:
         code = refusal.response.get("Error", {}).get("Code")
         if code in _CREDENTIALS:
             raise CredentialsRefused(
-                f"S3 refuses the credentials ({code}: {error}): renew them, in the environment or the profile, and "
-                "run again"
+                f"S3 refuses the credentials ({code}): renew them, in the environment or the profile, and run again"
             ) from refusal
         if code == "PreconditionFailed":  # nothing but `create` sets conditions
             raise FileExistsError(str(error)) from refusal

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tasks.storage import Location, in_own_words
+from tasks.storage import Location, nameless
 
 _COLUMNS = ("uri", "id", "label", "mask", "subject")
 
@@ -78,7 +78,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     try:
         files = source.files()
     except OSError as error:
-        raise OSError(f"cohort.source: {source} cannot be listed ({in_own_words(error)})") from None
+        raise nameless(error, f"cohort.source: {source} cannot be listed") from None
     return [
         Listed((source.at(url).path.removeprefix(source.folder) or basename(url)).strip("/"), Source((url,)))
         for url in files

@@ -28,6 +28,14 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="storage")
 
 
+class Unavailable(OSError):
+    """S3 did not answer, however often it was asked."""
+
+
+class CredentialsRefused(OSError):
+    """S3 does not take the credentials (any more). No PermissionError: it says nothing about a single file."""
+
+
 class Location(BaseModel):
     """A file, folder or prefix. Credentials are never part of it: they come from the environment or a profile."""
 
@@ -218,10 +226,13 @@ class Location(BaseModel):
         )
 
 
-def in_own_words(error: BaseException) -> str:
-    """Name an error without its message, which may hold a path."""
+def nameless(error: BaseException, what: str) -> OSError:
+    """Make an error of the same kind whose message holds no path: one below the cohort's root may name a patient."""
+    if isinstance(error, CredentialsRefused):
+        return error
     number = getattr(error, "errno", None)
-    return type(error).__name__ + (f" {number}" if number else "")
+    kind = Unavailable if isinstance(error, Unavailable) else OSError
+    return kind(f"{what} ({type(error).__name__}{f' {number}' if number else ''}): see to its storage")
 
 
 def _stamp(facts: dict[str, Any]) -> str:

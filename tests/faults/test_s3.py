@@ -9,8 +9,8 @@ import pytest
 
 from tasks import lease as lease_module
 from tasks import s3
-from tasks.s3 import CredentialsRefused, PatientS3, Unavailable
-from tasks.storage import Location
+from tasks.s3 import PatientS3
+from tasks.storage import CredentialsRefused, Location, Unavailable
 from tasks.verify import verify
 from tests.faults.conftest import SOAK, Measured
 from tests.faults.proxy import FAULTS, FaultyS3
@@ -44,7 +44,7 @@ def from_s3(cohort: Cohort, content: Any, bucket: Location, through: Location) -
     for path in cohort.folder.glob("*.*"):
         (bucket / "cohort" / path.name).write(path.read_bytes())
     source = (through / "cohort/manifest.csv").model_dump()
-    return lambda output: content(output) | {"cohort": {"source": source}}
+    return lambda output: content(output) | {"cohort": {"source": source, "identifiers": "as given"}}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from flows.cli import main
 from flows.config import RunConfig
+from flows.errors import Stopped
 from models.components import instantiate, locate
 from models.network import NAMESPACES
 from tasks import manifest, store
@@ -119,7 +120,7 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
     blocked = tmp_path / "work/out" / store.NAME / "logit/c"
     shutil.rmtree(blocked)
     blocked.write_text("in the way")
-    with pytest.raises(OSError, match="logit"):
+    with pytest.raises(Stopped, match="logit"):
         explain_cohort(config)
     blocked.unlink()
     repair(output, verify(output))
