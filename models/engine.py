@@ -7,11 +7,11 @@ folded as they come: memory depends on the batch, never on the number of questio
 """
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from models.questions import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,9 @@ class Engine:
             ``(image, *space)`` bool; only the target `region` of the mask uses them.
         """
         images = self.network.prepare(images)
-        finite = images.flatten(1).isfinite().all(1)
-        known = images.where(_over(finite, images), 0.0)
-        logits, case = self._plain(known, tuple(ids), None if masks is None else masks.to(images.device))
-        maps = self._maps(case)
+        finite = _finite(images)
+        case = self.case(images, ids, masks)
+        logits, maps = case.logits, self.maps(case)
         flags = flag_maps(maps)
         there = (case.chosen.classes >= 0) & finite[:, None]
         flags *= there[..., None]
@@ -122,41 +122,63 @@ class Engine:
             flags,
         )
 
-    def _maps(self, case: Case) -> Tensor:
-        running = dict(enumerate(explainer.explain(case) for explainer in self.explainers))
-        maps: dict[int, Tensor] = {}
-        with torch.no_grad():
-            while running:
-                asked = []
-                for index, explaining in list(running.items()):
-                    try:
-                        asked.append(next(explaining))
-                    except StopIteration as finished:
-                        maps[index] = finished.value
-                        del running[index]
-                self._ask(case, asked)
-        stacked = torch.stack([maps[index] for index in sorted(maps)]) if maps else case.zeros()[None][:0]
-        return stacked.permute(2, 1, 0, *range(3, stacked.ndim))
+    def case(
+        self,
+        images: Tensor,
+        ids: Sequence[str],
+        masks: Tensor | None = None,
+        needs: Needs | None = None,
+        chosen: Chosen | None = None,
+    ) -> Case:
+        """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
 
-    def _plain(self, images: Tensor, ids: tuple[str, ...], masks: Tensor | None) -> tuple[Tensor, Case]:
-        logits: list[Tensor] = []
-        chosen: list[Chosen] = []
-        answers: list[list[Answer]] = []
+        An image that is not finite is asked about as zeros. `needs` is what is used of the answer, None for what the
+        explainers need; `chosen` is what is explained, None if the target chooses by the answer.
+        """
+        images = self.network.prepare(images)
+        images = images.where(_over(_finite(images), images), 0.0)
+        masks = None if masks is None else masks.to(images.device)
+        needs = self.needs if needs is None else needs
+        found: list[tuple[Tensor, Chosen, list[Answer]]] = []
 
         def put(rows: slice) -> None:
             def choose(outputs: Tensor) -> Chosen:
+                if chosen is not None:
+                    return chosen.rows(rows)
                 return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
 
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            found = self._put(images[rows], image, torch.zeros_like(image), self.needs, plainly, choose)
-            logits.append(found[0])
-            chosen.append(found[1])
-            answers.append(found[2])
+            found.append(self._put(images[rows], image, torch.zeros_like(image), needs, plainly, choose))
 
         self._in_batches(len(images), put)
+        logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
-        case = Case(self.network, images, ids, Chosen.join(chosen), joined, self.background, self._known)
-        return torch.cat(logits), case
+        everything = Chosen.join(chosen_by_batch)
+        return Case(
+            self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.background, self._known
+        )
+
+    def maps(self, case: Case) -> Tensor:
+        """Maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
+        maps = self.answer(case, [explainer.explain(case) for explainer in self.explainers])
+        stacked = torch.stack(maps) if maps else case.zeros()[None][:0]
+        return stacked.permute(2, 1, 0, *range(3, stacked.ndim))
+
+    def answer(self, case: Case, asking: Sequence[Generator[Questions, None, T]]) -> list[T]:
+        """Answer the questions of all who ask until each has returned; equal questions are asked once."""
+        running = dict(enumerate(asking))
+        results: dict[int, T] = {}
+        with torch.no_grad():
+            while running:
+                asked = []
+                for index, one in list(running.items()):
+                    try:
+                        asked.append(next(one))
+                    except StopIteration as finished:
+                        results[index] = finished.value
+                        del running[index]
+                self._ask(case, asked)
+        return [results[index] for index in sorted(results)]
 
     def _ask(self, case: Case, asked: Sequence[Questions]) -> None:
         for (ask, needs), questions in ways(asked).items():
@@ -212,7 +234,8 @@ class Engine:
             scores = chosen.score(logits)
             # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
             sums = scores.sum(0).unbind()
-        probability = chosen.mean(self.network.probability(detached))
+        outputs = self.network.probability(detached)
+        probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
         wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
@@ -229,6 +252,7 @@ class Engine:
                     inputs=inputs.detach(),
                     score=scores[:, target].detach(),
                     probability=probability[:, target],
+                    decided=decided[:, target],
                     image=image,
                     step=step,
                     target=target,
@@ -247,6 +271,10 @@ def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) ->
     if chosen.against is not None:
         weights = weights - head[chosen.against[:, target]]
     return _over(weights / layer[0, 0].numel(), layer).expand_as(layer)
+
+
+def _finite(images: Tensor) -> Tensor:
+    return images.flatten(1).isfinite().all(1)
 
 
 def _over(values: Tensor, like: Tensor) -> Tensor:

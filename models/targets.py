@@ -56,6 +56,21 @@ class Chosen:
         score = self.score(outputs)
         return score if self.region is None else score / self.region.flatten(2).sum(-1).clamp_min(1)
 
+    def decided(self, probability: Tensor, activation: str) -> Tensor:
+        """``(image, target)`` bool: whether the network decides for what is explained.
+
+        A difference: the class is ahead of the other. Else by softmax the largest probability decides, by sigmoid one
+        over a half, in most of the region where there is one. Never so for a regression.
+        """
+        if self.against is not None:
+            return self.score(probability) > 0
+        if activation == "softmax":
+            largest = probability.argmax(1, keepdim=True)
+            wins = torch.zeros_like(probability).scatter_(1, largest, 1.0)
+        else:
+            wins = (probability > 0.5).to(probability)
+        return (self.mean(wins) > 0.5) & (activation != "identity")
+
     def _of(self, outputs: Tensor, classes: Tensor) -> Tensor:
         index = classes.clamp_min(0)
         if self.region is None:

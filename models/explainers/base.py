@@ -45,6 +45,8 @@ class Answer:
         ``(question,)``, the explained scalar: the target's logit.
     probability
         ``(question,)``, the target's probability; in a region its mean.
+    decided
+        ``(question,)`` bool, whether the network decides for the target.
     input_gradient
         Gradient of `score` with respect to `inputs`, same shape; None unless needed.
     activations, activation_gradients
@@ -58,6 +60,7 @@ class Answer:
     inputs: Tensor
     score: Tensor
     probability: Tensor
+    decided: Tensor
     image: Tensor
     step: Tensor
     target: int
@@ -143,6 +146,8 @@ class Case:
         ``(image, channel, *space)``.
     ids
         Names of the images: noise depends on them and on nothing else.
+    logits
+        ``(image, class[, *space])``.
     chosen
         What is explained of each image.
     answers
@@ -156,6 +161,7 @@ class Case:
     network: Network
     images: Tensor
     ids: tuple[str, ...]
+    logits: Tensor
     chosen: Chosen
     answers: tuple[Answer, ...]
     background: Tensor | None = None

@@ -4,14 +4,12 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from models.explainers.base import Answer, Case, Explainer, Explaining, Questions, per_question
+from models.explainers.fill import Fill, filled
 from models.explainers.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
-
-_CONV = {2: functional.conv2d, 3: functional.conv3d}
 
 
 class Occlusion(Explainer):
@@ -24,19 +22,17 @@ class Occlusion(Explainer):
     name: Literal["occlusion"] = "occlusion"
     window: int | Sides = Field(16, description="Side of the window in pixels, or one an axis")
     stride: int | Sides = Field(8, description="Step of the window in pixels, or one an axis")
-    fill: float | Literal["mean", "blur"] = Field(
-        0.0, description="What is put in: a value of what the network takes, the image's mean, or the image blurred"
-    )
+    fill: Fill = 0.0
 
     def explain(self, case: Case) -> Explaining:
         corners, sides = self._corners(tuple(case.images.shape[2:]))
         windows = _windows(corners, sides, case.images)
-        filled = self._filled(case.images)
+        hidden = filled(case.images, self.fill)
         total, cover = case.zeros(), windows.sum(0)
         scores = case.scores
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return torch.where(windows[step][:, None], filled[image], case.images[image])
+            return torch.where(windows[step][:, None], hidden[image], case.images[image])
 
         def fold(answer: Answer) -> None:
             drop = scores[answer.target, answer.image] - answer.score
@@ -60,13 +56,6 @@ class Occlusion(Explainer):
         )
         return torch.tensor(list(product(*starts))), torch.tensor(sides)
 
-    def _filled(self, images: Tensor) -> Tensor:
-        if self.fill == "mean":
-            return images.mean(tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
-        if self.fill == "blur":
-            return _blurred(images)
-        return torch.full_like(images, self.fill)
-
 
 def _windows(corners: Tensor, sides: Tensor, images: Tensor) -> Tensor:
     """``(window, *space)`` bool."""
@@ -74,19 +63,3 @@ def _windows(corners: Tensor, sides: Tensor, images: Tensor) -> Tensor:
     for window, corner in zip(windows, corners, strict=True):
         window[tuple(map(slice, corner, corner + sides))] = True
     return windows
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """Gaussian of a sixteenth of the longest side, axis by axis, edges repeated."""
-    dims = images.ndim - 2
-    sigma = max(images.shape[2:]) / 16
-    reach = int(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(images) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    for axis in range(dims):
-        shape = [1, 1, *(len(kernel) if other == axis else 1 for other in range(dims))]
-        pad = [reach if other == axis else 0 for other in reversed(range(dims)) for _ in range(2)]
-        padded = functional.pad(images, pad, mode="replicate")
-        weight = kernel.view(shape).expand(images.shape[1], 1, *shape[2:])
-        images = _CONV[dims](padded, weight, groups=images.shape[1])
-    return images

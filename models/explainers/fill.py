@@ -1,0 +1,40 @@
+"""What stands in for what is hidden of an image."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+Fill = Annotated[
+    float | Literal["mean", "blur"],
+    Field(description="What is put in: a value of what the network takes, the image's mean, or the image blurred"),
+]
+
+_CONV = {2: functional.conv2d, 3: functional.conv3d}
+
+
+def filled(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor:
+    """``(image, channel, *space)`` with every place hidden; the mean is that of each channel."""
+    if fill == "mean":
+        return images.mean(tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
+    if fill == "blur":
+        return _blurred(images)
+    return torch.full_like(images, fill)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """Gaussian of a sixteenth of the longest side, axis by axis, edges repeated."""
+    dims = images.ndim - 2
+    sigma = max(images.shape[2:]) / 16
+    reach = int(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1).to(images) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(dims):
+        shape = [1, 1, *(len(kernel) if other == axis else 1 for other in range(dims))]
+        pad = [reach if other == axis else 0 for other in reversed(range(dims)) for _ in range(2)]
+        padded = functional.pad(images, pad, mode="replicate")
+        weight = kernel.view(shape).expand(images.shape[1], 1, *shape[2:])
+        images = _CONV[dims](padded, weight, groups=images.shape[1])
+    return images
