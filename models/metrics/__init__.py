@@ -1,0 +1,54 @@
+"""Metrics by name. To add one: write its file, and name it here."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from models.metrics.agreement import ExplainerAgreement, NetworkAgreement
+from models.metrics.auprc import AUPRC
+from models.metrics.base import MapMetric, Metric, Score, StackMetric
+from models.metrics.completeness import CompletenessGap
+from models.metrics.deletion import Deletion
+from models.metrics.effective_complexity import EffectiveComplexity
+from models.metrics.entropy import Entropy
+from models.metrics.evaluate import evaluate
+from models.metrics.gini import Gini
+from models.metrics.hit_rate import HitRate
+from models.metrics.impact_score import ImpactScore
+from models.metrics.infidelity import Infidelity
+from models.metrics.insertion import Insertion
+from models.metrics.iou import IoU
+from models.metrics.max_sensitivity import MaxSensitivity
+from models.metrics.randomisation import Randomisation
+from models.metrics.relevance_mass import RelevanceMass
+from models.metrics.relevance_rank import RelevanceRank
+from models.metrics.repeatability import Repeatability
+from models.metrics.road import ROADLeRF, ROADMoRF
+from models.metrics.sensitivity_n import SensitivityN
+
+MetricConfig = Annotated[
+    Deletion
+    | Insertion
+    | ROADMoRF
+    | ROADLeRF
+    | SensitivityN
+    | Infidelity
+    | CompletenessGap
+    | ImpactScore
+    | HitRate
+    | IoU
+    | AUPRC
+    | RelevanceMass
+    | RelevanceRank
+    | MaxSensitivity
+    | Repeatability
+    | Gini
+    | Entropy
+    | EffectiveComplexity
+    | Randomisation
+    | ExplainerAgreement
+    | NetworkAgreement,
+    Field(discriminator="name"),
+]
+
+__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate"]

@@ -1,0 +1,34 @@
+from typing import Literal
+
+import torch
+
+from models.metrics.base import Judged, Judging, MapMetric, Score, positive
+from models.metrics.ranking import ends_of_ties
+
+
+class AUPRC(MapMetric):
+    """Area under the precision-recall curve, as average precision (Saito and Rehmsmeier 2015,
+    doi:10.1371/journal.pone.0118432; for maps: Arun et al. 2021, doi:10.1148/ryai.2021200267).
+
+    ``sum_t (recall_t - recall_{t-1}) precision_t`` over the values `t` of the map's positive part, the largest first.
+    In [0, 1]; higher is better. Its companion `chance` is what a map of noise or a blank one gets, ``|G| / N``: without
+    it the number says nothing, as large findings are easy. NaN where the mask is empty.
+    """
+
+    family = "plausibility"
+    better = "higher"
+    range = (0.0, 1.0)
+    needs_masks = True
+    name: Literal["auprc"] = "auprc"
+
+    def judge(self, judged: Judged) -> Judging:
+        yield from ()
+        maps, masks = positive(judged.maps).flatten(1), judged.truth.masks.flatten(1)
+        ordered, order = maps.sort(1, descending=True)
+        inside = masks.gather(1, order).double()
+        _, last = ends_of_ties(ordered)
+        precision = inside.cumsum(1).gather(1, last) / (last + 1)
+        average = (inside * precision).sum(1) / inside.sum(1)
+        there = judged.truth.there
+        chance = masks.double().mean(1).where(there, torch.nan)
+        return Score(average.where(there, torch.nan), companions={"chance": chance})

@@ -1,0 +1,277 @@
+"""What a metric is: a number that judges one map, and what it is judged by."""
+
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor
+
+from models.engine import Engine
+from models.explainers.base import Answer, Case, Questions
+from models.explainers.fill import filled
+from models.network import Network
+
+Family = Literal["faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"]
+Of = Literal["score", "probability", "decided"]
+T = TypeVar("T")
+
+
+def positive(maps: Tensor) -> Tensor:
+    """What counts of a signed map as evidence for the target: its positive part."""
+    return maps.clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric says of some maps.
+
+    Attributes
+    ----------
+    value
+        ``(image,)`` of one explainer's maps for one target, ``(image, target, explainer)`` of all; NaN where the metric
+        is undefined.
+    companions
+        By name, what the value is to be read with, such as its chance level; shaped like `value`.
+    curves
+        By name, what the value was made of: shaped like `value` and ``(..., point)``.
+    points
+        What the points of the curves are: shares of the image, or names of layers.
+    """
+
+    value: Tensor
+    companions: dict[str, Tensor] = field(default_factory=dict)
+    curves: dict[str, Tensor] = field(default_factory=dict)
+    points: tuple[float, ...] | tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Where the finding is.
+
+    Attributes
+    ----------
+    masks
+        ``(image, *space)`` bool; empty where nothing is marked.
+    spacing
+        ``(image, axis)`` mm between neighbouring places; NaN where unknown. None if it is for all images.
+    """
+
+    masks: Tensor
+    spacing: Tensor | None = None
+
+    @cached_property
+    def there(self) -> Tensor:
+        """``(image,)`` bool: whether anything is marked."""
+        return self.masks.flatten(1).any(1)
+
+    @cached_property
+    def distance(self) -> Tensor:
+        """``(image, *space)`` mm to the nearest marked place; NaN where nothing is marked or the spacing is unknown."""
+        distance = torch.full(self.masks.shape, torch.nan)
+        spacing = torch.full((len(self.masks), 1), torch.nan) if self.spacing is None else self.spacing.cpu()
+        for own, mask, sampling in zip(distance, self.masks.cpu().numpy(), spacing, strict=True):
+            if mask.any() and sampling.isfinite().all():
+                own[:] = torch.from_numpy(ndimage.distance_transform_edt(~mask, sampling.tolist()))
+        return distance.to(self.masks.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """The maps of some images, and all they are judged by.
+
+    Attributes
+    ----------
+    engine
+        Asks the network, and explains anew with the explainers that made the maps.
+    case
+        The images, and what the network says of them.
+    maps
+        ``(image, target, explainer, *space)``; NaN where there is none.
+    truth
+        None where there are no masks.
+    others
+        ``(other, image, target, explainer, *space)``: maps of the same images by other networks.
+    """
+
+    engine: Engine
+    case: Case
+    maps: Tensor
+    truth: Truth | None = None
+    others: Tensor | None = None
+    _known: dict[Hashable, Any] = field(default_factory=dict)
+
+    @cached_property
+    def defined(self) -> Tensor:
+        """``(image, target, explainer)`` bool: whether there is a map."""
+        return self.maps.flatten(3).isfinite().all(-1)
+
+    @cached_property
+    def among(self) -> Tensor:
+        """``(image,)`` indices of the images that have a map at all: the others are not asked about."""
+        return self.defined.flatten(1).any(1).nonzero()[:, 0].to(self.case.images.device)
+
+    def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """What does not depend on the map: worked out for the first, and remembered for the others."""
+        if key not in self._known:
+            self._known[key] = work_out()
+        return self._known[key]
+
+    def last(self, key: Hashable, work_out: Callable[[Tensor, Tensor], Tensor], image: Tensor, step: Tensor) -> Tensor:
+        """What does not depend on the map, for some questions; remembered until others are asked."""
+        before = self._known.get(("last", key))
+        if before is None or not (torch.equal(before[0], image) and torch.equal(before[1], step)):
+            before = self._known["last", key] = image, step, work_out(image, step)
+        return before[2]
+
+    def filled(self, fill: float | Literal["mean", "blur"]) -> Tensor:
+        """The images with every place hidden."""
+        return self.once(("filled", fill), lambda: filled(self.case.images, fill))
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The maps of one explainer for one target.
+
+    Attributes
+    ----------
+    same
+        Equal for equal maps, so that what is asked of several is asked once.
+    """
+
+    exhibit: Exhibit
+    target: int
+    explainer: int
+    same: Hashable
+
+    @property
+    def case(self) -> Case:
+        return self.exhibit.case
+
+    @property
+    def among(self) -> Tensor:
+        """``(image,)`` indices of the images that have a map."""
+        return self.exhibit.defined[:, self.target, self.explainer].nonzero()[:, 0].to(self.case.images.device)
+
+    @property
+    def truth(self) -> Truth:
+        assert self.exhibit.truth is not None
+        return self.exhibit.truth
+
+    @property
+    def maps(self) -> Tensor:
+        """``(image, *space)``; zeros where there is none."""
+        return self.of(slice(None))
+
+    def of(self, image: Tensor | slice) -> Tensor:
+        """The maps of some images, on the network's device."""
+        stack = self.exhibit.maps[:, self.target, self.explainer]
+        image = image.to(stack.device) if isinstance(image, Tensor) else image
+        return stack[image].nan_to_num(0.0, 0.0, 0.0).to(self.case.images)
+
+    @property
+    def before(self) -> Tensor:
+        """``(image,)``, the explained scalars of the images as they are."""
+        return self.case.answers[self.target].score
+
+    def zeros(self, points: int) -> Tensor:
+        """``(image, point)`` float64, since moments are taken of answers that differ by little."""
+        return torch.zeros(len(self.case.images), points, dtype=torch.float64, device=self.case.images.device)
+
+
+Judging = Generator[Questions, None, Score]
+
+
+def ask(
+    judged: Judged,
+    points: int,
+    make: Callable[[Tensor, Tensor], Tensor],
+    key: Hashable,
+    of: Of,
+    each_map: bool = True,
+) -> Generator[Questions, None, Tensor]:
+    """Ask `points` questions about each image, and return the target's answers ``(image, point)``.
+
+    Questions that do not depend on the map, not `each_map`, are asked once for all maps.
+    """
+    key, among = ((key, judged.same), judged.among) if each_map else (key, judged.exhibit.among)
+    found = judged.zeros(points)
+
+    def fold(answer: Answer) -> None:
+        if answer.target == judged.target:
+            found[answer.image, answer.step] = getattr(answer, of).double()
+
+    yield Questions(points, make, fold, key=key, among=among)
+    return found
+
+
+def ask_hidden(judged: Judged, fill: float | Literal["mean", "blur"], of: Of) -> Generator[Questions, None, Tensor]:
+    """``(image, 1)``, the answers about the images with every place hidden.
+
+    Asked before all else, so that it is asked once for all maps and metrics.
+    """
+    filled = judged.exhibit.filled(fill)
+    return (yield from ask(judged, 1, lambda image, _: filled[image], ("hidden", fill), of, each_map=False))
+
+
+class Metric(BaseModel):
+    """A named number that judges maps; its fields are its parameters.
+
+    Attributes
+    ----------
+    family
+        Families stay apart: they are never added up to one score.
+    better
+        Which values speak for the map; None if neither does by itself.
+    range
+        The least and the largest value.
+    needs_masks, needs_others
+        Whether it compares with where the finding is, and with maps of other networks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    family: ClassVar[Family]
+    better: ClassVar[Literal["higher", "lower"] | None] = None
+    range: ClassVar[tuple[float, float]]
+    needs_masks: ClassVar[bool] = False
+    needs_others: ClassVar[bool] = False
+
+    name: str
+    label: str | None = Field(None, description="What the metric is called; none: the name")
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+    @property
+    def needs_spacing(self) -> bool:
+        """Whether it needs to know how many mm there are between places."""
+        return False
+
+    def check(self, network: Network) -> None:
+        """Raise ValueError if the metric has no meaning on this network."""
+
+
+class MapMetric(Metric):
+    """A metric of each map by itself, which may put questions to the network."""
+
+    def judge(self, judged: Judged) -> Judging:
+        """Yield questions, whose answers have been folded when the generator goes on; return ``(image,)`` values."""
+        yield from ()
+        return Score(self.value(judged))
+
+    def value(self, judged: Judged) -> Tensor:
+        """``(image,)`` values, of a metric that asks nothing."""
+        raise NotImplementedError
+
+
+class StackMetric(Metric):
+    """A metric that looks at several maps together, or explains anew."""
+
+    def compare(self, exhibit: Exhibit) -> Score:
+        """Return ``(image, target, explainer)`` values."""
+        raise NotImplementedError

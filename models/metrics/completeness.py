@@ -1,0 +1,28 @@
+from math import inf
+from typing import Literal
+
+import torch
+
+from models.explainers.fill import Fill
+from models.metrics.base import Judged, Judging, MapMetric, Score, ask_hidden
+
+
+class CompletenessGap(MapMetric):
+    """Completeness gap (axiom: Sundararajan et al. 2017, arXiv:1703.01365, section 3; sensitivity-n with all features).
+
+    ``|sum(R) - (S(x) - S(x0))| / |S(x) - S(x0)|`` with `S` the target's logit and `x0` the image wholly hidden. At
+    least 0; lower is better. 0 for a map that hands out what it explains, 1 for a blank one. It says something only of
+    maps in the unit of the logit. NaN where hiding the image changes nothing.
+    """
+
+    family = "faithfulness"
+    better = "lower"
+    range = (0.0, inf)
+    name: Literal["completeness_gap"] = "completeness_gap"
+    fill: Fill = 0.0
+
+    def judge(self, judged: Judged) -> Judging:
+        hidden = yield from ask_hidden(judged, self.fill, "score")
+        difference = judged.before.double() - hidden[:, 0]
+        gap = (judged.maps.double().flatten(1).sum(1) - difference).abs() / difference.abs()
+        return Score(gap.where(difference != 0, torch.nan))

@@ -1,0 +1,131 @@
+"""Judges the maps of some images by several metrics together."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from models.engine import Engine
+from models.explainers.base import Needs
+from models.metrics.base import Exhibit, Judged, MapMetric, Metric, Score, StackMetric, Truth
+
+
+def evaluate(
+    engine: Engine,
+    metrics: Sequence[Metric],
+    images: Tensor,
+    ids: Sequence[str],
+    maps: Tensor,
+    masks: Tensor | None = None,
+    spacing: Tensor | None = None,
+    others: Tensor | None = None,
+) -> list[Score]:
+    """Judge the maps that an engine made, now or earlier.
+
+    The questions of all metrics about all maps go out together: batches are full, and what several ask is asked once.
+
+    Parameters
+    ----------
+    engine
+        Of the explainers that made the maps, in their order, and of the same network and target.
+    images, ids
+        ``(image, channel, *space)``, what the network takes, and the names that the maps were made under.
+    maps
+        ``(image, target, explainer, *space)``; NaN where there is none.
+    masks
+        ``(image, *space)`` bool; empty where an image has none.
+    spacing
+        ``(image, axis)`` mm between neighbouring places, NaN where unknown.
+    others
+        ``(other, image, target, explainer, *space)``, maps of the same images by other networks.
+
+    Returns
+    -------
+    list of Score
+        One a metric, ``(image, target, explainer)`` float32 on the CPU; NaN where there is no map.
+
+    Raises
+    ------
+    ValueError
+        If a metric lacks what it compares with, has no meaning on the network, or shapes do not fit.
+    """
+    _check(engine, metrics, images, maps, masks, spacing, others)
+    case = engine.case(images, ids, masks, needs=Needs())
+    device = case.images.device
+    truth = None if masks is None else Truth(masks.to(device), spacing)
+    exhibit = Exhibit(engine, case, maps, truth, others)
+    one_by_one = iter(_judge(exhibit, [metric for metric in metrics if isinstance(metric, MapMetric)]))
+    scores = [metric.compare(exhibit) if isinstance(metric, StackMetric) else next(one_by_one) for metric in metrics]
+    return [_where_defined(score, exhibit.defined) for score in scores]
+
+
+def _judge(exhibit: Exhibit, metrics: Sequence[MapMetric]) -> list[Score]:
+    """Run the metrics on all maps side by side, and put together what they say."""
+    _, targets, explainers = exhibit.defined.shape
+    maps = [
+        Judged(exhibit, target, explainer, _digest(exhibit.maps[:, target, explainer]))
+        for target in range(targets)
+        for explainer in range(explainers)
+    ]
+    found = exhibit.engine.answer(exhibit.case, [metric.judge(judged) for metric in metrics for judged in maps])
+    return [_joined(found[start : start + len(maps)], targets) for start in range(0, len(found), len(maps))]
+
+
+def _digest(maps: Tensor) -> bytes:
+    return blake2b(maps.contiguous().cpu().numpy().tobytes(), digest_size=16).digest()
+
+
+def _joined(parts: Sequence[Score], targets: int) -> Score:
+    """From ``(image, ...)`` a target and explainer to ``(image, target, explainer, ...)``."""
+
+    def join(values: Sequence[Tensor]) -> Tensor:
+        stacked = torch.stack(list(values), dim=1)
+        return stacked.unflatten(1, (targets, -1))
+
+    first = parts[0]
+    return Score(
+        join([part.value for part in parts]),
+        {name: join([part.companions[name] for part in parts]) for name in first.companions},
+        {name: join([part.curves[name] for part in parts]) for name in first.curves},
+        first.points,
+    )
+
+
+def _where_defined(score: Score, defined: Tensor) -> Score:
+    def clean(values: Tensor) -> Tensor:
+        there = defined.cpu().view(*defined.shape, *[1] * (values.ndim - defined.ndim))
+        return values.cpu().float().where(there, torch.nan)
+
+    companions = {name: clean(values) for name, values in score.companions.items()}
+    curves = {name: clean(values) for name, values in score.curves.items()}
+    return Score(clean(score.value), companions, curves, score.points)
+
+
+def _check(
+    engine: Engine,
+    metrics: Sequence[Metric],
+    images: Tensor,
+    maps: Tensor,
+    masks: Tensor | None,
+    spacing: Tensor | None,
+    others: Tensor | None,
+) -> None:
+    targets = len(engine.target.labels(engine.network.config.classes))
+    expected = (len(images), targets, len(engine.explainers), *images.shape[2:])
+    if tuple(maps.shape) != expected:
+        raise ValueError(f"the maps are {tuple(maps.shape)}, but these images, targets and explainers need {expected}")
+    if masks is not None and masks.shape != (len(images), *images.shape[2:]):
+        raise ValueError(f"the masks are {tuple(masks.shape)}, but the images are {tuple(images.shape)}")
+    if others is not None and others.shape[1:] != maps.shape:
+        raise ValueError(
+            f"the maps of other networks are {tuple(others.shape)}, but these maps are {tuple(maps.shape)}"
+        )
+    for metric in metrics:
+        metric.check(engine.network)
+        if metric.needs_masks and masks is None:
+            raise ValueError(f"{metric.title}: compares with masks, and the cohort has none")
+        if metric.needs_spacing and spacing is None:
+            raise ValueError(f"{metric.title}: a tolerance in mm needs the spacing of the images, and there is none")
+        if metric.needs_others and others is None:
+            raise ValueError(f"{metric.title}: compares with maps of other networks, and there are none")

@@ -1,0 +1,62 @@
+from math import inf
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Answer, Questions
+from models.explainers.fill import Fill
+from models.explainers.noise import draw
+from models.metrics.base import Judged, Judging, MapMetric, Score
+
+
+class Infidelity(MapMetric):
+    """Infidelity (Yeh et al. 2019, arXiv:1901.09392, definition 2.1 with square removal, section 2.3).
+
+    ``mean_B (b sum_{i in B} R_i - (S(x) - S(x without B)))^2`` with `S` the target's logit and `B` squares at random
+    places, drawn by the image's name. The map is scaled by the `b` that makes the sum least, as Captum does with
+    ``normalize=True``: most maps have no unit. At least 0, in squared logits; lower is better. A map that is zero in
+    all squares gets ``mean_B (S(x) - S(x without B))^2``, which no map exceeds.
+    """
+
+    family = "faithfulness"
+    better = "lower"
+    range = (0.0, inf)
+    name: Literal["infidelity"] = "infidelity"
+    side: int = Field(16, ge=1, description="Side of the squares in pixels")
+    squares: int = Field(50, ge=2, description="Squares an image")
+    fill: Fill = 0.0
+
+    def judge(self, judged: Judged) -> Judging:
+        case, filled = judged.case, judged.exhibit.filled(self.fill)
+        shape = case.images.shape[2:]
+        side = [min(self.side, size) for size in shape]
+        key = ("infidelity", self.side, self.squares, self.fill)
+        sums, drops = judged.zeros(self.squares), judged.zeros(self.squares)
+
+        def corner(seeded: torch.Generator) -> Tensor:
+            rooms = zip(shape, side, strict=True)
+            return torch.stack([torch.randint(size - own + 1, (), generator=seeded) for size, own in rooms])
+
+        def boxes(image: Tensor, step: Tensor) -> Tensor:
+            """``(question, *space)`` bool."""
+            found = torch.zeros(len(image), *shape, dtype=torch.bool, device=case.images.device)
+            for row, start in zip(found, draw(case, image, step, corner, "squares").long().tolist(), strict=True):
+                row[tuple(slice(low, low + own) for low, own in zip(start, side, strict=True))] = True
+            return found
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            hidden = judged.exhibit.last(key, boxes, image, step)[:, None]
+            return filled[image].where(hidden, case.images[image])
+
+        def fold(answer: Answer) -> None:
+            if answer.target == judged.target:
+                hidden = judged.exhibit.last(key, boxes, answer.image, answer.step)
+                sums[answer.image, answer.step] = (judged.of(answer.image) * hidden).flatten(1).double().sum(1)
+                drops[answer.image, answer.step] = (judged.before[answer.image] - answer.score).double()
+
+        yield Questions(self.squares, make, fold, key=key, among=judged.exhibit.among)
+        energy = (sums**2).sum(1, keepdim=True)
+        scale = (sums * drops).sum(1, keepdim=True) / energy.where(energy > 0, 1.0)
+        return Score(((scale * sums - drops) ** 2).mean(1))

@@ -1,0 +1,102 @@
+"""Sanity checks by weights: what is left of a map when the network has been made to forget."""
+
+import difflib
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.engine import Engine
+from models.explainers.noise import generator
+from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.similarity import similarities
+from models.network import Network
+
+
+class Randomisation(StackMetric):
+    """Weight randomisation (Adebayo et al. 2018, arXiv:1810.03292, sections 4.1 and 4.2).
+
+    ``SSIM(R, R_l)`` with ``R_l`` the map for the same target once the layers from the output down to `l` are random
+    (cascading), or `l` alone is (independent). Each map is taken to [0, 1] and the data's range is 1. The value is that
+    of the wholly random network, or the mean over layers where independent. In [-1, 1]; lower is better: a map that
+    stays does not tell what the network has learnt. NaN where a map is constant or missing.
+
+    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, what pairs of maps of
+    noise reach, which is what there is to compare with. Curves by layer, in the order in which they were made random:
+    `ssim` and `spearman`.
+
+    A layer is made random by normal numbers about zero, of the root mean square of each of its tensors: initialisers do
+    not fit layers into which a BatchNorm has been folded. The network itself stays as it is.
+    """
+
+    family = "sanity"
+    better = "lower"
+    range = (-1.0, 1.0)
+    name: Literal["cascading_randomisation", "independent_randomisation"] = "cascading_randomisation"
+    layers: tuple[str, ...] | None = Field(
+        None,
+        strict=False,
+        description="Modules from the output to the input, each with all it holds; none: every layer with parameters",
+    )
+    magnitude: bool = Field(False, description="Whether maps are compared by magnitude")
+
+    def check(self, network: Network) -> None:
+        self._layers(network)
+
+    def compare(self, exhibit: Exhibit) -> Score:
+        engine, case = exhibit.engine, exhibit.case
+        maps = exhibit.maps.abs() if self.magnitude else exhibit.maps
+        layers = self._layers(engine.network)
+        found = []
+        for network in self._random(engine.network, layers):
+            anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.background)
+            random = anew.maps(anew.case(case.images, case.ids, chosen=case.chosen)).to(maps)
+            engine.forward_passes += anew.forward_passes
+            engine.backward_passes += anew.backward_passes
+            found.append(similarities(maps, random.abs() if self.magnitude else random))
+        ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
+        ends = {"cascading_randomisation": lambda curve: curve[..., -1]}
+        whole = ends.get(self.name, lambda curve: curve.mean(-1))
+        level = similarities(*(self._noise(exhibit, sample) for sample in range(2)))
+        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
+        companions = {"spearman": whole(spearman), "random_ssim": random_ssim, "random_spearman": random_spearman}
+        return Score(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
+
+    def _layers(self, network: Network) -> tuple[str, ...]:
+        """Names of what is made random, in that order."""
+        modules = dict(network.module.named_modules())
+        if self.layers is None:
+            return tuple(name for name, part in reversed(modules.items()) if part._parameters)
+        for name in self.layers:
+            if name not in modules:
+                nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
+                raise ValueError(f"{self.title}: there is no layer {name!r}; the nearest names are {nearest}")
+            if not any(True for _ in modules[name].parameters()):
+                raise ValueError(f"{self.title}: layer {name!r} has no parameters to make random")
+        return self.layers
+
+    def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:
+        """The network for each point of the curve."""
+        random = deepcopy(network)
+        for name in layers:
+            if self.name == "independent_randomisation":
+                random = deepcopy(network)
+            _make_random(random.module.get_submodule(name), name, whole=self.layers is not None)
+            yield random
+
+    def _noise(self, exhibit: Exhibit, sample: int) -> Tensor:
+        """``(image, 1, 1, *space)``, the map that knows nothing, drawn by the image's name."""
+        shape = exhibit.case.images.shape[2:]
+        maps = [torch.randn(shape, generator=generator(name, "level", sample)) for name in exhibit.case.ids]
+        noise = torch.stack(maps)[:, None, None].to(exhibit.maps)
+        return noise.abs() if self.magnitude else noise
+
+
+def _make_random(module: nn.Module, name: str, whole: bool) -> None:
+    for own, parameter in module.named_parameters(recurse=whole):
+        noise = torch.randn(parameter.shape, generator=generator(f"{name}.{own}", "weights", 0))
+        with torch.no_grad():
+            parameter.copy_(parameter.square().mean().sqrt() * noise.to(parameter))

@@ -1,0 +1,56 @@
+"""Orders of places, with what is done about places of equal value."""
+
+import torch
+from torch import Tensor
+
+from models.explainers.base import Case
+from models.explainers.noise import generator
+
+_ROUNDING = 1e-10
+
+
+def drawn_order(case: Case, image: Tensor, values: Tensor) -> Tensor:
+    """Rank of each feature, 0 for the largest: ``(image, feature)`` from values of the same shape.
+
+    Equal values, such as the zeros of a rectified map, are ranked as drawn by the image's name: an order of their own,
+    from left to right, would favour what lies at the end. So a constant map is ranked at random.
+    """
+    count = values.shape[1]
+    drawn = torch.stack([torch.randperm(count, generator=generator(case.ids[row], "order", 0)) for row in image])
+    drawn = drawn.to(values.device)
+    order = drawn.gather(1, values.gather(1, drawn).argsort(dim=1, descending=True, stable=True))
+    return torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand_as(order))
+
+
+def spearman(one: Tensor, other: Tensor) -> Tensor:
+    """Spearman's rank correlation over the last axis; NaN where either is constant or not finite."""
+    return pearson(average_ranks(one), average_ranks(other))
+
+
+def pearson(one: Tensor, other: Tensor) -> Tensor:
+    """Pearson's correlation over the last axis; NaN where either is constant but for rounding, or not finite."""
+    centred = []
+    for part in (one.double(), other.double()):
+        deviation = part - part.mean(-1, keepdim=True)
+        norm = deviation.norm(dim=-1, keepdim=True)
+        centred.append(deviation / norm.where(norm > _ROUNDING * part.norm(dim=-1, keepdim=True), torch.nan))
+    return (centred[0] * centred[1]).sum(-1).clamp(-1, 1)
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 over the last axis, those of equal values averaged; NaN all along where any value is not finite."""
+    ordered, order = values.sort(-1)
+    first, last = ends_of_ties(ordered)
+    ranks = torch.empty_like(values, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2 + 1)
+    return ranks.where(values.isfinite().all(-1, keepdim=True), torch.nan)
+
+
+def ends_of_ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place of the run of equal values that each place of the last axis belongs to."""
+    count = ordered.shape[-1]
+    place = torch.arange(count, device=ordered.device).expand(ordered.shape)
+    changes = ordered[..., 1:] != ordered[..., :-1]
+    edge = torch.ones_like(ordered[..., :1], dtype=torch.bool)
+    first = place.where(torch.cat([edge, changes], -1), 0).cummax(-1).values
+    last = place.where(torch.cat([changes, edge], -1), count).flip(-1).cummin(-1).values.flip(-1)
+    return first, last

@@ -1,0 +1,25 @@
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.metrics.base import Judged, MapMetric, positive
+
+
+class RelevanceMass(MapMetric):
+    """Relevance mass accuracy (Arras et al. 2022, arXiv:2003.07258, eq. 1).
+
+    ``sum_{i in G} R_i / sum_i R_i`` with `R` the positive part of the map: the share that lies in the mask. In [0, 1];
+    higher is better. NaN where the mask is empty or nothing is positive.
+    """
+
+    family = "plausibility"
+    better = "higher"
+    range = (0.0, 1.0)
+    needs_masks = True
+    name: Literal["relevance_mass"] = "relevance_mass"
+
+    def value(self, judged: Judged) -> Tensor:
+        maps, masks = positive(judged.maps).double().flatten(1), judged.truth.masks.flatten(1)
+        total = maps.sum(1)
+        return ((maps * masks).sum(1) / total).where(judged.truth.there & (total > 0), torch.nan)

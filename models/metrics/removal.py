@@ -1,0 +1,49 @@
+"""What metrics share that hide an image bit by bit in the order of its map."""
+
+from collections.abc import Generator
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import Questions
+from models.explainers.fill import Fill
+from models.metrics.base import Judged, Judging, Score, ask, ask_hidden
+from models.metrics.features import FeatureMetric
+
+
+class Removal(FeatureMetric):
+    """The area under the curve of the target's probability over the share of the features hidden, or shown."""
+
+    shows: ClassVar[bool] = False
+
+    points: int = Field(20, ge=2, description="Steps from the image as it is to the one that is wholly hidden")
+    fill: Fill = 0.0
+
+    def judge(self, judged: Judged) -> Judging:
+        curve = yield from self.curve(judged)
+        shares = self.shares(judged)
+        area = torch.trapezoid(curve, shares.to(curve), dim=1)
+        return Score(area, curves={"probability": curve}, points=tuple(shares.tolist()))
+
+    def shares(self, judged: Judged) -> Tensor:
+        """``(point,)`` shares of the features, from 0 to 1."""
+        count = self.grid(judged).count
+        steps = min(self.points, count)
+        return (torch.arange(steps + 1, dtype=torch.float64) * count / steps).round() / count
+
+    def curve(self, judged: Judged) -> Generator[Questions, None, Tensor]:
+        """``(image, point)`` probabilities; at the ends are the image as it is and one that is wholly hidden."""
+        images, filled = judged.case.images, judged.exhibit.filled(self.fill)
+        counts = (self.shares(judged) * self.grid(judged).count).round().to(images.device)
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            strongest = self.strongest(judged, image, counts[step + 1])
+            return images[image].where(strongest if self.shows else ~strongest, filled[image])
+
+        hidden = yield from ask_hidden(judged, self.fill, "probability")
+        key = (self.name, self.patch, self.points, self.fill)
+        middle = yield from ask(judged, len(counts) - 2, make, key, "probability")
+        whole = judged.case.answers[judged.target].probability[:, None].double()
+        return torch.cat([hidden, middle, whole] if self.shows else [whole, middle, hidden], dim=1)

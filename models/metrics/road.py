@@ -1,0 +1,66 @@
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.explainers.base import per_question
+from models.explainers.noise import draw
+from models.metrics.base import Judged, Judging, Score, ask
+from models.metrics.features import FeatureMetric
+from models.metrics.imputation import impute
+
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class _ROAD(FeatureMetric):
+    """The mean probability of the target over the shares of the image that are removed and filled in."""
+
+    patch: int = Field(1, ge=1, description="Side of the squares removed as one, in pixels; 1: pixel by pixel")
+    noise: float = Field(0.01, ge=0, description="Standard deviation of what is added, as a share of the image's range")
+
+    def judge(self, judged: Judged) -> Judging:
+        images = judged.case.images
+        flat = images.flatten(1)
+        sigma = self.noise * (flat.amax(1) - flat.amin(1))
+        counts = (torch.tensor(_SHARES) * self.grid(judged).count).round().to(images.device)
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            removed = self.strongest(judged, image, counts[step])
+            shape = images.shape[1:]
+            noise = draw(judged.case, image, step, lambda seeded: torch.randn(shape, generator=seeded), "road")
+            rough = impute(images[image], removed) + per_question(sigma[image], noise) * noise
+            return images[image].where(~removed, rough)
+
+        curve = yield from ask(judged, len(counts), make, (self.name, self.patch, self.noise), "probability")
+        return Score(curve.mean(1), curves={"probability": curve}, points=_SHARES)
+
+
+class ROADMoRF(_ROAD):
+    """ROAD, the most relevant first (Rong et al. 2022, arXiv:2202.00449).
+
+    ``mean_s P(x with the share s of its strongest features imputed)`` over ``s = 0.1, ..., 0.9``, with `P` the target's
+    probability. What is removed is filled in by noisy linear imputation (`models.metrics.imputation`), so that its
+    shape tells the network little. The published curve is of accuracy; probability is its counterpart for one image.
+    In [0, 1]; lower is better.
+    """
+
+    family = "faithfulness"
+    better = "lower"
+    range = (0.0, 1.0)
+    name: Literal["road_morf"] = "road_morf"
+
+
+class ROADLeRF(_ROAD):
+    """ROAD, the least relevant first (Rong et al. 2022, arXiv:2202.00449).
+
+    As `ROADMoRF`, with the weakest features removed first. In [0, 1]; higher is better.
+    """
+
+    family = "faithfulness"
+    better = "higher"
+    range = (0.0, 1.0)
+    name: Literal["road_lerf"] = "road_lerf"
+
+    def strength(self, maps: Tensor) -> Tensor:
+        return -maps

@@ -1,0 +1,144 @@
+"""All metrics together: what a value depends on, what is undefined, and what is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from models.engine import Engine
+from models.explainers.control_random import ControlRandom
+from models.explainers.gradcam import GradCAM
+from models.explainers.saliency import Saliency
+from models.explainers.smoothgrad import SmoothGrad
+from models.metrics import Metric, MetricConfig, Score, evaluate
+from models.network import Network
+from models.targets import OverThreshold, Predicted
+from tests.models.metrics.cases import boxes, curved, images, names
+
+KNOWN: TypeAdapter[Metric] = TypeAdapter(MetricConfig)
+NAMES = [name for kind in MetricConfig.__origin__.__args__ for name in kind.model_fields["name"].annotation.__args__]
+FEW: dict[str, dict[str, Any]] = {
+    "deletion": {"points": 4, "patch": 4},
+    "insertion": {"points": 4, "patch": 4},
+    "effective_complexity": {"points": 4, "patch": 4, "tolerance": 0.03},
+    "sensitivity_n": {"sets": 4, "patch": 1},
+    "infidelity": {"squares": 6, "side": 4},
+    "max_sensitivity": {"samples": 2},
+    "impact_score": {"patch": 4, "share": 0.5, "falls_to": 0.9},
+    "hit_rate": {"tolerance_mm": 1.5},
+}
+METRICS = [KNOWN.validate_python({"name": name, **FEW.get(name, {})}) for name in NAMES]
+EXPLAINERS = [Saliency(), GradCAM(layer="2"), SmoothGrad(samples=2), ControlRandom()]
+
+
+def setting(dims: int, count: int = 4) -> tuple[Network, Tensor, dict[str, Tensor]]:
+    network, batch = curved(dims), images(dims, count)
+    others = torch.randn(2, count, 2, 4, *batch.shape[2:], generator=torch.Generator().manual_seed(9))
+    given = {"masks": boxes(dims, count), "spacing": torch.ones(count, dims), "others": others}
+    given["maps"] = Engine(network, EXPLAINERS, Predicted(k=2)).explain(batch, names(count)).maps
+    return network, batch, given
+
+
+def part(given: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
+    return {name: value[:, rows] if name == "others" else value[rows] for name, value in given.items()}
+
+
+def everything(score: Score) -> Tensor:
+    values = [score.value, *score.companions.values()]
+    return torch.cat([torch.stack(values, -1), *score.curves.values()], -1)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_value_depends_on_the_image_alone(dims: int) -> None:
+    network, batch, given = setting(dims)
+    together = evaluate(Engine(network, EXPLAINERS, Predicted(k=2), 7), METRICS, batch, names(4), **given)
+    for metric, score in zip(METRICS, together, strict=True):
+        assert score.value.shape == (4, 2, 4) and score.value.dtype == torch.float32, metric.name
+        assert all(value.shape == (4, 2, 4) for value in score.companions.values()), metric.name
+        assert all(curve.shape == (4, 2, 4, len(score.points)) for curve in score.curves.values()), metric.name
+        assert score.value.isfinite().all(), metric.name
+        low, high = metric.range
+        assert low - 1e-6 <= score.value.min() and score.value.max() <= high + 1e-6, metric.name
+        assert len(score.value.unique()) > 1, metric.name
+    rows = [2, 0]
+    engine = Engine(network, EXPLAINERS, Predicted(k=2), 3)
+    ids = tuple(names(4)[row] for row in rows)
+    for metric, score in zip(METRICS, together, strict=True):
+        (other,) = evaluate(engine, [metric], batch[rows], ids, **part(given, rows))
+        torch.testing.assert_close(everything(other), everything(score)[rows], rtol=1e-5, atol=1e-6, msg=metric.name)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_constant_maps_are_judged_or_undefined_and_stop_nothing(dims: int) -> None:
+    network, batch, given = setting(dims)
+    sound = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
+    given["maps"] = given["maps"].clone()
+    given["maps"][0], given["maps"][1] = 0.0, 0.5
+    scores = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
+    undefined = {"iou", "sensitivity_n", "repeatability", "reproducibility", "explainer_agreement"}
+    undefined |= {"cascading_randomisation", "independent_randomisation"}
+    for metric, score, before in zip(METRICS, scores, sound, strict=True):
+        blank, constant, *rest = score.value.isnan()
+        assert not torch.stack(rest).any(), metric.name
+        of_zeros = undefined | {"relevance_mass", "gini", "entropy", "max_sensitivity"}
+        assert blank.all() == (metric.name in of_zeros) and blank.any() == blank.all(), metric.name
+        assert constant.all() == (metric.name in undefined) and constant.any() == constant.all(), metric.name
+        torch.testing.assert_close(score.value[2:], before.value[2:], rtol=1e-5, atol=1e-6, msg=metric.name)
+
+
+def test_where_there_is_no_map_there_is_no_value_and_no_question() -> None:
+    network, batch, _ = setting(2)
+    batch[1, 0, 0, 0] = torch.nan
+    target = OverThreshold()
+    engine = Engine(network, EXPLAINERS, target, 5)
+    maps = engine.explain(batch, names(4)).maps
+    there = maps.flatten(3).isfinite().all(-1)
+    assert there.any() and not there[1].any() and not there[0].all()
+    given = {"masks": boxes(2, 4), "spacing": torch.ones(4, 2), "others": torch.randn(2, *maps.shape)}
+    for metric, score in zip(METRICS, evaluate(engine, METRICS, batch, names(4), maps, **given), strict=True):
+        assert torch.equal(score.value.isfinite(), there), metric.name
+        assert not everything(score)[~there].isfinite().any(), metric.name
+    engine = Engine(network, EXPLAINERS, target, 5)
+    evaluate(engine, METRICS[:1], batch, names(4), maps)
+    distinct = there.sum().item()  # each image has one target, so that no map is there twice
+    assert METRICS[0].name == "deletion"
+    assert engine.forward_passes == 4 + 3 + 3 * distinct
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch, given = setting(2)
+    engine = Engine(network, EXPLAINERS, Predicted(k=2), 16)
+    expected = evaluate(engine, METRICS, batch, names(4), **given)
+    plain = type(network).__call__
+
+    def cramped(self: Network, inputs: Tensor) -> Tensor:
+        if len(inputs) > 3:
+            raise torch.OutOfMemoryError
+        return plain(self, inputs)
+
+    monkeypatch.setattr(type(network), "__call__", cramped)
+    for score, same in zip(evaluate(engine, METRICS, batch, names(4), **given), expected, strict=True):
+        torch.testing.assert_close(score.value, same.value, rtol=1e-5, atol=1e-6)
+    assert engine.batch_size <= 3
+
+
+def test_every_metric_says_what_it_is() -> None:
+    assert len(set(NAMES)) == len(NAMES) == 23
+    for metric in METRICS:
+        assert metric.family in {"faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"}
+        assert metric.better in {"higher", "lower", None}
+        assert metric.range[0] < metric.range[1]
+        source = str(type(metric).__doc__)
+        assert "arXiv:" in source or "doi:" in source, metric.name
+        assert metric.needs_masks == (metric.family == "plausibility")
+    assert KNOWN.validate_python({"name": "deletion", "label": "by blur", "fill": "blur"}).title == "by blur"
+    with pytest.raises(ValidationError, match="extra"):
+        KNOWN.validate_python({"name": "gini", "patch": 3})
+
+
+def test_maps_of_another_shape_are_refused() -> None:
+    network, batch, given = setting(2)
+    with pytest.raises(ValueError, match=r"the maps are \(4, 2, 4, 20, 16\), but these .* need \(4, 2, 3, 20, 16\)"):
+        evaluate(Engine(network, EXPLAINERS[:3], Predicted(k=2)), METRICS[:1], batch, names(4), given["maps"])
