@@ -78,7 +78,8 @@ def evidence(
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correct p-values for their number (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
 
-    The i-th least of m becomes ``max_{j <= i} min(1, (m - j + 1) p_(j))``. NaN stands for a test that was not made, and is left out of the number.
+    The i-th least of m becomes ``max_{j <= i} min(1, (m - j + 1) p_(j))``. NaN stands for a test that was not made, and
+    is left out of the number.
     """
     made = np.flatnonzero(~np.isnan(p))
     order = made[np.argsort(p[made], kind="stable")]

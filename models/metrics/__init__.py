@@ -11,7 +11,7 @@ from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.metrics.effective_complexity import EffectiveComplexity
 from models.metrics.entropy import Entropy
-from models.metrics.evaluate import evaluate
+from models.metrics.evaluate import evaluate, spacing_of
 from models.metrics.gini import Gini
 from models.metrics.hit_rate import HitRate
 from models.metrics.impact_score import ImpactScore
@@ -51,4 +51,4 @@ MetricConfig = Annotated[
     Field(discriminator="name"),
 ]
 
-__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate"]
+__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate", "spacing_of"]

@@ -60,6 +60,11 @@ def evaluate(
     return [_where_defined(score, exhibit.defined) for score in scores]
 
 
+def spacing_of(affine: Tensor, dims: int) -> Tensor:
+    """Millimetres between neighbouring places, ``(image, axis)``, of affines ``(image, 4, 4)`` from index (z, y, x)."""
+    return affine[:, :3, 3 - dims : 3].norm(dim=1)
+
+
 def _judge(exhibit: Exhibit, metrics: Sequence[MapMetric]) -> list[Score]:
     """Run the metrics on all maps side by side, and put together what they say."""
     _, targets, explainers = exhibit.defined.shape

@@ -157,3 +157,47 @@ def test_of_several_outputs_the_first_counts() -> None:
     network = wrap(Several())
     found = explain(network, Predicted(), images(2))
     assert torch.equal(found.logits, network.module(images(2))[0])
+
+
+def test_the_network_decides_for_one_class_for_those_over_a_half_or_for_nothing() -> None:
+    batch = images(2)
+    every, ahead = Classes(classes=CLASSES), Difference(of="b", against="d")
+
+    def decided(network: Network, target: Any) -> Tensor:
+        case = Engine(network, [], target, batch_size=2).case(batch, names(batch))
+        return torch.stack([answer.decided for answer in case.answers], 1)
+
+    softmax, sigmoid = make("AttentionGated", 2), with_activation("sigmoid")
+    assert torch.equal(decided(softmax, every), nn.functional.one_hot(softmax(batch).argmax(1), 4).bool())
+    assert torch.equal(decided(sigmoid, every), sigmoid(batch) > 0)
+    assert (decided(sigmoid, every).sum(1) != 1).any()
+    logits = softmax(batch)
+    assert torch.equal(decided(softmax, ahead)[:, 0], logits[:, 1] > logits[:, 3])
+    assert not decided(with_activation("identity"), every).any()
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_network_decides_for_a_region_by_most_of_its_places(activation: Any) -> None:
+    network = segmenter(activation=activation)
+    batch = torch.randn(3, 1, *network.config.input_shape, dtype=torch.float64)
+    masks = torch.rand(3, *network.config.input_shape) < 0.4
+    case = Engine(network, [], Region(classes=CLASSES, of="mask")).case(batch, names(batch), masks)
+    found = torch.stack([answer.decided for answer in case.answers], 1)
+    logits = network(batch)
+    for row in range(3):
+        for index in range(4):
+            wins = logits[row].argmax(0) == index if activation == "softmax" else logits[row, index] > 0
+            assert bool(found[row, index]) == bool(wins[masks[row]].double().mean() > 0.5)
+
+
+def test_what_is_explained_can_be_handed_over() -> None:
+    network, batch = make("AttentionGated", 2), images(2)
+    engine = Engine(network, [Saliency()], Predicted(), batch_size=2)
+    first = engine.case(batch, names(batch))
+    again = engine.case(batch.flip(0), names(batch), chosen=first.chosen)
+    assert not torch.equal(first.chosen.classes, first.chosen.classes.flip(0))
+    assert torch.equal(again.chosen.classes, first.chosen.classes)
+    expected = torch.autograd.grad(
+        network(given := batch.flip(0).requires_grad_()).gather(1, first.chosen.classes).sum(), given
+    )[0]
+    assert difference(engine.maps(again)[:, 0, 0], expected[:, 0]) < 1e-9

@@ -5,17 +5,22 @@ from typing import Any
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers.control_random import ControlRandom
 from models.explainers.gradcam import GradCAM
+from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.explainers.smoothgrad import SmoothGrad
 from models.metrics import Metric, MetricConfig, Score, evaluate
+from models.metrics.completeness import CompletenessGap
+from models.metrics.deletion import Deletion
+from models.metrics.infidelity import Infidelity
+from models.metrics.sensitivity_n import SensitivityN
 from models.network import Network
-from models.targets import OverThreshold, Predicted
-from tests.models.metrics.cases import boxes, curved, images, names
+from models.targets import OverThreshold, Predicted, Region
+from tests.models.metrics.cases import boxes, curved, images, names, network_of
 
 KNOWN: TypeAdapter[Metric] = TypeAdapter(MetricConfig)
 NAMES = [name for kind in MetricConfig.__origin__.__args__ for name in kind.model_fields["name"].annotation.__args__]
@@ -142,3 +147,18 @@ def test_maps_of_another_shape_are_refused() -> None:
     network, batch, given = setting(2)
     with pytest.raises(ValueError, match=r"the maps are \(4, 2, 4, 20, 16\), but these .* need \(4, 2, 3, 20, 16\)"):
         evaluate(Engine(network, EXPLAINERS[:3], Predicted(k=2)), METRICS[:1], batch, names(4), given["maps"])
+
+
+def test_a_region_of_a_segmentation_is_judged_as_a_class_is() -> None:
+    torch.manual_seed(0)
+    network = network_of(nn.Conv2d(1, 2, 3, padding=1), 2, "softmax")
+    batch, masks = images(2), boxes(2)
+    engine = Engine(network, [InputXGradient(), ControlRandom()], Region(classes=("b",), of="mask"), 5)
+    maps = engine.explain(batch, names(3), masks).maps
+    metrics = [SensitivityN(patch=4), Infidelity(side=4), CompletenessGap(), Deletion(patch=4)]
+    scores = [score.value[:, 0] for score in evaluate(engine, metrics, batch, names(3), maps, masks)]
+    torch.testing.assert_close(scores[0][:, 0], torch.ones(3), rtol=1e-5, atol=1e-5)
+    assert scores[1][:, 0].max() < 1e-10 < scores[1][:, 1].min()
+    assert scores[2][:, 0].max() < 1e-5
+    assert all(score.isfinite().all() for score in scores)
+    assert (scores[3] <= 1).all() and (scores[3] >= 0).all()

@@ -11,7 +11,7 @@ from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from models.metrics import MetricConfig
+from models.metrics import MetricConfig, spacing_of
 from models.metrics.auprc import AUPRC
 from models.metrics.hit_rate import HitRate
 from models.metrics.iou import IoU
@@ -90,6 +90,16 @@ def test_the_tolerance_of_a_hit_is_in_mm_along_each_axis(dims: int) -> None:
         found = value(HitRate(tolerance_mm=tolerance), maps, masks, spacing=spacing)
         assert found[:3].tolist() == expected, tolerance
         assert found[3].isnan()
+
+
+def test_spacing_is_read_from_the_affine_in_the_order_of_the_axes() -> None:
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0))).Q
+    affine = torch.eye(4).repeat(2, 1, 1)
+    affine[0, :3, :3] = turn * torch.tensor([5.0, 2.0, 0.5])
+    affine[1] = nan
+    torch.testing.assert_close(spacing_of(affine, 3)[0], torch.tensor([5.0, 2.0, 0.5]))
+    torch.testing.assert_close(spacing_of(affine, 2)[0], torch.tensor([2.0, 0.5]))
+    assert spacing_of(affine, 2)[1].isnan().all()
 
 
 @pytest.mark.parametrize("dims", [2, 3])

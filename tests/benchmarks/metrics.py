@@ -1,0 +1,98 @@
+"""What each metric costs: as a multiple of a bare forward pass of each map's image, and of the passes it is made of.
+
+Both sides run in turn in one process with a worker's environment, on a GPU if there is one; the ratio is the median of
+the pairs' ratios. The passes are those that the definition needs for these maps, the plain one included, run bare in
+the memory format and at the batch size that are best for them. Where a metric asks nothing, the one pass is the plain
+one, and the ratio says what the metric itself costs beside it.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from flows.cluster import worker_environment
+from models.engine import Engine
+from models.explainers.base import Explainer
+from models.explainers.control_centre import ControlCentre
+from models.explainers.control_random import ControlRandom
+from models.explainers.saliency import Saliency
+from models.metrics import Metric, MetricConfig, Score, StackMetric, evaluate
+from models.network import Network
+from models.targets import Classes
+from tests.benchmarks.explainers import DEVICE, best_batch, images_of, network_of, rows, seconds
+
+PAIRS = 3
+IMAGES = 4
+GOAL = 1.15
+KINDS = MetricConfig.__origin__.__args__
+NAMES = [name for kind in KINDS for name in kind.model_fields["name"].annotation.__args__]
+EXPLAINS_ANEW = {"max_sensitivity", "cascading_randomisation", "independent_randomisation"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Images, and maps of noise and of a smooth blob, whose order differs as much as it can."""
+
+    network: Network
+    images: Tensor
+    batch: int
+
+    def engine(self, metric: Metric) -> Engine:
+        explainers: list[Explainer] = (
+            [Saliency()] if metric.name in EXPLAINS_ANEW else [ControlRandom(), ControlCentre()]
+        )
+        return Engine(self.network, explainers, Classes(classes=("b",)), self.batch)
+
+    def judge(self, engine: Engine, metric: Metric, maps: Tensor) -> list[Score]:
+        masks = torch.zeros(len(self.images), *self.images.shape[2:], dtype=torch.bool)
+        masks[..., 50:90, 30:80] = True
+        spacing = torch.ones(len(self.images), self.images.ndim - 2)
+        ids = [str(number) for number in range(len(self.images))]
+        return evaluate(engine, [metric], self.images, ids, maps, masks, spacing, maps[None].roll(1, 1))
+
+
+def main() -> None:
+    if "MALLOC_TOP_PAD_" not in os.environ:
+        threads = len(os.sched_getaffinity(0))
+        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]],
+                  {**os.environ, **worker_environment(threads)})  # fmt: skip
+    network = network_of(2)
+    setting = Setting(network, images_of(2, IMAGES), best_batch(network, False))
+    print(f"{DEVICE}, {torch.get_num_threads()} threads, batches of {setting.batch}")
+    print("metric: passes and seconds a map; times one forward pass; times its passes run bare")
+    for name in sys.argv[1:] or NAMES:
+        print(line(setting, TypeAdapter(MetricConfig).validate_python({"name": name})), flush=True)
+
+
+def line(setting: Setting, metric: Metric) -> str:
+    engine = setting.engine(metric)
+    ids = [str(number) for number in range(IMAGES)]
+    maps = engine.explain(setting.images, ids).maps
+    forward, backward = engine.forward_passes, engine.backward_passes
+    setting.judge(engine, metric, maps)  # which also warms up
+    passes, back = engine.forward_passes - forward, engine.backward_passes - backward
+    with_back, without = (
+        rows(setting.network, count, setting.batch, way) for count, way in ((back, True), (passes - back, False))
+    )
+
+    def bare() -> None:
+        for count, run in ((back, with_back), (passes - back, without)):
+            if count:
+                run()
+
+    one = rows(setting.network, IMAGES, setting.batch, False)
+    timed = [(seconds(lambda: setting.judge(engine, metric, maps)), seconds(bare), seconds(one)) for _ in range(PAIRS)]
+    cost, ratio = median(ours / plain for ours, _, plain in timed), median(ours / theirs for ours, theirs, _ in timed)
+    count = IMAGES * maps.shape[2]
+    goal = f"(goal {GOAL})" if passes > IMAGES or isinstance(metric, StackMetric) else ""
+    mine = median(ours for ours, _, _ in timed) / count
+    return f"{metric.name:26} {passes / count:7.1f} {mine:8.3f}   {cost / maps.shape[2]:7.2f}   {ratio:5.2f} {goal}"
+
+
+if __name__ == "__main__":
+    main()
