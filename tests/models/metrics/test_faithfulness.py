@@ -212,6 +212,15 @@ def by_sparse_solve(image: Any, hidden: Any, offsets: list[tuple[int, ...]]) -> 
     return solved
 
 
+def test_imputation_leaves_less_than_the_noise_that_is_added() -> None:
+    rough = torch.randn(2, 1, 96, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    batch = nn.functional.avg_pool2d(rough, 5, 1, 2)
+    places = torch.meshgrid(torch.arange(96) - 40, torch.arange(80) - 45, indexing="ij")
+    hidden = (places[0] ** 2 + places[1] ** 2 < 34**2).expand(2, 1, -1, -1)  # one large piece is the hardest
+    left = (impute(batch, hidden) - impute(batch, hidden, tolerance=1e-10))[hidden]
+    assert 0 < left.square().mean().sqrt() < 0.01 * (batch.max() - batch.min())
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_road_asks_about_images_whose_strongest_places_are_imputed_with_noise(dims: int) -> None:
     network, batch = curved(dims), images(dims, count=1)
