@@ -4,7 +4,7 @@ from models.metrics.removal import Removal
 
 
 class Deletion(Removal):
-    """Area under the deletion curve (Petsiuk et al. 2018, arXiv:1806.07421, section 4.1; by patches: Samek et al. 2017,
+    """Area under the deletion curve (Petsiuk et al. 2018, arXiv:1806.07421; by patches: Samek et al. 2017,
     arXiv:1509.06321).
 
     ``int_0^1 P(x without the share s of its features that are strongest) ds`` by trapezoids, with `P` the target's

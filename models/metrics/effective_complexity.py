@@ -8,7 +8,7 @@ from models.metrics.removal import Removal
 
 
 class EffectiveComplexity(Removal):
-    """Effective complexity (Nguyen and Martinez 2020, arXiv:2007.07584, section 3).
+    """Effective complexity (Nguyen and Martinez 2020, arXiv:2007.07584).
 
     ``min {s : |P(x) - P(x with only the share s of its features that are strongest)| <= tolerance}`` with `P` the
     target's probability: the share of the image that alone makes the prediction. A feature's strength is the sum of the

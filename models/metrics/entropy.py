@@ -8,7 +8,7 @@ from models.metrics.base import Judged, MapMetric
 
 
 class Entropy(MapMetric):
-    """Complexity by entropy (Bhatt et al. 2020, arXiv:2005.00631, definition 3).
+    """Complexity by entropy (Bhatt et al. 2020, arXiv:2005.00631).
 
     ``-sum_i p_i ln p_i`` with ``p_i = |R_i| / sum|R|``. In [0, ln N], in nats: 0 for a single place, ln N for a
     constant magnitude; lower is better. NaN for a blank map.

@@ -7,7 +7,7 @@ from models.metrics.base import Judged, MapMetric
 
 
 class Gini(MapMetric):
-    """Sparsity by the Gini index (Chalasani et al. 2020, arXiv:1810.06583, section 5; Hurley and Rickard 2009,
+    """Sparsity by the Gini index (Chalasani et al. 2020, arXiv:1810.06583; Hurley and Rickard 2009,
     arXiv:0811.4706).
 
     ``1 - 2 sum_k |R|_(k) / sum|R| * (N - k + 1/2) / N`` with ``|R|_(k)`` the magnitudes in rising order, k from 1. In

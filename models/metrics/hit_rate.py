@@ -8,7 +8,7 @@ from models.metrics.base import Judged, MapMetric, positive
 
 
 class HitRate(MapMetric):
-    """Pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x, section 4.1).
+    """Pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x).
 
     1 where the largest value of the map's positive part lies in the mask, or no more than `tolerance_mm` from it; else
     0. The mean over images is the published rate. Where several places share the largest value, the share of them that

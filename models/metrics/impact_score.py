@@ -12,7 +12,7 @@ from models.network import Network
 
 
 class ImpactScore(FeatureMetric):
-    """Impact score (Lin et al. 2019, arXiv:1910.07387, section 3.1).
+    """Impact score (Lin et al. 2019, arXiv:1910.07387).
 
     1 where, without the strongest features, the network decides otherwise or the target's probability falls to no more
     than `falls_to` of what it was; else 0. The mean over images is the published score. In {0, 1}; higher is better.

@@ -13,7 +13,7 @@ def impute(images: Tensor, hidden: Tensor, tolerance: float = 3e-3) -> Tensor:
 
     That is a linear system an image; all are solved together by conjugate gradients, each from the solution on a
     coarser grid. Neighbours count by one over the square of their distance, diagonal ones included: in 2-D these are
-    the weights 1/6 and 1/12 of Rong et al. (2022, arXiv:2202.00449, section 4.1). Those beyond the edge do not count.
+    the weights 1/6 and 1/12 of Rong et al. (2022, arXiv:2202.00449). Those beyond the edge do not count.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from models.metrics.base import Judged, Judging, MapMetric, Score
 
 
 class Infidelity(MapMetric):
-    """Infidelity (Yeh et al. 2019, arXiv:1901.09392, definition 2.1 with square removal, section 2.3).
+    """Infidelity (Yeh et al. 2019, arXiv:1901.09392, definition 2.1), with square removal.
 
     ``mean_B (b sum_{i in B} R_i - (S(x) - S(x without B)))^2`` with `S` the target's logit and `B` squares at random
     places, drawn by the image's name. The map is scaled by the `b` that makes the sum least, as Captum does with

@@ -33,12 +33,14 @@ class MaxSensitivity(StackMetric):
         norm = maps.norm(dim=-1)
         largest = torch.zeros_like(norm)
         shape = images.shape[1:]
-        each = torch.arange(len(images), device=images.device)
-        for sample in range(self.samples):
-            uniform = draw(
-                case, each, torch.full_like(each, sample), lambda seeded: torch.rand(shape, generator=seeded), "uniform"
-            )
-            again = engine.case(images + radius * (2 * uniform - 1), case.ids, chosen=case.chosen)
-            distance = (engine.maps(again).to(exhibit.maps).flatten(3).double() - maps).norm(dim=-1)
-            largest = torch.maximum(largest, distance)
+        together = max(engine.batch_size // len(images), 1)  # copies that fill a batch, where images do not
+        for first in range(0, self.samples, together):
+            count = min(together, self.samples - first)
+            image = torch.arange(len(images), device=images.device).repeat(count)
+            sample = torch.arange(first, first + count, device=images.device).repeat_interleave(len(images))
+            uniform = draw(case, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
+            copies = images[image] + radius[image] * (2 * uniform - 1)
+            again = engine.case(copies, case.ids * count, chosen=case.chosen.rows(image))
+            anew = engine.maps(again).to(exhibit.maps).flatten(3).double().unflatten(0, (count, -1))
+            largest = torch.maximum(largest, (anew - maps).norm(dim=-1).amax(0))
         return Score((largest / norm).where(norm > 0, torch.nan))

@@ -7,7 +7,7 @@ from models.metrics.base import Judged, MapMetric, positive
 
 
 class RelevanceMass(MapMetric):
-    """Relevance mass accuracy (Arras et al. 2022, arXiv:2003.07258, eq. 1).
+    """Relevance mass accuracy (Arras et al. 2022, arXiv:2003.07258).
 
     ``sum_{i in G} R_i / sum_i R_i`` with `R` the positive part of the map: the share that lies in the mask. In [0, 1];
     higher is better. NaN where the mask is empty or nothing is positive.

@@ -7,7 +7,7 @@ from models.metrics.base import Judged, MapMetric, positive
 
 
 class RelevanceRank(MapMetric):
-    """Relevance rank accuracy (Arras et al. 2022, arXiv:2003.07258, eq. 2), which is the Dice coefficient at the mask's
+    """Relevance rank accuracy (Arras et al. 2022, arXiv:2003.07258), which is the Dice coefficient at the mask's
     own area.
 
     ``|top_K & G| / K`` with ``K = |G|`` and ``top_K`` the `K` largest places of the map's positive part; as ``top_K``

@@ -15,7 +15,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SensitivityN(FeatureMetric):
-    """Sensitivity-n (Ancona et al. 2018, arXiv:1711.06104, section 4).
+    """Sensitivity-n (Ancona et al. 2018, arXiv:1711.06104).
 
     ``mean_n corr_T(sum_{i in T} R_i, S(x) - S(x without T))`` with `S` the target's logit and `T` random sets of `n`
     features. The sets are drawn by the image's name, independently of the map and of each other; they are not the first

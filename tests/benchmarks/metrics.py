@@ -31,6 +31,8 @@ IMAGES = 4
 GOAL = 1.15
 KINDS = MetricConfig.__origin__.__args__
 NAMES = [name for kind in KINDS for name in kind.model_fields["name"].annotation.__args__]
+FEW = {"layers": ["fc", "layer4"]}  # each layer costs the same
+PARAMETERS = {"cascading_randomisation": FEW, "independent_randomisation": FEW}
 EXPLAINS_ANEW = {"max_sensitivity", "cascading_randomisation", "independent_randomisation"}
 
 
@@ -66,7 +68,10 @@ def main() -> None:
     print(f"{DEVICE}, {torch.get_num_threads()} threads, batches of {setting.batch}")
     print("metric: passes and seconds a map; times one forward pass; times its passes run bare")
     for name in sys.argv[1:] or NAMES:
-        print(line(setting, TypeAdapter(MetricConfig).validate_python({"name": name})), flush=True)
+        print(
+            line(setting, TypeAdapter(MetricConfig).validate_python({"name": name, **PARAMETERS.get(name, {})})),
+            flush=True,
+        )
 
 
 def line(setting: Setting, metric: Metric) -> str:

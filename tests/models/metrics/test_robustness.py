@@ -22,10 +22,11 @@ from models.targets import Predicted
 from tests.models.metrics.cases import SHAPES, B, curved, images, judge, linear, names
 
 
+@pytest.mark.parametrize("batch_size", [2, 13])  # fewer than the images, and four copies of all three together
 @pytest.mark.parametrize("dims", [2, 3])
-def test_max_sensitivity_equals_captums_with_the_same_noise(dims: int) -> None:
+def test_max_sensitivity_equals_captums_with_the_same_noise(dims: int, batch_size: int) -> None:
     network, batch = curved(dims), images(dims)
-    engine = Engine(network, [InputXGradient()], B, batch_size=2)
+    engine = Engine(network, [InputXGradient()], B, batch_size=batch_size)
     maps = engine.explain(batch, names(3)).maps[:, 0]
     seen: list[Tensor] = []
     handle = network.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
