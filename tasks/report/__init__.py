@@ -1,39 +1,56 @@
 """The report: one page that needs neither a server nor a network."""
 
+import hashlib
+from base64 import b64encode
+from importlib.resources import files
+
 import numpy as np
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from models.targets import NO_CLASS, Predicted
 from tasks import manifest
 from tasks.finish import summarise
-from tasks.flags import raised
 from tasks.plan import Plan
-from tasks.report.pictures import Panel, Scale, case_panels
+from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.means import mean_maps
+from tasks.report.performance import SEPARATOR, performance
+from tasks.report.pictures import scales_of
+from tasks.report.plots import calibration_plot, roc_plot
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
 NAME = "report/index.html"
 
-_SAMPLE_SEED = 20261123
-_CASES = 12
 _REASONS_SHOWN = 500
-_SCALE_PERCENTILE = 99.5
-
-Choice = tuple[str, str, NDArray[np.intp]]
-"""Images that are shown together: a title, how they were chosen, and their rows in the store."""
 
 
 def write_report(output: Location) -> Location:
     """Write the page of a finished output; return where it is."""
-    plan = Plan.read(output)
+    plan, entries = Plan.read(output), manifest.read(output)
     dataset = open_store(output)
-    entries = manifest.read(output)
-    choices = [_sample(dataset), _leading(dataset, plan.model.activation)]
-    chosen = dataset.isel(image_id=np.unique(np.concatenate([rows for _, _, rows in choices]))).load()
-    scales = _scales(chosen)
+    explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
+    dataset = dataset.isel(image_id=explained)
+    predictions = _predictions(dataset, plan)
+    right = None
+    if "probability" in dataset:
+        subjects = [entries[row].subject or entries[row].id for row in explained]
+        right = performance(
+            dataset["probability"].values,
+            [str(label) for label in dataset["label"].values],
+            subjects,
+            plan.model.classes,
+            _exclusive(plan),
+        )
+    has_maps = "attribution" in dataset and bool(len(explained))
+    labelled = predictions.labelled if right else None
+    groups, mean_scales = mean_maps(dataset, predictions.called, labelled) if has_maps else ([], [])
+    choices = choose(dataset, predictions) if len(explained) else []
+    rows = in_turn(choices)
+    chosen = dataset.isel(image_id=rows).load()
+    scales = scales_of([chosen["attribution"]]) if has_maps else []
     refused = [entry for entry in entries if entry.reason]
+    script = files("tasks.report").joinpath("order.js").read_text()
     environment = Environment(
         loader=PackageLoader("tasks.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -41,36 +58,47 @@ def write_report(output: Location) -> Location:
         plan=plan,
         summary=summarise(output),
         attributes=dataset.attrs,
+        performance=right,
+        roc=roc_plot(right.classes[1:] if _exclusive(plan) and len(right.classes) == 2 else right.classes)
+        if right
+        else "",
+        calibration=calibration_plot(right.calibration) if right else "",
+        groups=groups,
+        mean_scales=mean_scales,
         scales=scales,
-        galleries=[
-            (title, about, [_case(chosen.sel(image_id=id), plan, scales) for id in dataset["image_id"].values[rows]])
-            for title, about, rows in choices
-        ],
+        choices=choices,
+        cases=list(show(chosen, rows, choices, predictions, plan, scales)),
         refused=refused[:_REASONS_SHOWN],
         refused_count=len(refused),
+        script=script,
+        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     location = output / NAME
     location.write(page.encode())
     return location
 
 
-def _sample(dataset: xr.Dataset) -> Choice:
-    drawn = np.random.default_rng(_SAMPLE_SEED).permutation(_explained(dataset))[:_CASES]
-    return "A random sample", "Drawn with a fixed seed.", np.sort(drawn)
-
-
-def _leading(dataset: xr.Dataset, activation: str) -> Choice:
-    """The least certain images; a regression has no probability to go by."""
-    explained = _explained(dataset)
+def _predictions(dataset: xr.Dataset, plan: Plan) -> Predictions:
+    labels = [str(label) for label in dataset["label"].values]
+    labelled = np.array(
+        [[name in label.split(SEPARATOR) for name in plan.model.classes] for label in labels], bool
+    ).reshape(len(labels), len(plan.model.classes))
     if "probability" not in dataset:
-        return "The first", "The explained images that come first in the cohort.", explained[:_CASES]
-    order = np.argsort(-entropy(dataset["probability"].values[explained], activation), kind="stable")
-    about = "The explained images whose prediction has the highest entropy."
-    return "The most uncertain", about, explained[order[:_CASES]]
+        unknown = np.full(len(labels), np.nan)
+        return Predictions(np.zeros_like(labelled), labelled, np.zeros(len(labels), bool), unknown, unknown)
+    probability = dataset["probability"].values
+    named = np.array([bool(label) for label in labels], bool)
+    if _exclusive(plan):
+        called = np.eye(len(plan.model.classes), dtype=bool)[probability.argmax(1)]
+        known, certainty = labelled.any(1), probability.max(1)
+    else:
+        called, known = np.array(probability >= 0.5, bool), named
+        certainty = np.where(called, probability, 1 - probability).min(1)
+    return Predictions(called, labelled, known, certainty, entropy(probability, plan.model.activation))
 
 
-def _explained(dataset: xr.Dataset) -> NDArray[np.intp]:
-    return np.flatnonzero(dataset["status"].values == EXPLAINED)
+def _exclusive(plan: Plan) -> bool:
+    return plan.model.activation == "softmax"
 
 
 def entropy(probability: NDArray[np.floating], activation: str) -> NDArray[np.floating]:
@@ -80,48 +108,3 @@ def entropy(probability: NDArray[np.floating], activation: str) -> NDArray[np.fl
         return terms.sum(1)
     other = 1 - probability
     return (terms - other * np.log2(np.clip(other, 1e-12, 1))).max(1)
-
-
-def _scales(chosen: xr.Dataset) -> list[Scale]:
-    if "attribution" not in chosen:
-        return []
-    scales = []
-    for name in chosen["explainer"].values:
-        maps = chosen["attribution"].sel(explainer=name).values
-        maps = maps[np.isfinite(maps)]
-        limit = float(np.percentile(np.abs(maps), _SCALE_PERCENTILE)) if maps.size else 0.0
-        scales.append(Scale(str(name), limit or 1.0, signed=bool(maps.min(initial=0) < 0)))
-    return scales
-
-
-def _case(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> dict[str, object]:
-    flags = raised({"image_flags": image["image_flags"].values[None]})
-    return {
-        "id": str(image["image_id"].values),
-        "label": str(image["label"].values),
-        "predictions": _predictions(image),
-        "flags": [name for name, on in flags.items() if on],
-        "rows": _rows(image, plan, scales),
-    }
-
-
-def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:
-    """The likeliest classes, or the values of a regression in their order."""
-    classes = image["class"].values
-    if "probability" not in image:
-        return [(str(name), f"{value:.4g}") for name, value in zip(classes, image["logit"].values, strict=True)]
-    probability = image["probability"].values
-    return [(str(classes[index]), f"{100 * probability[index]:.1f} %") for index in np.argsort(-probability)[:5]]
-
-
-def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[tuple[str, list[str], list[Panel]]]:
-    """Of each target the image has: what it is, flags of its maps, and pictures; without any, the image alone."""
-    rows = []
-    for target, index in enumerate(image["target_class"].values):
-        if index != NO_CLASS and scales:
-            flags = raised({"map_flags": image["map_flags"].values[target]})
-            found = [f"{name}: {', '.join(image['explainer'].values[on])}" for name, on in flags.items() if on.any()]
-            by_rank = isinstance(plan.target, Predicted)
-            title = image["class"].values[index] if by_rank else image["target"].values[target]
-            rows.append((f"maps for {title}", found, case_panels(image, target, scales)))
-    return rows or [("no maps: the image has no target" if scales else "", [], case_panels(image, None, []))]

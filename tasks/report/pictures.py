@@ -15,6 +15,9 @@ from PIL import Image
 
 _STRONGEST = 0.8
 _BAR_PIXELS = 128
+_SCALE_PERCENTILE = 99.5
+_QUALITY = 85
+_LOSSLESS = 128 * 128
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,30 @@ class Scale:
     @property
     def bar(self) -> str:
         values = np.linspace(-self.limit if self.signed else 0, self.limit, _BAR_PIXELS)
-        return _png(self.colours(np.tile(values, (8, 1))))
+        return _picture(self.colours(np.tile(values, (8, 1))))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: a PNG as a data URI, its size in pixels, its shape in the patient, the outline as an SVG path."""
+    """One picture: a WebP as a data URI, its size in pixels, its shape in the patient, the outline as an SVG path."""
 
     title: str
-    png: str
+    uri: str
     width: int
     height: int
     aspect: float
     outline: str
+
+
+def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
+    """Make one scale an explainer for all of some maps; the strongest half percent of places saturates."""
+    scales = []
+    for name in maps[0]["explainer"].values if maps else ():
+        values = np.concatenate([each.sel(explainer=name).values.ravel() for each in maps])
+        values = values[np.isfinite(values)]
+        limit = float(np.percentile(np.abs(values), _SCALE_PERCENTILE)) if values.size else 0.0
+        scales.append(Scale(str(name), limit or 1.0, signed=bool(values.min(initial=0) < 0)))
+    return scales
 
 
 def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
@@ -93,7 +107,7 @@ class _View:
     def panel(self, title: str, colours: NDArray[np.floating]) -> Panel:
         if self.slice is not None and title == "image":
             title = f"image, z = {self.slice}"
-        return Panel(title, _png(colours), self.width, self.height, self.aspect, self.outline)
+        return Panel(title, _picture(colours), self.width, self.height, self.aspect, self.outline)
 
 
 def _slice(image: xr.Dataset, target: int | None) -> int:
@@ -113,7 +127,10 @@ def _outline(mask: NDArray[Any]) -> str:
     return "".join("M" + "L".join(f"{x - 0.5:.1f} {y - 0.5:.1f}" for x, y in line) + "Z" for line in lines)
 
 
-def _png(colours: NDArray[np.floating]) -> str:
+def _picture(colours: NDArray[np.floating]) -> str:
     sink = BytesIO()
-    Image.fromarray((np.nan_to_num(colours) * 255).round().astype(np.uint8)).save(sink, "png", optimize=True)
-    return "data:image/png;base64," + b64encode(sink.getvalue()).decode()
+    # Lossy WebP halves the resolution of colours, which is too little for small pictures.
+    small = colours.shape[0] * colours.shape[1] <= _LOSSLESS
+    pixels = (np.nan_to_num(colours) * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(sink, "webp", lossless=small, quality=_QUALITY)
+    return "data:image/webp;base64," + b64encode(sink.getvalue()).decode()

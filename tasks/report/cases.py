@@ -1,0 +1,204 @@
+"""The cases of the report: which images are shown, and what is shown of each."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from models.targets import NO_CLASS, Predicted
+from tasks.flags import raised
+from tasks.plan import Plan
+from tasks.report.pictures import Panel, Scale, case_panels
+from tasks.report.words import Findings, findings, sentences
+
+CONTROLS = "control_"
+"""How the names of maps begin that know nothing of the model."""
+
+_SAMPLE_SEED = 20261123
+_CASES = 12
+_MOST_BYTES = 20 * 2**20
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of some images, held against their labels.
+
+    Attributes
+    ----------
+    called, labelled
+        ``(image, class)`` bool; `labelled` has no True for an image whose label is unknown.
+    known
+        ``(image,)`` whether the label is.
+    certainty
+        ``(image,)`` probability of what is said; NaN where there is none.
+    entropy
+        ``(image,)`` in bits; NaN where there is none.
+    """
+
+    called: NDArray[np.bool_]
+    labelled: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    certainty: NDArray[np.floating]
+    entropy: NDArray[np.floating]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        return self.known & (self.called != self.labelled).any(1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Images that are shown for one reason: their rows, the first the most so."""
+
+    name: str
+    about: str
+    rows: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures of one target: what it is, the flags of its maps, and the pictures."""
+
+    heading: str
+    flags: list[str]
+    panels: list[Panel]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image as it is shown.
+
+    Attributes
+    ----------
+    orders
+        By what cases can be ordered by: a number, the largest first; NaN comes last.
+    """
+
+    id: str
+    label: str
+    choices: list[str]
+    predictions: list[tuple[str, str]]
+    text: str
+    flags: list[str]
+    rows: list[Row]
+    orders: dict[str, float]
+
+    @property
+    def size(self) -> int:
+        return sum(len(panel.uri) for row in self.rows for panel in row.panels)
+
+
+def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
+    """Choose what to show of the explained images: some drawn at random, and those that one should look at."""
+    count = dataset.sizes["image_id"]
+    drawn = np.sort(np.random.default_rng(_SAMPLE_SEED).permutation(count)[:_CASES])
+    found = [Choice("random", "drawn with a fixed seed", drawn)]
+
+    def leading(name: str, about: str, values: NDArray[np.floating]) -> None:
+        rows = np.argsort(-values, kind="stable")[:_CASES]
+        if (rows := rows[np.isfinite(values[rows])]).size:
+            found.append(Choice(name, about, rows))
+
+    leading("uncertain", "the highest entropy of the prediction", predictions.entropy)
+    certain = np.where(predictions.wrong, predictions.certainty, np.nan)
+    leading("wrong but certain", "the highest probability of a prediction that differs from the label", certain)
+    if "metric_relevance_mass" in dataset:
+        leading("outside the mask", "the least evidence inside the mask", -_mean(dataset["metric_relevance_mass"]))
+    if "metric_explainer_agreement" in dataset:
+        leading("disagreement", "the least agreement of explainers", -_mean(dataset["metric_explainer_agreement"]))
+    return found
+
+
+def in_turn(choices: Sequence[Choice]) -> list[int]:
+    """Rows of all choices, the first of each, the second of each and so on; each once."""
+    mixed = chain.from_iterable(zip_longest(*(choice.rows for choice in choices)))
+    return list(dict.fromkeys(int(row) for row in mixed if row is not None))
+
+
+def show(
+    chosen: xr.Dataset,
+    rows: Sequence[int],
+    choices: Sequence[Choice],
+    predictions: Predictions,
+    plan: Plan,
+    scales: list[Scale],
+) -> Iterator[Case]:
+    """Show images one after the other, until their pictures fill 20 MB.
+
+    Parameters
+    ----------
+    chosen
+        The images in memory, one for each of `rows`.
+    """
+    size = 0
+    for place, row in enumerate(rows):
+        case = _case(chosen.isel(image_id=place), row, choices, predictions, plan, scales)
+        size += case.size
+        if size > _MOST_BYTES:
+            return
+        yield case
+
+
+def _case(
+    image: xr.Dataset, row: int, choices: Sequence[Choice], predictions: Predictions, plan: Plan, scales: list[Scale]
+) -> Case:
+    flags = raised({"image_flags": image["image_flags"].values[None]})
+    told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
+    targets = np.flatnonzero(image["target_class"].values != NO_CLASS)
+    found = findings(image, int(targets[0]), told) if len(targets) and told else None
+    classes = np.array(plan.model.classes)
+    label = str(image["label"].values)
+    said = " and ".join(classes[predictions.called[row]]) or "none of its classes"
+    right = not predictions.wrong[row] if predictions.known[row] else None
+    text = sentences(said, float(predictions.certainty[row]), label, right, found) if "probability" in image else ""
+    return Case(
+        id=str(image["image_id"].values),
+        label=label,
+        choices=[choice.name for choice in choices if row in choice.rows],
+        predictions=_predictions(image),
+        text=text,
+        flags=[name for name, on in flags.items() if on],
+        rows=_rows(image, plan, scales),
+        orders=_orders(row, predictions, found),
+    )
+
+
+def _orders(row: int, predictions: Predictions, found: Findings | None) -> dict[str, float]:
+    return {
+        "uncertainty": float(predictions.entropy[row]),
+        "certainty": float(predictions.certainty[row]),
+        "wrong but certain": float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
+        "looking outside the mask": -found.mean_inside if found else np.nan,
+        "disagreement": -found.agreement if found else np.nan,
+    }
+
+
+def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:
+    """The likeliest classes, or the values of a regression in their order."""
+    classes = image["class"].values
+    if "probability" not in image:
+        return [(str(name), f"{value:.4g}") for name, value in zip(classes, image["logit"].values, strict=True)]
+    probability = image["probability"].values
+    return [(str(classes[index]), f"{100 * probability[index]:.1f} %") for index in np.argsort(-probability)[:5]]
+
+
+def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
+    """Of each target the image has: what it is, flags of its maps, and pictures; without any, the image alone."""
+    rows = []
+    for target, index in enumerate(image["target_class"].values):
+        if index != NO_CLASS and scales:
+            flags = raised({"map_flags": image["map_flags"].values[target]})
+            found = [f"{name}: {', '.join(image['explainer'].values[on])}" for name, on in flags.items() if on.any()]
+            by_rank = isinstance(plan.target, Predicted)
+            title = image["class"].values[index] if by_rank else image["target"].values[target]
+            rows.append(Row(f"maps for {title}", found, case_panels(image, target, scales)))
+    return rows or [Row("no maps: the image has no target" if scales else "", [], case_panels(image, None, []))]
+
+
+def _mean(metric: xr.DataArray) -> NDArray[np.floating]:
+    """Mean over targets and explainers that look at the model; NaN where there is none."""
+    told = [name for name in metric["explainer"].values if not str(name).startswith(CONTROLS)]
+    return metric.sel(explainer=told).mean(("target", "explainer")).values
