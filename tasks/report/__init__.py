@@ -87,14 +87,13 @@ def _predictions(dataset: xr.Dataset, plan: Plan) -> Predictions:
         unknown = np.full(len(labels), np.nan)
         return Predictions(np.zeros_like(labelled), labelled, np.zeros(len(labels), bool), unknown, unknown)
     probability = dataset["probability"].values
-    named = np.array([bool(label) for label in labels], bool)
     if _exclusive(plan):
         called = np.eye(len(plan.model.classes), dtype=bool)[probability.argmax(1)]
         known, certainty = labelled.any(1), probability.max(1)
     else:
-        called, known = np.array(probability >= 0.5, bool), named
+        called, known = probability >= 0.5, np.array([bool(label) for label in labels], bool)
         certainty = np.where(called, probability, 1 - probability).min(1)
-    return Predictions(called, labelled, known, certainty, entropy(probability, plan.model.activation))
+    return Predictions(called, labelled, np.asarray(known), certainty, entropy(probability, plan.model.activation))
 
 
 def _exclusive(plan: Plan) -> bool:
