@@ -16,7 +16,8 @@ from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.means import mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
-from tasks.report.plots import calibration_plot, roc_plot
+from tasks.report.plots import calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.trust import curves, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
@@ -32,9 +33,9 @@ def write_report(output: Location) -> Location:
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
     dataset = dataset.isel(image_id=explained)
     predictions = _predictions(dataset, plan)
+    subjects = [entries[row].subject or entries[row].id for row in explained]
     right = None
     if "probability" in dataset:
-        subjects = [entries[row].subject or entries[row].id for row in explained]
         right = performance(
             dataset["probability"].values,
             [str(label) for label in dataset["label"].values],
@@ -45,6 +46,7 @@ def write_report(output: Location) -> Location:
     has_maps = "attribution" in dataset and bool(len(explained))
     labelled = predictions.labelled if right else None
     groups, mean_scales = mean_maps(dataset, predictions.called, labelled) if has_maps else ([], [])
+    table = evidence_table(dataset, subjects)
     choices = choose(dataset, predictions) if len(explained) else []
     rows = in_turn(choices)
     chosen = dataset.isel(image_id=rows).load()
@@ -63,6 +65,9 @@ def write_report(output: Location) -> Location:
         if right
         else "",
         calibration=calibration_plot(right.calibration) if right else "",
+        families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
+        suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
+        curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         groups=groups,
         mean_scales=mean_scales,
         scales=scales,

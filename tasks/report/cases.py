@@ -12,10 +12,8 @@ from models.targets import NO_CLASS, Predicted
 from tasks.flags import raised
 from tasks.plan import Plan
 from tasks.report.pictures import Panel, Scale, case_panels
+from tasks.report.trust import CONTROLS
 from tasks.report.words import Findings, findings, sentences
-
-CONTROLS = "control_"
-"""How the names of maps begin that know nothing of the model."""
 
 _SAMPLE_SEED = 20261123
 _CASES = 12

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.report.performance import GRID, Bin, ClassPerformance
+from tasks.report.trust import CONTROLS, Curve, Family
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _STYLES = ("-", "--", "-.", ":")
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
@@ -49,15 +51,56 @@ def calibration_plot(bins: Sequence[Bin]) -> str:
     return svg.getvalue()
 
 
+def family_plot(family: Family) -> str:
+    """Draw each metric's means with their 95 % intervals; controls in grey, hollow what does not differ from them."""
+    names = [explainer for explainer, _ in family.rows]
+    size = (2.6 * len(family.columns) + 1.2, 0.26 * len(names) + 1.1)
+    with _figure(size) as (figure, svg):
+        all_axes = figure.subplots(1, len(family.columns), sharey=True, squeeze=False)[0]
+        for number, (axes, column) in enumerate(zip(all_axes, family.columns, strict=True)):
+            for place, (explainer, cells) in enumerate(family.rows):
+                cell, colour = cells[number], "0.55" if explainer.startswith(CONTROLS) else COLOURS[0]
+                axes.hlines(place, cell.low, cell.high, color=colour, alpha=0.6)
+                axes.plot(cell.mean, place, "o", color=colour, markerfacecolor="white" if cell.is_chance else colour)
+            axes.set_title(f"{column.name}{_ARROWS[column.better]}", fontsize=10)
+            axes.locator_params(axis="x", nbins=4)
+        all_axes[0].set_yticks(range(len(names)), names)
+        all_axes[0].invert_yaxis()
+    return svg.getvalue()
+
+
+def curve_plot(curve: Curve) -> str:
+    """Draw one mean curve an explainer; controls in grey."""
+    with _figure((5.5, 3.6)) as (figure, svg):
+        axes = figure.add_subplot()
+        numbers = np.arange(len(curve.points)) if curve.points.dtype.kind not in "iuf" else curve.points
+        told = [name for name in curve.means if not name.startswith(CONTROLS)]
+        for name, values in curve.means.items():
+            place = told.index(name) if name in told else 0
+            colour = COLOURS[place % len(COLOURS)] if name in told else "0.7"
+            style = _STYLES[place // len(COLOURS) % len(_STYLES)]
+            axes.plot(numbers, values, style, color=colour, label=name)
+        is_share = numbers is curve.points
+        axes.set(xlabel="share of the image" if is_share else "layers, from the output on", ylabel=curve.name)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    return svg.getvalue()
+
+
 @contextmanager
 def _plot(x: str, y: str) -> Iterator[tuple[Axes, StringIO]]:
     """Axes from 0 to 1 both ways; the picture is there after the body."""
-    svg = StringIO()
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(4, 4), layout="constrained")
+    with _figure((4, 4)) as (figure, svg):
         axes = figure.add_subplot()
         axes.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         yield axes, svg
+
+
+@contextmanager
+def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, StringIO]]:
+    svg = StringIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, svg
         figure.savefig(
             svg, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
