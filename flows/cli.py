@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,6 +84,25 @@ def run(config: Path, extend: bool, overwrite: bool) -> None:
         with prefect_server() as server_url:
             summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite)
         _finish_run(loaded, summary)
+
+
+@main.command(epilog="Example: cohortlens evaluate out/demo --metric deletion --metric hit_rate")
+@click.argument("output")
+@click.option("--metric", "metrics", multiple=True, help="A metric by name; none: all that take no new explanations.")
+@click.option("--workers", type=click.IntRange(1), help="Number of local workers; none: one a core, or one a GPU.")
+@ENDPOINT
+def evaluate(output: str, metrics: tuple[str, ...], workers: int | None, endpoint_url: str | None) -> None:
+    """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence."""
+    from flows.server import prefect_server
+
+    with _usage_errors(), _output(output, endpoint_url) as location, prefect_server() as server_url:
+        from flows.cluster import ComputeConfig
+        from flows.explain import evaluate_cohort
+
+        with _prefect(server_url()):
+            named: Any = metrics  # the flow takes names for metrics with their standard parameters
+            evaluate_cohort(location, named, ComputeConfig(workers=workers))
+        click.echo(f"report        {location / 'report/index.html'}")
 
 
 @main.command(epilog="Example: cohortlens status out/demo")
@@ -191,13 +210,20 @@ def _load(path: Path) -> "RunConfig":
 
 
 def _run(config: "RunConfig", server_url: str, *, extend: bool = False, overwrite: bool = False) -> "Summary":
+    from flows.explain import explain_cohort
+
+    with _prefect(server_url):
+        return explain_cohort(config, extend=extend, overwrite=overwrite)
+
+
+@contextmanager
+def _prefect(server_url: str) -> Iterator[None]:
+    """Say where Prefect shows a run, and hand it the last of the run's log."""
     click.echo(f"Prefect: {server_url.removesuffix('/api')}", err=True)
     from prefect.logging.handlers import APILogHandler
 
-    from flows.explain import explain_cohort
-
     try:
-        return explain_cohort(config, extend=extend, overwrite=overwrite)
+        yield
     finally:
         APILogHandler().flush()
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from flows.cluster import ComputeConfig
 from flows.errors import ConfigurationError
 from models.explainers import ExplainerConfig
+from models.metrics import MetricConfig
 from models.targets import Predicted, TargetConfig
 from tasks.cohort import CohortConfig
 from tasks.plan import ModelConfig
@@ -20,6 +21,11 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+T = TypeVar("T")
+Named = Annotated[T, BeforeValidator(_by_name)]
+"""Of what may be given by its name alone."""
+
+
 class RunConfig(BaseModel):
     """Everything a run is told. Explainers and the target may be given by name alone: ``gradcam``."""
 
@@ -27,22 +33,23 @@ class RunConfig(BaseModel):
 
     cohort: CohortConfig = Field(title="Cohort", description="Which images, and how they are prepared")
     model: ModelConfig = Field(title="Model", description="The trained network")
-    explainers: tuple[Annotated[ExplainerConfig, BeforeValidator(_by_name)], ...] = Field(
+    explainers: tuple[Named[ExplainerConfig], ...] = Field(
         title="Explainers", description="How maps are made", strict=False, min_length=1
     )
-    target: Annotated[TargetConfig, BeforeValidator(_by_name)] = Field(
-        Predicted(), title="Target", description="Which output is explained"
+    target: Named[TargetConfig] = Field(Predicted(), title="Target", description="Which output is explained")
+    metrics: tuple[Named[MetricConfig], ...] = Field(
+        (), title="Metrics", description="What the maps are judged by; more can be computed later", strict=False
     )
     output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
     compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
 
-    @field_validator("explainers")
+    @field_validator("explainers", "metrics")
     @classmethod
-    def _once_each(cls, explainers: tuple[Any, ...]) -> tuple[Any, ...]:
-        repeated = [name for name, count in Counter(explainer.title for explainer in explainers).items() if count > 1]
+    def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
+        repeated = [name for name, count in Counter(one.title for one in named).items() if count > 1]
         if repeated:
             raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
-        return explainers
+        return named
 
 
 def load(path: Path) -> RunConfig:

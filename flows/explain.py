@@ -24,13 +24,14 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.cluster import cores, local_workers, task_runner, worker_memory
-from flows.config import RunConfig
+from flows.cluster import ComputeConfig, cores, local_workers, task_runner, worker_memory
+from flows.config import MetricConfig, Named, RunConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.progress import bar
 from tasks import commit, manifest, store
 from tasks.failures import check_commits
 from tasks.finish import Summary, finish
+from tasks.judge import add_metrics, judge_shards
 from tasks.lease import Lease, Occupied, guard, lease
 from tasks.plan import Plan, groups
 from tasks.prepare import Before, Prepared, prepare
@@ -42,6 +43,7 @@ from tasks.storage import Location
 
 logger = logging.getLogger("cohortlens")
 
+_LOCAL = ComputeConfig()
 _POLL_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
 
@@ -62,6 +64,7 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
                 model=config.model,
                 explainers=config.explainers,
                 target=config.target,
+                metrics=config.metrics,
                 batch_size=config.compute.batch_size,
                 workers=workers,
                 threads=max(1, cores() // workers),
@@ -85,16 +88,35 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
     overwrite
         Whether a run that the output holds is deleted first.
     """
+    return _carry_out(config.output, config.compute, lambda run_id: _plan(config, extend, overwrite, run_id))
+
+
+@flow(name="evaluate-cohort", validate_parameters=True, persist_result=False)
+def evaluate_cohort(
+    output: Location, metrics: tuple[Named[MetricConfig], ...] = (), compute: ComputeConfig = _LOCAL
+) -> Summary:
+    """Judge the maps of a finished output by metrics, beside those that it holds already.
+
+    Parameters
+    ----------
+    metrics
+        None: all that the output has what it takes for, but for those that explain every image anew.
+    """
+    return _carry_out(output, compute, lambda _: (_add_metrics(output, metrics), Sources({})))
+
+
+def _carry_out(output: Location, compute: ComputeConfig, draw_up: Callable[[str], tuple[Plan, Sources]]) -> Summary:
+    """Draw up a plan, do what the output lacks of it, and show what came of it."""
     run_id = str(flow_run.get_id())
     try:
-        check_ours(config.output)
-        with lease(config.output, run_id) as held:
-            plan, sources = _plan(config, extend, overwrite, run_id)
-            shards = _set_up(config.output, plan)
+        check_ours(output)
+        with lease(output, run_id) as held:
+            plan, sources = draw_up(run_id)
+            shards = _set_up(output, plan)
             if shards:
-                _map(config, plan, sources, shards, held)
-            summary = _finish(config.output)
-            report = _report(config.output)
+                _map(output, compute, plan, sources, shards, held)
+            summary = _finish(output)
+            report = _report(output)
     except (Occupied, ValueError) as error:
         raise ConfigurationError(str(error)) from error
     except CalledOff as error:
@@ -120,6 +142,11 @@ def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> tupl
     return plan, prepared.sources
 
 
+@task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)
+def _add_metrics(output: Location, metrics: Sequence[MetricConfig]) -> Plan:
+    return add_metrics(output, metrics)
+
+
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
 def _set_up(output: Location, plan: Plan) -> list[int]:
     store.set_up(output, plan, manifest.read(output))
@@ -128,7 +155,10 @@ def _set_up(output: Location, plan: Plan) -> list[int]:
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
 def _explain_group(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> int:
-    return explain_shards(output, shards, sources, guard(output, lease_number))
+    check = guard(output, lease_number)
+    images = explain_shards(output, shards, sources, check)
+    judge_shards(output, shards, check)
+    return images
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
@@ -141,13 +171,13 @@ def _report(output: Location) -> Location:
     return write_report(output)
 
 
-def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease) -> None:
-    output = config.output
-
+def _map(
+    output: Location, compute: ComputeConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease
+) -> None:
     def needed(group: Sequence[int]) -> Sources:
         return sources.of([*(entry.id for entry in manifest.read(output, group)), *plan.background])
 
-    with task_runner(config.compute) as runner:
+    with task_runner(compute) as runner:
         futures = [
             runner.submit(
                 _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
@@ -158,7 +188,7 @@ def _map(config: RunConfig, plan: Plan, sources: Sources, shards: Sequence[int],
                     "lease_number": held.number,
                 },
             )
-            for group in groups(shards, local_workers(config.compute))
+            for group in groups(shards, local_workers(compute))
         ]
         try:
             _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), held)

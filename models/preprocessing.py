@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from models.components import Component, instantiate, locate
 
@@ -69,17 +70,21 @@ class Preprocessing:
         for transform in self.transforms[: self._intensity_from]:
             moved = _applied(transform, moved)
         image = moved.as_tensor()
-        value: Any = image.clone()
-        for transform in self.transforms[self._intensity_from :]:
-            value = _applied(transform, value)
         back = np.argsort(axes)
         tracked = np.asarray(moved.affine, dtype=np.float64)
         return Prepared(
-            network_input=_array(value),
+            network_input=self.network_input(image),
             image=_array(image),
             affine=np.full((4, 4), np.nan) if affine is None else tracked[:, back],
             to_source=(np.linalg.inv(source) @ tracked)[np.ix_(back, back)],
         )
+
+    def network_input(self, image: Tensor) -> NDArray[np.float32]:
+        """Take an image on the model's grid, ``(channel, *space)``, through the intensity transforms that are left."""
+        value: Any = image.clone()
+        for transform in self.transforms[self._intensity_from :]:
+            value = _applied(transform, value)
+        return _array(value)
 
 
 def resample_mask(mask: NDArray[np.bool_], to_source: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.bool_]:

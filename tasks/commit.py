@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,7 +43,28 @@ class Part(BaseModel):
     flags: dict[str, tuple[int, ...]]
 
 
-class Commit(BaseModel):
+class Record(BaseModel):
+    """What is stored as JSON with its own SHA-256, so that a single different byte is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def encode(self) -> bytes:
+        body = self.model_dump(mode="json")
+        return json.dumps({"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest(), **body}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self | None:
+        """Read what was written; None if a single byte of it is different."""
+        try:
+            content = json.loads(data)
+            del content["sha256"]
+            record = cls.model_validate(content)
+        except (ValueError, KeyError, TypeError):  # pydantic's error is a ValueError, too
+            return None
+        return record if record.encode() == data else None
+
+
+class Commit(Record):
     """What has been delivered of one shard.
 
     Attributes
@@ -58,8 +80,6 @@ class Commit(BaseModel):
     seconds
         Time spent by stage; stages overlap.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard: int
     rows: tuple[str, ...]
@@ -100,22 +120,7 @@ class Commit(BaseModel):
         )
 
     def write(self, output: Location) -> None:
-        _location(output, self.shard).write(self._encoded())
-
-    def _encoded(self) -> bytes:
-        body = self.model_dump(mode="json")
-        return json.dumps({"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest(), **body}).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Commit | None":
-        """Read what was written; None if a single byte of it is different."""
-        try:
-            content = json.loads(data)
-            del content["sha256"]
-            commit = cls.model_validate(content)
-        except (ValueError, KeyError, TypeError):  # pydantic's error is a ValueError, too
-            return None
-        return commit if commit._encoded() == data else None
+        _location(output, self.shard).write(self.encode())
 
 
 def read_commits(output: Location, shards: Iterable[int]) -> dict[int, Commit]:

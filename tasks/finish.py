@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks import manifest, store
 from tasks.commit import FOLDER as COMMITS
 from tasks.commit import Commit, delivered
+from tasks.judge import unjudged
 from tasks.manifest import Entry
 from tasks.plan import NAME as PLAN
 from tasks.plan import Plan
@@ -81,6 +82,8 @@ def finish(output: Location) -> Summary:
     missing = [shard.index for shard in plan.shards if shard.index not in commits]
     if missing:
         raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
+    if left := unjudged(output, plan, commits, output.sizes() if plan.metrics else {}):
+        raise Incomplete(f"{len(left)} of {len(plan.shards)} shards lack metrics, such as {left[:5]}: run again")
     for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
         (output / folder).sweep()
     entries = manifest.read(output)

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.explainers import ExplainerConfig
+from models.metrics import MetricConfig
 from models.network import NetworkConfig
 from models.targets import TargetConfig
 from tasks import manifest
@@ -75,6 +76,32 @@ class Shard(BaseModel):
         )
 
 
+class Measure(BaseModel):
+    """A metric, and what it stores beside its value: companions, and curves over points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: MetricConfig
+    companions: tuple[str, ...]
+    curves: tuple[str, ...]
+    points: tuple[float, ...] | tuple[str, ...]
+
+    @property
+    def variable(self) -> str:
+        return f"metric_{self.metric.title}"
+
+    def companion(self, name: str) -> str:
+        return f"{self.variable}_{name}"
+
+    def curve(self, name: str) -> str:
+        return f"curve_{self.metric.title}_{name}"
+
+    @property
+    def axis(self) -> str:
+        """The dimension of the curves."""
+        return f"point_{self.metric.title}"
+
+
 class Plan(BaseModel):
     """What a run promises. The store is a function of the plan, the manifest and the images alone.
 
@@ -109,6 +136,7 @@ class Plan(BaseModel):
     masks: bool
     segments: bool
     background: tuple[str, ...]
+    metrics: tuple[Measure, ...] = ()
     key: Key
     withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.engine import Engine
 from models.explainers import ExplainerConfig
+from models.metrics import MetricConfig
 from models.network import build
 from models.preprocessing import Preprocessing
 from models.targets import Region, TargetConfig
@@ -18,6 +19,7 @@ from tasks.commit import Commit, read_commits, stamps
 from tasks.cost import Cost, estimate
 from tasks.failures import check_survey
 from tasks.images import read_background
+from tasks.judge import measure
 from tasks.manifest import Entry
 from tasks.plan import ModelConfig, Plan, begun, make_plan
 from tasks.pseudonyms import Key
@@ -93,6 +95,7 @@ def prepare(
     model: ModelConfig,
     explainers: Sequence[ExplainerConfig],
     target: TargetConfig,
+    metrics: Sequence[MetricConfig] = (),
     batch_size: int,
     workers: int,
     threads: int,
@@ -152,6 +155,7 @@ def prepare(
             "manifest, or explain the predicted region"
         )
     plan, background = _with_background(plan, entries, preprocessing, sources)
+    plan = plan.model_copy(update={"metrics": measure(metrics, engine(background), plan)})
     cost = estimate(plan, entries, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
     if before.plan is None:
         check_survey(plan, entries)

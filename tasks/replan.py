@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.commit import Commit
 from tasks.manifest import Entry
-from tasks.plan import Plan, cut
+from tasks.plan import Measure, Plan, cut
 
 
 class Refused(ValueError):
@@ -71,11 +71,31 @@ def replan(
             "masks": there.masks,
             "background": background,
             "withdrawn": there.withdrawn,
+            "metrics": with_metrics(there.metrics, plan.metrics),
         }
     )
-    if shards == there.shards and not added:
+    if shards == there.shards and not added and goes_on.metrics == there.metrics:
         goes_on = goes_on.model_copy(update={"versions": there.versions, "run_id": there.run_id})
     return goes_on, found, replace(changes, explainers=tuple(explainer.title for explainer in added))
+
+
+def with_metrics(there: Sequence[Measure], asked: Sequence[Measure]) -> tuple[Measure, ...]:
+    """Add the metrics that are asked for to those that are there.
+
+    Raises
+    ------
+    Refused
+        If one of them has the name of another that is there.
+    """
+    known = {measure.metric.title: measure.metric for measure in there}
+    for measure in asked:
+        before = known.get(measure.metric.title, measure.metric)
+        if before != measure.metric:
+            raise Refused(
+                f"the output holds a metric {measure.metric.title!r} with other parameters ({before!r}): give this one "
+                "another `label`"
+            )
+    return (*there, *(measure for measure in asked if measure.metric.title not in known))
 
 
 def tombstone(subject: str) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from tasks import lease, manifest, store
 from tasks.commit import FOLDER, STAGED, Commit, disown, read_commits, settle, stamps
+from tasks.judge import FOLDER as JUDGEMENTS
+from tasks.judge import unjudged
 from tasks.plan import NAME, Plan, begun
 from tasks.storage import Location
 
-_OURS = (STAGED, "report", FOLDER, store.NAME, NAME)
+_OURS = (STAGED, "report", JUDGEMENTS, FOLDER, store.NAME, NAME)
 
 
 def check_ours(output: Location) -> None:
@@ -25,7 +27,7 @@ def check_ours(output: Location) -> None:
 
 
 def pending(output: Location, plan: Plan) -> list[int]:
-    """Mend what a killed run left half done, and return the shards that are not delivered as `plan` promises.
+    """Mend what a killed run left half done, and return the shards that are not delivered and judged as planned.
 
     What commits say is held against one listing: objects that are missing or have another size are damaged. Bytes are
     read by `tasks.verify` alone.
@@ -38,7 +40,8 @@ def pending(output: Location, plan: Plan) -> list[int]:
     if any(path.startswith(f"{STAGED}/") for path in sizes):
         settle(output, output / store.NAME, shards, commits)
         sizes = output.sizes()
-    return [shard for shard in shards if shard not in commits or not _held_against(output, sizes, commits[shard], plan)]
+    whole = {shard: commit for shard, commit in commits.items() if _held_against(output, sizes, commit).is_whole(plan)}
+    return sorted({*shards} - whole.keys() | {*unjudged(output, plan, whole, sizes)})
 
 
 def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit]) -> dict[int, Commit]:
@@ -52,9 +55,10 @@ def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit
     }
 
 
-def _held_against(output: Location, sizes: dict[str, int], commit: Commit, plan: Plan) -> bool:
+def _held_against(output: Location, sizes: dict[str, int], commit: Commit) -> Commit:
+    """Take back what a commit says of objects that are not there as it says."""
     damaged = [key for key, stored in commit.objects.items() if sizes.get(f"{store.NAME}/{key}") != stored.size]
-    return (disown(output, commit, damaged) if damaged else commit).is_whole(plan)
+    return disown(output, commit, damaged) if damaged else commit
 
 
 def erase(output: Location) -> None:

@@ -25,7 +25,7 @@ from tasks.encoding import LEVEL, decode_chunk, decode_shard, encode_chunk, enco
 from tasks.manifest import Entry
 from tasks.plan import Plan, Shard, object_rows
 from tasks.storage import Location
-from tasks.variables import MANTISSA_KEPT, Variable, empty_block, part_variables, variables
+from tasks.variables import MANTISSA_KEPT, Variable, empty_block, measured_variables, part_variables, variables
 
 NAME = "explanations.zarr"
 
@@ -142,13 +142,16 @@ def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
 
 def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, bytes]:
     """Make all objects of a finished store but those that shards deliver: metadata, coordinates, index; by key."""
-    described = variables(plan)
+    measured = measured_variables(plan)
+    described = variables(plan) | measured
     encoding: dict[str, dict[str, Any]] = {}
     data = {}
     for name, variable in described.items():
         empty = da.full((len(entries), *variable.shape), variable.fill, dtype=variable.dtype, chunks=-1)
         data[name] = (("image_id", *variable.dims), empty, variable.attrs)
         shape, chunk = layout(plan, variable)
+        if name in measured:
+            shape = (plan.images_per_shard, *variable.shape)
         encoding[name] = {
             "fill_value": variable.fill,
             "compressors": [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")],
@@ -219,6 +222,15 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
         ),
         "world": ("world", _strings("RAS1"), {"long_name": "axis towards right, anterior, superior", "units": "mm"}),
         "voxel": ("voxel", _strings("zyx1"), {"long_name": "axis of the voxel index", "units": "1"}),
+        **{
+            measure.axis: (
+                measure.axis,
+                np.array(measure.points) if _are_numbers(measure.points) else _strings(list(map(str, measure.points))),
+                {"long_name": f"point of the curves of {measure.metric.title}", "units": "1"},
+            )
+            for measure in plan.metrics
+            if measure.curves
+        },
         **(
             {"explainer": ("explainer", _strings(plan.maps), {"long_name": "explainer", "units": "1"})}
             if plan.maps
@@ -274,6 +286,10 @@ def _attributes(plan: Plan) -> dict[str, Any]:
         "preprocessing": json.dumps(plan.cohort.preprocessing),
         "versions": json.dumps(plan.versions),
     }
+
+
+def _are_numbers(points: Sequence[float] | Sequence[str]) -> bool:
+    return all(isinstance(point, float) for point in points)
 
 
 def _strings(values: Sequence[str]) -> NDArray[Any]:

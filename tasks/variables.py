@@ -123,6 +123,30 @@ def part_variables(plan: Plan, part: int) -> dict[str, Variable]:
     return found
 
 
+def measured_variables(plan: Plan) -> dict[str, Variable]:
+    """The arrays that hold metrics: values, what they are to be read with, and the curves they were made of."""
+    sizes = (len(plan.target.labels(plan.model.classes)), len(plan.maps))
+    found = {}
+    for measure in plan.metrics:
+        metric = measure.metric
+        about = {
+            "units": "1",
+            "family": metric.family,
+            "better": metric.better or "none",
+            "references": " ".join((type(metric).__doc__ or "").split()),
+        }
+        value = {"long_name": metric.title.replace("_", " "), "valid_range": [float(end) for end in metric.range]}
+        found[measure.variable] = Variable(("target", "explainer"), sizes, "float32", np.nan, about | value)
+        for name in measure.companions:
+            attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "companion_of": measure.variable}
+            found[measure.companion(name)] = Variable(("target", "explainer"), sizes, "float32", np.nan, attrs)
+        for name in measure.curves:
+            attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "metric": metric.title, "curve": name}
+            dims, shape = ("target", "explainer", measure.axis), (*sizes, len(measure.points))
+            found[measure.curve(name)] = Variable(dims, shape, "float32", np.nan, attrs)
+    return found
+
+
 def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
     """Arrays of `rows` images filled with each variable's fill value."""
     return {

@@ -10,7 +10,7 @@ from pyarrow import ArrowException
 
 from models.flags import MapFlag
 from models.targets import NO_CLASS
-from tasks import manifest, store
+from tasks import judge, manifest, store
 from tasks.commit import STAGED, Commit, disown, read_commits, stamps
 from tasks.finish import finish, status, with_reasons
 from tasks.manifest import Entry
@@ -71,6 +71,7 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
             found.append(Damage("shard", str(shard.index), "no valid commit", shard.index))
         else:
             found.extend(_damaged(output, plan, shard, commits[shard.index]))
+            found.extend(_misjudged(output, plan, shard, commits[shard.index]))
         progress(shard.index + 1, len(plan.shards))
     template = store.template(plan, entries, status(plan, commits))
     if all(shard.index in commits for shard in plan.shards):
@@ -90,7 +91,12 @@ def repair(output: Location, found: Sequence[Damage]) -> None:
     for shard, commit in commits.items():
         parts = {damage.part for damage in found if damage.shard == shard and damage.part is not None}
         disown(output, commit, [key for part in parts & commit.parts.keys() for key in commit.parts[part].objects])
-    explain_shards(output, pending(output, plan))
+    for damage in found:
+        if damage.what == "metric" and damage.shard is not None:
+            judge.withdraw_judgement(output, damage.shard)
+    lacking = pending(output, plan)
+    explain_shards(output, lacking)
+    judge.judge_shards(output, lacking)
     for damage in found:
         if damage.what == "stray":
             (output / damage.where).remove()
@@ -117,6 +123,19 @@ def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iter
         for part, block in blocks.items():
             for where, problem in _wrong(plan, part, block, blocks[0], np.array(commit.status)):
                 yield Damage("content", f"{where} in shard {shard.index}", problem, shard.index, part)
+
+
+def _misjudged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
+    if not plan.metrics or not commit.is_whole(plan):
+        return
+    judgement = judge.read_judgements(output, [shard.index]).get(shard.index)
+    if judgement is None or judgement.digest != judge.digest(plan, commit):
+        yield Damage("metric", f"shard {shard.index}", "no valid judgement of what is stored", shard.index)
+        return
+    keys = list(judge.keys(plan, shard).values())
+    for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
+        if problem := _problem(judgement.objects.get(key), data):
+            yield Damage("metric", key, problem, shard.index)
 
 
 def _problem(promised: store.StoredObject | None, data: bytes | Exception) -> str:
@@ -180,6 +199,7 @@ def _strays(output: Location, plan: Plan, promised: Collection[str]) -> Iterator
     """Files that are in nobody's plan; what is in it, but not committed, may be on its way."""
     parts = range(len(plan.parts))
     keys = {*promised, *(key for shard in plan.shards for part in parts for key in store.part_keys(plan, shard, part))}
+    keys |= {key for shard in plan.shards for key in judge.keys(plan, shard).values()}
     for path in sorted(output.sizes()):
         folder, _, key = path.partition("/")
         if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(PARTIAL):

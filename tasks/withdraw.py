@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tasks import manifest, report, store
 from tasks.commit import delivered, read_commits, stamps
 from tasks.finish import finish
+from tasks.judge import judge_shards
 from tasks.manifest import Entry
 from tasks.plan import Plan, digest_rows
 from tasks.replan import tombstone
@@ -65,8 +66,10 @@ def withdraw(output: Location, subject: str) -> Erased:
         plan = _without(plan, entries, rows, stone)
         plan.write(output, entries)
     empty = [row for row, entry in enumerate(entries) if entry.withdrawn]
-    objects = _erase(output, plan, sorted({row // plan.images_per_shard for row in empty}))
+    shards = sorted({row // plan.images_per_shard for row in empty})
+    objects = _erase(output, plan, shards)
     store.set_up(output, plan, entries)
+    judge_shards(output, shards)
     whole = len(delivered(output, plan)) == len(plan.shards)
     if whole:
         finish(output)

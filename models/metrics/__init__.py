@@ -1,6 +1,6 @@
 """Metrics by name. To add one: write its file, and name it here."""
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
@@ -51,4 +51,11 @@ MetricConfig = Annotated[
     Field(discriminator="name"),
 ]
 
-__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate", "spacing_of"]
+
+def standard() -> tuple[Any, ...]:
+    """Make one of each kind of metric, with its standard parameters."""
+    union, *_ = get_args(MetricConfig)
+    return tuple(kind() for kind in get_args(union))
+
+
+__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate", "spacing_of", "standard"]

@@ -230,6 +230,8 @@ class Metric(BaseModel):
         The least and the largest value.
     needs_masks, needs_others
         Whether it compares with where the finding is, and with maps of other networks.
+    explains_anew
+        Whether it makes every map several times, which takes as long.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -239,6 +241,7 @@ class Metric(BaseModel):
     range: ClassVar[tuple[float, float]]
     needs_masks: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
+    explains_anew: ClassVar[bool] = False
 
     name: str
     label: str | None = Field(None, description="What the metric is called; none: the name")

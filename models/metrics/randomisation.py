@@ -34,6 +34,7 @@ class Randomisation(StackMetric):
 
     family = "sanity"
     better = "lower"
+    explains_anew = True
     range = (-1.0, 1.0)
     name: Literal["cascading_randomisation", "independent_randomisation"] = "cascading_randomisation"
     layers: tuple[str, ...] | None = Field(
