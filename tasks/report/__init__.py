@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks import manifest
 from tasks.finish import summarise
 from tasks.plan import Plan
-from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.cases import ORDERS, Predictions, choose, in_turn, show
 from tasks.report.means import mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
@@ -44,13 +44,15 @@ def write_report(output: Location) -> Location:
             _exclusive(plan),
         )
     has_maps = "attribution" in dataset and bool(len(explained))
+    called = predictions.called if "probability" in dataset else None
     labelled = predictions.labelled if right else None
-    groups, mean_scales = mean_maps(dataset, predictions.called, labelled) if has_maps else ([], [])
+    groups, mean_scales = mean_maps(dataset, called, labelled) if has_maps else ([], [])
     table = evidence_table(dataset, subjects)
     choices = choose(dataset, predictions) if len(explained) else []
     rows = in_turn(choices)
     chosen = dataset.isel(image_id=rows).load()
     scales = scales_of([chosen["attribution"]]) if has_maps else []
+    cases = list(show(chosen, rows, choices, predictions, plan, scales))
     refused = [entry for entry in entries if entry.reason]
     script = files("tasks.report").joinpath("order.js").read_text()
     environment = Environment(
@@ -72,7 +74,8 @@ def write_report(output: Location) -> Location:
         mean_scales=mean_scales,
         scales=scales,
         choices=choices,
-        cases=list(show(chosen, rows, choices, predictions, plan, scales)),
+        cases=cases,
+        orders=[name for name in ORDERS if any(np.isfinite(case.orders[name]) for case in cases)],
         refused=refused[:_REASONS_SHOWN],
         refused_count=len(refused),
         script=script,

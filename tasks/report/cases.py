@@ -15,6 +15,9 @@ from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.trust import CONTROLS
 from tasks.report.words import Findings, findings, sentences
 
+ORDERS = ("uncertainty", "certainty", "wrong but certain", "looking outside the mask", "disagreement")
+"""What cases can be ordered by, the largest first."""
+
 _SAMPLE_SEED = 20261123
 _CASES = 12
 _MOST_BYTES = 20 * 2**20
@@ -72,7 +75,7 @@ class Case:
     Attributes
     ----------
     orders
-        By what cases can be ordered by: a number, the largest first; NaN comes last.
+        A number for each of `ORDERS`; NaN comes last.
     """
 
     id: str
@@ -165,13 +168,14 @@ def _case(
 
 
 def _orders(row: int, predictions: Predictions, found: Findings | None) -> dict[str, float]:
-    return {
-        "uncertainty": float(predictions.entropy[row]),
-        "certainty": float(predictions.certainty[row]),
-        "wrong but certain": float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
-        "looking outside the mask": -found.mean_inside if found else np.nan,
-        "disagreement": -found.agreement if found else np.nan,
-    }
+    values = (
+        float(predictions.entropy[row]),
+        float(predictions.certainty[row]),
+        float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
+        -found.mean_inside if found else np.nan,
+        -found.agreement if found else np.nan,
+    )
+    return dict(zip(ORDERS, values, strict=True))
 
 
 def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:

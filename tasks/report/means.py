@@ -24,7 +24,7 @@ class Group:
 
 
 def mean_maps(
-    dataset: xr.Dataset, called: NDArray[np.bool_], labelled: NDArray[np.bool_] | None
+    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labelled: NDArray[np.bool_] | None
 ) -> tuple[list[Group], list[Scale]]:
     """Draw the mean maps of each explained class by outcome, of at most 128 images each, drawn with a fixed seed.
 
@@ -36,7 +36,7 @@ def mean_maps(
     dataset
         The explained images.
     called
-        ``(image, class)``, whether the model says so.
+        ``(image, class)``, whether the model says so; None for a regression.
     labelled
         ``(image, class)``, whether it is so; None if no label is known.
 
@@ -55,15 +55,17 @@ def mean_maps(
 
 
 def _outcomes(
-    dataset: xr.Dataset, called: NDArray[np.bool_], labelled: NDArray[np.bool_] | None
+    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labelled: NDArray[np.bool_] | None
 ) -> Iterator[tuple[str, int, NDArray[np.intp]]]:
     """Title, index of the target and rows of each outcome that there is."""
     for target, classes in enumerate(dataset["target_class"].values.T):
         for index, name in enumerate(dataset["class"].values):
             of_class = classes == index
-            says = called[:, index]
+            says = np.ones(len(classes), bool) if called is None else called[:, index]
             outcomes = [(f"called {name}", says), (f"not called {name}", ~says)]
-            if labelled is not None:
+            if called is None:
+                outcomes = [(str(name), says)]
+            elif labelled is not None:
                 known, truly = labelled.any(1), labelled[:, index]
                 outcomes = [
                     (f"called {name}, rightly", says & truly),

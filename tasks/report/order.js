@@ -6,7 +6,7 @@ const count = document.getElementById("count");
 
 function arrange() {
   const key = order.value;
-  const value = (one) => (key && one.dataset[key] !== "" ? Number(one.dataset[key]) : -Infinity);
+  const value = (one) => (key in one.dataset ? Number(one.dataset[key]) : -Infinity);
   const shown = cases.filter((one) => !choice.value || one.dataset.choices.split(",").includes(choice.value));
   shown.sort((a, b) => (key ? value(b) - value(a) : cases.indexOf(a) - cases.indexOf(b)) || cases.indexOf(a) - cases.indexOf(b));
   list.replaceChildren(...shown);

@@ -10,6 +10,7 @@ import pandas as pd
 from flows.config import RunConfig
 from tasks import manifest, store
 from tasks.finish import Summary, finish
+from tasks.judge import judge_shards
 from tasks.manifest import Entry
 from tasks.plan import Plan
 from tasks.prepare import Before, Prepared, prepare
@@ -83,6 +84,7 @@ def prepared(content: dict[str, Any], *, extend: bool = False, overwrite: bool =
         model=config.model,
         explainers=config.explainers,
         target=config.target,
+        metrics=config.metrics,
         batch_size=config.compute.batch_size,
         workers=1,
         threads=1,
@@ -103,7 +105,9 @@ def carry_out(
     if not ready.is_written:
         ready.plan.write(output, ready.entries)
     store.set_up(output, ready.plan, ready.entries)
-    explain_shards(output, pending(output, ready.plan))
+    lacking = pending(output, ready.plan)
+    explain_shards(output, lacking)
+    judge_shards(output, lacking)
     summary = finish(output)
     if report:
         write_report(output)
