@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -95,12 +95,17 @@ def evaluate(output: str, metrics: tuple[str, ...], workers: int | None, endpoin
     """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence."""
     from flows.server import prefect_server
 
-    with _usage_errors(), _output(output, endpoint_url) as location, prefect_server() as server_url:
+    with _usage_errors(), _output(output, endpoint_url) as location:
+        from flows.config import named_metrics
+        from tasks.plan import Plan
+
+        named = named_metrics(metrics)
+        Plan.read(location)  # complains before a server is started
+    with _usage_errors(), _output(output, endpoint_url), prefect_server() as server_url:
         from flows.cluster import ComputeConfig
         from flows.explain import evaluate_cohort
 
         with _prefect(server_url()):
-            named: Any = metrics  # the flow takes names for metrics with their standard parameters
             evaluate_cohort(location, named, ComputeConfig(workers=workers))
         click.echo(f"report        {location / 'report/index.html'}")
 

@@ -1,11 +1,12 @@
 """A run's configuration: one YAML file, and the parameter of the flow."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from flows.cluster import ComputeConfig
 from flows.errors import ConfigurationError
@@ -50,6 +51,20 @@ class RunConfig(BaseModel):
         if repeated:
             raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
         return named
+
+
+def named_metrics(names: Sequence[str]) -> tuple[MetricConfig, ...]:
+    """Make metrics with their standard parameters.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such metric.
+    """
+    try:
+        return TypeAdapter(tuple[Named[MetricConfig], ...]).validate_python(tuple(names))
+    except ValidationError as error:
+        raise ConfigurationError(f"--metric:\n{explain_errors(error)}") from error
 
 
 def load(path: Path) -> RunConfig:

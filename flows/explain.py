@@ -28,7 +28,7 @@ from flows.cluster import ComputeConfig, cores, local_workers, task_runner, work
 from flows.config import MetricConfig, Named, RunConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.progress import bar
-from tasks import commit, manifest, store
+from tasks import commit, judge, manifest, store
 from tasks.failures import check_commits
 from tasks.finish import Summary, finish
 from tasks.judge import add_metrics, judge_shards
@@ -225,14 +225,15 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     last = -math.inf
     artifact = None
-    before = commit.stamps(output)
+    folder = judge.FOLDER if plan.metrics else commit.FOLDER
+    before = commit.stamps(output, folder)
     commits = commit.read_commits(output, before.keys() - set(shards))
     already = len(commits)
     with bar("shards done", "images") as progress:
         finished = False
         while not finished:
             finished = done()
-            now = commit.stamps(output)
+            now = commit.stamps(output, folder)
             written = [
                 shard for shard in shards if shard not in commits and shard in now and now[shard] != before.get(shard)
             ]

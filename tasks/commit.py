@@ -143,9 +143,9 @@ def delivered(output: Location, plan: Plan) -> dict[int, Commit]:
     return {shard: commit for shard, commit in commits.items() if commit.is_whole(plan)}
 
 
-def stamps(output: Location) -> dict[int, str]:
-    """By shard, what changes when its commit is written; one request, so that it can be asked often."""
-    found = (output / FOLDER).stamps()
+def stamps(output: Location, folder: str = FOLDER) -> dict[int, str]:
+    """By shard, what changes when its record is written; one request, so that it can be asked often."""
+    found = (output / folder).stamps()
     return {int(name[:-5]): stamp for name, stamp in found.items() if name.endswith(".json") and name[:-5].isdecimal()}
 
 

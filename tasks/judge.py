@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from models.engine import Engine
@@ -39,21 +40,25 @@ _kept: dict[tuple[Location, str], Engine] = {}
 """The last engine: one network a worker, whatever the number of its tasks."""
 
 
-class Judgement(Record):
-    """What metrics say of one shard.
+class Delivered(BaseModel):
+    """What one metric stored of a shard: objects by key, and a digest over what was judged, and how."""
 
-    Attributes
-    ----------
-    digest
-        Over all that was judged, and by what.
-    objects
-        Every stored object by its key in the store.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shard: int
     digest: str
     objects: dict[str, StoredObject]
+
+
+class Judgement(Record):
+    """What metrics, by title, have stored of one shard."""
+
+    shard: int
+    metrics: dict[str, Delivered]
     seconds: float
+
+    @property
+    def objects(self) -> dict[str, StoredObject]:
+        return {key: stored for delivered in self.metrics.values() for key, stored in delivered.objects.items()}
 
 
 def measure(metrics: Sequence[MetricConfig], engine: Engine, plan: Plan) -> tuple[Measure, ...]:
@@ -134,10 +139,10 @@ def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], No
         return
     commits, judgements = read_commits(output, shards), read_judgements(output, shards)
     for index, commit in commits.items():
-        known = index in judgements and judgements[index].digest == digest(plan, commit)
-        if commit.is_whole(plan) and not known:
+        left = lacking(plan, commit, judgements.get(index))
+        if commit.is_whole(plan) and left:
             check()
-            _judge(output, plan, plan.shards[index], commit)
+            _judge(output, plan, plan.shards[index], commit, left, judgements.get(index))
 
 
 def read_judgements(output: Location, shards: Iterable[int]) -> dict[int, Judgement]:
@@ -170,8 +175,7 @@ def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes:
         for shard, commit in commits.items()
         if commit.is_whole(plan)
         and not (
-            shard in judgements
-            and judgements[shard].digest == digest(plan, commit)
+            not lacking(plan, commit, judgements.get(shard))
             and all(sizes.get(f"{NAME}/{key}") == stored.size for key, stored in judgements[shard].objects.items())
         )
     ]
@@ -182,23 +186,17 @@ def withdraw_judgement(output: Location, shard: int) -> None:
     _location(output, shard).remove()
 
 
-def digest(plan: Plan, commit: Commit) -> str:
-    """SHA-256 over what a shard's metrics are computed from, and how."""
-    judged = {
-        "objects": {key: stored.sha256 for key, stored in commit.objects.items()},
-        "status": commit.status,
-        "parts": [plan.part_digests[part] for part in sorted(commit.parts)],
-        "metrics": [measured.metric.model_dump(mode="json") for measured in plan.metrics],
-    }
-    return hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()
+def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Measure]:
+    """Find the metrics that are not computed from what the commit speaks of."""
+    known = {title: delivered.digest for title, delivered in judgement.metrics.items()} if judgement else {}
+    return [
+        measured for measured in plan.metrics if known.get(measured.metric.title) != _digest(plan, commit, measured)
+    ]
 
 
-def keys(plan: Plan, shard: Shard) -> dict[str, str]:
-    """Key of the object of each variable that holds metrics of a shard."""
-    return {
-        name: "/".join([name, "c", str(shard.index), *["0"] * len(variable.dims)])
-        for name, variable in measured_variables(plan).items()
-    }
+def keys(plan: Plan, shard: Shard) -> list[str]:
+    """Keys of the objects that hold metrics of a shard."""
+    return list(_keys(plan, shard, plan.metrics).values())
 
 
 def assemble(plan: Plan, shard: Shard, commit: Commit, output: Location) -> Block:
@@ -219,69 +217,85 @@ def assemble(plan: Plan, shard: Shard, commit: Commit, output: Location) -> Bloc
     return {**blocks[0], "attribution": np.concatenate(maps, axis=2)}
 
 
-def _judge(output: Location, plan: Plan, shard: Shard, commit: Commit) -> None:
+def _judge(
+    output: Location, plan: Plan, shard: Shard, commit: Commit, left: Sequence[Measure], before: Judgement | None
+) -> None:
+    """Compute and store the metrics that are left, and record them beside those that there are."""
     began = time.perf_counter()
     ids = [entry.id for entry in manifest.read(output, [shard.index])]
     stored = assemble(plan, shard, commit, output)
     explained = np.array(commit.status) == EXPLAINED
-    found = empty_block(measured_variables(plan), shard.images)
+    found = empty_block(measured_variables(plan, left), shard.images)
     engine = _engine(output, plan)
     for number, rows in enumerate(shard.batches):
         delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
         if delivered:
             # What is not explained leaves its place to another image, so that the batch keeps its size.
             there = [row if explained[row] else delivered[0] for row in rows]
-            _fill(found, plan, _scores(engine, plan, stored, ids, there), rows, delivered)
-    objects = _write(output, plan, shard, found)
-    judgement = Judgement(
-        shard=shard.index, digest=digest(plan, commit), objects=objects, seconds=time.perf_counter() - began
-    )
+            places = [rows.index(row) for row in delivered]
+            for name, values in _scores(engine, plan, left, stored, ids, there).items():
+                found[name][delivered] = values[places]
+    wanted = {measured.metric.title for measured in plan.metrics}
+    kept = {title: known for title, known in (before.metrics if before else {}).items() if title in wanted}
+    new = {
+        measured.metric.title: Delivered(
+            digest=_digest(plan, commit, measured), objects=_write(output, plan, shard, measured, found)
+        )
+        for measured in left
+    }
+    judgement = Judgement(shard=shard.index, metrics=kept | new, seconds=time.perf_counter() - began)
     _location(output, shard.index).write(judgement.encode())
     logger.info("shard %d judged: %d images", shard.index, shard.images)
 
 
 def _scores(
-    engine: Engine, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]
+    engine: Engine, plan: Plan, left: Sequence[Measure], stored: Block, ids: Sequence[str], rows: Sequence[int]
 ) -> dict[str, NDArray[np.floating]]:
     """Judge some rows: values by variable."""
-    affine = torch.from_numpy(stored["affine"][rows])
     scores = evaluate(
         engine,
-        [measured.metric for measured in plan.metrics],
+        [measured.metric for measured in left],
         _inputs(plan, stored["image"][rows]),
         [ids[row] for row in rows],
         torch.from_numpy(stored["attribution"][rows]),
         torch.from_numpy(stored["mask"][rows] == 1) if plan.masks else None,
-        spacing_of(affine, plan.model.spatial_dims),
+        spacing_of(torch.from_numpy(stored["affine"][rows]), plan.model.spatial_dims),
     )
     found = {}
-    for measured, score in zip(plan.metrics, scores, strict=True):
+    for measured, score in zip(left, scores, strict=True):
         found[measured.variable] = score.value
         found |= {measured.companion(name): values for name, values in score.companions.items()}
         found |= {measured.curve(name): values for name, values in score.curves.items()}
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _fill(
-    block: Block,
-    plan: Plan,
-    values: Mapping[str, NDArray[np.floating]],
-    rows: Sequence[int],
-    delivered: Sequence[int],
-) -> None:
-    places = [rows.index(row) for row in delivered]
-    for name, found in values.items():
-        block[name][list(delivered)] = found[places]
-
-
-def _write(output: Location, plan: Plan, shard: Shard, block: Block) -> dict[str, StoredObject]:
+def _write(output: Location, plan: Plan, shard: Shard, measured: Measure, block: Block) -> dict[str, StoredObject]:
     objects = {}
-    for name, key in keys(plan, shard).items():
+    for name, key in _keys(plan, shard, [measured]).items():
         values = block[name]
         data = encode_chunk(pad(values, (plan.images_per_shard, *values.shape[1:]), np.nan))
         (output / NAME / key).write(data)
         objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
     return objects
+
+
+def _keys(plan: Plan, shard: Shard, measures: Sequence[Measure]) -> dict[str, str]:
+    """Key of the object of each variable."""
+    return {
+        name: "/".join([name, "c", str(shard.index), *["0"] * len(variable.dims)])
+        for name, variable in measured_variables(plan, measures).items()
+    }
+
+
+def _digest(plan: Plan, commit: Commit, measured: Measure) -> str:
+    """SHA-256 over what a shard's metric is computed from, and how."""
+    judged = {
+        "objects": {key: stored.sha256 for key, stored in commit.objects.items()},
+        "status": commit.status,
+        "parts": [plan.part_digests[part] for part in sorted(commit.parts)],
+        "metric": measured.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()
 
 
 def _engine(output: Location, plan: Plan) -> Engine:

@@ -142,7 +142,7 @@ def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
 
 def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, bytes]:
     """Make all objects of a finished store but those that shards deliver: metadata, coordinates, index; by key."""
-    measured = measured_variables(plan)
+    measured = measured_variables(plan, plan.metrics)
     described = variables(plan) | measured
     encoding: dict[str, dict[str, Any]] = {}
     data = {}

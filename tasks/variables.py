@@ -1,6 +1,6 @@
 """The variables of the store that shards deliver: dimensions, types, and what they say of themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.targets import NO_CLASS
 from tasks.flags import KINDS
-from tasks.plan import Plan
+from tasks.plan import Measure, Plan
 
 NO_MASK = 255
 MANTISSA_KEPT = 7
@@ -123,11 +123,11 @@ def part_variables(plan: Plan, part: int) -> dict[str, Variable]:
     return found
 
 
-def measured_variables(plan: Plan) -> dict[str, Variable]:
+def measured_variables(plan: Plan, measures: Sequence[Measure]) -> dict[str, Variable]:
     """The arrays that hold metrics: values, what they are to be read with, and the curves they were made of."""
     sizes = (len(plan.target.labels(plan.model.classes)), len(plan.maps))
     found = {}
-    for measure in plan.metrics:
+    for measure in measures:
         metric = measure.metric
         about = {
             "units": "1",

@@ -23,7 +23,8 @@ def evaluate(
 ) -> list[Score]:
     """Judge the maps that an engine made, now or earlier.
 
-    The questions of all metrics about all maps go out together: batches are full, and what several ask is asked once.
+    The questions of a metric about all maps go out together: batches are full, and what several maps ask is asked once.
+    Metrics come one after the other, so that a value does not depend, in its last bits, on what else is asked for.
 
     Parameters
     ----------
@@ -55,8 +56,9 @@ def evaluate(
     device = case.images.device
     truth = None if masks is None else Truth(masks.to(device), spacing)
     exhibit = Exhibit(engine, case, maps, truth, others)
-    one_by_one = iter(_judge(exhibit, [metric for metric in metrics if isinstance(metric, MapMetric)]))
-    scores = [metric.compare(exhibit) if isinstance(metric, StackMetric) else next(one_by_one) for metric in metrics]
+    scores = [
+        metric.compare(exhibit) if isinstance(metric, StackMetric) else _judge(exhibit, metric) for metric in metrics
+    ]
     return [_where_defined(score, exhibit.defined) for score in scores]
 
 
@@ -65,16 +67,16 @@ def spacing_of(affine: Tensor, dims: int) -> Tensor:
     return affine[:, :3, 3 - dims : 3].norm(dim=1)
 
 
-def _judge(exhibit: Exhibit, metrics: Sequence[MapMetric]) -> list[Score]:
-    """Run the metrics on all maps side by side, and put together what they say."""
+def _judge(exhibit: Exhibit, metric: Metric) -> Score:
+    """Run a metric on all maps side by side, and put together what it says."""
+    assert isinstance(metric, MapMetric)
     _, targets, explainers = exhibit.defined.shape
     maps = [
         Judged(exhibit, target, explainer, _digest(exhibit.maps[:, target, explainer]))
         for target in range(targets)
         for explainer in range(explainers)
     ]
-    found = exhibit.engine.answer(exhibit.case, [metric.judge(judged) for metric in metrics for judged in maps])
-    return [_joined(found[start : start + len(maps)], targets) for start in range(0, len(found), len(maps))]
+    return _joined(exhibit.engine.answer(exhibit.case, [metric.judge(judged) for judged in maps]), targets)
 
 
 def _digest(maps: Tensor) -> bytes:

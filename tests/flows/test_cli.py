@@ -34,7 +34,7 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     assert "images             39, of them 0 quarantined" in result.output
     assert "forward passes     39" in result.output
     assert "backward passes    39" in result.output
-    assert "saliency, input_x_gradient, gradcam, attention for lesion" in result.output
+    assert "saliency, input_x_gradient, gradcam, attention, control_random, control_edges for lesion" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
@@ -129,7 +129,7 @@ def test_nothing_from_a_cohort_is_obeyed_by_a_terminal(tmp_path: Path) -> None:
     rows = [{"id": f"{name}{EVIL}", "uri": f"{name}.npy", "label": EVIL} for name in "ab"]
     pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
     content = demo_content(str(tmp_path / "manifest.parquet"), str(tmp_path / "out"), spatial_dims=2)
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content | {"metrics": ["gini"]}))
     result = CliRunner().invoke(main, ["plan", str(tmp_path / "run.yaml")])
     assert result.exit_code == 0, result.output
     assert "of them 1 quarantined" in result.output

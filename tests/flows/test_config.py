@@ -64,7 +64,11 @@ def test_a_configuration_survives_the_way_through_json() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("chort", {}, "chort: there is no such field; allowed are cohort, model, explainers, target, output, compute"),
+        (
+            "chort",
+            {},
+            "chort: there is no such field; allowed are cohort, model, explainers, target, metrics, output, compute",
+        ),
         ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, root, identifiers"),
         ("model.channels", "three", "model.channels: Input should be a valid integer (found 'three')"),
         ("model.channels", True, "model.channels: Input should be a valid integer (found True)"),

@@ -167,3 +167,18 @@ def test_what_cannot_be_judged_is_refused(cohort: Cohort, output: Location) -> N
     (output / "commits/000001.json").remove()
     with pytest.raises(ValueError, match="1 of 3 shards"):
         judge.add_metrics(output, [HitRate(label="other")])
+
+
+def test_an_added_metric_is_computed_alone(cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    carry_out(cohort.content(output, metrics=["hit_rate"]))
+    asked, scores = [], judge._scores
+
+    def noted(engine: Any, plan: Plan, left: Any, *rest: Any) -> Any:
+        asked.extend(measured.metric.name for measured in left)
+        return scores(engine, plan, left, *rest)
+
+    monkeypatch.setattr(judge, "_scores", noted)
+    carry_out(cohort.content(output, metrics=["gini"]))
+    assert set(asked) == {"gini"}
+    assert {measured.metric.name for measured in Plan.read(output).metrics} == {"hit_rate", "gini"}
+    assert verify(output) == []
