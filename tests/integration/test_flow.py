@@ -57,6 +57,13 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return folders
 
 
+def evaluate(output: str, *metrics: str) -> None:
+    from flows.config import named_metrics
+    from flows.explain import evaluate_cohort
+
+    evaluate_cohort(Location(url=output), named_metrics(metrics))
+
+
 def run(content: dict[str, Any], **options: bool) -> Any:
     from flows.explain import explain_cohort
 
@@ -75,7 +82,7 @@ def ask(server: str, path: str, query: dict[str, Any]) -> Any:
 def test_a_folder_is_explained_and_what_is_unreadable_is_quarantined(
     dims: int, cohorts: dict[int, Path], tmp_path: Path, prefect: str
 ) -> None:
-    content = demo_content(str(cohorts[dims]), str(tmp_path / "out"), spatial_dims=dims)
+    content = demo_content(str(cohorts[dims]), str(tmp_path / "out"), spatial_dims=dims) | {"metrics": ["gini"]}
     content["cohort"] |= {"source": f"{cohorts[dims]}/", "allowed_failures": 0.5}
     summary = run(content)
     output = Location(url=str(tmp_path / "out"))
@@ -171,7 +178,11 @@ def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites
     assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
         path: stamp for path, stamp in before.items() if path.is_file()
     }
-    assert xr.open_zarr(tmp_path / "out" / store.NAME).sizes["explainer"] == 5
+    assert xr.open_zarr(tmp_path / "out" / store.NAME).sizes["explainer"] == len(content["explainers"]) + 1
+    evaluate(content["output"], "entropy")
+    dataset = xr.open_zarr(tmp_path / "out" / store.NAME)
+    assert (dataset.metric_entropy.notnull().all(("target", "explainer")) == (dataset.status == store.EXPLAINED)).all()
+    assert "<h3>complexity</h3>" in (tmp_path / "out" / report.NAME).read_text()
     with (
         lease(Location(url=str(tmp_path / "out")), "another"),
         pytest.raises(ConfigurationError, match="run another is at work at"),
@@ -185,7 +196,7 @@ def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites
 def test_a_run_ends_early_when_most_of_it_fails_and_what_is_delivered_stays(
     slices: Path, tmp_path: Path, prefect: str
 ) -> None:
-    content = demo_content(str(slices), str(tmp_path / "out"), spatial_dims=2)
+    content = demo_content(str(slices), str(tmp_path / "out"), spatial_dims=2) | {"metrics": []}
     folder = tmp_path / "cohort"
     folder.mkdir()
     for number in range(200):
