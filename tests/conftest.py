@@ -18,6 +18,9 @@ import pytest
 from flows.server import keep_inside, prefect_server
 from tasks.demo.cohort import write_cohort
 from tasks.storage import Location
+from tests.faults.table import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]
 
 _HOME = Path(__file__).resolve().parent.parent / ".cohortlens" / "tests"
 keep_inside(_HOME)

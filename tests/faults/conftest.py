@@ -10,13 +10,12 @@ import pytest
 from tasks import shard as shard_module
 from tasks.storage import Location
 from tests.faults.outcome import Expected, Outcome, compare
+from tests.faults.table import PROPERTY
 from tests.tasks.outputs import Cohort, carry_out
 
 SOAK = "COHORTLENS_SOAK" in os.environ
 IMAGES = 480 if SOAK else 96
 
-_PROPERTY = "fault"
-_HEADER = ("case", "faults", "survived", "images lost", "bytes differing", "extra work")
 
 Measured = Callable[..., None]
 
@@ -82,29 +81,11 @@ def measured(request: pytest.FixtureRequest, expected: Expected) -> Measured:
             differing=sum(differing for _, differing in found),
             extra=work - 1,
         )
-        request.node.user_properties.append((_PROPERTY, list(outcome)))
+        request.node.user_properties.append((PROPERTY, list(outcome)))
         assert (outcome.lost, outcome.differing) == (0, 0), outcome
         assert faults > 0
 
     return measure
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    reports = [report for found in terminalreporter.stats.values() for report in found]
-    rows = [
-        Outcome(*value)
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == _PROPERTY and report.when == "call"
-    ]
-    if not rows:
-        return
-    table = [_HEADER, *(row.shown() for row in sorted(rows))]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    terminalreporter.section("faults")
-    for row in table:
-        right = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        terminalreporter.line("  ".join([row[0].ljust(widths[0]), *right[1:]]))
 
 
 @pytest.fixture
