@@ -227,7 +227,7 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
     artifact = None
     folder = judge.FOLDER if plan.metrics else commit.FOLDER
     before = commit.stamps(output, folder)
-    commits = commit.read_commits(output, before.keys() - set(shards))
+    commits = commit.Commit.read(output, before.keys() - set(shards))
     already = len(commits)
     with bar("shards done", "images") as progress:
         finished = False
@@ -237,7 +237,7 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
             written = [
                 shard for shard in shards if shard not in commits and shard in now and now[shard] != before.get(shard)
             ]
-            commits |= commit.read_commits(output, written)
+            commits |= commit.Commit.read(output, written)
             check_commits(plan, commits.values())
             if not held():
                 raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,9 +44,34 @@ class Part(BaseModel):
 
 
 class Record(BaseModel):
-    """What is stored as JSON with its own SHA-256, so that a single different byte is noticed."""
+    """What is recorded of one shard, as JSON with its own SHA-256, so that a single different byte is noticed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: ClassVar[str]
+
+    shard: int
+
+    def write(self, output: Location) -> None:
+        self.location(output, self.shard).write(self.encode())
+
+    @classmethod
+    def location(cls, output: Location, shard: int) -> Location:
+        return output / cls.folder / f"{shard:06d}.json"
+
+    @classmethod
+    def read(cls, output: Location, shards: Iterable[int]) -> dict[int, Self]:
+        """Read the records of some shards; a damaged one counts as missing."""
+        asked = list(shards)
+        found = {}
+        for shard, data in zip(asked, output.read_all([cls.location(output, one).url for one in asked]), strict=True):
+            if isinstance(data, FileNotFoundError):
+                continue
+            if isinstance(data, Exception):
+                raise data
+            if (record := cls.decode(data)) and record.shard == shard:
+                found[shard] = record
+        return found
 
     def encode(self) -> bytes:
         body = self.model_dump(mode="json")
@@ -81,7 +106,8 @@ class Commit(Record):
         Time spent by stage; stages overlap.
     """
 
-    shard: int
+    folder = FOLDER
+
     rows: tuple[str, ...]
     status: tuple[int, ...]
     reasons: dict[str, str]
@@ -119,27 +145,10 @@ class Commit(Record):
             and all(self.delivers(plan, part) for part in range(len(plan.parts)))
         )
 
-    def write(self, output: Location) -> None:
-        _location(output, self.shard).write(self.encode())
-
-
-def read_commits(output: Location, shards: Iterable[int]) -> dict[int, Commit]:
-    """Read the commits of some shards; a damaged one counts as missing."""
-    asked = list(shards)
-    found = {}
-    for shard, data in zip(asked, output.read_all([_location(output, shard).url for shard in asked]), strict=True):
-        if isinstance(data, FileNotFoundError):
-            continue
-        if isinstance(data, Exception):
-            raise data
-        if (commit := Commit.decode(data)) and commit.shard == shard:
-            found[shard] = commit
-    return found
-
 
 def delivered(output: Location, plan: Plan) -> dict[int, Commit]:
     """Read the commits of `plan` that are whole, by shard."""
-    commits = read_commits(output, stamps(output))
+    commits = Commit.read(output, stamps(output))
     return {shard: commit for shard, commit in commits.items() if commit.is_whole(plan)}
 
 
@@ -179,7 +188,3 @@ def settle(output: Location, store: Location, shards: Collection[int], commits: 
 def shard_of(key: str) -> int:
     """The shard that a delivered object belongs to."""
     return int(key.split("/")[2])
-
-
-def _location(output: Location, shard: int) -> Location:
-    return output / FOLDER / f"{shard:06d}.json"

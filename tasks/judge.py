@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from models.metrics.evaluate import spacing_of
 from models.network import build
 from models.preprocessing import Preprocessing
 from tasks import manifest
-from tasks.commit import Commit, Record, StoredObject, delivered, read_commits
+from tasks.commit import Commit, Record, StoredObject, delivered
 from tasks.encoding import encode_chunk, pad
 from tasks.images import stack
 from tasks.plan import Measure, Plan, Shard
@@ -52,7 +52,8 @@ class Delivered(BaseModel):
 class Judgement(Record):
     """What metrics, by title, have stored of one shard."""
 
-    shard: int
+    folder = FOLDER
+
     metrics: dict[str, Delivered]
     seconds: float
 
@@ -137,26 +138,12 @@ def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], No
     plan = Plan.read(output)
     if not plan.metrics:
         return
-    commits, judgements = read_commits(output, shards), read_judgements(output, shards)
+    commits, judgements = Commit.read(output, shards), Judgement.read(output, shards)
     for index, commit in commits.items():
         left = lacking(plan, commit, judgements.get(index))
         if commit.is_whole(plan) and left:
             check()
             _judge(output, plan, plan.shards[index], commit, left, judgements.get(index))
-
-
-def read_judgements(output: Location, shards: Iterable[int]) -> dict[int, Judgement]:
-    """Read the judgements of some shards; a damaged one counts as missing."""
-    asked = list(shards)
-    found = {}
-    for shard, data in zip(asked, output.read_all([_location(output, shard).url for shard in asked]), strict=True):
-        if isinstance(data, FileNotFoundError):
-            continue
-        if isinstance(data, Exception):
-            raise data
-        if (judgement := Judgement.decode(data)) and judgement.shard == shard:
-            found[shard] = judgement
-    return found
 
 
 def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
@@ -169,29 +156,28 @@ def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes:
     """
     if not plan.metrics:
         return []
-    judgements = read_judgements(output, commits)
+    judgements = Judgement.read(output, commits)
     return [
         shard
         for shard, commit in commits.items()
         if commit.is_whole(plan)
-        and not (
-            not lacking(plan, commit, judgements.get(shard))
-            and all(sizes.get(f"{NAME}/{key}") == stored.size for key, stored in judgements[shard].objects.items())
+        and (
+            lacking(plan, commit, judgements.get(shard))
+            or any(sizes.get(f"{NAME}/{key}") != stored.size for key, stored in judgements[shard].objects.items())
         )
     ]
 
 
 def withdraw_judgement(output: Location, shard: int) -> None:
     """Take back what is said of a shard: it will be judged again."""
-    _location(output, shard).remove()
+    Judgement.location(output, shard).remove()
 
 
 def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Measure]:
     """Find the metrics that are not computed from what the commit speaks of."""
     known = {title: delivered.digest for title, delivered in judgement.metrics.items()} if judgement else {}
-    return [
-        measured for measured in plan.metrics if known.get(measured.metric.title) != _digest(plan, commit, measured)
-    ]
+    digests = _digests(plan, commit, plan.metrics)
+    return [measured for measured in plan.metrics if known.get(title := measured.metric.title) != digests[title]]
 
 
 def keys(plan: Plan, shard: Shard) -> list[str]:
@@ -199,7 +185,38 @@ def keys(plan: Plan, shard: Shard) -> list[str]:
     return list(_keys(plan, shard, plan.metrics).values())
 
 
-def assemble(plan: Plan, shard: Shard, commit: Commit, output: Location) -> Block:
+def _judge(
+    output: Location, plan: Plan, shard: Shard, commit: Commit, left: Sequence[Measure], before: Judgement | None
+) -> None:
+    """Compute and store the metrics that are left, and record them beside those that there are."""
+    began = time.perf_counter()
+    ids = [entry.id for entry in manifest.read(output, [shard.index])]
+    stored = _stored(output, plan, shard, commit)
+    explained = np.array(commit.status) == EXPLAINED
+    found = empty_block(measured_variables(plan, left), shard.images)
+    engine = _engine(output, plan)
+    for number, rows in enumerate(shard.batches):
+        delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
+        if delivered:
+            # What is not explained leaves its place to another image, so that the batch keeps its size.
+            there = [row if explained[row] else delivered[0] for row in rows]
+            places = [rows.index(row) for row in delivered]
+            for name, values in _scores(engine, plan, left, stored, ids, there).items():
+                found[name][delivered] = values[places]
+    wanted = {measured.metric.title for measured in plan.metrics}
+    kept = {title: known for title, known in (before.metrics if before else {}).items() if title in wanted}
+    digests = _digests(plan, commit, left)
+    new = {
+        (title := measured.metric.title): Delivered(
+            digest=digests[title], objects=_write(output, plan, shard, measured, found)
+        )
+        for measured in left
+    }
+    Judgement(shard=shard.index, metrics=kept | new, seconds=time.perf_counter() - began).write(output)
+    logger.info("shard %d judged: %d images", shard.index, shard.images)
+
+
+def _stored(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Block:
     """Read everything that is stored of a shard, maps of all explainers together.
 
     Raises
@@ -215,37 +232,6 @@ def assemble(plan: Plan, shard: Shard, commit: Commit, output: Location) -> Bloc
         blocks.append(block)
     maps = [block["attribution"] for block in blocks if "attribution" in block]
     return {**blocks[0], "attribution": np.concatenate(maps, axis=2)}
-
-
-def _judge(
-    output: Location, plan: Plan, shard: Shard, commit: Commit, left: Sequence[Measure], before: Judgement | None
-) -> None:
-    """Compute and store the metrics that are left, and record them beside those that there are."""
-    began = time.perf_counter()
-    ids = [entry.id for entry in manifest.read(output, [shard.index])]
-    stored = assemble(plan, shard, commit, output)
-    explained = np.array(commit.status) == EXPLAINED
-    found = empty_block(measured_variables(plan, left), shard.images)
-    engine = _engine(output, plan)
-    for number, rows in enumerate(shard.batches):
-        delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
-        if delivered:
-            # What is not explained leaves its place to another image, so that the batch keeps its size.
-            there = [row if explained[row] else delivered[0] for row in rows]
-            places = [rows.index(row) for row in delivered]
-            for name, values in _scores(engine, plan, left, stored, ids, there).items():
-                found[name][delivered] = values[places]
-    wanted = {measured.metric.title for measured in plan.metrics}
-    kept = {title: known for title, known in (before.metrics if before else {}).items() if title in wanted}
-    new = {
-        measured.metric.title: Delivered(
-            digest=_digest(plan, commit, measured), objects=_write(output, plan, shard, measured, found)
-        )
-        for measured in left
-    }
-    judgement = Judgement(shard=shard.index, metrics=kept | new, seconds=time.perf_counter() - began)
-    _location(output, shard.index).write(judgement.encode())
-    logger.info("shard %d judged: %d images", shard.index, shard.images)
 
 
 def _scores(
@@ -287,15 +273,21 @@ def _keys(plan: Plan, shard: Shard, measures: Sequence[Measure]) -> dict[str, st
     }
 
 
-def _digest(plan: Plan, commit: Commit, measured: Measure) -> str:
-    """SHA-256 over what a shard's metric is computed from, and how."""
-    judged = {
-        "objects": {key: stored.sha256 for key, stored in commit.objects.items()},
-        "status": commit.status,
-        "parts": [plan.part_digests[part] for part in sorted(commit.parts)],
-        "metric": measured.model_dump(mode="json"),
-    }
-    return hashlib.sha256(json.dumps(judged, sort_keys=True).encode()).hexdigest()
+def _digests(plan: Plan, commit: Commit, measures: Sequence[Measure]) -> dict[str, str]:
+    """SHA-256 over what a shard's metrics, by title, are computed from, and how."""
+    judged = hashlib.sha256()
+    for known in (
+        {key: stored.sha256 for key, stored in commit.objects.items()},
+        commit.status,
+        [plan.part_digests[part] for part in sorted(commit.parts)],
+    ):
+        judged.update(json.dumps(known, sort_keys=True).encode())
+    found = {}
+    for measured in measures:
+        digest = judged.copy()
+        digest.update(json.dumps(measured.model_dump(mode="json"), sort_keys=True).encode())
+        found[measured.metric.title] = digest.hexdigest()
+    return found
 
 
 def _engine(output: Location, plan: Plan) -> Engine:
@@ -315,7 +307,7 @@ def _background(output: Location, plan: Plan) -> Tensor:
     rows = [row for row, entry in enumerate(manifest.read(output)) if entry.id in plan.background]
     shards = sorted({row // plan.images_per_shard for row in rows})
     images: dict[int, NDArray[np.float32]] = {}
-    for index, commit in read_commits(output, shards).items():
+    for index, commit in Commit.read(output, shards).items():
         block = read_part(output, plan, plan.shards[index], 0, commit.parts[0], plan.shards[index].images)
         if block is not None:
             start = plan.shards[index].start
@@ -334,7 +326,3 @@ def _of_maps(engine: Engine) -> Engine:
     """The same engine for the explainers that make maps."""
     explainers = [explainer for explainer in engine.explainers if explainer.makes_map]
     return Engine(engine.network, explainers, engine.target, engine.batch_size, engine.background)
-
-
-def _location(output: Location, shard: int) -> Location:
-    return output / FOLDER / f"{shard:06d}.json"

@@ -15,7 +15,7 @@ from models.preprocessing import Preprocessing
 from models.targets import Region, TargetConfig
 from tasks import manifest
 from tasks.cohort import CohortConfig, survey
-from tasks.commit import Commit, read_commits, stamps
+from tasks.commit import Commit, stamps
 from tasks.cost import Cost, estimate
 from tasks.failures import check_survey
 from tasks.images import read_background
@@ -86,7 +86,7 @@ class Before:
             raise
         if overwrite:
             return cls(withdrawn=plan.withdrawn, key=plan.key if plan.withdrawn else None)
-        return cls(plan, manifest.read(output), read_commits(output, stamps(output)), plan.withdrawn, plan.key)
+        return cls(plan, manifest.read(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
 
 
 def prepare(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tasks import lease, manifest, store
-from tasks.commit import FOLDER, STAGED, Commit, disown, read_commits, settle, stamps
+from tasks.commit import FOLDER, STAGED, Commit, disown, settle, stamps
 from tasks.judge import FOLDER as JUDGEMENTS
 from tasks.judge import unjudged
 from tasks.plan import NAME, Plan, begun
@@ -34,7 +34,7 @@ def pending(output: Location, plan: Plan) -> list[int]:
     """
     output.sweep()
     sizes = output.sizes()
-    commits = read_commits(output, stamps(output))
+    commits = Commit.read(output, stamps(output))
     commits |= _with_another_try(output, plan, commits)
     shards = range(len(plan.shards))
     if any(path.startswith(f"{STAGED}/") for path in sizes):

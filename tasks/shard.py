@@ -18,7 +18,7 @@ from models.network import build
 from models.preprocessing import Preprocessing
 from tasks import manifest
 from tasks.ahead import ahead
-from tasks.commit import Commit, Part, read_commits, settle
+from tasks.commit import Commit, Part, settle
 from tasks.flags import raised
 from tasks.images import Image, NotAsPlanned, find_again, read_background, read_images, stack
 from tasks.plan import Plan, Shard
@@ -112,7 +112,7 @@ def explain_shards(
         Called before every batch and every write; raises if nobody wants the work any more.
     """
     plan = Plan.read(output)
-    commits = read_commits(output, shards)
+    commits = Commit.read(output, shards)
     settle(output, output / NAME, shards, commits)
     todo = [
         (plan.shards[index], commits.get(index))

@@ -11,7 +11,7 @@ from pyarrow import ArrowException
 from models.flags import MapFlag
 from models.targets import NO_CLASS
 from tasks import judge, manifest, store
-from tasks.commit import STAGED, Commit, disown, read_commits, stamps
+from tasks.commit import STAGED, Commit, disown, stamps
 from tasks.finish import finish, status, with_reasons
 from tasks.manifest import Entry
 from tasks.plan import NAME as PLAN
@@ -62,7 +62,7 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
             raise
         return [Damage("manifest", manifest.NAME, f"damaged, and nothing else can be held against it: {error}")]
     found: list[Damage] = []
-    commits = read_commits(output, range(len(plan.shards)))
+    commits = Commit.read(output, range(len(plan.shards)))
     for shard in plan.shards:
         own = entries[shard.start : shard.stop]
         if len(own) < shard.images or digest_rows(shard.rows(own)) != shard.digest:
@@ -87,7 +87,7 @@ def repair(output: Location, found: Sequence[Damage]) -> None:
     """
     plan = Plan.read(output)
     pending(output, plan)
-    commits = read_commits(output, sorted({damage.shard for damage in found if damage.shard is not None}))
+    commits = Commit.read(output, sorted({damage.shard for damage in found if damage.shard is not None}))
     for shard, commit in commits.items():
         parts = {damage.part for damage in found if damage.shard == shard and damage.part is not None}
         disown(output, commit, [key for part in parts & commit.parts.keys() for key in commit.parts[part].objects])
@@ -128,7 +128,7 @@ def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iter
 def _misjudged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
     if not plan.metrics or not commit.is_whole(plan):
         return
-    judgement = judge.read_judgements(output, [shard.index]).get(shard.index)
+    judgement = judge.Judgement.read(output, [shard.index]).get(shard.index)
     if judgement is None or judge.lacking(plan, commit, judgement):
         yield Damage("metric", f"shard {shard.index}", "no valid judgement of what is stored", shard.index)
         return

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tasks import manifest, report, store
-from tasks.commit import delivered, read_commits, stamps
+from tasks.commit import Commit, delivered, stamps
 from tasks.finish import finish
 from tasks.judge import judge_shards
 from tasks.manifest import Entry
@@ -99,11 +99,11 @@ def _without(plan: Plan, entries: list[Entry], rows: list[int], stone: str) -> P
 
 def _erase(output: Location, plan: Plan, shards: list[int]) -> int:
     """Write the shards anew without what is withdrawn, and delete what no commit speaks of."""
-    commits = read_commits(output, stamps(output))
+    commits = Commit.read(output, stamps(output))
     stale = [shard for shard in shards if shard in commits and not commits[shard].is_whole(plan)]
     for shard in stale:
         explain_shards(output, [shard])
-    commits |= read_commits(output, stale)
+    commits |= Commit.read(output, stale)
     known = {key for shard in shards if shard in commits for key in commits[shard].objects}
     there = (output / store.NAME).sizes()
     planned = [

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.commit import read_commits
+from tasks.commit import Commit
 from tasks.plan import Plan
 from tasks.storage import Location
 from tasks.store import NAME
@@ -45,7 +45,7 @@ def test_everything_is_damaged(
     for seed in rounds:
         generator = random.Random(seed)
         chosen = set(generator.sample(shards, len(shards) // 2))
-        keys = [key for commit in read_commits(output, chosen).values() for key in commit.objects]
+        keys = [key for commit in Commit.read(output, chosen).values() for key in commit.objects]
         for key in keys:
             damage(output / NAME / key, how, generator)
         for shard in set(shards) - chosen:

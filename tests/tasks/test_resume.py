@@ -12,7 +12,7 @@ from tasks import plan as plan_module
 from tasks import shard as shard_module
 from tasks import store
 from tasks.cohort import CohortConfig
-from tasks.commit import Commit, Part, StoredObject, delivered, read_commits, stamps
+from tasks.commit import Commit, Part, StoredObject, delivered, stamps
 from tasks.failures import TooManyFailures, check_commits
 from tasks.finish import finish, summarise
 from tasks.manifest import Entry, Fact
@@ -327,7 +327,7 @@ def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     finish(output)
     began = time.perf_counter()
     there, known = promised(output)
-    commits = read_commits(output, stamps(output))
+    commits = Commit.read(output, stamps(output))
     goes_on, now, changes = replan(there, known, commits, plan, entries, extend=False)
     assert (goes_on, now) == (there, known) and (changes.new, changes.changed, changes.vanished) == (0, 0, 0)
     store.set_up(output, there, known)

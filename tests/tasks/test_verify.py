@@ -8,7 +8,7 @@ import pytest
 
 from tasks import manifest, store
 from tasks import plan as plan_module
-from tasks.commit import read_commits
+from tasks.commit import Commit
 from tasks.storage import Location
 from tasks.verify import repair, verify
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
@@ -57,7 +57,7 @@ def test_every_damaged_file_is_found_and_mended_to_the_byte(output: Location, ho
 
 def test_all_damaged_at_once_is_found_and_mended(output: Location) -> None:
     expected = stored(output)
-    keys = [key for commit in read_commits(output, [0, 1]).values() for key in commit.objects]
+    keys = [key for commit in Commit.read(output, [0, 1]).values() for key in commit.objects]
     for number, key in enumerate(keys):
         damaged(Path(output.path) / store.NAME / key, ("truncate", "flip", "delete")[number % 3])
     assert {damage.where for damage in verify(output) if damage.what == "object"} == set(keys)
@@ -97,7 +97,7 @@ def test_strays_are_found_and_removed(output: Location) -> None:
 def test_values_that_cannot_be_are_found_though_their_checksums_are_right(output: Location) -> None:
     plan, entries = promised(output)
     shard = plan.shards[0]
-    commit = read_commits(output, [0])[0]
+    commit = Commit.read(output, [0])[0]
     expected = stored(output)
     for name, row, value, problem in (
         ("logit", 1, np.nan, "NaN in 1 images, such as row 1"),
