@@ -287,6 +287,9 @@ def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
         raise click.UsageError(f"there is no run at {url}: {error}") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    except OSError as error:
+        click.echo(f"Error: {plain(str(error))}", err=True)
+        sys.exit(3)
     except Exception as error:
         from tasks.lease import Occupied
 

@@ -29,10 +29,10 @@ def _readers() -> ThreadPoolExecutor:
 
 
 class Unavailable(OSError):
-    """S3 did not answer, however often it was asked."""
+    """S3 did not answer, however often it was asked: that says nothing about what is stored."""
 
 
-class CredentialsRefused(OSError):
+class CredentialsRefused(Unavailable):
     """S3 does not take the credentials (any more). No PermissionError: it says nothing about a single file."""
 
 

@@ -18,7 +18,7 @@ from tasks.plan import NAME as PLAN
 from tasks.plan import Plan, Shard, digest_rows
 from tasks.resume import pending
 from tasks.shard import explain_shards
-from tasks.storage import PARTIAL, Location
+from tasks.storage import PARTIAL, Location, Unavailable
 from tasks.store import EXPLAINED, FAILED, Block
 from tasks.variables import part_variables
 
@@ -54,11 +54,13 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
     ------
     FileNotFoundError
         If there is no plan at `output`.
+    Unavailable
+        If storage does not answer, or refuses the credentials: nothing is called damaged for that.
     """
     try:
         plan, entries = Plan.read(output), manifest.read(output)
     except (ValueError, ArrowException, OSError) as error:
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, (FileNotFoundError, Unavailable)):
             raise
         return [Damage("manifest", manifest.NAME, f"damaged, and nothing else can be held against it: {error}")]
     found: list[Damage] = []
@@ -139,6 +141,8 @@ def _misjudged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> It
 
 
 def _problem(promised: store.StoredObject | None, data: bytes | Exception) -> str:
+    if isinstance(data, Unavailable):
+        raise data
     if promised is None:
         return "the commit does not speak of it"
     if isinstance(data, FileNotFoundError):

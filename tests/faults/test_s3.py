@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from flows.cli import main
 from tasks import lease as lease_module
 from tasks import s3
 from tasks.s3 import PatientS3
@@ -127,6 +129,24 @@ def test_credentials_that_expire_end_the_run_at_once_and_new_ones_go_on(
         requests += proxy.requests
         outputs.append(bucket / str(moment))
     measured("S3: credentials expire (requests)", len(moments), outputs, requests / (undisturbed * len(moments)))
+
+
+def test_what_cannot_be_asked_is_not_called_damaged(content: Any, proxy: FaultyS3, through: Location) -> None:
+    output = through / "out"
+    carry_out(content(output))
+    proxy.requests = 0
+    assert verify(output) == []
+    needed = proxy.requests
+    for moment in range(0, needed, max(1, needed // 12)):
+        proxy.requests, proxy.expires_after = 0, moment
+        PatientS3.clear_instance_cache()
+        with pytest.raises(CredentialsRefused):
+            verify(output)
+        told = CliRunner().invoke(main, ["verify", output.url, "--endpoint-url", proxy.url, "--repair"])
+        assert told.exit_code == 3 and "renew them" in told.output and "Traceback" not in told.output
+    proxy.expires_after = None
+    PatientS3.clear_instance_cache()
+    assert verify(output) == []
 
 
 def test_a_file_that_was_created_though_nobody_said_so_is_ours(proxy: FaultyS3, through: Location) -> None:
