@@ -89,24 +89,33 @@ def run(config: Path, extend: bool, overwrite: bool) -> None:
 @main.command(epilog="Example: cohortlens evaluate out/demo --metric deletion --metric hit_rate")
 @click.argument("output")
 @click.option("--metric", "metrics", multiple=True, help="A metric by name; none: all that take no new explanations.")
+@click.option("--other", "others", multiple=True, help="An output of another network on the same images.")
 @click.option("--workers", type=click.IntRange(1), help="Number of local workers; none: one a core, or one a GPU.")
 @ENDPOINT
-def evaluate(output: str, metrics: tuple[str, ...], workers: int | None, endpoint_url: str | None) -> None:
-    """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence."""
+def evaluate(
+    output: str, metrics: tuple[str, ...], others: tuple[str, ...], workers: int | None, endpoint_url: str | None
+) -> None:
+    """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence.
+
+    With others, by the metrics that compare maps between networks: repeatability (the same architecture, trained from
+    other seeds), reproducibility (other architectures), network_agreement.
+    """
     from flows.server import prefect_server
 
     with _usage_errors(), _output(output, endpoint_url) as location:
         from flows.config import named_metrics
         from tasks.plan import Plan
+        from tasks.storage import Location
 
         named = named_metrics(metrics)
+        compared = tuple(Location(url=other, endpoint_url=endpoint_url) for other in others)
         Plan.read(location)  # complains before a server is started
     with _usage_errors(), _output(output, endpoint_url), prefect_server() as server_url:
         from flows.cluster import ComputeConfig
         from flows.explain import evaluate_cohort
 
         with _prefect(server_url()):
-            evaluate_cohort(location, named, ComputeConfig(workers=workers))
+            evaluate_cohort(location, named, compared, ComputeConfig(workers=workers))
         click.echo(f"report        {location / 'report/index.html'}")
 
 

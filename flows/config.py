@@ -14,6 +14,7 @@ from models.explainers import ExplainerConfig
 from models.metrics import MetricConfig
 from models.targets import Predicted, TargetConfig
 from tasks.cohort import CohortConfig
+from tasks.ensemble import UncertaintyConfig
 from tasks.plan import ModelConfig
 from tasks.storage import Location
 
@@ -41,10 +42,13 @@ class RunConfig(BaseModel):
     metrics: tuple[Named[MetricConfig], ...] = Field(
         (), title="Metrics", description="What the maps are judged by; more can be computed later", strict=False
     )
+    uncertainty: tuple[Named[UncertaintyConfig], ...] = Field(
+        (), title="Uncertainty", description="How sure predictions and maps are, and by what members", strict=False
+    )
     output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
     compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
 
-    @field_validator("explainers", "metrics")
+    @field_validator("explainers", "metrics", "uncertainty")
     @classmethod
     def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
         repeated = [name for name, count in Counter(one.title for one in named).items() if count > 1]

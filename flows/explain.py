@@ -31,8 +31,9 @@ from flows.progress import bar
 from tasks import commit, judge, manifest, store
 from tasks.failures import check_commits
 from tasks.finish import Summary, finish
-from tasks.judge import add_metrics, judge_shards
+from tasks.judge import judge_shards
 from tasks.lease import Lease, Occupied, guard, lease
+from tasks.metrics import add_metrics
 from tasks.plan import Plan, groups
 from tasks.prepare import Before, Prepared, prepare
 from tasks.report import write_report
@@ -65,6 +66,7 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
                 explainers=config.explainers,
                 target=config.target,
                 metrics=config.metrics,
+                uncertainty=config.uncertainty,
                 batch_size=config.compute.batch_size,
                 workers=workers,
                 threads=max(1, cores() // workers),
@@ -93,16 +95,22 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
 
 @flow(name="evaluate-cohort", validate_parameters=True, persist_result=False)
 def evaluate_cohort(
-    output: Location, metrics: tuple[Named[MetricConfig], ...] = (), compute: ComputeConfig = _LOCAL
+    output: Location,
+    metrics: tuple[Named[MetricConfig], ...] = (),
+    others: tuple[Location, ...] = (),
+    compute: ComputeConfig = _LOCAL,
 ) -> Summary:
     """Judge the maps of a finished output by metrics, beside those that it holds already.
 
     Parameters
     ----------
     metrics
-        None: all that the output has what it takes for, but for those that explain every image anew.
+        None: all that the output has what it takes for, but for those that explain every image anew. With others: all
+        that compare with them.
+    others
+        Outputs of other networks on the same images, to compare with.
     """
-    return _carry_out(output, compute, lambda _: (_add_metrics(output, metrics), Sources({})))
+    return _carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})))
 
 
 def _carry_out(output: Location, compute: ComputeConfig, draw_up: Callable[[str], tuple[Plan, Sources]]) -> Summary:
@@ -143,8 +151,8 @@ def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> tupl
 
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)
-def _add_metrics(output: Location, metrics: Sequence[MetricConfig]) -> Plan:
-    return add_metrics(output, metrics)
+def _add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Sequence[Location]) -> Plan:
+    return add_metrics(output, metrics, others)
 
 
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
@@ -225,7 +233,7 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     last = -math.inf
     artifact = None
-    folder = judge.FOLDER if plan.metrics else commit.FOLDER
+    folder = judge.FOLDER if plan.measures else commit.FOLDER
     before = commit.stamps(output, folder)
     commits = commit.Commit.read(output, before.keys() - set(shards))
     already = len(commits)

@@ -82,7 +82,7 @@ def finish(output: Location) -> Summary:
     missing = [shard.index for shard in plan.shards if shard.index not in commits]
     if missing:
         raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
-    if left := unjudged(output, plan, commits, output.sizes() if plan.metrics else {}):
+    if left := unjudged(output, plan, commits, output.sizes() if plan.measures else {}):
         raise Incomplete(f"{len(left)} of {len(plan.shards)} shards lack metrics, such as {left[:5]}: run again")
     for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
         (output / folder).sweep()

@@ -18,6 +18,7 @@ from models.network import NetworkConfig
 from models.targets import TargetConfig
 from tasks import manifest
 from tasks.cohort import CohortConfig
+from tasks.ensemble import UncertaintyConfig
 from tasks.manifest import Entry
 from tasks.pseudonyms import Key
 from tasks.storage import Location
@@ -77,7 +78,13 @@ class Shard(BaseModel):
 
 
 class Measure(BaseModel):
-    """A metric, and what it stores beside its value: companions, and curves over points."""
+    """A metric, and what it stores beside its value: companions, and curves over points.
+
+    Attributes
+    ----------
+    others
+        Outputs whose maps of the same images these are compared with, and a digest over what they had delivered.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,21 +92,27 @@ class Measure(BaseModel):
     companions: tuple[str, ...]
     curves: tuple[str, ...]
     points: tuple[float, ...] | tuple[str, ...]
+    others: tuple[Location, ...] = ()
+    others_digest: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.metric.title
 
     @property
     def variable(self) -> str:
-        return f"metric_{self.metric.title}"
+        return f"metric_{self.title}"
 
     def companion(self, name: str) -> str:
         return f"{self.variable}_{name}"
 
     def curve(self, name: str) -> str:
-        return f"curve_{self.metric.title}_{name}"
+        return f"curve_{self.title}_{name}"
 
     @property
     def axis(self) -> str:
         """The dimension of the curves."""
-        return f"point_{self.metric.title}"
+        return f"point_{self.title}"
 
 
 class Plan(BaseModel):
@@ -137,6 +150,7 @@ class Plan(BaseModel):
     segments: bool
     background: tuple[str, ...]
     metrics: tuple[Measure, ...] = ()
+    uncertainty: tuple[UncertaintyConfig, ...] = ()
     key: Key
     withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]
@@ -150,6 +164,11 @@ class Plan(BaseModel):
     def maps(self) -> tuple[str, ...]:
         """Names of the explainers that make a map."""
         return tuple(explainer.title for explainer in self.explainers if explainer.makes_map)
+
+    @property
+    def measures(self) -> tuple[Measure | UncertaintyConfig, ...]:
+        """What is worked out of what the shards have delivered."""
+        return (*self.metrics, *self.uncertainty)
 
     @property
     def parts(self) -> tuple[tuple[ExplainerConfig, ...], ...]:

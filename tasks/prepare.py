@@ -17,10 +17,11 @@ from tasks import manifest
 from tasks.cohort import CohortConfig, survey
 from tasks.commit import Commit, stamps
 from tasks.cost import Cost, estimate
+from tasks.ensemble import UncertaintyConfig
 from tasks.failures import check_survey
 from tasks.images import read_background
-from tasks.judge import measure
 from tasks.manifest import Entry
+from tasks.metrics import check_uncertainty, measure
 from tasks.plan import ModelConfig, Plan, begun, make_plan
 from tasks.pseudonyms import Key
 from tasks.replan import Changes, replan, without_withdrawn
@@ -96,6 +97,7 @@ def prepare(
     explainers: Sequence[ExplainerConfig],
     target: TargetConfig,
     metrics: Sequence[MetricConfig] = (),
+    uncertainty: Sequence[UncertaintyConfig] = (),
     batch_size: int,
     workers: int,
     threads: int,
@@ -155,7 +157,9 @@ def prepare(
             "manifest, or explain the predicted region"
         )
     plan, background = _with_background(plan, entries, preprocessing, sources)
-    plan = plan.model_copy(update={"metrics": measure(metrics, engine(background), plan)})
+    asked = engine(background)
+    measures = {"metrics": measure(metrics, asked, plan), "uncertainty": check_uncertainty(uncertainty, asked, plan)}
+    plan = plan.model_copy(update=measures)
     cost = estimate(plan, entries, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
     if before.plan is None:
         check_survey(plan, entries)

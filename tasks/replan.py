@@ -4,11 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from models.uncertainty import Uncertainty
 from tasks.commit import Commit
+from tasks.ensemble import UncertaintyConfig
 from tasks.manifest import Entry
 from tasks.plan import Measure, Plan, cut
+
+AMeasure = TypeVar("AMeasure", Measure, UncertaintyConfig)
 
 
 class Refused(ValueError):
@@ -71,31 +75,35 @@ def replan(
             "masks": there.masks,
             "background": background,
             "withdrawn": there.withdrawn,
-            "metrics": with_metrics(there.metrics, plan.metrics),
+            "metrics": with_measures(there.metrics, plan.metrics),
+            "uncertainty": with_measures(there.uncertainty, plan.uncertainty),
         }
     )
-    if shards == there.shards and not added and goes_on.metrics == there.metrics:
+    if shards == there.shards and not added and goes_on.measures == there.measures:
         goes_on = goes_on.model_copy(update={"versions": there.versions, "run_id": there.run_id})
     return goes_on, found, replace(changes, explainers=tuple(explainer.title for explainer in added))
 
 
-def with_metrics(there: Sequence[Measure], asked: Sequence[Measure]) -> tuple[Measure, ...]:
-    """Add the metrics that are asked for to those that are there.
+def with_measures(there: Sequence[AMeasure], asked: Sequence[AMeasure]) -> tuple[AMeasure, ...]:
+    """Add the measures that are asked for to those that are there.
 
     Raises
     ------
     Refused
         If one of them has the name of another that is there.
     """
-    known = {measure.metric.title: measure.metric for measure in there}
+    known = {measure.title: measure for measure in there}
     for measure in asked:
-        before = known.get(measure.metric.title, measure.metric)
-        if before != measure.metric:
+        before, now = (_parameters(one) for one in (known.get(measure.title, measure), measure))
+        if before != now:
             raise Refused(
-                f"the output holds a metric {measure.metric.title!r} with other parameters ({before!r}): give this one "
-                "another `label`"
+                f"the output holds {measure.title!r} with other parameters ({before!r}): give this one another `label`"
             )
-    return (*there, *(measure for measure in asked if measure.metric.title not in known))
+    return tuple((known | {measure.title: measure for measure in asked}).values())
+
+
+def _parameters(measure: Measure | Uncertainty) -> Any:
+    return (measure.metric, measure.others) if isinstance(measure, Measure) else measure
 
 
 def tombstone(subject: str) -> str:

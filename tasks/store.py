@@ -6,9 +6,9 @@ xarray writes the template and reads. Workers write whole shard objects, which n
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -20,10 +20,11 @@ from zarr.codecs import BloscCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from models.uncertainty import Uncertainty
 from tasks.commit import STAGED, Part, StoredObject
 from tasks.encoding import LEVEL, decode_chunk, decode_shard, encode_chunk, encode_shard, pad
 from tasks.manifest import Entry
-from tasks.plan import Plan, Shard, object_rows
+from tasks.plan import Measure, Plan, Shard, object_rows
 from tasks.storage import Location
 from tasks.variables import MANTISSA_KEPT, Variable, empty_block, measured_variables, part_variables, variables
 
@@ -69,19 +70,24 @@ def write_part(
     staged
         Whether it is put beside the store, where it waits until `tasks.commit.settle`.
     """
-    objects: dict[str, StoredObject] = {}
-    for name, key, within, shape, chunk, variable in _pieces(plan, shard, part):
-        values = block[name][:, *within]
-        whole = pad(round_mantissa(values) if name == "attribution" else values, shape, variable.fill)
-        data = encode_shard(whole, chunk) if chunk else encode_chunk(whole)
-        (output / (STAGED if staged else NAME) / key).write(data)
-        objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-    return objects
+    return _write(output / (STAGED if staged else NAME), _pieces(plan, shard, part), block)
+
+
+def write_measured(
+    output: Location, plan: Plan, shard: Shard, measure: Measure | Uncertainty, block: Block
+) -> dict[str, StoredObject]:
+    """Store what was worked out of a shard, every object whole; return what was stored, by key."""
+    return _write(output / NAME, _measured_pieces(plan, shard, [measure]), block)
 
 
 def part_keys(plan: Plan, shard: Shard, part: int) -> list[str]:
     """Keys of the objects that one part of a shard delivers."""
-    return [key for _, key, *_ in _pieces(plan, shard, part)]
+    return [piece.key for piece in _pieces(plan, shard, part)]
+
+
+def measured_keys(plan: Plan, shard: Shard) -> list[str]:
+    """Keys of the objects that hold what was worked out of a shard."""
+    return [piece.key for piece in _measured_pieces(plan, shard, plan.measures)]
 
 
 def read_part(output: Location, plan: Plan, shard: Shard, part: int, promised: Part, rows: int) -> Block | None:
@@ -102,31 +108,62 @@ def read_part(output: Location, plan: Plan, shard: Shard, part: int, promised: P
 def assemble(plan: Plan, shard: Shard, part: int, objects: Mapping[str, bytes], rows: int) -> Block:
     """Put the stored objects of a part together: the first rows of each variable."""
     block = empty_block(part_variables(plan, part), rows)
-    for name, key, within, shape, chunk, variable in _pieces(plan, shard, part):
+    for piece in _pieces(plan, shard, part):
+        data, dtype = objects[piece.key], piece.variable.dtype
         stored = (
-            decode_shard(objects[key], shape, chunk, variable.dtype)
-            if chunk
-            else decode_chunk(objects[key], shape, variable.dtype)
+            decode_shard(data, piece.shape, piece.chunk, dtype)
+            if piece.chunk
+            else decode_chunk(data, piece.shape, dtype)
         )
-        block[name][:, *within] = stored[:rows, *(slice(at.stop - at.start) for at in within)]
+        block[piece.name][:, *piece.within] = stored[:rows, *(slice(at.stop - at.start) for at in piece.within)]
     return block
 
 
-def _pieces(
-    plan: Plan, shard: Shard, part: int
-) -> Iterator[tuple[str, str, tuple[slice, ...], tuple[int, ...], tuple[int, ...] | None, Variable]]:
-    """The objects of one part of a shard: variable, key, place in the part's block, shape of object and chunk."""
+class _Piece(NamedTuple):
+    """An object: the variable it is of, its place in the shard's block, and the shapes of object and chunk."""
+
+    name: str
+    variable: Variable
+    key: str
+    within: tuple[slice, ...]
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...] | None
+
+
+def _pieces(plan: Plan, shard: Shard, part: int) -> Iterator[_Piece]:
     first = sum(explainer.makes_map for before in plan.parts[:part] for explainer in before)
     for name, variable in part_variables(plan, part).items():
-        shape, chunk = layout(plan, variable)
-        counts = [-(-size // cut) for size, cut in zip(variable.shape, shape[1:], strict=True)]
-        for place in product(*map(range, counts)):
-            within = tuple(
-                slice(at * cut, min((at + 1) * cut, size))
-                for at, cut, size in zip(place, shape[1:], variable.shape, strict=True)
-            )
-            where = [at + first * (dim == "explainer") for at, dim in zip(place, variable.dims, strict=True)]
-            yield name, "/".join([name, "c", str(shard.index), *map(str, where)]), within, shape, chunk, variable
+        yield from _cut(shard, name, variable, *layout(plan, variable), first)
+
+
+def _measured_pieces(plan: Plan, shard: Shard, measures: Sequence[Measure | Uncertainty]) -> Iterator[_Piece]:
+    for name, variable in measured_variables(plan, measures).items():
+        yield from _cut(shard, name, variable, *_measured_layout(plan, variable))
+
+
+def _cut(
+    shard: Shard, name: str, variable: Variable, shape: tuple[int, ...], chunk: tuple[int, ...] | None, first: int = 0
+) -> Iterator[_Piece]:
+    """Cut a variable of a shard into objects; `first` is the place of its first explainer in the store."""
+    counts = [-(-size // cut) for size, cut in zip(variable.shape, shape[1:], strict=True)]
+    for place in product(*map(range, counts)):
+        within = tuple(
+            slice(at * cut, min((at + 1) * cut, size))
+            for at, cut, size in zip(place, shape[1:], variable.shape, strict=True)
+        )
+        where = [at + first * (dim == "explainer") for at, dim in zip(place, variable.dims, strict=True)]
+        yield _Piece(name, variable, "/".join([name, "c", str(shard.index), *map(str, where)]), within, shape, chunk)
+
+
+def _write(folder: Location, pieces: Iterable[_Piece], block: Block) -> dict[str, StoredObject]:
+    objects: dict[str, StoredObject] = {}
+    for name, variable, key, within, shape, chunk in pieces:
+        values = block[name][:, *within]
+        whole = pad(round_mantissa(values) if name.startswith("attribution") else values, shape, variable.fill)
+        data = encode_shard(whole, chunk) if chunk else encode_chunk(whole)
+        (folder / key).write(data)
+        objects[key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    return objects
 
 
 def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
@@ -142,16 +179,14 @@ def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
 
 def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, bytes]:
     """Make all objects of a finished store but those that shards deliver: metadata, coordinates, index; by key."""
-    measured = measured_variables(plan, plan.metrics)
+    measured = measured_variables(plan, plan.measures)
     described = variables(plan) | measured
     encoding: dict[str, dict[str, Any]] = {}
     data = {}
     for name, variable in described.items():
         empty = da.full((len(entries), *variable.shape), variable.fill, dtype=variable.dtype, chunks=-1)
         data[name] = (("image_id", *variable.dims), empty, variable.attrs)
-        shape, chunk = layout(plan, variable)
-        if name in measured:
-            shape = (plan.images_per_shard, *variable.shape)
+        shape, chunk = _measured_layout(plan, variable) if name in measured else layout(plan, variable)
         encoding[name] = {
             "fill_value": variable.fill,
             "compressors": [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")],
@@ -209,6 +244,12 @@ def layout(plan: Plan, variable: Variable) -> tuple[tuple[int, ...], tuple[int, 
     if not any(spatial):
         return shape, None
     return shape, (1, *(size if is_space else 1 for size, is_space in zip(shape[1:], spatial, strict=True)))
+
+
+def _measured_layout(plan: Plan, variable: Variable) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """As `layout`; but a small variable is one object a shard: all of it is worked out at once."""
+    shape, chunk = layout(plan, variable)
+    return (shape, chunk) if chunk else ((plan.images_per_shard, *variable.shape), None)
 
 
 def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:

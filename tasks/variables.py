@@ -5,13 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.targets import NO_CLASS
+from models.uncertainty import Spread, Uncertainty
 from tasks.flags import KINDS
 from tasks.plan import Measure, Plan
 
 NO_MASK = 255
 MANTISSA_KEPT = 7
+UNCERTAINTY = "uncertainty_"
+"""How the names of variables begin that say how unsure the model is."""
 
 
 class Variable(NamedTuple):
@@ -123,28 +127,84 @@ def part_variables(plan: Plan, part: int) -> dict[str, Variable]:
     return found
 
 
-def measured_variables(plan: Plan, measures: Sequence[Measure]) -> dict[str, Variable]:
-    """The arrays that hold metrics: values, what they are to be read with, and the curves they were made of."""
-    sizes = (len(plan.target.labels(plan.model.classes)), len(plan.maps))
-    found = {}
+def measured_variables(plan: Plan, measures: Sequence[Measure | Uncertainty]) -> dict[str, Variable]:
+    """The arrays that hold what is worked out of what shards have delivered."""
+    found: dict[str, Variable] = {}
     for measure in measures:
-        metric = measure.metric
-        about = {
-            "units": "1",
-            "family": metric.family,
-            "better": metric.better or "none",
-            "references": " ".join((type(metric).__doc__ or "").split()),
-        }
-        value = {"long_name": metric.title.replace("_", " "), "valid_range": [float(end) for end in metric.range]}
-        found[measure.variable] = Variable(("target", "explainer"), sizes, "float32", np.nan, about | value)
-        for name in measure.companions:
-            attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "companion_of": measure.variable}
-            found[measure.companion(name)] = Variable(("target", "explainer"), sizes, "float32", np.nan, attrs)
-        for name in measure.curves:
-            attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "metric": metric.title, "curve": name}
-            dims, shape = ("target", "explainer", measure.axis), (*sizes, len(measure.points))
-            found[measure.curve(name)] = Variable(dims, shape, "float32", np.nan, attrs)
+        found |= _of_metric(plan, measure) if isinstance(measure, Measure) else _of_uncertainty(plan, measure)
     return found
+
+
+def _of_metric(plan: Plan, measure: Measure) -> dict[str, Variable]:
+    """Values, what they are to be read with, and the curves they were made of."""
+    sizes = (len(plan.target.labels(plan.model.classes)), len(plan.maps))
+    metric = measure.metric
+    about = {
+        "units": "1",
+        "family": metric.family,
+        "better": metric.better or "none",
+        "references": _references(metric),
+    }
+    value = {"long_name": metric.title.replace("_", " "), "valid_range": [float(end) for end in metric.range]}
+    found = {measure.variable: Variable(("target", "explainer"), sizes, "float32", np.nan, about | value)}
+    for name in measure.companions:
+        attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "companion_of": measure.variable}
+        found[measure.companion(name)] = Variable(("target", "explainer"), sizes, "float32", np.nan, attrs)
+    for name in measure.curves:
+        attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "metric": metric.title, "curve": name}
+        dims, shape = ("target", "explainer", measure.axis), (*sizes, len(measure.points))
+        found[measure.curve(name)] = Variable(dims, shape, "float32", np.nan, attrs)
+    return found
+
+
+def _of_uncertainty(plan: Plan, uncertainty: Uncertainty) -> dict[str, Variable]:
+    """What the members say together: of the prediction, and of each map."""
+    name, between = stem(uncertainty), f"between {uncertainty.about}"
+    references = {"references": _references(uncertainty)}
+    maps = variables(plan).get("attribution")
+    classes = len(plan.model.classes)
+
+    def one(dims: tuple[str, ...], shape: tuple[int, ...], about: str, units: str = "1") -> Variable:
+        attrs = {"long_name": about, "units": units, "kind": uncertainty.title, **references}
+        return Variable(dims, shape, "float32", np.nan, attrs)
+
+    found = {f"{name}_outputs": one(("class",), (classes,), f"standard deviation of the prediction {between}")}
+    if plan.model.activation != "identity":
+        found |= {
+            f"{name}_entropy": one((), (), "entropy of the mean prediction", "bit"),
+            f"{name}_mutual_information": one((), (), f"entropy that is due to differences {between}", "bit"),
+        }
+    if maps:
+        found |= {
+            f"{name}_maps": one(maps.dims[:2], maps.shape[:2], f"spread of maps {between}, as a share of their mean"),
+            f"attribution_{uncertainty.title}_mean": one(maps.dims, maps.shape, f"mean map {between}"),
+            f"attribution_{uncertainty.title}_spread": one(
+                maps.dims, maps.shape, f"standard deviation of the map {between}"
+            ),
+        }
+    return found
+
+
+def uncertainty_values(uncertainty: Uncertainty, spread: Spread) -> dict[str, Tensor]:
+    """What the members said, by the variable that holds it."""
+    name = stem(uncertainty)
+    return {
+        f"{name}_outputs": spread.outputs,
+        f"{name}_entropy": spread.entropy,
+        f"{name}_mutual_information": spread.mutual_information,
+        f"{name}_maps": spread.maps,
+        f"attribution_{uncertainty.title}_mean": spread.mean,
+        f"attribution_{uncertainty.title}_spread": spread.spread,
+    }
+
+
+def stem(measure: Measure | Uncertainty) -> str:
+    """How the names of a measure's variables begin."""
+    return measure.variable if isinstance(measure, Measure) else f"{UNCERTAINTY}{measure.title}"
+
+
+def _references(source: Any) -> str:
+    return " ".join((type(source).__doc__ or "").split())
 
 
 def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:

@@ -128,13 +128,13 @@ def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iter
 
 
 def _misjudged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
-    if not plan.metrics or not commit.is_whole(plan):
+    if not plan.measures or not commit.is_whole(plan):
         return
     judgement = judge.Judgement.read(output, [shard.index]).get(shard.index)
     if judgement is None or judge.lacking(plan, commit, judgement):
         yield Damage("metric", f"shard {shard.index}", "no valid judgement of what is stored", shard.index)
         return
-    keys = judge.keys(plan, shard)
+    keys = store.measured_keys(plan, shard)
     for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
         if problem := _problem(judgement.objects.get(key), data):
             yield Damage("metric", key, problem, shard.index)
@@ -203,7 +203,7 @@ def _strays(output: Location, plan: Plan, promised: Collection[str]) -> Iterator
     """Files that are in nobody's plan; what is in it, but not committed, may be on its way."""
     parts = range(len(plan.parts))
     keys = {*promised, *(key for shard in plan.shards for part in parts for key in store.part_keys(plan, shard, part))}
-    keys |= {key for shard in plan.shards for key in judge.keys(plan, shard)}
+    keys |= {key for shard in plan.shards for key in store.measured_keys(plan, shard)}
     for path in sorted(output.sizes()):
         folder, _, key = path.partition("/")
         if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(PARTIAL):

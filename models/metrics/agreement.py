@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -30,7 +29,7 @@ class NetworkAgreement(StackMetric):
     2020, arXiv:2006.09000; Arun et al. 2021, doi:10.1148/ryai.2021200267).
 
     The mean over all pairs of networks of Spearman's rank correlation over places, this network's map among them. In
-    [-1, 1]; higher is better. NaN where no two maps vary. `mean_and_spread` gives the maps that go with it.
+    [-1, 1]; higher is better. NaN where no two maps vary.
     """
 
     family = "agreement"
@@ -58,19 +57,3 @@ def pairwise_spearman(maps: Tensor) -> Tensor:
         ranks = average_ranks(image.flatten(2))
         rows.append(torch.stack([pearson(ranks, ranks[:, [index]]) for index in range(ranks.shape[1])], dim=1))
     return torch.stack(rows)
-
-
-def mean_and_spread(members: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, place by place, of the maps of several networks, each ``(image, ..., *space)``.
-
-    The deviation is that of a sample (one less than the members). NaN where any member has no map.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two.
-    """
-    if len(members) < 2:
-        raise ValueError(f"{len(members)} members: the spread of maps needs at least two")
-    stacked = torch.stack(list(members))
-    return stacked.mean(0), stacked.std(0)

@@ -1,13 +1,14 @@
 """Judges the maps of some images by several metrics together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.base import Needs
+from models.explainers.base import Case, Needs
 from models.metrics.base import Exhibit, Judged, MapMetric, Metric, Score, StackMetric, Truth
 
 
@@ -20,6 +21,7 @@ def evaluate(
     masks: Tensor | None = None,
     spacing: Tensor | None = None,
     others: Tensor | None = None,
+    target_class: Tensor | None = None,
 ) -> list[Score]:
     """Judge the maps that an engine made, now or earlier.
 
@@ -40,6 +42,8 @@ def evaluate(
         ``(image, axis)`` mm between neighbouring places, NaN where unknown.
     others
         ``(other, image, target, explainer, *space)``, maps of the same images by other networks.
+    target_class
+        ``(image, target)``, the classes that the maps explain; None if the target is to choose again.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def evaluate(
         If a metric lacks what it compares with, has no meaning on the network, or shapes do not fit.
     """
     _check(engine, metrics, images, maps, masks, spacing, others)
-    case = engine.case(images, ids, masks, needs=Needs())
+    case = as_explained(engine, images, ids, masks, target_class)
     device = case.images.device
     truth = None if masks is None else Truth(masks.to(device), spacing)
     exhibit = Exhibit(engine, case, maps, truth, others)
@@ -60,6 +64,20 @@ def evaluate(
         metric.compare(exhibit) if isinstance(metric, StackMetric) else _judge(exhibit, metric) for metric in metrics
     ]
     return [_where_defined(score, exhibit.defined) for score in scores]
+
+
+def as_explained(
+    engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, target_class: Tensor | None
+) -> Case:
+    """Ask the plain question about images whose maps are there, and stay with the classes that these explain.
+
+    On another machine a probability near a half, or as large as another, can fall on the other side.
+    """
+    case = engine.case(images, ids, masks, needs=Needs())
+    if target_class is None or torch.equal(case.chosen.classes, target_class.to(case.chosen.classes)):
+        return case
+    chosen = replace(case.chosen, classes=target_class.to(case.chosen.classes))
+    return engine.case(images, ids, masks, needs=Needs(), chosen=chosen)
 
 
 def spacing_of(affine: Tensor, dims: int) -> Tensor:

@@ -85,6 +85,7 @@ def prepared(content: dict[str, Any], *, extend: bool = False, overwrite: bool =
         explainers=config.explainers,
         target=config.target,
         metrics=config.metrics,
+        uncertainty=config.uncertainty,
         batch_size=config.compute.batch_size,
         workers=1,
         threads=1,

@@ -1,6 +1,7 @@
 """Metrics of a store: what they say, and that they are recorded, resumed, verified and withdrawn as maps are."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from models.metrics.deletion import Deletion
 from models.metrics.hit_rate import HitRate
-from tasks import judge, store
+from tasks import judge, manifest, store
 from tasks import plan as plan_module
 from tasks.finish import Incomplete, finish
+from tasks.metrics import add_metrics
 from tasks.plan import Plan
 from tasks.replan import Refused
 from tasks.report import write_report
@@ -45,10 +47,10 @@ def without_run(content: dict[str, bytes]) -> dict[str, bytes]:
     return content | {"zarr.json": json.dumps(root).encode()}
 
 
-def evaluated(output: Location, *metrics: Any) -> Plan:
+def evaluated(output: Location, *metrics: Any, others: Sequence[Location] = ()) -> Plan:
     """Do what the flow does."""
-    plan = judge.add_metrics(output, metrics)
-    store.set_up(output, plan, judge.manifest.read(output))
+    plan = add_metrics(output, metrics, others)
+    store.set_up(output, plan, manifest.read(output))
     lacking = pending(output, plan)
     explain_shards(output, lacking)
     judge.judge_shards(output, lacking)
@@ -157,27 +159,27 @@ def test_what_is_withdrawn_has_no_metrics_and_the_rest_keeps_its_own(cohort: Coh
 
 def test_what_cannot_be_judged_is_refused(cohort: Cohort, output: Location) -> None:
     with pytest.raises(FileNotFoundError):
-        judge.add_metrics(output, [HitRate()])
+        add_metrics(output, [HitRate()])
     carry_out(cohort.content(output, explainers=["prediction"]))
     with pytest.raises(ValueError, match="holds no maps to judge"):
-        judge.add_metrics(output, [HitRate()])
+        add_metrics(output, [HitRate()])
     carry_out(cohort.content(output, metrics=["hit_rate"]), overwrite=True)
     with pytest.raises(Refused, match="'hit_rate' with other parameters"):
-        judge.add_metrics(output, [HitRate(tolerance_mm=3)])
+        add_metrics(output, [HitRate(tolerance_mm=3)])
     (output / "commits/000001.json").remove()
     with pytest.raises(ValueError, match="1 of 3 shards"):
-        judge.add_metrics(output, [HitRate(label="other")])
+        add_metrics(output, [HitRate(label="other")])
 
 
 def test_an_added_metric_is_computed_alone(cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out(cohort.content(output, metrics=["hit_rate"]))
-    asked, scores = [], judge._scores
+    asked, values = [], judge._values
 
-    def noted(engine: Any, plan: Plan, left: Any, *rest: Any) -> Any:
+    def noted(network: Any, left: Any, *rest: Any) -> Any:
         asked.extend(measured.metric.name for measured in left)
-        return scores(engine, plan, left, *rest)
+        return values(network, left, *rest)
 
-    monkeypatch.setattr(judge, "_scores", noted)
+    monkeypatch.setattr(judge, "_values", noted)
     carry_out(cohort.content(output, metrics=["gini"]))
     assert set(asked) == {"gini"}
     assert {measured.metric.name for measured in Plan.read(output).metrics} == {"hit_rate", "gini"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import rankdata, spearmanr
 
-from models.metrics.agreement import ExplainerAgreement, NetworkAgreement, mean_and_spread
+from models.metrics.agreement import ExplainerAgreement, NetworkAgreement
 from models.metrics.ranking import average_ranks, pearson, spearman
 from tests.models.metrics.cases import SHAPES, images, judge, linear
 
@@ -58,8 +58,3 @@ def test_networks_agree_by_the_mean_over_all_pairs() -> None:
             pairs = [rho(a[row, 0, own], b[row, 0, own]) for a, b in combinations(stacks, 2)]
             assert len(pairs) == 6
             assert abs(float(score.value[row, 0, own]) - np.mean(pairs)) < 1e-6
-    mean, spread = mean_and_spread(list(stacks))
-    np.testing.assert_allclose(mean, stacks.numpy().mean(0), rtol=1e-6)
-    np.testing.assert_allclose(spread, stacks.numpy().std(0, ddof=1), rtol=1e-6)
-    with pytest.raises(ValueError, match="1 members: the spread of maps needs at least two"):
-        mean_and_spread([stacks[0]])

@@ -1,0 +1,13 @@
+"""Uncertainty: what a prediction and its maps do when the network, or the image, is a little different.
+
+Each kind makes members: networks that might as well have been trained, or views in which the image might as well have
+been taken. All are asked about the same targets as the network itself, and the noise of explainers is that of the
+image alone, so that what varies is due to the members.
+"""
+
+from models.uncertainty.base import Member, Uncertainty
+from models.uncertainty.mc_dropout import MCDropout
+from models.uncertainty.spread import Spread, ask_members
+from models.uncertainty.test_time_augmentation import TestTimeAugmentation
+
+__all__ = ["MCDropout", "Member", "Spread", "TestTimeAugmentation", "Uncertainty", "ask_members"]
