@@ -112,7 +112,7 @@ def evaluate(
         Plan.read(location)  # complains before a server is started
     with _usage_errors(), _output(output, endpoint_url), prefect_server() as server_url:
         from flows.cluster import ComputeConfig
-        from flows.explain import evaluate_cohort
+        from flows.evaluate import evaluate_cohort
 
         with _prefect(server_url()):
             evaluate_cohort(location, named, compared, ComputeConfig(workers=workers))

@@ -59,7 +59,7 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 def evaluate(output: str, *metrics: str) -> None:
     from flows.config import named_metrics
-    from flows.explain import evaluate_cohort
+    from flows.evaluate import evaluate_cohort
 
     evaluate_cohort(Location(url=output), named_metrics(metrics))
 

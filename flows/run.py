@@ -1,0 +1,60 @@
+"""What every run does with its plan: set up, map the shards over workers, finish, report."""
+
+from collections.abc import Callable
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
+
+from flows.artifacts import publish, server_may_be_away
+from flows.cluster import ComputeConfig
+from flows.errors import CalledOff, ConfigurationError, Stopped
+from flows.shards import map_shards
+from tasks import manifest, store
+from tasks.finish import Summary, finish
+from tasks.lease import Occupied, lease
+from tasks.plan import Plan
+from tasks.report import write_report
+from tasks.resume import check_ours, pending
+from tasks.sources import Sources
+from tasks.storage import Location
+
+
+def carry_out(output: Location, compute: ComputeConfig, draw_up: Callable[[str], tuple[Plan, Sources]]) -> Summary:
+    """Draw up a plan, do what the output lacks of it, and show what came of it."""
+    run_id = str(flow_run.get_id())
+    try:
+        check_ours(output)
+        with lease(output, run_id) as held:
+            plan, sources = draw_up(run_id)
+            shards = _set_up(output, plan)
+            if shards:
+                map_shards(output, compute, plan, sources, shards, held)
+            summary = _finish(output)
+            report = _report(output)
+    except (Occupied, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
+    except CalledOff as error:
+        return Cancelled(message=str(error))  # type: ignore[return-value] # a state that is returned is the run's own
+    except OSError as error:
+        raise Stopped(f"{error}. What is delivered stays: mend this, and run again to go on") from error
+    with server_may_be_away():
+        publish(summary, report)
+    return summary
+
+
+@task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
+def _set_up(output: Location, plan: Plan) -> list[int]:
+    store.set_up(output, plan, manifest.read(output))
+    return pending(output, plan)
+
+
+@task(name="finish", cache_policy=NO_CACHE, persist_result=False)
+def _finish(output: Location) -> Summary:
+    return finish(output)
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def _report(output: Location) -> Location:
+    return write_report(output)

@@ -1,0 +1,130 @@
+"""The shards of a plan, mapped over Dask workers, and watched until they are delivered."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from uuid import UUID
+
+from distributed import KilledWorker
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from flows.artifacts import server_may_be_away, show_progress
+from flows.cluster import ComputeConfig, local_workers, task_runner
+from flows.errors import CalledOff, Stopped
+from flows.progress import bar
+from tasks import commit, judge, manifest
+from tasks.failures import check_commits
+from tasks.judge import judge_shards
+from tasks.lease import Lease, Occupied, guard
+from tasks.plan import Plan, groups
+from tasks.shard import explain_shards
+from tasks.sources import Sources
+from tasks.storage import Location
+
+_POLL_SECONDS = 1.0
+_UPDATE_SECONDS = 5.0
+
+
+def map_shards(
+    output: Location, compute: ComputeConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease
+) -> None:
+    def needed(group: Sequence[int]) -> Sources:
+        return sources.of([*(entry.id for entry in manifest.read(output, group)), *plan.background])
+
+    with task_runner(compute) as runner:
+        futures = [
+            runner.submit(
+                _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
+                parameters={
+                    "output": output,
+                    "shards": group,
+                    "sources": needed(group),
+                    "lease_number": held.number,
+                },
+            )
+            for group in groups(shards, local_workers(compute))
+        ]
+        try:
+            _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), held)
+        except BaseException:
+            for future in futures:
+                future.wrapped_future.cancel()
+            raise
+        try:
+            for future in futures:
+                future.result()
+        except KilledWorker as error:
+            raise Stopped(
+                f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
+                f"{error.last_worker.address}: see their logs, or give them more memory. What is delivered stays: run "
+                "again to go on"
+            ) from error
+        except CancelledError as error:
+            raise Stopped(
+                "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
+                "again to go on"
+            ) from error
+
+
+def _group_name(group: Sequence[int], shards: int) -> str:
+    first, last = group[0] + 1, group[-1] + 1
+    if len(group) == 1:
+        return f"shard {first} of {shards}"
+    return (
+        f"shards {first}–{last} of {shards}" if last - first + 1 == len(group) else f"{len(group)} shards of {shards}"
+    )
+
+
+def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], held: Lease) -> None:
+    """Show progress by the commits that are written, and stop what is no good, until the work is done."""
+    last = -math.inf
+    artifact = None
+    folder = judge.FOLDER if plan.measures else commit.FOLDER
+    before = commit.stamps(output, folder)
+    commits = commit.Commit.read(output, before.keys() - set(shards))
+    already = len(commits)
+    with bar("shards done", "images") as progress:
+        finished = False
+        while not finished:
+            finished = done()
+            now = commit.stamps(output, folder)
+            written = [
+                shard for shard in shards if shard not in commits and shard in now and now[shard] != before.get(shard)
+            ]
+            commits |= commit.Commit.read(output, written)
+            check_commits(plan, commits.values())
+            if not held():
+                raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
+            progress(
+                len(commits),
+                len(plan.shards),
+                sum(plan.shards[shard].images for shard in shards if shard in commits),
+            )
+            if finished or time.monotonic() - last > _UPDATE_SECONDS:
+                last = time.monotonic()
+                share = (len(commits) - already) / len(shards)
+                with server_may_be_away():
+                    _check_cancelled()
+                    artifact = show_progress(artifact, 100.0 if finished else 100 * min(share, 1.0))
+            if not finished:
+                time.sleep(_POLL_SECONDS)
+
+
+@task(name="shards", cache_policy=NO_CACHE, persist_result=False)
+def _explain_group(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> int:
+    check = guard(output, lease_number)
+    images = explain_shards(output, shards, sources, check)
+    judge_shards(output, shards, check)
+    return images
+
+
+def _check_cancelled() -> None:
+    """Stop if the run was cancelled in the UI: only runs of a deployment are stopped by Prefect itself."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(str(flow_run.get_id()))).state
+    if state and (state.is_cancelling() or state.is_cancelled()):
+        raise CalledOff("the run was cancelled. What is delivered stays: run again to go on")
