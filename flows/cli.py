@@ -1,11 +1,12 @@
 """The command line. Each verb imports what it needs, so that help does not wait."""
 
+import functools
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,13 +15,37 @@ from flows.printing import plain, print_damage, print_plan, print_summary
 if TYPE_CHECKING:
     from flows.config import RunConfig
     from tasks.finish import Summary
+    from tasks.selection import Selection
     from tasks.storage import Location
 
 _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TIME = click.DateTime()
 
-EXTEND = click.option("--extend", is_flag=True, help="Add explainers to a run that is there; compute just those.")
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Delete a run that is there first.")
 ENDPOINT = click.option("--endpoint-url", help="The S3 server of OUTPUT, if it is not Amazon's.")
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say how its CONFIG is run: extend, overwrite, and only which images."""
+
+    @functools.wraps(command)
+    def with_selection(**options: Any) -> None:
+        from flows.config import make_selection
+
+        named = {name: options.pop(name) for name in ("ids", "modality", "modified_after", "modified_before")}
+        with _usage_errors():
+            only = make_selection(**named)
+        command(**options, only=only)
+
+    for option in (
+        click.option("--modified-before", type=_TIME, help="Only files stored before this time (UTC)."),
+        click.option("--modified-after", type=_TIME, help="Only files stored at this time (UTC) or later."),
+        click.option("--modality", multiple=True, help="Only images of this DICOM modality, such as CT; repeatable."),
+        click.option("--id", "ids", multiple=True, help="Only this image or subject, by its pseudonym; repeatable."),
+        click.option("--overwrite", is_flag=True, help="Delete a run that is there first."),
+        click.option("--extend", is_flag=True, help="Add explainers to a run that is there; compute just those."),
+    ):
+        with_selection = option(with_selection)
+    return with_selection
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
@@ -55,9 +80,8 @@ def demo(output: str, dims: int, images: int) -> None:
 
 @main.command(epilog="Example: cohortlens plan deployments/demo.yaml")
 @click.argument("config", type=_CONFIG)
-@EXTEND
-@OVERWRITE
-def plan(config: Path, extend: bool, overwrite: bool) -> None:
+@run_options
+def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
     """Say what CONFIG would run and what that would cost; write nothing."""
     from flows.server import keep_inside
 
@@ -67,22 +91,21 @@ def plan(config: Path, extend: bool, overwrite: bool) -> None:
             keep_inside(home)
             from flows.explain import prepare_run
 
-            prepared = prepare_run(loaded, extend=extend, overwrite=overwrite)
+            prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only)
         print_plan(prepared)
 
 
 @main.command(epilog="Example: cohortlens run deployments/demo.yaml")
 @click.argument("config", type=_CONFIG)
-@EXTEND
-@OVERWRITE
-def run(config: Path, extend: bool, overwrite: bool) -> None:
+@run_options
+def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
     """Explain the cohort of CONFIG. Of an output that is there, only what is new, changed or missing is done."""
     from flows.server import prefect_server
 
     with _usage_errors():
         loaded = _load(config)
         with prefect_server() as server_url:
-            summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite)
+            summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite, only=only)
         _finish_run(loaded, summary)
 
 
@@ -223,11 +246,11 @@ def _load(path: Path) -> "RunConfig":
     return load(path)
 
 
-def _run(config: "RunConfig", server_url: str, *, extend: bool = False, overwrite: bool = False) -> "Summary":
+def _run(config: "RunConfig", server_url: str, **how: Any) -> "Summary":
     from flows.explain import explain_cohort
 
     with _prefect(server_url):
-        return explain_cohort(config, extend=extend, overwrite=overwrite)
+        return explain_cohort(config, **how)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from models.targets import Predicted, TargetConfig
 from tasks.cohort import CohortConfig
 from tasks.ensemble import UncertaintyConfig
 from tasks.plan import ModelConfig
+from tasks.selection import Selection
 from tasks.storage import Location
 
 
@@ -69,6 +71,23 @@ def named_metrics(names: Sequence[str]) -> tuple[MetricConfig, ...]:
         return TypeAdapter(tuple[Named[MetricConfig], ...]).validate_python(tuple(names))
     except ValidationError as error:
         raise ConfigurationError(f"--metric:\n{explain_errors(error)}") from error
+
+
+def make_selection(
+    ids: Sequence[str], modality: Sequence[str], modified_after: datetime | None, modified_before: datetime | None
+) -> Selection:
+    """Select images as the command line names them, its times in UTC.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such modality.
+    """
+    after, before = (time and time.replace(tzinfo=UTC) for time in (modified_after, modified_before))
+    try:
+        return Selection(ids=tuple(ids), modality=tuple(modality), modified_after=after, modified_before=before)
+    except ValidationError as error:
+        raise ConfigurationError(explain_errors(error)) from error
 
 
 def load(path: Path) -> RunConfig:

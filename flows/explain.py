@@ -4,6 +4,7 @@ import logging
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from flows.cluster import cores, local_workers, worker_memory
 from flows.config import RunConfig
@@ -14,12 +15,13 @@ from tasks.finish import Summary
 from tasks.plan import Plan
 from tasks.prepare import Before, Prepared, prepare
 from tasks.resume import erase
+from tasks.selection import ALL, Selection
 from tasks.sources import Sources
 
 logger = logging.getLogger("cohortlens")
 
 
-def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = False) -> Prepared:
+def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = False, only: Selection = ALL) -> Prepared:
     """Check a configuration and draw up its plan, which goes on from what the output holds; nothing is written.
 
     Raises
@@ -44,13 +46,14 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
                 progress=progress,
                 before=Before.read(config.output, overwrite),
                 extend=extend,
+                only=only,
             )
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
 
 
 @flow(name="explain-cohort", validate_parameters=True, persist_result=False)
-def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = False) -> Summary:
+def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = False, only: Selection = ALL) -> Summary:
     """Explain every image of a cohort. A run onto an output that is there does what is new, changed or missing.
 
     Parameters
@@ -59,13 +62,16 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
         Whether explainers may be added to those of the output.
     overwrite
         Whether a run that the output holds is deleted first.
+    only
+        Which images of the cohort this run is about; the others stay as they are.
     """
-    return carry_out(config.output, config.compute, lambda run_id: _plan(config, extend, overwrite, run_id))
+    selected = only.at(flow_run.get_scheduled_start_time())
+    return carry_out(config.output, config.compute, lambda run_id: _plan(config, extend, overwrite, selected, run_id))
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)
-def _plan(config: RunConfig, extend: bool, overwrite: bool, run_id: str) -> tuple[Plan, Sources]:
-    prepared = prepare_run(config, extend=extend, overwrite=overwrite)
+def _plan(config: RunConfig, extend: bool, overwrite: bool, only: Selection, run_id: str) -> tuple[Plan, Sources]:
+    prepared = prepare_run(config, extend=extend, overwrite=overwrite, only=only)
     logger.info("identifiers: %s", prepared.identifiers)
     if overwrite:
         erase(config.output)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from posixpath import dirname
@@ -16,6 +16,7 @@ from tasks.pseudonyms import Key
 from tasks.readers import inspect
 from tasks.readers.base import LARGEST, Unreadable, check_decoded, check_file
 from tasks.readers.dicom import WindowConfig
+from tasks.selection import ALL, Selection
 from tasks.sources import Listed, Sources, is_manifest, list_images
 from tasks.storage import Location, nameless
 
@@ -79,10 +80,19 @@ class CohortConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Survey:
-    """What a cohort consists of, as it is written down; and where it lies, which is not."""
+    """What a cohort consists of, as it is written down; and where it lies, which is not.
+
+    Attributes
+    ----------
+    entries
+        The images that are selected.
+    unselected
+        Ids of those that are there, but not selected.
+    """
 
     entries: list[Entry]
     sources: Sources
+    unselected: frozenset[str] = frozenset()
 
 
 def survey(
@@ -91,6 +101,7 @@ def survey(
     key: Key,
     progress: Callable[[int, int], None] = lambda done, of: None,
     known: Mapping[str, Fact] | None = None,
+    only: Selection = ALL,
 ) -> Survey:
     """List the cohort, digest every source and quarantine what is no image; the pixels are not decoded.
 
@@ -104,6 +115,8 @@ def survey(
         Called with the number of files read and of all files.
     known
         By pseudonym, what is known of files from an earlier run: they are not read again if their stamp is the same.
+    only
+        Which images are asked for.
 
     Raises
     ------
@@ -113,7 +126,12 @@ def survey(
     listed = list_images(config.source, config.home)
     if not listed:
         raise ValueError(f"cohort.source: there are no files at {config.source}")
-    files = list(dict.fromkeys(uri for image in listed for uri in image.source.files))
+    alias = config.alias(key)
+    files = _files(listed)
+    selects = only.by_listing(config.home, files, alias)
+    joins = not is_manifest(config.source) and spatial_dims == 3
+    if not joins:  # of a series, all files have to be known
+        files = _files(image for image in listed if selects(image))
     stamps = _stamps(config, files)
 
     def find(uri: str) -> Fact | Unreadable:
@@ -126,12 +144,12 @@ def survey(
         for uri, fact in zip(files, pool.map(find, files), strict=True):
             facts[uri] = fact
             progress(len(facts), len(files))
-    if not is_manifest(config.source) and spatial_dims == 3:
+    if joins:
         listed = _join_series(listed, facts)
-    alias = config.alias(key)
-    entries = [_entry(image, facts, alias, config.largest_image) for image in listed]
-    places = {entry.id: image.source for entry, image in zip(entries, listed, strict=True)}
-    return Survey(entries, Sources(places))
+    surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
+    entries = [entry for entry in surveyed if only.by_header(entry)]
+    places = {alias(image.name): image.source for image in listed}
+    return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
 
 
 def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -148,6 +166,10 @@ def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tup
 def combine(digests: Sequence[str]) -> str:
     """The digest of an image from its files': that of the only file, or one over all."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _files(images: Iterable[Listed]) -> list[str]:
+    return list(dict.fromkeys(uri for image in images for uri in image.source.files))
 
 
 def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
@@ -175,7 +197,9 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
     except Unreadable as reason:
         return reason
     series = key.pseudonym(header.series) if header.series else ""
-    return Fact(file, stamp, hashlib.sha256(data).hexdigest(), header.format, series, len(data), header.decoded)
+    return Fact(
+        file, stamp, hashlib.sha256(data).hexdigest(), header.format, series, header.modality, len(data), header.decoded
+    )
 
 
 def _join_series(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> list[Listed]:

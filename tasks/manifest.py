@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
             "facts",
             pa.list_(
                 pa.struct(
-                    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series")]
+                    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
                     + [(name, pa.int64()) for name in ("size", "decoded")]
                 )
             ),
@@ -47,6 +47,8 @@ class Fact(NamedTuple):
     ----------
     file, series
         Pseudonyms of its URI, and of the series it belongs to if it says so.
+    modality
+        As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
     size, decoded
         Bytes of the file, and of its pixels as float32.
     """
@@ -56,6 +58,7 @@ class Fact(NamedTuple):
     digest: str
     format: str
     series: str
+    modality: str
     size: int
     decoded: int
 

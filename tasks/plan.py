@@ -24,7 +24,7 @@ from tasks.pseudonyms import Key
 from tasks.storage import Location
 
 NAME = "plan.json"
-LAYOUT = 3
+LAYOUT = 4
 
 OBJECT_LIMIT = 64 * 2**20
 """Largest object in bytes before compression: below s3fs's multipart limit (100 MiB) a PUT is atomic."""

@@ -26,6 +26,7 @@ from tasks.plan import ModelConfig, Plan, begun, make_plan
 from tasks.pseudonyms import Key
 from tasks.replan import Changes, replan, without_withdrawn
 from tasks.resume import check_ours
+from tasks.selection import ALL, Selection
 from tasks.sources import Find, Sources
 from tasks.storage import Location
 
@@ -105,6 +106,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, of: None,
     before: Before = Before(),
     extend: bool = False,
+    only: Selection = ALL,
 ) -> Prepared:
     """Build the network, check explainers, target and preprocessing against it, survey the cohort, and plan.
 
@@ -116,6 +118,8 @@ def prepare(
         What the output holds; the plan goes on from there.
     extend
         Whether explainers may be added to it.
+    only
+        Which images the run is about.
 
     Raises
     ------
@@ -135,11 +139,11 @@ def prepare(
 
     engine(torch.zeros(1, model.channels, *model.input_shape))  # complains before the cohort is read, which can be long
     preprocessing = Preprocessing(cohort.preprocessing)
-    surveyed = survey(cohort, model.spatial_dims, key, progress, manifest.known_files(before.entries))
+    surveyed = survey(cohort, model.spatial_dims, key, progress, manifest.known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
     if not entries:
-        raise ValueError("cohort.source: every image of the cohort was withdrawn from the output")
+        raise ValueError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
     plan = make_plan(
         entries,
         cohort=cohort,
@@ -164,7 +168,9 @@ def prepare(
     if before.plan is None:
         check_survey(plan, entries)
         return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)
-    plan, entries, changes = replan(before.plan, before.entries, before.commits, plan, entries, extend=extend)
+    plan, entries, changes = replan(
+        before.plan, before.entries, before.commits, plan, entries, extend=extend, unselected=surveyed.unselected
+    )
     return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
 
 

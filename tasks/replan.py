@@ -37,6 +37,7 @@ def replan(
     entries: Sequence[Entry],
     *,
     extend: bool,
+    unselected: Collection[str] = (),
 ) -> tuple[Plan, list[Entry], Changes]:
     """Go on from the plan of an output, as the cohort and the configuration are now.
 
@@ -51,6 +52,8 @@ def replan(
         What the configuration asks for, as if nothing were there.
     extend
         Whether explainers may be added.
+    unselected
+        Ids of images that are there, but that this run is not about: they stay as they are.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def replan(
         If the two differ in what would change the images that are delivered already.
     """
     _refuse_differences(there, plan, extend)
-    found, again, changes = _rows(there, entries_there, commits, entries)
+    found, again, changes = _rows(there, entries_there, commits, entries, unselected)
     _refuse_another_cohort(there, entries_there, found)
     titles = {explainer.title for explainer in there.explainers}
     added = tuple(explainer for explainer in plan.explainers if explainer.title not in titles)
@@ -122,7 +125,11 @@ def without_withdrawn(entries: Sequence[Entry], withdrawn: Collection[str]) -> l
 
 
 def _rows(
-    there: Plan, entries_there: Sequence[Entry], commits: Mapping[int, Commit], entries: Sequence[Entry]
+    there: Plan,
+    entries_there: Sequence[Entry],
+    commits: Mapping[int, Commit],
+    entries: Sequence[Entry],
+    unselected: Collection[str],
 ) -> tuple[list[Entry], set[int], Changes]:
     """The manifest as it is now, and the rows that are to be explained again."""
     now = {entry.id: entry for entry in entries}
@@ -132,7 +139,7 @@ def _rows(
     vanished = 0
     for row, before in enumerate(entries_there):
         entry = now.pop(before.id, None)
-        if before.withdrawn:
+        if before.withdrawn or before.id in unselected:
             found.append(before)
         elif entry is None or (entry.digest is None and before.digest is not None):
             vanished += 1

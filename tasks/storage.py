@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -180,13 +181,19 @@ class Location(BaseModel):
 
     def stamps_of(self, urls: Iterable[str]) -> dict[str, str]:
         """The same for some files, local or on this server; those that are not there are left out."""
-        found: dict[str, str] = {}
-        folders = sorted({url.rpartition("/")[0] for url in urls})
+        return {url: _stamp(facts) for url, facts in self._facts_of(urls).items()}
+
+    def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:
+        """When some files, local or on this server, were written last; those that are not there are left out."""
+        return {url: _time(facts) for url, facts in self._facts_of(urls).items()}
+
+    def _facts_of(self, urls: Iterable[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
         wanted = set(urls)
-        for folder, facts in zip(
-            folders, _readers().map(lambda folder: self.at(folder)._directly(), folders), strict=True
-        ):
-            found |= {url: _stamp(fact) for name, fact in facts.items() if (url := f"{folder}/{name}") in wanted}
+        folders = sorted({url.rpartition("/")[0] for url in wanted})
+        listed = _readers().map(lambda folder: self.at(folder)._directly(), folders)
+        for folder, files in zip(folders, listed, strict=True):
+            found |= {url: facts for name, facts in files.items() if (url := f"{folder}/{name}") in wanted}
         return found
 
     def names(self) -> list[str]:
@@ -233,6 +240,11 @@ def nameless(error: BaseException, what: str) -> OSError:
     number = getattr(error, "errno", None)
     kind = Unavailable if isinstance(error, Unavailable) else OSError
     return kind(f"{what} ({type(error).__name__}{f' {number}' if number else ''}): see to its storage")
+
+
+def _time(facts: dict[str, Any]) -> datetime:
+    modified = facts.get("LastModified") or facts["mtime"]
+    return modified if isinstance(modified, datetime) else datetime.fromtimestamp(modified, UTC)
 
 
 def _stamp(facts: dict[str, Any]) -> str:

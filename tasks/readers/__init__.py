@@ -36,11 +36,14 @@ class Header(NamedTuple):
         Bytes that its pixels will take as float32.
     series
         UID of the DICOM series it belongs to; empty if it does not say.
+    modality
+        One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
     """
 
     format: Format
     decoded: int
     series: str = ""
+    modality: str = ""
 
 
 def inspect(data: bytes) -> Header:
@@ -55,8 +58,8 @@ def inspect(data: bytes) -> Header:
     try:
         match format:
             case "dicom":
-                values, series = dicom.values(data)
-                return Header(format, 4 * values, series)
+                values, series, modality = dicom.values(data)
+                return Header(format, 4 * values, series, modality)
             case "nifti":
                 return Header(format, 4 * nifti.values(data))
             case "npy":

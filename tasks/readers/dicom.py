@@ -48,6 +48,16 @@ WindowConfig = Literal["none", "file"] | Window
 # DICOM's patient axes point left and posterior, RAS points right and anterior.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SPACING_TOLERANCE = 0.1
+
+# fmt: off
+MODALITIES = frozenset((
+    "AR", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "ES", "FA", "FID", "FS", "GM", "IO", "IVOCT",
+    "IVUS", "KER", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV",
+    "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SEG", "SM", "SMR", "SRF", "TG", "US", "VA", "XA", "XC",
+))
+# fmt: on
+"""Modalities of images (DICOM PS3.3, C.7.3.1.1.1)."""
+
 _META = 2**14
 """Bytes at the beginning in which the transfer syntax is named."""
 
@@ -72,8 +82,8 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 
 
-def values(data: bytes) -> tuple[int, str]:
-    """How many numbers the pixels of a file are, as its header says, and the series it belongs to, if it says so.
+def values(data: bytes) -> tuple[int, str, str]:
+    """How many numbers the pixels of a file are, as its header says; its series and its modality, if it says so.
 
     Raises
     ------
@@ -84,7 +94,12 @@ def values(data: bytes) -> tuple[int, str]:
     header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
     if header.get("Rows") is None:
         raise _without_pixels(header)
-    return _values_of(header), str(header.get("SeriesInstanceUID", ""))
+    modality = str(header.get("Modality", ""))
+    return (
+        _values_of(header),
+        str(header.get("SeriesInstanceUID", "")),
+        modality if modality in MODALITIES else "",  # anything else might be of a patient
+    )
 
 
 def _values_of(header: Dataset) -> int:

@@ -38,6 +38,13 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
+def test_plan_of_some_images_says_so_and_knows_dicoms_modalities(config: Path) -> None:
+    result = CliRunner().invoke(main, ["plan", str(config), "--modality", "MR", "--modified-after", "2020-01-01"])
+    assert "images             13, of them 0 quarantined" in result.output  # every third is DICOM; the damaged are none
+    result = CliRunner().invoke(main, ["plan", str(config), "--modality", "MRI"])
+    assert result.exit_code == 2 and "DICOM has no modality MRI" in result.output
+
+
 def test_plan_counts_every_question(config: Path) -> None:
     content = yaml.safe_load(config.read_text())
     content["explainers"] = ["gradcam", {"name": "integrated_gradients", "steps": 5}, {"name": "rise", "samples": 3}]

@@ -16,6 +16,7 @@ from tasks.plan import Plan
 from tasks.prepare import Before, Prepared, prepare
 from tasks.report import write_report
 from tasks.resume import erase, pending
+from tasks.selection import ALL, Selection
 from tasks.shard import explain_shards
 from tasks.storage import Location
 from tests.tasks.conftest import squares_model
@@ -77,7 +78,9 @@ class Cohort:
         }
 
 
-def prepared(content: dict[str, Any], *, extend: bool = False, overwrite: bool = False) -> Prepared:
+def prepared(
+    content: dict[str, Any], *, extend: bool = False, overwrite: bool = False, only: Selection = ALL
+) -> Prepared:
     config = RunConfig.model_validate(content)
     return prepare(
         cohort=config.cohort,
@@ -92,15 +95,21 @@ def prepared(content: dict[str, Any], *, extend: bool = False, overwrite: bool =
         memory_limit=None,
         before=Before.read(config.output, overwrite),
         extend=extend,
+        only=only,
     )
 
 
 def carry_out(
-    content: dict[str, Any], *, extend: bool = False, overwrite: bool = False, report: bool = False
+    content: dict[str, Any],
+    *,
+    extend: bool = False,
+    overwrite: bool = False,
+    report: bool = False,
+    only: Selection = ALL,
 ) -> Summary:
     """Do what the flow does."""
     output = RunConfig.model_validate(content).output
-    ready = prepared(content, extend=extend, overwrite=overwrite)
+    ready = prepared(content, extend=extend, overwrite=overwrite, only=only)
     if overwrite:
         erase(output)
     if not ready.is_written:

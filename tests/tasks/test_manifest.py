@@ -8,7 +8,7 @@ from tasks.manifest import Entry, Fact
 from tasks.storage import Location
 
 ENTRIES = [
-    Entry("plain", "0" * 64, "png", "tumour", "a" * 64, facts=(Fact("f1", "1-2", "0" * 64, "png", "", 99, 2**33),)),
+    Entry("plain", "0" * 64, "png", "tumour", "a" * 64, facts=(Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33),)),
     Entry("series", "f" * 64, "dicom", present=False),
     Entry("bare", reason="the file is empty"),
     Entry("Umlaut ü", "1" * 64, "png", label="straße"),

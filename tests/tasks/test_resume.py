@@ -305,7 +305,7 @@ def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     monkeypatch.undo()
     count = 100_000
     entries = [
-        Entry(f"{n:016x}", f"{n:064x}", "png", facts=(Fact(f"{n:016x}", "1-2", f"{n:064x}", "png", "", 9, 9),))
+        Entry(f"{n:016x}", f"{n:064x}", "png", facts=(Fact(f"{n:016x}", "1-2", f"{n:064x}", "png", "", "", 9, 9),))
         for n in range(count)
     ]
     plan: Plan = planned(entries=entries)
