@@ -25,6 +25,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
     RLELossless,
 )
 
@@ -150,7 +151,8 @@ def _dataset(data: bytes) -> Dataset:
 def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     _check_pixel_data(dataset, count)
-    stored = pixel_array(dataset)
+    jpeg2000 = dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
+    stored = pixel_array(dataset, decoding_plugin="pylibjpeg" if jpeg2000 else "")  # GDCM ends the process on damage
     stored = stored if count > 1 else stored[None]
     shared = dataset.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence", [Dataset()] * count)

@@ -393,6 +393,12 @@ def test_truncated_pixels_are_refused(syntax: str) -> None:
         pixels(data[: len(data) - 120])
 
 
+def test_a_damaged_jpeg_2000_is_refused_and_does_not_end_the_process() -> None:
+    whole = shipped("JPEG2000.dcm")
+    with pytest.raises(Unreadable, match="damaged"):
+        read([whole[:-216] + whole[-167:]], 2)
+
+
 @pytest.mark.parametrize("length", [132, 140, 200, 350])
 def test_a_truncated_header_is_refused(length: int) -> None:
     data = encode(dataset(RAMP))[:length]
