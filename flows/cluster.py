@@ -25,6 +25,26 @@ _DEATHS_ALLOWED = 10
 what kills whoever works on it has to end."""
 
 
+_MOST_WORKERS = 32
+"""That a cluster of unknown size is taken to have: each then gets eight groups of shards, which is all the groups there
+are (`tasks.plan.groups`)."""
+
+
+class Adapt(BaseModel):
+    """Bounds of a cluster that grows and shrinks with the work."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    minimum: int = Field(0, ge=0, description="Workers that are kept when there is no work")
+    maximum: int = Field(ge=1, description="Workers that there are at most")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Adapt":
+        if self.minimum > self.maximum:
+            raise ValueError(f"the minimum of {self.minimum} workers is more than the maximum of {self.maximum}")
+        return self
+
+
 class ComputeConfig(BaseModel):
     """Where the work is done; empty: a Dask cluster on this machine, one worker a core or a GPU."""
 
@@ -37,6 +57,9 @@ class ComputeConfig(BaseModel):
     cluster: Component | None = Field(
         None,
         description="Any cluster class with its arguments instead: {_target_: dask_jobqueue.SLURMCluster, cores: 8}",
+    )
+    adapt: Adapt | None = Field(
+        None, description="Lets `cluster` grow and shrink with the work; without it, it has the workers it starts with"
     )
     memory_per_worker: str | None = Field(
         None, description="Memory limit of a local worker, e.g. 8GiB; none: its share of the machine"
@@ -51,6 +74,8 @@ class ComputeConfig(BaseModel):
             raise ValueError(
                 f"`_target_: {self.cluster['_target_']}` is not allowed here: it must lie in {' or '.join(_CLUSTERS)}"
             )
+        if self.adapt and not self.cluster:
+            raise ValueError("adapt goes with cluster: any other has the workers that it has")
         if (self.scheduler or self.cluster) and (self.workers or self.memory_per_worker):
             raise ValueError("workers and memory_per_worker are of a local cluster: leave them out here")
         return self
@@ -59,6 +84,13 @@ class ComputeConfig(BaseModel):
 def local_workers(compute: ComputeConfig) -> int:
     """Workers that a local cluster has."""
     return compute.workers or _gpus() or cores()
+
+
+def expected_workers(compute: ComputeConfig) -> int:
+    """Workers that the work is dealt out to; those of a cluster may come and go, so it is as many as there may be."""
+    if compute.adapt:
+        return compute.adapt.maximum
+    return _MOST_WORKERS if compute.scheduler or compute.cluster else local_workers(compute)
 
 
 def cores() -> int:
@@ -84,7 +116,11 @@ def task_runner(compute: ComputeConfig) -> Any:
         return DaskTaskRunner(address=compute.scheduler)
     if compute.cluster:
         arguments = dict(compute.cluster)
-        return DaskTaskRunner(cluster_class=str(arguments.pop("_target_")), cluster_kwargs=arguments)
+        return DaskTaskRunner(
+            cluster_class=str(arguments.pop("_target_")),
+            cluster_kwargs=arguments,
+            adapt_kwargs=compute.adapt and compute.adapt.model_dump(),
+        )
     workers = local_workers(compute)
     dask.config.set(
         {

@@ -13,7 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from flows.artifacts import server_may_be_away, show_progress
-from flows.cluster import ComputeConfig, local_workers, task_runner
+from flows.cluster import ComputeConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
 from flows.progress import bar
 from tasks import commit, judge, manifest
@@ -46,7 +46,7 @@ def map_shards(
                     "lease_number": held.number,
                 },
             )
-            for group in groups(shards, local_workers(compute))
+            for group in groups(shards, expected_workers(compute))
         ]
         try:
             _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), held)

@@ -82,6 +82,12 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("target", "top", "'predicted', 'classes'"),
         ("output", {"url": "s3://b/o", "key": "AKIA"}, "output.key: there is no such field; allowed are url"),
         ("compute", {"scheduler": "tcp://h:1", "workers": 2}, "leave them out here"),
+        ("compute", {"workers": 2, "adapt": {"maximum": 4}}, "adapt goes with cluster"),
+        (
+            "compute",
+            {"cluster": {"_target_": "dask_jobqueue.SLURMCluster"}, "adapt": {"minimum": 5, "maximum": 4}},
+            "the minimum of 5 workers is more than the maximum of 4",
+        ),
         ("compute", {"scheduler": "h:1"}, "compute.scheduler: String should match pattern"),
         (
             "compute",
