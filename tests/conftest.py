@@ -38,7 +38,11 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ports = _free_ports(len(flags))
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1"]
     command += ["-ip.bind=127.0.0.1", "-webdav=false", "-master.telemetry=false", "-s3.port.iceberg=0"]
-    command += ["-s3.port.lance=0", *(f"{flag}={port}" for flag, port in zip(flags, ports, strict=True))]
+    command += [
+        "-s3.port.lance=0",
+        "-s3.iam.readOnly=false",
+        *(f"{flag}={port}" for flag, port in zip(flags, ports, strict=True)),
+    ]
     log = folder / "log.txt"
     with log.open("wb") as sink:
         server = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, cwd=folder)
