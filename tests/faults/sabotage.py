@@ -99,8 +99,11 @@ def install(folder: Path) -> None:
     storage.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
 
 
-class _AfterImport(MetaPathFinder, Loader):
-    """Installs as soon as the work's module is imported, which takes longer than a worker may take to start."""
+class AfterImport(MetaPathFinder, Loader):
+    """Calls `install` once the work's module is imported, which takes longer than a worker may take to start."""
+
+    def __init__(self, install: Callable[[], None]) -> None:
+        self.install = install
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         if name != "tasks.shard":
@@ -116,8 +119,8 @@ class _AfterImport(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        install(Path(os.environ[FOLDER]))
+        self.install()
 
 
 def dask_setup(worker: Any) -> None:
-    sys.meta_path.insert(0, _AfterImport())
+    sys.meta_path.insert(0, AfterImport(lambda: install(Path(os.environ[FOLDER]))))
