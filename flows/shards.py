@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from itertools import islice
 from uuid import UUID
 
 from distributed import KilledWorker
@@ -17,7 +18,7 @@ from flows.cluster import ComputeConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
 from flows.progress import bar
 from tasks import commit, judge, manifest
-from tasks.failures import check_commits
+from tasks.failures import Seen
 from tasks.judge import judge_shards
 from tasks.lease import Lease, Occupied, guard
 from tasks.plan import Plan, groups
@@ -26,14 +27,20 @@ from tasks.sources import Sources
 from tasks.storage import Location
 
 _POLL_SECONDS = 1.0
+_LOOKING = 0.1
+"""The most of the time that is spent on listing commits: listing takes longer, the more there are."""
+
 _UPDATE_SECONDS = 5.0
 
 
 def map_shards(
     output: Location, compute: ComputeConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease
 ) -> None:
+    rows = manifest.read_each(output, shards)
+
     def needed(group: Sequence[int]) -> Sources:
-        return sources.of([*(entry.id for entry in manifest.read(output, group)), *plan.background])
+        ids = (entry.id for entries in islice(rows, len(group)) for entry in entries)
+        return sources.of([*ids, *plan.background])
 
     with task_runner(compute) as runner:
         futures = [
@@ -81,32 +88,36 @@ def _group_name(group: Sequence[int], shards: int) -> str:
 
 def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], held: Lease) -> None:
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
-    last = -math.inf
+    last = look = -math.inf
     artifact = None
     folder = judge.FOLDER if plan.measures else commit.FOLDER
     before = commit.stamps(output, folder)
-    commits = commit.Commit.read(output, before.keys() - set(shards))
-    already = len(commits)
+    seen = Seen(plan, commit.Commit.read(output, before.keys() - set(shards)))
+    already = len(seen.shards)
     with bar("shards done", "images") as progress:
         finished = False
         while not finished:
             finished = done()
-            now = commit.stamps(output, folder)
-            written = [
-                shard for shard in shards if shard not in commits and shard in now and now[shard] != before.get(shard)
-            ]
-            commits |= commit.Commit.read(output, written)
-            check_commits(plan, commits.values())
+            if finished or time.monotonic() >= look:
+                began = time.monotonic()
+                now = commit.stamps(output, folder)
+                written = [
+                    shard
+                    for shard in shards
+                    if shard not in seen.shards and shard in now and now[shard] != before.get(shard)
+                ]
+                seen.add(commit.Commit.read(output, written))
+                look = time.monotonic() + (time.monotonic() - began) / _LOOKING
             if not held():
                 raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
             progress(
-                len(commits),
+                len(seen.shards),
                 len(plan.shards),
-                sum(plan.shards[shard].images for shard in shards if shard in commits),
+                sum(plan.shards[shard].images for shard in shards if shard in seen.shards),
             )
             if finished or time.monotonic() - last > _UPDATE_SECONDS:
                 last = time.monotonic()
-                share = (len(commits) - already) / len(shards)
+                share = (len(seen.shards) - already) / len(shards)
                 with server_may_be_away():
                     _check_cancelled()
                     artifact = show_progress(artifact, 100.0 if finished else 100 * min(share, 1.0))

@@ -1,7 +1,7 @@
 """A run in which too much fails is stopped early: something is wrong with all of it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from tasks.commit import Commit
 from tasks.manifest import Entry
@@ -26,31 +26,47 @@ def check_survey(plan: Plan, entries: Sequence[Entry]) -> None:
     TooManyFailures
         If it is more than the allowed share of the cohort.
     """
-    _check(plan, len(entries), [entry.reason for entry in entries if entry.reason])
+    _check(plan, len(entries), Counter(entry.reason for entry in entries if entry.reason))
 
 
-def check_commits(plan: Plan, commits: Iterable[Commit]) -> None:
-    """Check what has been delivered so far.
+class Seen:
+    """What a run has delivered so far, counted as its commits come, which are too many to be kept.
+
+    Attributes
+    ----------
+    shards
+        Whose commits were counted.
 
     Raises
     ------
     TooManyFailures
         If more than the allowed share of it is quarantined or failed.
     """
-    known = list(commits)
-    seen = Counter(STATUS[code] for commit in known for code in commit.status)
-    reasons = [reason for commit in known for reason in commit.reasons.values()]
-    _check(plan, seen["explained"] + seen["quarantined"] + seen["failed"], reasons)
+
+    def __init__(self, plan: Plan, commits: Mapping[int, Commit]) -> None:
+        self.shards: set[int] = set()
+        self._plan = plan
+        self._status: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self.add(commits)
+
+    def add(self, commits: Mapping[int, Commit]) -> None:
+        for shard, commit in commits.items():
+            self.shards.add(shard)
+            self._status.update(STATUS[code] for code in commit.status)
+            self._reasons.update(commit.reasons.values())
+        seen = self._status
+        _check(self._plan, seen["explained"] + seen["quarantined"] + seen["failed"], self._reasons)
 
 
-def _check(plan: Plan, seen: int, reasons: Sequence[str]) -> None:
-    allowed = plan.cohort.allowed_failures
-    if seen < _FEWEST or len(reasons) <= allowed * seen:
+def _check(plan: Plan, seen: int, reasons: Counter[str]) -> None:
+    allowed, failed = plan.cohort.allowed_failures, reasons.total()
+    if seen < _FEWEST or failed <= allowed * seen:
         return
-    shown = [f"  {count} × {reason}" for reason, count in Counter(reasons).most_common(_REASONS_SHOWN)]
+    shown = [f"  {count} × {reason}" for reason, count in reasons.most_common(_REASONS_SHOWN)]
     raise TooManyFailures(
-        f"{len(reasons)} of the {seen} images seen so far (of {plan.images}) are quarantined or failed, more than the "
-        f"{allowed:.0%} of cohort.allowed_failures. Of {len(set(reasons))} reasons, the most frequent:\n"
+        f"{failed} of the {seen} images seen so far (of {plan.images}) are quarantined or failed, more than the "
+        f"{allowed:.0%} of cohort.allowed_failures. Of {len(reasons)} reasons, the most frequent:\n"
         + "\n".join(shown)
         + "\nWhat is delivered stays: mend the cohort or the configuration, or raise cohort.allowed_failures, and run "
         "again"

@@ -88,11 +88,18 @@ def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], No
     if not plan.measures:
         return
     commits, judgements = Commit.read(output, shards), Judgement.read(output, shards)
-    for index, commit in commits.items():
-        left = lacking(plan, commit, judgements.get(index))
-        if commit.is_whole(plan) and left:
-            check()
-            _judge(output, plan, plan.shards[index], commit, left, judgements.get(index))
+    left = {
+        index: measures
+        for index, commit in commits.items()
+        if commit.is_whole(plan) and (measures := lacking(plan, commit, judgements.get(index)))
+    }
+    if not left:
+        return
+    asked = _asked(output, plan)
+    for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
+        check()
+        ids = [entry.id for entry in entries]
+        _judge(output, plan, asked, plan.shards[index], ids, commits[index], measures, judgements.get(index))
 
 
 def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
@@ -132,14 +139,15 @@ def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Mea
 def _judge(
     output: Location,
     plan: Plan,
+    asked: Asked,
     shard: Shard,
+    ids: list[str],
     commit: Commit,
     left: Sequence[Measure | Uncertainty],
     before: Judgement | None,
 ) -> None:
     """Compute and store the measures that are left, and record them beside those that there are."""
     began = time.perf_counter()
-    ids = [entry.id for entry in manifest.read(output, [shard.index])]
     stored = _stored(output, plan, shard, commit)
     others = {
         measure.title: _others(plan, measure, ids, stored)
@@ -148,7 +156,6 @@ def _judge(
     }
     explained = np.array(commit.status) == EXPLAINED
     found = empty_block(measured_variables(plan, left), shard.images)
-    asked = _asked(output, plan)
     for number, rows in enumerate(shard.batches):
         delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
         if delivered:

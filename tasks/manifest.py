@@ -3,9 +3,11 @@
 Rows and plan are one file since two cannot be replaced at once: a run that is killed leaves the old ones or the new.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from io import BytesIO
+from itertools import islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -106,25 +108,43 @@ def write(
     output: Location, entries: Iterable[Entry], rows_per_group: int, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write the manifest with one Parquet row group a shard, so that a worker reads only its own."""
-    rows = [{**asdict(entry), "facts": [fact._asdict() for fact in entry.facts]} for entry in entries]
-    sink = BytesIO()
-    with pq.ParquetWriter(sink, _SCHEMA, write_page_checksum=True) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), row_group_size=rows_per_group)
+    sink, left = BytesIO(), iter(entries)
+    # Least and greatest digests would be two thirds of the file's index, which every reader reads.
+    with pq.ParquetWriter(
+        sink, _SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
+    ) as writer:
+        while group := list(islice(left, rows_per_group)):
+            writer.write_table(pa.Table.from_pylist([_row(entry) for entry in group], schema=_SCHEMA))
         writer.add_key_value_metadata(dict(metadata or {}))
     (output / NAME).write(sink.getvalue())
 
 
 def read(output: Location, groups: Sequence[int] | None = None, ids: Sequence[str] | None = None) -> list[Entry]:
     """Read all rows, or those of some row groups (shards), or those with some ids."""
+    with _opened(output) as parquet:
+        chosen = list(range(parquet.num_row_groups) if groups is None else groups)
+        found = []
+        for batch in parquet.iter_batches(row_groups=chosen) if chosen else ():
+            rows = batch if ids is None else batch.filter(pc.is_in(batch.column("id"), pa.array(ids, pa.string())))
+            found += [_entry(row) for row in rows.to_pylist()]
+        return found
+
+
+def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
+    """Read the rows of some row groups (shards), one group after the other; the file is opened once."""
+    with _opened(output) as parquet:
+        for group in groups:
+            yield [_entry(row) for row in parquet.read_row_group(group).to_pylist()]
+
+
+@contextmanager
+def _opened(output: Location) -> Iterator[pq.ParquetFile]:
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         if not parquet.schema_arrow.equals(_SCHEMA):
             raise ValueError(f"{location} does not have the columns of a manifest: damaged")
-        table = parquet.read() if groups is None else parquet.read_row_groups(list(groups))
-    if ids is not None:
-        table = table.filter(pc.field("id").isin(pa.array(ids, pa.string())))
-    return [_entry(row) for row in table.to_pylist()]
+        yield parquet
 
 
 def read_metadata(output: Location) -> dict[str, str]:
@@ -139,6 +159,11 @@ def read_metadata(output: Location) -> dict[str, str]:
     with location.filesystem.open(location.path, "rb") as file:
         found = pq.read_metadata(file).metadata or {}
     return {name.decode(): value.decode() for name, value in found.items()}
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    return row | {"facts": [fact._asdict() for fact in entry.facts]}
 
 
 def _entry(row: dict[str, Any]) -> Entry:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -132,6 +133,7 @@ def _explain_missing(
     check: Callable[[], None],
 ) -> None:
     written: Future[None] | None = None
+    engines = cache(partial(_engines, output, plan, find))
     with (
         ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread,
         closing(ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
@@ -141,7 +143,7 @@ def _explain_missing(
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.work)
             if batch.number is not None:
-                _explain(delivery, batch, batch.number, _engines(output, plan, find))
+                _explain(delivery, batch, batch.number, engines())
             if batch.is_last:
                 if written:
                     written.result()
@@ -178,8 +180,9 @@ def _preprocessing(plan: Plan) -> Preprocessing:
 
 def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> Iterator[Batch]:
     preprocessing = _preprocessing(plan)
-    for shard, commit in todo:
-        work = lacking(output, plan, shard, commit)
+    rows = manifest.read_each(output, [shard.index for shard, _ in todo])
+    for (shard, commit), entries in zip(todo, rows, strict=True):
+        work = lacking(output, plan, shard, entries, commit)
         numbers = list(work.batches())
         if not numbers:
             yield Batch(work, None, (), 0.0, is_first=True, is_last=True)

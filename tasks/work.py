@@ -63,9 +63,8 @@ class Work:
                 yield number
 
 
-def lacking(output: Location, plan: Plan, shard: Shard, commit: Commit | None) -> Work:
+def lacking(output: Location, plan: Plan, shard: Shard, entries: Sequence[Entry], commit: Commit | None) -> Work:
     """Find out what is to be done for a shard; what of it is stored is read where it has to be written again."""
-    entries = manifest.read(output, [shard.index])
     rows = shard.rows(entries)
     if digest_rows(rows) != shard.digest:
         raise ValueError(f"{output / manifest.NAME} is damaged: shard {shard.index} does not hold the planned images")

@@ -8,7 +8,8 @@ size of shards is the plan's own.
 At last 100,000 real files of 8 x 8 are surveyed and delivered, and the run is done once more onto what is there.
 
 Requests to S3 are those that the S3 server counts, those to Prefect the lines of its server's log; memory is the peak
-of the flow's process, which holds Dask's scheduler as well.
+of the flow's process, which holds Dask's scheduler as well. CPU seconds are those of the flow's process and of the
+workers, without the servers: they hardly change with what else the machine does, as the other seconds do.
 """
 
 import hashlib
@@ -22,8 +23,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +93,23 @@ def flow(folder: str, endpoint: str, what: str, size: int) -> None:
 
     if what == "survey made":
         prepare.survey = made_survey(size)  # type: ignore[assignment]
-    config = RunConfig.model_validate(content(Path(folder), endpoint, f"{'files' if 'made' not in what else 'made'}-{size}"))
+    output = f"{'made' if what == 'survey made' else 'files'}-{size}"
+    config = RunConfig.model_validate(content(Path(folder), endpoint, output))
     began = time.perf_counter()
     summary = explain_cohort(config)
     seconds = time.perf_counter() - began
     assert (summary.images, summary.explained) == (size, size), summary
     stages = stage_seconds()
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     print(
         json.dumps(
             {
                 "s": round(seconds, 1),
                 "ms an image": round(1000 * seconds / size, 3),
                 **{stage: round(stages[stage], 1) for stage in STAGES if stage in stages},
-                "MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "CPU s": round(used[0].ru_utime + used[0].ru_stime, 1),
+                "CPU s of workers": round(used[1].ru_utime + used[1].ru_stime, 1),
+                "MiB": used[0].ru_maxrss // 1024,
                 "shards cut": summary.shards,
                 "task runs": int(stages["task runs"]),
                 "objects": summary.objects,
@@ -147,8 +151,8 @@ def made_survey(size: int) -> Any:
         for number in range(size):
             uri = f"s3://hospital/chest/2026/{number // 1000:06d}/{number:09d}.dcm"
             digest = hashlib.sha256(uri.encode()).hexdigest()
-            fact = Fact(key.pseudonym(uri), f"{2**20 + number}-{digest[:32]}", digest, "DICOM", digest[:16], 2**20, 2**21)
-            entry = Entry(id=key.pseudonym(uri[14:]), digest=digest, format="DICOM", facts=(fact,))
+            fact = Fact(key.pseudonym(uri), f"{2**20}-{digest[:32]}", digest, "dicom", digest[:16], "CR", 2**20, 2**21)
+            entry = Entry(id=key.pseudonym(uri[14:]), digest=digest, format="dicom", facts=(fact,))
             entries.append(entry)
             places[entry.id] = Source((uri,))
         return Survey(entries, Sources(places))
@@ -206,8 +210,8 @@ def growth(name: str, images: list[int], values: list[Any]) -> str:
         goal = ""
     else:
         steps = [
-            math.log(b / a) / math.log(m / n)
-            for (n, m), (a, b) in zip(zip(images, images[1:]), zip(values, values[1:]))
+            math.log(more / few) / math.log(large / small)
+            for (small, large), (few, more) in zip(pairwise(images), pairwise(values), strict=True)
         ]
         goal = "   grows by the power " + ", ".join(f"{step:.2f}" for step in steps)
     if name in GOALS:

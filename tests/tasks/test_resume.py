@@ -13,7 +13,7 @@ from tasks import shard as shard_module
 from tasks import store
 from tasks.cohort import CohortConfig
 from tasks.commit import Commit, Part, StoredObject, delivered, stamps
-from tasks.failures import TooManyFailures, check_commits
+from tasks.failures import Seen, TooManyFailures
 from tasks.finish import finish, summarise
 from tasks.manifest import Entry, Fact
 from tasks.plan import Plan
@@ -282,10 +282,14 @@ def test_a_run_in_which_too_much_fails_is_stopped_with_the_most_frequent_reasons
         return Commit(shard=shard, rows=("",) * 20, status=status, reasons=reasons, again=(), parts={}, seconds={})
 
     plan = planned(1000, cohort=CohortConfig(source="images", allowed_failures=0.5))
-    check_commits(plan, [commit(0, 20), commit(1, 20)])  # too few to tell
-    check_commits(plan, [commit(0, 15), commit(1, 10), commit(2, 5)])
+    Seen(plan, {0: commit(0, 20), 1: commit(1, 20)})  # too few to tell
+    seen = Seen(plan, {0: commit(0, 15), 1: commit(1, 10)})
+    seen.add({2: commit(2, 5)})
+    assert seen.shards == {0, 1, 2}
+    seen = Seen(plan, {0: commit(0, 20)})
+    seen.add({1: commit(1, 10)})
     with pytest.raises(TooManyFailures, match="31 of the 60 images seen so far") as error:
-        check_commits(plan, [commit(0, 20), commit(1, 10), commit(2, 1)])
+        seen.add({2: commit(2, 1)})
     assert "of 1000" in str(error.value) and "× too dark" in str(error.value) and "50%" in str(error.value)
 
 
