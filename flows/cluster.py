@@ -119,7 +119,7 @@ def task_runner(compute: ComputeConfig) -> Any:
         return DaskTaskRunner(
             cluster_class=str(arguments.pop("_target_")),
             cluster_kwargs=arguments,
-            adapt_kwargs=compute.adapt and compute.adapt.model_dump(),
+            adapt_kwargs=compute.adapt.model_dump() if compute.adapt else None,
         )
     workers = local_workers(compute)
     dask.config.set(

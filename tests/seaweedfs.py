@@ -38,7 +38,7 @@ class SeaweedFS:
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
     """Run a server with its data in `folder` for the body."""
-    ports = _free_ports(len(_PORTS))
+    ports = free_ports(len(_PORTS))
     command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1"]
     command += ["-ip.bind=127.0.0.1", "-webdav=false", "-master.telemetry=false", "-s3.port.iceberg=0"]
     command += [
@@ -58,7 +58,7 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
         server.wait(30)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that are free together with their gRPC twins, which SeaweedFS puts 10000 higher."""
     candidates = iter(random.SystemRandom().sample(range(20_000, 30_000), 100 * count))
     return list(islice((port for port in candidates if _is_free(port) and _is_free(port + 10_000)), count))

@@ -16,11 +16,11 @@ from tasks.finish import finish
 from tasks.lease import lease
 from tasks.shard import explain_shards
 from tasks.storage import Location
-from tests.conftest import _free_ports
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, SOAK, Measured
 from tests.faults.runs import PrefectServer, Run, cluster, wait
 from tests.faults.workers import begin
+from tests.seaweedfs import free_ports
 from tests.tasks.outputs import carry_out
 
 PACE = 0.3
@@ -28,7 +28,7 @@ PACE = 0.3
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    server = PrefectServer(tmp_path_factory.mktemp("prefect"), *_free_ports(1))
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"), *free_ports(1))
     server.start()
     yield server
     server.kill()
