@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test soak lint bench train lock clean
+.PHONY: demo test soak lint bench train picture lock clean
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
@@ -26,6 +26,10 @@ bench: .venv/installed
 	$(BIN)/python -m tests.benchmarks.explainers
 	$(BIN)/python -m tests.benchmarks.metrics
 	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
+
+# Makes the README's picture again, from the demo's report; needs chromium.
+picture: demo
+	$(BIN)/python docs/picture.py out/demo/report/index.html
 
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed
