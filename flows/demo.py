@@ -15,10 +15,10 @@ _CHECKOUT = Path(__file__).resolve().parent.parent
 def demo_config(output: str, *, spatial_dims: int, images: int) -> RunConfig:
     """Write the cohort beside `output` and return the configuration that explains it there."""
     folder = Path(output).resolve()
+    cohort = folder.with_name(f"{folder.name}-cohort")
+    damaged = min(3, images // 20)  # never more than the demo's configuration allows
     with bar("demo cohort written", "images") as progress:
-        manifest = write_cohort(
-            folder.with_name(f"{folder.name}-cohort"), images=images, spatial_dims=spatial_dims, progress=progress
-        )
+        manifest = write_cohort(cohort, images=images, spatial_dims=spatial_dims, damaged=damaged, progress=progress)
     return RunConfig.model_validate(demo_content(str(manifest), str(folder), spatial_dims=spatial_dims))
 
 

@@ -1,0 +1,190 @@
+"""Every command, program and configuration in README.md and docs/ is run, in order, in a checkout of its own."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from unittest import SkipTest
+
+import nbclient
+import nbformat
+import pytest
+import yaml
+from sybil import Document, Example
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+from flows.config import RunConfig
+from flows.demo import demo_config, demo_content
+from tasks.pseudonyms import VARIABLE
+from tests.conftest import _free_ports
+from tests.tasks.outputs import carry_out
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+LEFT_OUT = {
+    "README.md": ["the tests run a smaller demo, and are the test"],
+}
+"""By page, why some of its blocks are not run; in the page it says so before the block: <!-- skip: next "why" -->."""
+
+_PARTS = ("docs", "flows", "models", "tasks", "deployments")
+_OF_THE_TESTS = (VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+_FILE = re.compile(r"# ([\w/.-]+\.(?:py|ya?ml))\n")
+
+
+class Reader:
+    """Does what a page says.
+
+    A block whose first line is a comment that names a file is that file. Any other yaml is a part of a configuration,
+    and must be valid as one. What is exported or defined holds for the blocks that follow, as at a prompt.
+
+    Parameters
+    ----------
+    checkout
+        Where commands are run.
+    replaced
+        What stands for some text of the page: addresses, since two tests at once cannot have the same.
+    """
+
+    def __init__(self, checkout: Path, environment: dict[str, str], replaced: dict[str, str]) -> None:
+        self.checkout = checkout
+        self.environment = environment
+        self.replaced = replaced
+        self.sessions: list[int] = []
+
+    def read(self, page: Path) -> list[str]:
+        """Run the page's blocks in their order; returns why some of them were not run."""
+        parsers = [CodeBlockParser(language, getattr(self, language)) for language in ("sh", "python", "yaml")]
+        text = page.read_text()
+        for address, stand_in in self.replaced.items():
+            text = text.replace(address, stand_in)
+        copy = self.checkout / "out" / page.name
+        copy.write_text(text)
+        left_out = []
+        for example in Document.parse(str(copy), SkipParser(), *parsers):
+            try:
+                example.evaluate()
+            except SkipTest as reason:
+                left_out.append(str(reason))
+        return left_out
+
+    def sh(self, example: Example) -> str | None:
+        log, kept = self.checkout / "out/log", self.checkout / "out/environment"
+        script = f"set -e\n{example.parsed}\nenv --null > {kept}\n"
+        with log.open("w") as sink:
+            shell = subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=self.checkout,
+                env=self.environment,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_see_one_core,
+            )
+        self.sessions.append(shell.pid)
+        if shell.wait(240):
+            return log.read_text()
+        self.environment = dict(entry.split("=", 1) for entry in kept.read_text().split("\0") if entry)
+        return None
+
+    def python(self, example: Example) -> str | None:
+        if self._is_file(example):
+            return None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.checkout)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return PythonEvaluator()(example)
+
+    def yaml(self, example: Example) -> None:
+        if not self._is_file(example):
+            demo = demo_content("manifest.csv", "out/part", spatial_dims=2)
+            RunConfig.model_validate(demo | yaml.safe_load(example.parsed))
+
+    def _is_file(self, example: Example) -> bool:
+        named = _FILE.match(example.parsed)
+        if named:
+            (self.checkout / named[1]).write_text(example.parsed)
+        return bool(named)
+
+    def end(self) -> None:
+        """End what commands left running."""
+        for session in self.sessions:
+            with suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which `make demo` was run, with fewer images."""
+    folder = tmp_path_factory.mktemp("demo") / "checkout"
+    for part in _PARTS:
+        shutil.copytree(ROOT / part, folder / part)
+    (folder / ".venv").symlink_to(sys.prefix)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv(VARIABLE)
+        carry_out(demo_config("out/demo", spatial_dims=2, images=24).model_dump(), report=True)
+    return folder
+
+
+@pytest.fixture
+def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(demo, checkout, symlinks=True)
+    flags = ("-s3.port", "-master.port", "-volume.port", "-filer.port", "-admin.port")
+    ports = _free_ports(len(flags))
+    own = [f"{flag}={port}" for flag, port in zip(flags, ports, strict=True)]
+    weed = " ".join(["weed mini -s3.port.iceberg=0 -s3.port.lance=0", *own])
+    reader = Reader(checkout, _environment(checkout), {"127.0.0.1:8333": f"127.0.0.1:{ports[0]}", "weed mini": weed})
+    try:
+        yield reader
+    finally:
+        reader.end()
+
+
+def _see_one_core() -> None:
+    """So that a run starts one worker: most of what these small runs take is the start of processes."""
+    os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+
+
+def _environment(checkout: Path) -> dict[str, str]:
+    mine = {name: value for name, value in os.environ.items() if name not in _OF_THE_TESTS}
+    return mine | {"PYTHONPATH": str(checkout)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
+    assert reader.read(page) == LEFT_OUT.get(page.name, [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_of_a_kind_that_is_run_or_are_text(page: Path) -> None:
+    fences = re.findall(r"^ *```+(.*)$", page.read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"sh", "python", "yaml", "text"}
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    named = {target for target in targets if target and "://" not in target}
+    assert {target for target in named if not (page.parent / target).exists()} == set()
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.name)
+def test_a_notebook_runs(notebook: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    cells = nbformat.read(notebook, as_version=4)
+    nbformat.validate(cells)
+    assert not [cell for cell in cells.cells if cell.get("outputs")], "keep it without outputs: they go stale"
+    nbclient.NotebookClient(cells, timeout=120, resources={"metadata": {"path": str(demo / "docs")}}).execute()
+    assert any("image/png" in output.get("data", {}) for cell in cells.cells for output in cell.get("outputs", []))
