@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test soak lint bench train picture lock clean
+.PHONY: demo test soak lint bench slurm infra-check train picture lock clean
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
@@ -30,6 +30,20 @@ bench: .venv/installed
 # Makes the README's picture again, from the demo's report; needs chromium.
 picture: demo
 	$(BIN)/python docs/picture.py out/demo/report/index.html
+
+# The demo cohort by jobs of a real SLURM on this machine, of Debian's packages; two minutes.
+slurm: .venv/installed
+	command -v slurmctld munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
+	$(BIN)/pytest tests/infra/on_slurm.py
+
+# What `make test` leaves out since it needs an environment of its own or the package index: a scan, by the policies of
+# checkov that infra/checkov.yaml names, and whether the versions of requirements.lock go together in both images.
+infra-check: .venv/installed
+	test -d .cache/checkov || $(PYTHON) -m venv .cache/checkov
+	.cache/checkov/bin/pip install --quiet checkov
+	.cache/checkov/bin/checkov --config-file infra/checkov.yaml
+	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock .
+	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock '.[gpu]'
 
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed

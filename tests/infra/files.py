@@ -1,7 +1,6 @@
 """The files of infra/, and what is said in them."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,3 @@ def image_environment() -> dict[str, str]:
     """What the image's ENV instructions set."""
     instructions = re.findall(r"^ENV ((?:.*\\\n)*.*)$", IMAGE, re.MULTILINE)
     return dict(pair.split("=", 1) for text in instructions for pair in text.replace("\\\n", " ").split())
-
-
-def exports(lines: Iterable[str]) -> dict[str, str]:
-    """What the export commands of a shell script set, as far as they set constants."""
-    return dict(re.findall(r"(?:export|\G) *(\w+)=(\w+)", " ".join(lines).replace("export", " export ")))

@@ -5,15 +5,14 @@ import subprocess
 from importlib.resources import files
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from click.testing import CliRunner
 from distributed.cli import dask_scheduler, dask_worker
+from jsonschema import Draft7Validator
 
 from flows.config import load
-from tests.infra.files import CHECKOUT, INFRA, SETTINGS, documents
+from tests.infra.files import INFRA, SETTINGS, documents
 
 _VERSION = "1.34"
 _CLUSTERS = ["cpu", "gpu"]
@@ -64,14 +63,14 @@ def test_pods_are_valid_and_admitted_by_the_restricted_standard(kind: str) -> No
     ("name", "crd"), [("dask-cpu", "daskcluster"), ("dask-gpu", "daskcluster"), ("autoscalers", "daskautoscaler")]
 )
 def test_what_the_operator_is_given_fits_its_definitions(name: str, crd: str) -> None:
-    definition = yaml.safe_load((_CRDS / f"{crd}.yaml").read_text())
+    definition = yaml.load((_CRDS / f"{crd}.yaml").read_text(), yaml.CSafeLoader)
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    validator = Draft7Validator(strict(schema))
     for document in documents(f"kubernetes/{name}.yaml"):
         assert document["kind"] == definition["spec"]["names"]["kind"]
         body = {"spec": document["spec"]}
-        jsonschema.validate(body, strict(schema))
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({"spec": document["spec"] | {"minimun": 1}}, strict(schema))
+        validator.validate(body)
+        assert not validator.is_valid({"spec": document["spec"] | {"minimun": 1}})
 
 
 @pytest.mark.parametrize("kind", _CLUSTERS)
@@ -89,19 +88,19 @@ def test_the_scheduler_is_where_the_operator_looks_for_it(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", _CLUSTERS)
 def test_dask_understands_its_commands(kind: str) -> None:
+    """Those of dask-cuda as well: it takes what is asked of it here from Dask's own."""
     clis = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
     for name, spec in pods(kind).items():
-        command = [part for part in spec["containers"][0]["command"] if part != "cuda"]
-        assert command[:2] == ["dask", name]
-        arguments = [*command[2:], "--no-such-option"]
-        result = CliRunner().invoke(clis[name], arguments)
-        assert result.output.strip().endswith("No such option: --no-such-option") or "--no-such-option" in result.output
-        clis[name].make_context(name, [argument for argument in command[2:]], resilient_parsing=False)
+        dask, *arguments = (part for part in spec["containers"][0]["command"] if part != "cuda")
+        assert (dask, arguments.pop(0)) == ("dask", name)
+        told = clis[name].make_context(name, arguments).params
+        assert told.get("scheduler") is None and not told["preload_argv"]  # where Dask puts what it does not know
+        assert told["dashboard_address"] == {"scheduler": ":8787", "worker": ":8788"}[name]
 
 
 def test_a_gpu_worker_has_one_gpu_and_one_process() -> None:
     (worker,) = pods("gpu")["worker"]["containers"]
-    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert worker["command"][:3] == ["dask", "cuda", "worker"]
     (scheduler,) = pods("gpu")["scheduler"]["containers"]
     assert "nvidia.com/gpu" not in scheduler["resources"]["limits"]
@@ -140,13 +139,10 @@ def test_kustomize_builds_what_the_files_say() -> None:
 
 
 def test_prefects_worker_is_started_as_by_make_up_with_its_secrets_from_kubernetes() -> None:
-    from prefect.cli import app
-
     (values,) = documents("kubernetes/prefect-worker.yaml")
     worker = values["worker"]
     assert worker["args"][worker["args"].index("--pool") + 1] == worker["config"]["workPool"] == SETTINGS["WORK_POOL"]
     assert worker["args"][worker["args"].index("--type") + 1] == worker["config"]["type"] == "process"
-    assert app is not None
     for context in (worker["podSecurityContext"], worker["containerSecurityContext"]):
         assert context["runAsNonRoot"] is True and context["runAsUser"] == 1001
     assert worker["containerSecurityContext"]["readOnlyRootFilesystem"] is True
@@ -158,4 +154,3 @@ def test_prefects_worker_is_started_as_by_make_up_with_its_secrets_from_kubernet
 def test_the_example_cohort_goes_to_the_gpu_scheduler() -> None:
     compute = load(INFRA / "kubernetes/cohort.yaml").compute
     assert compute.scheduler == "tcp://cohortlens-gpu-scheduler.cohortlens.svc.cluster.local:8786"
-    assert CHECKOUT.exists()

@@ -132,7 +132,7 @@ def test_everything_can_be_done_and_nothing_else(site: Site) -> None:
     profile = site.user("runs", policy("runs", site.cohort.path, site.results.path))
     everything(site, profile)
 
-    content, output = site.seen_by(profile)
+    _, output = site.seen_by(profile)
     cohort = output.at(site.cohort.url)
     elsewhere = output.at("s3://elsewhere-entirely/file")
     forbidden: dict[str, Callable[[], object]] = {
@@ -156,7 +156,7 @@ def _actions() -> list[str]:
 @pytest.mark.parametrize("action", _actions())
 def test_no_action_is_spare(site: Site, action: str) -> None:
     lacking = site.user(action.partition(":")[2].lower(), policy("runs", site.cohort.path, site.results.path, action))
-    with pytest.raises(OSError, match="Access Denied|did not delete"):
+    with pytest.raises(OSError, match=r"Access Denied|did not delete"):
         everything(site, lacking)
     assert "*" not in action
 
