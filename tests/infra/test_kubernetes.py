@@ -87,6 +87,22 @@ def test_the_scheduler_is_where_the_operator_looks_for_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", _CLUSTERS)
+def test_the_operator_makes_valid_deployments_whose_workers_have_its_names(kind: str) -> None:
+    from dask_kubernetes.operator.controller.controller import build_scheduler_deployment_spec as scheduler
+    from dask_kubernetes.operator.controller.controller import build_worker_deployment_spec as worker
+
+    specs, name = pods(kind), f"cohortlens-{kind}"
+    made = worker(f"{name}-default", "cohortlens", name, "1", specs["worker"], {}, {})
+    for deployment in (made, scheduler(name, specs["scheduler"], {}, {})):
+        kubernetes_validate.validate(deployment, _VERSION, strict=True)
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables["DASK_SCHEDULER_ADDRESS"] == f"tcp://{name}-scheduler.cohortlens.svc.cluster.local:8786"
+    assert container["command"][container["command"].index("--name") + 1] == "$(DASK_WORKER_NAME)"
+    assert variables["DASK_WORKER_NAME"] == made["metadata"]["name"]
+
+
+@pytest.mark.parametrize("kind", _CLUSTERS)
 def test_dask_understands_its_commands(kind: str) -> None:
     """Those of dask-cuda as well: it takes what is asked of it here from Dask's own."""
     clis = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
