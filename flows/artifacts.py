@@ -1,43 +1,105 @@
 """What Prefect's UI shows of a run: its progress, what became of the cohort, and the report."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import httpx
 from prefect.artifacts import (
+    create_image_artifact,
     create_link_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from flows.prices import Prices
 from tasks.finish import Summary
+from tasks.report import PICTURE
 from tasks.storage import Location
+from tasks.telemetry import Spent
 
 logger = logging.getLogger("cohortlens")
 
 
-def show_progress(artifact: Any, progress: float) -> Any:
-    """Show progress in the UI; returns the artifact that does."""
-    if artifact is None:
-        return create_progress_artifact(progress=progress, key="shards", description="Shards delivered")
-    update_progress_artifact(artifact, progress=progress)
-    return artifact
+class Progress:
+    """A progress artifact: images done of all, images a second, time left.
+
+    Parameters
+    ----------
+    images
+        Of the output.
+    already
+        Of them, what earlier runs have delivered.
+    """
+
+    def __init__(self, images: int, already: int) -> None:
+        self._images, self._already = images, already
+        self._began = time.monotonic()
+        self._artifact: Any = None
+
+    def show(self, images: int) -> None:
+        """Show that this run has delivered so many images; two requests."""
+        done = self._already + images
+        share, about = 100 * done / self._images, self._about(done, images)
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(progress=share, key="images", description=about)
+        else:
+            update_progress_artifact(self._artifact, progress=share, description=about)
+
+    def _about(self, done: int, images: int) -> str:
+        about = f"{done:,} of {self._images:,} images"
+        if images and (seconds := time.monotonic() - self._began) > 0:
+            rate = images / seconds
+            about += f", {rate:.3g} images/s"
+            if left := self._images - done:
+                about += f", {timedelta(seconds=round(left / rate))} left"
+        return about
 
 
-def publish(summary: Summary, report: Location) -> None:
-    rows = {key: value for key, value in asdict(summary).items() if key not in ("flags", "seconds")}
-    rows |= {f"flagged: {flag}": images for flag, images in summary.flags.items()}
-    rows |= {f"seconds to {stage}": round(seconds, 1) for stage, seconds in summary.seconds.items()}
+def publish(
+    summary: Summary, delivered: int, spent: Spent, prices: Prices, report: Location, report_url: str | None
+) -> None:
+    """Show what became of the cohort, what the run took, and the report.
+
+    Parameters
+    ----------
+    delivered
+        Images of the shards that this run has delivered.
+    report_url
+        Where a browser finds the report's folder; None: only a link to the report's own place is shown.
+    """
+    rows: dict[str, Any] = {
+        "delivered by this run": delivered,
+        "delivered before": summary.images - summary.pending - delivered,
+        **{key: value for key, value in asdict(summary).items() if key not in ("flags", "seconds")},
+        **{f"flagged: {flag}": images for flag, images in summary.flags.items()},
+        **{f"seconds to {stage}": round(seconds, 1) for stage, seconds in summary.seconds.items()},
+        "GPU seconds": round(spent.gpu_seconds, 1),
+        "CPU seconds": round(spent.cpu_seconds, 1),
+        "S3 PUT requests": spent.puts,
+        "S3 GET requests": spent.gets,
+        **{f"cost of {what}": cost for what, cost in prices.costs(spent, summary.bytes_stored).items()},
+    }
     create_table_artifact(
         table=[{"": name.replace("_", " "), "value": value} for name, value in rows.items()],
         key="summary",
-        description="What became of the cohort",
+        description="What became of the cohort, and what this run took",
     )
-    create_link_artifact(link=_link(report), key="report", link_text="Report", description="The pictures")
+    link = f"{report_url.rstrip('/')}/{_name(report)}" if report_url else _link(report)
+    create_link_artifact(link=link, key="report", link_text="Report", description="The pictures")
+    if report_url:
+        picture = f"{report_url.rstrip('/')}/{PICTURE.rpartition('/')[2]}"
+        create_image_artifact(image_url=picture, key="cases", description="The first cases of the report")
+
+
+def _name(location: Location) -> str:
+    return location.url.rpartition("/")[2]
 
 
 def _link(report: Location) -> str:
@@ -45,9 +107,17 @@ def _link(report: Location) -> str:
 
 
 @contextmanager
-def server_may_be_away() -> Iterator[None]:
-    """Go on without Prefect's server: it shows how the work goes, and the work does not need it."""
+def server_may_be_away(retries: int | None = None) -> Iterator[None]:
+    """Go on without Prefect's server: it shows how the work goes, and the work does not need it.
+
+    Parameters
+    ----------
+    retries
+        How often a request is made again before; None: as often as Prefect's settings say.
+    """
+    settings = {} if retries is None else {PREFECT_CLIENT_MAX_RETRIES: retries}
     try:
-        yield
+        with temporary_settings(settings):
+            yield
     except httpx.HTTPError as error:
         logger.warning("Prefect's server does not answer (%s); the work goes on", type(error).__name__)

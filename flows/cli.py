@@ -1,7 +1,6 @@
 """The command line. Each verb imports what it needs, so that help does not wait."""
 
 import functools
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows import logs
 from flows.printing import plain, print_damage, print_plan, print_summary
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def main() -> None:
     Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
     or configuration; 3 ended early: too much failed, or storage or workers went away.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.set_up()
 
 
 @main.command(epilog="Example: cohortlens demo --output out/demo")
@@ -137,7 +135,7 @@ def evaluate(
         from flows.cluster import ComputeConfig
         from flows.evaluate import evaluate_cohort
 
-        with _prefect(server_url()):
+        with _prefect(server_url(), location):
             evaluate_cohort(location, named, compared, ComputeConfig(workers=workers))
         click.echo(f"report        {location / 'report/index.html'}")
 
@@ -248,19 +246,32 @@ def _load(path: Path) -> "RunConfig":
 
 def _run(config: "RunConfig", server_url: str, **how: Any) -> "Summary":
     from flows.explain import explain_cohort
+    from flows.run import done
 
-    with _prefect(server_url):
+    with _prefect(server_url, config.output):
         return explain_cohort(config, **how)
+    return done[config.output.url]
 
 
 @contextmanager
-def _prefect(server_url: str) -> Iterator[None]:
-    """Say where Prefect shows a run, and hand it the last of the run's log."""
+def _prefect(server_url: str, output: "Location") -> Iterator[None]:
+    """Say where Prefect shows a run, and hand it the last of the run's log; a run that is done may end without it."""
     click.echo(f"Prefect: {server_url.removesuffix('/api')}", err=True)
+    import httpx
     from prefect.logging.handlers import APILogHandler
 
+    from flows.errors import Stopped
+    from flows.run import done
+
+    logs.set_up_prefect()
     try:
         yield
+    except httpx.HTTPError as error:
+        if output.url not in done:
+            raise Stopped(
+                f"Prefect's server does not answer ({type(error).__name__}): start it, and run again"
+            ) from error
+        click.echo("the run is done; but Prefect's server, which was away when it ended, does not know", err=True)
     finally:
         APILogHandler().flush()
 

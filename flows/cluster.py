@@ -1,13 +1,18 @@
 """The Dask cluster that a run's shards are explained on."""
 
 import os
-from typing import Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import dask
 import dask.utils
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.errors import ConfigurationError
+from flows.prices import Prices
 from models.components import Component
+from models.network import Precision
 
 _CLUSTERS = (
     "distributed",
@@ -50,7 +55,10 @@ class ComputeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    workers: int | None = Field(None, ge=1, description="Number of local workers; none: one a core, or one a GPU")
+    workers: int | None = Field(None, ge=1, description="Number of local workers; none: one a GPU, or one a core")
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="GPUs of this machine that are used, one worker each; auto: all that are visible"
+    )
     scheduler: str | None = Field(
         None, pattern="^(tcp|tls|ucx|ws|wss)://", description="Address of a running Dask scheduler instead"
     )
@@ -65,6 +73,11 @@ class ComputeConfig(BaseModel):
         None, description="Memory limit of a local worker, e.g. 8GiB; none: its share of the machine"
     )
     batch_size: int = Field(16, ge=1, description="Images explained at once")
+    precision: Precision = Field(
+        "fp32", description="bf16: of the plain questions to the network, if the maps agree with those of fp32"
+    )
+    performance_report: bool = Field(False, description="Whether Dask's account of the run is kept in the output")
+    prices: Prices = Field(Prices(), description="What a run's cost is reckoned with in the UI")
 
     @model_validator(mode="after")
     def _one_kind(self) -> "ComputeConfig":
@@ -76,21 +89,56 @@ class ComputeConfig(BaseModel):
             )
         if self.adapt and not self.cluster:
             raise ValueError("adapt goes with cluster: any other has the workers that it has")
-        if (self.scheduler or self.cluster) and (self.workers or self.memory_per_worker):
-            raise ValueError("workers and memory_per_worker are of a local cluster: leave them out here")
+        if is_elsewhere(self) and (self.workers or self.memory_per_worker or self.gpus != "auto"):
+            raise ValueError("workers, gpus and memory_per_worker are of a local cluster: leave them out here")
         return self
 
 
 def local_workers(compute: ComputeConfig) -> int:
     """Workers that a local cluster has."""
-    return compute.workers or _gpus() or cores()
+    return len(gpus(compute)) or compute.workers or cores()
+
+
+def is_elsewhere(compute: ComputeConfig) -> bool:
+    """Whether the workers may be of other machines, of which nothing is known here."""
+    return bool(compute.scheduler or compute.cluster)
+
+
+def gpus(compute: ComputeConfig) -> list[str]:
+    """The GPUs that a local cluster uses, one worker each; none: it computes on cores.
+
+    Raises
+    ------
+    ConfigurationError
+        If they are not there, or cannot be used.
+    """
+    if is_elsewhere(compute) or compute.gpus == 0:
+        return []
+    visible = _visible_gpus()
+    wanted = (compute.workers or len(visible)) if compute.gpus == "auto" else compute.gpus
+    if not visible and compute.gpus == "auto":
+        return []
+    if wanted > len(visible):
+        field = "compute.workers" if compute.gpus == "auto" else "compute.gpus"
+        raise ConfigurationError(
+            f"{field}: {wanted}, but {len(visible)} GPUs are visible, and each has one worker: lower it, or set "
+            "`compute.gpus: 0` to compute on cores"
+        )
+    if compute.workers and compute.workers != wanted:
+        raise ConfigurationError(f"compute.workers: {compute.workers}, but compute.gpus: {wanted}: give one of the two")
+    if not find_spec("dask_cuda"):
+        raise ConfigurationError(
+            "compute.gpus: dask-cuda is not installed, which gives each worker a GPU: install the extra `gpu`, or set "
+            "`compute.gpus: 0` to compute on cores"
+        )
+    return visible[:wanted]
 
 
 def expected_workers(compute: ComputeConfig) -> int:
     """Workers that the work is dealt out to; those of a cluster may come and go, so it is as many as there may be."""
     if compute.adapt:
         return compute.adapt.maximum
-    return _MOST_WORKERS if compute.scheduler or compute.cluster else local_workers(compute)
+    return _MOST_WORKERS if is_elsewhere(compute) else local_workers(compute)
 
 
 def cores() -> int:
@@ -99,7 +147,7 @@ def cores() -> int:
 
 def worker_memory(compute: ComputeConfig) -> int | None:
     """Bytes that a local worker may use; None for a cluster that is not ours to say."""
-    if compute.scheduler or compute.cluster:
+    if is_elsewhere(compute):
         return None
     if compute.memory_per_worker:
         return int(dask.utils.parse_bytes(compute.memory_per_worker))
@@ -108,20 +156,28 @@ def worker_memory(compute: ComputeConfig) -> int | None:
     return int(MEMORY_LIMIT) // local_workers(compute)
 
 
-def task_runner(compute: ComputeConfig) -> Any:
-    """Make the Prefect task runner; the cluster starts when it is entered."""
+def task_runner(compute: ComputeConfig, performance: Path | None = None) -> Any:
+    """Make the Prefect task runner; the cluster starts when it is entered.
+
+    Parameters
+    ----------
+    performance
+        Where Dask's performance report is written at the end; None: nowhere.
+    """
     from prefect_dask import DaskTaskRunner
 
+    path = str(performance) if performance else None
     if compute.scheduler:
-        return DaskTaskRunner(address=compute.scheduler)
+        return DaskTaskRunner(address=compute.scheduler, performance_report_path=path)
     if compute.cluster:
         arguments = dict(compute.cluster)
         return DaskTaskRunner(
             cluster_class=str(arguments.pop("_target_")),
             cluster_kwargs=arguments,
             adapt_kwargs=compute.adapt.model_dump() if compute.adapt else None,
+            performance_report_path=path,
         )
-    workers = local_workers(compute)
+    workers, devices = local_workers(compute), gpus(compute)
     dask.config.set(
         {
             "distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1),
@@ -129,13 +185,15 @@ def task_runner(compute: ComputeConfig) -> Any:
         }
     )
     return DaskTaskRunner(
-        cluster_class="distributed.LocalCluster",
+        cluster_class="dask_cuda.LocalCUDACluster" if devices else "distributed.LocalCluster",
         cluster_kwargs={
             "n_workers": workers,
             "threads_per_worker": 1,
             "memory_limit": compute.memory_per_worker or "auto",
             "dashboard_address": "127.0.0.1:0",
+            **({"CUDA_VISIBLE_DEVICES": devices} if devices else {}),
         },
+        performance_report_path=path,
     )
 
 
@@ -153,8 +211,10 @@ def worker_environment(threads: int) -> dict[str, str]:
     }
 
 
-def _gpus() -> int:
+def _visible_gpus() -> list[str]:
+    """By index or UUID, as CUDA names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip()])
-    return sum(name.removeprefix("nvidia").isdigit() for name in os.listdir("/dev")) if os.path.isdir("/dev") else 0
+        return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
+    names = os.listdir("/dev") if os.path.isdir("/dev") else []
+    return [str(index) for index in range(sum(name.removeprefix("nvidia").isdigit() for name in names))]

@@ -25,6 +25,9 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_PLAIN_URL = r"^https?://[^?#@\s]+$"
+"""Without credentials, a signature or anything else that Prefect should not be told."""
+
 T = TypeVar("T")
 Named = Annotated[T, BeforeValidator(_by_name)]
 """Of what may be given by its name alone."""
@@ -48,6 +51,12 @@ class RunConfig(BaseModel):
         (), title="Uncertainty", description="How sure predictions and maps are, and by what members", strict=False
     )
     output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
+    report_url: str | None = Field(
+        None,
+        title="Address of the report",
+        description="Where a browser finds the output's folder `report`; none: the UI shows no pictures",
+        pattern=_PLAIN_URL,
+    )
     compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
 
     @field_validator("explainers", "metrics", "uncertainty")

@@ -23,6 +23,7 @@ def evaluate_cohort(
     metrics: tuple[Named[MetricConfig], ...] = (),
     others: tuple[Location, ...] = (),
     compute: ComputeConfig = _LOCAL,
+    report_url: str | None = None,
 ) -> Summary:
     """Judge the maps of a finished output by metrics, beside those that it holds already.
 
@@ -33,8 +34,10 @@ def evaluate_cohort(
         that compare with them.
     others
         Outputs of other networks on the same images, to compare with.
+    report_url
+        Where a browser finds the output's folder `report`.
     """
-    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})))
+    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})), report_url)
 
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)

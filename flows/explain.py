@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows.cluster import cores, local_workers, worker_memory
+from flows.cluster import cores, is_elsewhere, local_workers, worker_memory
 from flows.config import RunConfig
 from flows.errors import ConfigurationError
 from flows.progress import bar
@@ -40,6 +40,8 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
                 metrics=config.metrics,
                 uncertainty=config.uncertainty,
                 batch_size=config.compute.batch_size,
+                precision=config.compute.precision,
+                elsewhere=is_elsewhere(config.compute),
                 workers=workers,
                 threads=max(1, cores() // workers),
                 memory_limit=worker_memory(config.compute),
@@ -66,7 +68,12 @@ def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = Fa
         Which images of the cohort this run is about; the others stay as they are.
     """
     selected = only.at(flow_run.get_scheduled_start_time())
-    return carry_out(config.output, config.compute, lambda run_id: _plan(config, extend, overwrite, selected, run_id))
+    return carry_out(
+        config.output,
+        config.compute,
+        lambda run_id: _plan(config, extend, overwrite, selected, run_id),
+        config.report_url,
+    )
 
 
 @task(name="plan", cache_policy=NO_CACHE, persist_result=False)

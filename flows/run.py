@@ -11,7 +11,7 @@ from flows.artifacts import publish, server_may_be_away
 from flows.cluster import ComputeConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.shards import map_shards
-from tasks import manifest, store
+from tasks import manifest, store, telemetry
 from tasks.finish import Summary, finish
 from tasks.lease import Occupied, lease
 from tasks.plan import Plan
@@ -19,18 +19,29 @@ from tasks.report import write_report
 from tasks.resume import check_ours, pending
 from tasks.sources import Sources
 from tasks.storage import Location
+from tasks.telemetry import Reading
+
+done: dict[str, Summary] = {}
+"""What the runs of this process came to, by output: for whom Prefect cannot tell, since its server is away."""
 
 
-def carry_out(output: Location, compute: ComputeConfig, draw_up: Callable[[str], tuple[Plan, Sources]]) -> Summary:
+def carry_out(
+    output: Location,
+    compute: ComputeConfig,
+    draw_up: Callable[[str], tuple[Plan, Sources]],
+    report_url: str | None = None,
+) -> Summary:
     """Draw up a plan, do what the output lacks of it, and show what came of it."""
     run_id = str(flow_run.get_id())
+    before = telemetry.read()
+    readings: list[Reading] = []
     try:
         check_ours(output)
         with lease(output, run_id) as held:
             plan, sources = draw_up(run_id)
             shards = _set_up(output, plan)
             if shards:
-                map_shards(output, compute, plan, sources, shards, held)
+                readings = map_shards(output, compute, plan, sources, shards, held)
             summary = _finish(output)
             report = _report(output)
     except (Occupied, ValueError) as error:
@@ -40,7 +51,10 @@ def carry_out(output: Location, compute: ComputeConfig, draw_up: Callable[[str],
     except OSError as error:
         raise Stopped(f"{error}. What is delivered stays: mend this, and run again to go on") from error
     with server_may_be_away():
-        publish(summary, report)
+        delivered = sum(plan.shards[shard].images for shard in shards)
+        spent = telemetry.spent(readings, [before, telemetry.read()])
+        publish(summary, delivered, spent, compute.prices, report, report_url)
+    done[output.url] = summary
     return summary
 
 

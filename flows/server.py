@@ -1,6 +1,7 @@
 """One Prefect server for one run: started before it, stopped after it."""
 
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 
 HOME = Path(".cohortlens")
 _START_SECONDS = 180
+_RETRIES = "7"
+"""Of a request to the server; the waits between them, 2, 4, 8… s, are more than four minutes together."""
 
 
 def keep_inside(home: Path) -> None:
@@ -28,6 +31,7 @@ def keep_inside(home: Path) -> None:
     os.environ.setdefault("MPLCONFIGDIR", str(home / "matplotlib"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cohortlens,tasks,models")
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
@@ -52,9 +56,11 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     port = _free_port()
     url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     log = home / "prefect-server.log"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.server", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as sink:
-        server = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
+        server = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
     before = _end_in_order()
     try:
         yield lambda: _wait(server, url, log)
@@ -81,6 +87,16 @@ def _end_in_order() -> Any:
     return signal.signal(signal.SIGTERM, end)
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, however that ended: its end of the pipe closes then."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
@@ -97,3 +113,8 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":  # Prefect's own command line
+    _end_with_parent()
+    runpy.run_module("prefect", run_name="__main__", alter_sys=True)

@@ -1,10 +1,14 @@
 """The shards of a plan, mapped over Dask workers, and watched until they are delivered."""
 
 import math
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from itertools import islice
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from distributed import KilledWorker
@@ -13,11 +17,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.artifacts import server_may_be_away, show_progress
+from flows.artifacts import Progress, server_may_be_away
 from flows.cluster import ComputeConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
+from flows.logs import told_to_prefect
 from flows.progress import bar
-from tasks import commit, judge, manifest
+from tasks import commit, judge, manifest, telemetry
 from tasks.failures import Seen
 from tasks.judge import judge_shards
 from tasks.lease import Lease, Occupied, guard
@@ -25,6 +30,9 @@ from tasks.plan import Plan, groups
 from tasks.shard import explain_shards
 from tasks.sources import Sources
 from tasks.storage import Location
+from tasks.telemetry import Reading
+
+PERFORMANCE_REPORT = "report/dask.html"
 
 _POLL_SECONDS = 1.0
 _LOOKING = 0.1
@@ -35,14 +43,15 @@ _UPDATE_SECONDS = 5.0
 
 def map_shards(
     output: Location, compute: ComputeConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease
-) -> None:
+) -> list[Reading]:
+    """Let workers deliver shards; return what their processes had counted before and after each group."""
     rows = manifest.read_each(output, shards)
 
     def needed(group: Sequence[int]) -> Sources:
         ids = (entry.id for entries in islice(rows, len(group)) for entry in entries)
         return sources.of([*ids, *plan.background])
 
-    with task_runner(compute) as runner:
+    with _workers(output, compute) as runner:
         futures = [
             runner.submit(
                 _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
@@ -62,8 +71,7 @@ def map_shards(
                 future.wrapped_future.cancel()
             raise
         try:
-            for future in futures:
-                future.result()
+            return [*chain.from_iterable(future.result() for future in futures)]
         except KilledWorker as error:
             raise Stopped(
                 f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
@@ -75,6 +83,17 @@ def map_shards(
                 "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
                 "again to go on"
             ) from error
+
+
+@contextmanager
+def _workers(output: Location, compute: ComputeConfig) -> Iterator[Any]:
+    """Start the task runner, and keep Dask's report on it if one is asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "dask.html" if compute.performance_report else None
+        with task_runner(compute, page) as runner:
+            yield runner
+        if page:
+            (output / PERFORMANCE_REPORT).write(page.read_bytes())
 
 
 def _group_name(group: Sequence[int], shards: int) -> str:
@@ -89,11 +108,10 @@ def _group_name(group: Sequence[int], shards: int) -> str:
 def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], held: Lease) -> None:
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     last = look = -math.inf
-    artifact = None
+    shown = Progress(plan.images, plan.images - sum(plan.shards[shard].images for shard in shards))
     folder = judge.FOLDER if plan.measures else commit.FOLDER
     before = commit.stamps(output, folder)
     seen = Seen(plan, commit.Commit.read(output, before.keys() - set(shards)))
-    already = len(seen.shards)
     with bar("shards done", "images") as progress:
         finished = False
         while not finished:
@@ -110,27 +128,27 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
                 look = time.monotonic() + (time.monotonic() - began) / _LOOKING
             if not held():
                 raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
-            progress(
-                len(seen.shards),
-                len(plan.shards),
-                sum(plan.shards[shard].images for shard in shards if shard in seen.shards),
-            )
+            images = sum(plan.shards[shard].images for shard in shards if shard in seen.shards)
+            progress(len(seen.shards), len(plan.shards), images)
             if finished or time.monotonic() - last > _UPDATE_SECONDS:
                 last = time.monotonic()
-                share = (len(seen.shards) - already) / len(shards)
-                with server_may_be_away():
+                with server_may_be_away(retries=0):
                     _check_cancelled()
-                    artifact = show_progress(artifact, 100.0 if finished else 100 * min(share, 1.0))
+                    shown.show(images)
             if not finished:
                 time.sleep(_POLL_SECONDS)
 
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
-def _explain_group(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> int:
+def _explain_group(
+    output: Location, shards: Sequence[int], sources: Sources, lease_number: int
+) -> tuple[Reading, Reading]:
     check = guard(output, lease_number)
-    images = explain_shards(output, shards, sources, check)
-    judge_shards(output, shards, check)
-    return images
+    before = telemetry.read()
+    with told_to_prefect():
+        explain_shards(output, shards, sources, check)
+        judge_shards(output, shards, check)
+    return before, telemetry.read()
 
 
 def _check_cancelled() -> None:

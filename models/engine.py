@@ -8,6 +8,7 @@ folded as they come: memory depends on the batch, never on the number of questio
 
 import logging
 from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -64,6 +65,8 @@ class Engine:
     ----------
     forward_passes, backward_passes
         Questions answered so far, and gradients taken of them.
+    halvings
+        How often memory did not suffice for a batch.
 
     Raises
     ------
@@ -83,7 +86,7 @@ class Engine:
         self.network = network
         self.target = target
         self.batch_size = batch_size
-        self.forward_passes = self.backward_passes = 0
+        self.forward_passes = self.backward_passes = self.halvings = 0
         self._known: dict[Hashable, Any] = {}
         self.explainers = [explainer for explainer in explainers if explainer.makes_map]
         self.needs = reduce(or_, (_needs(explainer, network) for explainer in self.explainers), Needs())
@@ -207,6 +210,7 @@ class Engine:
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2
+                self.halvings += 1
                 logger.warning("out of memory: batches of %d from now on", self.batch_size)
                 torch.cuda.empty_cache()
                 continue
@@ -227,7 +231,13 @@ class Engine:
         closed = ask is plainly and all(head is not None for head in heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
-        with torch.set_grad_enabled(needs.gradients and not closed), self.network.watch(watched) as activations:
+        # Another backward rule counts on differences that bf16 would round away.
+        precision = nullcontext() if ask is plainly else self.network.exact()
+        with (
+            precision,
+            torch.set_grad_enabled(needs.gradients and not closed),
+            self.network.watch(watched) as activations,
+        ):
             logits = ask(self.network, inputs, image, step)
             detached = logits.detach()
             chosen = choose(detached)
@@ -257,8 +267,8 @@ class Engine:
                     step=step,
                     target=target,
                     input_gradient=gradients.pop() if needs.input_gradient else None,
-                    activations={name: activation.detach() for name, activation in activations.items()},
-                    activation_gradients=dict(zip(layers, gradients, strict=True)),
+                    activations={name: _full(activation.detach()) for name, activation in activations.items()},
+                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=True)),
                 )
             )
         return detached, chosen, answers
@@ -271,6 +281,11 @@ def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) ->
     if chosen.against is not None:
         weights = weights - head[chosen.against[:, target]]
     return _over(weights / layer[0, 0].numel(), layer).expand_as(layer)
+
+
+def _full(values: Tensor) -> Tensor:
+    """What bf16 computed, in float32."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _finite(images: Tensor) -> Tensor:

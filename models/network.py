@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from models.components import Component, instantiate, locate
 from models.folding import fold_batch_norms
 
+Precision = Literal["fp32", "bf16"]
+
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
 # By name, since to import MONAI takes seconds.
@@ -56,6 +58,8 @@ class Network:
         it segments. Of several outputs the first counts. It is changed in place: its BatchNorms are folded.
     config
         Shapes and class names that the module must fit.
+    precision
+        Of what the module computes; parameters, inputs and answers are float32 either way.
 
     Attributes
     ----------
@@ -68,9 +72,16 @@ class Network:
         If the module does not take the configured shape or does not return logits for each class.
     """
 
-    def __init__(self, module: nn.Module, config: NetworkConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        config: NetworkConfig,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
+        self.precision: Precision = "fp32"
         # Channels last is 1.15 to 1.4 times faster on a CPU, and what tensor cores want.
         self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
@@ -81,12 +92,24 @@ class Network:
             if parameter.ndim == config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=self._format)
         self._heads: dict[str, Tensor | None] = {}
+        self.precision = precision  # what was found out above is exact
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits of ``(image, channel, *space)``."""
-        output = self.module(images)
+        is_rounded = self.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded):
+            output = self.module(images)
         logits: Tensor = output[0] if isinstance(output, (tuple, list)) else output
-        return logits
+        return logits.float() if is_rounded else logits
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Compute in fp32 in the body, whatever the precision."""
+        precision, self.precision = self.precision, "fp32"
+        try:
+            yield
+        finally:
+            self.precision = precision
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device and the memory format the module is fastest with."""
@@ -206,7 +229,7 @@ class Network:
             if isinstance(module, nn.Linear)
         ]
         try:
-            with torch.no_grad(), self.watch([layer]) as outputs:
+            with torch.no_grad(), self.exact(), self.watch([layer]) as outputs:
                 logits = self(self.noise(2))
         finally:
             for handle in handles:
@@ -256,7 +279,9 @@ class Network:
         return logits.ndim
 
 
-def build(config: NetworkConfig, weights: bytes, device: torch.device | str = "cpu") -> Network:
+def build(
+    config: NetworkConfig, weights: bytes, device: torch.device | str = "cpu", precision: Precision = "fp32"
+) -> Network:
     """Build the network of `config` and load `weights` (safetensors, or a ``.pt`` state dict) into it.
 
     Raises
@@ -275,7 +300,7 @@ def build(config: NetworkConfig, weights: bytes, device: torch.device | str = "c
         module.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"the weights do not fit {type(module).__name__}: {error}") from error
-    return Network(module, config, device)
+    return Network(module, config, device, precision)
 
 
 def _state_dict(weights: bytes) -> dict[str, Tensor]:

@@ -3,13 +3,17 @@
 import queue
 import threading
 from collections.abc import Generator, Iterable
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def ahead(items: Iterable[T], depth: int) -> Generator[T]:
-    """Run an iterator in a thread of its own, at most `depth` items ahead of who takes them."""
+    """Run an iterator in a thread of its own, at most `depth` items ahead of who takes them.
+
+    The thread runs in a copy of the caller's context: what it logs belongs to the same run.
+    """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -29,7 +33,7 @@ def ahead(items: Iterable[T], depth: int) -> Generator[T]:
         except BaseException as error:  # handed to the thread that takes the items
             offer("error", error)
 
-    thread = threading.Thread(target=run, name="read", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(run,), name="read", daemon=True)
     thread.start()
     try:
         while True:

@@ -42,6 +42,11 @@ class Part(BaseModel):
     objects: dict[str, StoredObject]
     flags: dict[str, tuple[int, ...]]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its objects."""
+        return sum(stored.size for stored in self.objects.values())
+
 
 class Record(BaseModel):
     """What is recorded of one shard, as JSON with its own SHA-256, so that a single different byte is noticed."""

@@ -64,10 +64,10 @@ def estimate(
     image_bytes = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in described.values())
     forward, backward, seconds = _probe(plan, engine, threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    # A block that is filled, one that is written with its encoded copy, and four batches in two versions.
+    # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.model.input_shape) * plan.model.channels * 4
     files, decoding = _reading(plan, entries)
-    memory = peak + 3 * image_bytes * plan.images_per_shard + 8 * input_bytes * plan.batch_size + files + decoding
+    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.batch_size + files + decoding
     if memory_limit and memory > memory_limit:
         raise ValueError(
             f"a worker would need {_gib(memory)} (one batch of {plan.batch_size} images: {_gib(peak)}; "

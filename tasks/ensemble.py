@@ -39,7 +39,7 @@ class DeepEnsemble(Uncertainty):
             except FileNotFoundError:
                 raise ValueError(f"{self.title}: there is no file {weights}") from None
             config = network.config.model_copy(update={"sha256": digest})
-            others.append(Member(build(config, data, network.device)))
+            others.append(Member(build(config, data, network.device, network.precision)))
         return [Member(network), *others]
 
     def pinned(self) -> Self:

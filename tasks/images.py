@@ -77,6 +77,14 @@ def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(inputs))
 
 
+def stack_masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
+    """Put masks of several images together, if any has one; one without a mask has no place in it."""
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
+        return None
+    return torch.from_numpy(np.stack([np.zeros_like(known) if mask is None else mask for mask in masks]))
+
+
 def _image(
     plan: Plan,
     entry: Entry,

@@ -23,11 +23,13 @@ from models.metrics.evaluate import as_explained, evaluate, spacing_of
 from models.network import build
 from models.preprocessing import Preprocessing
 from models.uncertainty import Member, Uncertainty, ask_members
-from tasks import manifest
+from tasks import manifest, telemetry
+from tasks.batches import device
 from tasks.commit import Commit, Record, StoredObject
 from tasks.images import stack
 from tasks.others import maps_of
 from tasks.plan import Measure, Plan, Shard
+from tasks.precision import check_instructions
 from tasks.storage import Location
 from tasks.store import EXPLAINED, NAME, Block, read_part, write_measured
 from tasks.variables import empty_block, measured_variables, stem, uncertainty_values
@@ -176,8 +178,10 @@ def _judge(
         )
         for measure in left
     }
-    Judgement(shard=shard.index, measures=kept | new, seconds=time.perf_counter() - began).write(output)
-    logger.info("shard %d judged: %d images", shard.index, shard.images)
+    seconds = time.perf_counter() - began
+    Judgement(shard=shard.index, measures=kept | new, seconds=seconds).write(output)
+    telemetry.SECONDS.labels("judge").inc(seconds)
+    logger.info("shard %d judged: %d images", shard.index, shard.images, extra={"shard": shard.index})
 
 
 def _stored(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Block:
@@ -294,8 +298,8 @@ def _asked(output: Location, plan: Plan) -> Asked:
 
 def engine_of(output: Location, plan: Plan) -> Engine:
     """Build the engine of the explainers that made the stored maps."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(plan.model, plan.model.weights.read(), device)
+    check_instructions(plan.precision, device())
+    network = build(plan.model, plan.model.weights.read(), device(), plan.precision)
     background = _background(output, plan) if plan.background else None
     return Engine(network, plan.explainers, plan.target, plan.batch_size, background)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from models.agreement import Agreement
 from models.explainers import ExplainerConfig
 from models.metrics import MetricConfig
-from models.network import NetworkConfig
+from models.network import NetworkConfig, Precision
 from models.targets import TargetConfig
 from tasks import manifest
 from tasks.cohort import CohortConfig
@@ -127,6 +128,8 @@ class Plan(BaseModel):
         Digests of the subjects that were withdrawn and must not come back.
     run_id
         Of the run that drew up the plan.
+    agreement
+        Of bf16 with fp32, in the maps of the first batch by explainer.
     masks, segments
         Whether any image has a mask; whether the model returns a map for each class.
     background
@@ -146,6 +149,8 @@ class Plan(BaseModel):
     together: tuple[int, ...]
     target: TargetConfig
     batch_size: int
+    precision: Precision = "fp32"
+    agreement: dict[str, Agreement] = {}
     masks: bool
     segments: bool
     background: tuple[str, ...]
@@ -179,7 +184,7 @@ class Plan(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 over all that decides the result."""
-        return _sha256(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key"}))
+        return _sha256(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key", "agreement"}))
 
     @cached_property
     def part_digests(self) -> tuple[str, ...]:
@@ -187,6 +192,7 @@ class Plan(BaseModel):
         common = {
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
             **self.model_dump(mode="json", include={"masks", "segments"}),
+            **({} if self.precision == "fp32" else {"precision": self.precision}),
             "model": self.model.model_dump(mode="json", exclude={"weights"}),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
         }
@@ -242,6 +248,7 @@ def make_plan(
     explainers: Sequence[ExplainerConfig],
     target: TargetConfig,
     batch_size: int,
+    precision: Precision = "fp32",
     segments: bool,
     key: Key,
 ) -> Plan:
@@ -258,6 +265,7 @@ def make_plan(
         together=(len(explainers),),
         target=target,
         batch_size=batch_size,
+        precision=precision,
         masks=any(entry.mask for entry in entries),
         segments=segments,
         background=spread(entries, wanted),

@@ -10,10 +10,11 @@ from torch import Tensor
 from models.engine import Engine
 from models.explainers import ExplainerConfig
 from models.metrics import MetricConfig
-from models.network import build
+from models.network import Precision, build
 from models.preprocessing import Preprocessing
 from models.targets import Region, TargetConfig
 from tasks import manifest
+from tasks.batches import device
 from tasks.cohort import CohortConfig, survey
 from tasks.commit import Commit, stamps
 from tasks.cost import Cost, estimate
@@ -23,6 +24,7 @@ from tasks.images import read_background
 from tasks.manifest import Entry
 from tasks.metrics import check_uncertainty, measure
 from tasks.plan import ModelConfig, Plan, begun, make_plan
+from tasks.precision import check_agreement, check_instructions
 from tasks.pseudonyms import Key
 from tasks.replan import Changes, replan, without_withdrawn
 from tasks.resume import check_ours
@@ -100,6 +102,8 @@ def prepare(
     metrics: Sequence[MetricConfig] = (),
     uncertainty: Sequence[UncertaintyConfig] = (),
     batch_size: int,
+    precision: Precision = "fp32",
+    elsewhere: bool = False,
     workers: int,
     threads: int,
     memory_limit: int | None,
@@ -114,6 +118,8 @@ def prepare(
 
     Parameters
     ----------
+    elsewhere
+        Whether the workers may be of other machines, whose processors are unknown here.
     before
         What the output holds; the plan goes on from there.
     extend
@@ -132,7 +138,9 @@ def prepare(
         weights = model.weights.read()
     except FileNotFoundError:
         raise ValueError(f"model.weights: there is no file {model.weights}") from None
-    network = build(model, weights)
+    if not elsewhere:
+        check_instructions(precision, device())
+    network = build(model, weights, device(), precision)
 
     def engine(background: Tensor | None) -> Engine:
         return Engine(network, explainers, target, batch_size, background)
@@ -152,6 +160,7 @@ def prepare(
         explainers=explainers,
         target=target,
         batch_size=batch_size,
+        precision=precision,
         segments=network.segments,
         key=key,
     )
@@ -162,6 +171,10 @@ def prepare(
         )
     plan, background = _with_background(plan, entries, preprocessing, sources)
     asked = engine(background)
+    if precision == "bf16":
+        plan = plan.model_copy(
+            update={"agreement": check_agreement(plan, entries, lambda: engine(background), sources)}
+        )
     measures = {"metrics": measure(metrics, asked, plan), "uncertainty": check_uncertainty(uncertainty, asked, plan)}
     plan = plan.model_copy(update=measures)
     cost = estimate(plan, entries, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)

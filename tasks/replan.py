@@ -75,6 +75,7 @@ def replan(
             "shards": shards,
             "explainers": (*there.explainers, *added),
             "together": (*there.together, len(added)) if added else there.together,
+            "agreement": plan.agreement | there.agreement,
             "masks": there.masks,
             "background": background,
             "withdrawn": there.withdrawn,
@@ -167,6 +168,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.identifiers": lambda plan: plan.cohort.identifiers,
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
     "compute.batch_size": lambda plan: plan.batch_size,
+    "compute.precision": lambda plan: plan.precision,
 }
 
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, SSLError
 from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
 
+from tasks import telemetry
 from tasks.storage import CredentialsRefused, Unavailable
 
 ATTEMPTS = 22
@@ -27,6 +30,9 @@ _CREDENTIALS = {
     "TokenRefreshRequired",
 }
 
+_attempts: ContextVar[Iterator[int]] = ContextVar("attempts")
+"""Counts those of the call that is being made."""
+
 
 class PatientS3(S3FileSystem):  # type: ignore[misc]
     """s3fs with one layer of retries instead of two, one request a read, and errors that are all OSErrors.
@@ -41,7 +47,13 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         config = {"retries": {"total_max_attempts": 1}, **timeouts}
         super().__init__(**{"max_concurrency": 1, "config_kwargs": config} | options)
 
+    async def get_s3(self, bucket: str | None = None) -> Any:
+        client = await super().get_s3(bucket)
+        client.meta.events.register("before-send.s3", _count, unique_id="cohortlens")
+        return client
+
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
+        _attempts.set(count())
         with _plain_errors():
             try:
                 answer = await super()._call_s3(method, *arguments, **options)
@@ -57,6 +69,13 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
     async def _cat_file(self, *arguments: Any, **options: Any) -> Any:
         with _plain_errors():
             return await super()._cat_file(*arguments, **options)
+
+
+def _count(event_name: str, **_: Any) -> None:
+    """Count a request that is sent; the event ends with its operation."""
+    telemetry.REQUESTS.labels(event_name.rpartition(".")[2]).inc()
+    if next(_attempts.get(iter([0]))):
+        telemetry.RETRIES.inc()
 
 
 @contextmanager

@@ -2,33 +2,34 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.engine import Engine, Explanation
 from models.flags import MapFlag
 from models.network import build
 from models.preprocessing import Preprocessing
-from tasks import manifest
+from tasks import manifest, telemetry
 from tasks.ahead import ahead
+from tasks.batches import Batch, device, read_batches
 from tasks.commit import Commit, Part, settle
 from tasks.flags import raised
-from tasks.images import Image, NotAsPlanned, find_again, read_background, read_images, stack
+from tasks.images import NotAsPlanned, find_again, read_background
 from tasks.plan import Plan, Shard
+from tasks.precision import check_instructions
 from tasks.readers.base import Unreadable
 from tasks.sources import Find
 from tasks.storage import Location
-from tasks.store import EXPLAINED, FAILED, NAME, PENDING, QUARANTINED, WITHDRAWN, Block, write_part
+from tasks.store import EXPLAINED, FAILED, NAME, PENDING, QUARANTINED, STATUS, WITHDRAWN, Block, write_part
 from tasks.variables import empty_block, part_variables
-from tasks.work import Work, lacking
+from tasks.work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -79,24 +80,6 @@ class Delivery:
         self.reasons[self.work.entries[row].id] = reason
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Some images of a shard, read: each prepared, with its mask on the grid, or with the reason why not.
-
-    Attributes
-    ----------
-    number
-        Of the batch in the shard; None if nothing of the shard has to be computed.
-    """
-
-    work: Work
-    number: int | None
-    images: Sequence[Image | Unreadable]
-    seconds: float
-    is_first: bool
-    is_last: bool
-
-
 def explain_shards(
     output: Location, shards: Sequence[int], find: Find | None = None, check: Callable[[], None] = lambda: None
 ) -> int:
@@ -136,19 +119,19 @@ def _explain_missing(
     engines = cache(partial(_engines, output, plan, find))
     with (
         ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread,
-        closing(ahead(_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
+        closing(ahead(read_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
     ):
         for batch in batches:
             check()
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.work)
             if batch.number is not None:
-                _explain(delivery, batch, batch.number, engines())
+                _explain(plan, delivery, batch, batch.number, engines())
             if batch.is_last:
                 if written:
                     written.result()
                 check()
-                written = write_thread.submit(_deliver, output, plan, delivery)
+                written = write_thread.submit(copy_context().run, _deliver, output, plan, delivery)
         if written:
             written.result()
 
@@ -163,46 +146,26 @@ def _engines(output: Location, plan: Plan, find: Find) -> tuple[Engine, ...]:
 
 def _make_engines(output: Location, plan: Plan, find: Find) -> tuple[Engine, ...]:
     entries = manifest.read(output, ids=plan.background) if plan.background else []
-    ids, background = read_background(plan, entries, _preprocessing(plan), find)
+    ids, background = read_background(plan, entries, Preprocessing(plan.cohort.preprocessing), find)
     if missing := sorted(set(plan.background) - set(ids)):
         raise ValueError(
             f"{len(missing)} background images, such as {missing[0]!r}, cannot be read any more or changed after the "
             "run was planned: restore them, or run again with a new output"
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(plan.model, plan.model.weights.read(), device)
+    check_instructions(plan.precision, device())
+    network = build(plan.model, plan.model.weights.read(), device(), plan.precision)
     return tuple(Engine(network, part, plan.target, plan.batch_size, background) for part in plan.parts)
 
 
-def _preprocessing(plan: Plan) -> Preprocessing:
-    return Preprocessing(plan.cohort.preprocessing)
-
-
-def _batches(output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find) -> Iterator[Batch]:
-    preprocessing = _preprocessing(plan)
-    rows = manifest.read_each(output, [shard.index for shard, _ in todo])
-    for (shard, commit), entries in zip(todo, rows, strict=True):
-        work = lacking(output, plan, shard, entries, commit)
-        numbers = list(work.batches())
-        if not numbers:
-            yield Batch(work, None, (), 0.0, is_first=True, is_last=True)
-        for number in numbers:
-            began = time.perf_counter()
-            images = read_images(plan, [work.entries[row] for row in shard.batches[number]], preprocessing, find)
-            seconds = time.perf_counter() - began
-            yield Batch(work, number, images, seconds, number == numbers[0], number == numbers[-1])
-
-
-def _explain(delivery: Delivery, batch: Batch, number: int, engines: Sequence[Engine]) -> None:
+def _explain(plan: Plan, delivery: Delivery, batch: Batch, number: int, engines: Sequence[Engine]) -> None:
     began = time.perf_counter()
-    work = batch.work
-    rows = work.shard.batches[number]
-    images = dict(zip(rows, batch.images, strict=True))
-    readable = {row: image for row, image in images.items() if not isinstance(image, Unreadable)}
+    work, readable = batch.work, batch.readable
+    explained: set[int] = set()
     for part, block in delivery.blocks.items():
         wanted = work.wanted(part, number)
+        explained.update(wanted)
         for row in wanted:
-            image = images[row]
+            image = batch.images[row]
             if isinstance(image, Unreadable):
                 _refuse(delivery, part, row, image)
             elif part == 0:
@@ -212,31 +175,35 @@ def _explain(delivery: Delivery, batch: Batch, number: int, engines: Sequence[En
                 if mask is not None:
                     block["mask"][row] = mask
         if readable and wanted:
-            explanation = _ask(engines[part], work, rows, readable)
+            halvings = engines[part].halvings
+            explanation = _ask(engines[part], batch)
+            telemetry.HALVINGS.inc(engines[part].halvings - halvings)
             _fill(
                 delivery,
                 part,
-                [(index, row) for index, row in enumerate(rows) if row in wanted and row in readable],
+                [(index, row) for index, row in enumerate(batch.rows) if row in wanted and row in readable],
                 explanation,
             )
     delivery.seconds["read"] += batch.seconds
     delivery.seconds["explain"] += time.perf_counter() - began
+    _tell(plan, delivery, sorted(explained))
 
 
-def _ask(engine: Engine, work: Work, rows: Sequence[int], readable: dict[int, Image]) -> Explanation:
-    """Explain a batch. What cannot be read leaves its place to another image, so that the batch keeps its size."""
-    stand_in = next(iter(readable))
-    there = [row if row in readable else stand_in for row in rows]
-    inputs = stack([readable[row][0].network_input for row in there])
-    return engine.explain(inputs, [work.entries[row].id for row in there], _masks([readable[row][1] for row in there]))
+def _tell(plan: Plan, delivery: Delivery, rows: Sequence[int]) -> None:
+    """Count what became of some images; log those that are left out, by pseudonym, or by row where there is none."""
+    for row in rows:
+        status, entry = STATUS[delivery.status[row]], delivery.work.entries[row]
+        telemetry.IMAGES.labels(status).inc()
+        if reason := delivery.reasons.get(entry.id):
+            shard = delivery.work.shard
+            name = entry.id if plan.cohort.identifiers == "pseudonymous" else f"in row {shard.start + row}"
+            about = {"shard": shard.index, "image": name}
+            logger.warning("image %s is %s: %s", name, status, reason, extra=about)
 
 
-def _masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
-    """Masks of some images; one without a mask has no place in it."""
-    known = next((mask for mask in masks if mask is not None), None)
-    if known is None:
-        return None
-    return torch.from_numpy(np.stack([np.zeros_like(known) if mask is None else mask for mask in masks]))
+def _ask(engine: Engine, batch: Batch) -> Explanation:
+    assert batch.inputs is not None
+    return engine.explain(batch.inputs.take(), batch.ids, batch.masks)
 
 
 def _refuse(delivery: Delivery, part: int, row: int, why: Unreadable) -> None:
@@ -295,4 +262,7 @@ def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
     commit.write(output)
     if spoken_of:
         settle(output, output / NAME, [commit.shard], {commit.shard: commit})
-    logger.info("shard %d committed: %d images", commit.shard, work.shard.images)
+    for stage, seconds in delivery.seconds.items():
+        telemetry.SECONDS.labels(stage).inc(seconds)
+    telemetry.STORED.inc(sum(parts[part].size for part in delivery.blocks))
+    logger.info("shard %d committed: %d images", commit.shard, work.shard.images, extra={"shard": commit.shard})

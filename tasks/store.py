@@ -326,6 +326,14 @@ def _attributes(plan: Plan) -> dict[str, Any]:
         "target": json.dumps(plan.target.model_dump(mode="json")),
         "preprocessing": json.dumps(plan.cohort.preprocessing),
         "versions": json.dumps(plan.versions),
+        **(
+            {}
+            if plan.precision == "fp32"
+            else {
+                "precision": plan.precision,
+                "agreement_with_fp32": json.dumps({name: one.model_dump() for name, one in plan.agreement.items()}),
+            }
+        ),
     }
 
 

@@ -75,7 +75,8 @@ def withdraw(output: Location, subject: str) -> Erased:
         finish(output)
         write_report(output)
     else:
-        (output / report.NAME).remove()
+        for name in (report.NAME, report.PICTURE):
+            (output / name).remove()
     return Erased(tuple(rows or empty), objects, len(background), whole)
 
 

@@ -17,17 +17,18 @@ from tasks.report.means import mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.sheet import sheet
 from tasks.report.trust import curves, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
-NAME = "report/index.html"
+NAME, PICTURE = "report/index.html", "report/cases.png"
 
 _REASONS_SHOWN = 500
 
 
 def write_report(output: Location) -> Location:
-    """Write the page of a finished output; return where it is."""
+    """Write the page of a finished output, and its first cases as a picture beside it; return where the page is."""
     plan, entries = Plan.read(output), manifest.read(output)
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
@@ -81,6 +82,7 @@ def write_report(output: Location) -> Location:
         script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    (output / PICTURE).write(sheet(cases))
     location = output / NAME
     location.write(page.encode())
     return location

@@ -54,9 +54,9 @@ def explained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     batches: list[int] = []
     ask = shard_module._ask
 
-    def counted(engine: Any, work: Any, rows: Any, readable: Any) -> Any:
-        batches.append(len(rows))
-        return ask(engine, work, rows, readable)
+    def counted(engine: Any, batch: Any) -> Any:
+        batches.append(len(batch.rows))
+        return ask(engine, batch)
 
     monkeypatch.setattr(shard_module, "_ask", counted)
     return batches

@@ -62,10 +62,10 @@ def reach(folder: Path, stage: str, last_words: Callable[[], None] = lambda: Non
 
 def install(folder: Path) -> None:
     """Let this process reach the stages of its work."""
-    from tasks import commit, shard, storage
+    from tasks import batches, commit, shard, storage
 
     read_images, ask, write_beside, write_commit = (
-        shard.read_images,
+        batches.read_images,
         shard._ask,
         storage.Location._write_beside,
         commit.Commit.write,
@@ -76,10 +76,10 @@ def install(folder: Path) -> None:
         reach(folder, "reading")
         return images
 
-    def explain(engine: Any, work: Any, rows: Any, readable: Any) -> Any:
-        explanation = ask(engine, work, rows, readable)
+    def explain(engine: Any, batch: Any) -> Any:
+        explanation = ask(engine, batch)
         with (folder / "explained").open("a") as file:
-            file.write(f"{len(rows)}\n")
+            file.write(f"{len(batch.rows)}\n")
         time.sleep(float((folder / "pace").read_text()))
         reach(folder, "explaining")
         return explanation
@@ -95,7 +95,7 @@ def install(folder: Path) -> None:
         reach(folder, "committing")
         write_commit(record, output)
 
-    shard.read_images, shard._ask = read, explain  # type: ignore[assignment]
+    batches.read_images, shard._ask = read, explain  # type: ignore[assignment]
     storage.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
 
 

@@ -14,6 +14,7 @@ from distributed import Client
 from tasks.commit import stamps
 from tasks.finish import finish
 from tasks.lease import lease
+from tasks.plan import Plan
 from tasks.shard import explain_shards
 from tasks.storage import Location
 from tests.faults import sabotage
@@ -113,19 +114,35 @@ def test_a_run_is_stopped(
     )
 
 
+@pytest.mark.parametrize("until", ["in the middle", *(["a minute after the end", "long after"] if SOAK else [])])
 def test_the_prefect_server_gone_for_a_while(
-    content: Any, local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
+    until: str,
+    content: Any,
+    local: Location,
+    tmp_path: Path,
+    server: PrefectServer,
+    measured: Measured,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "1" if until == "long after" else "7")
     folder = sabotage.plan_deaths(tmp_path / "deaths", [], pace=2.0)
     run = Run(compute(content(local), workers=2), folder, server.url)
     run.wait_for_commits(1)
     server.kill()
     delivered = len(stamps(local))
     wait(lambda: len(stamps(local)) > delivered, 60)
-    server.start()
-    assert run.end() == 0, run.said
-    assert server.latest()["state_type"] == "COMPLETED"
-    measured("run: Prefect's server killed and started again", 1, [local], sabotage.explained(folder) / IMAGES)
+    if until == "a minute after the end":
+        wait(lambda: len(stamps(local)) == len(Plan.read(local).shards), 300)
+        time.sleep(60)
+    if until == "long after":
+        assert run.end() == 0, run.said
+        assert "the run is done; but Prefect's server" in run.said
+        server.start()
+    else:
+        server.start()
+        assert run.end() == 0, run.said
+        assert server.latest()["state_type"] == "COMPLETED"
+    measured(f"run: Prefect's server killed, started again {until}", 1, [local], sabotage.explained(folder) / IMAGES)
 
 
 def test_a_scheduler_with_workers_elsewhere(

@@ -149,6 +149,27 @@ def test_what_cannot_be_asked_is_not_called_damaged(content: Any, proxy: FaultyS
     assert verify(output) == []
 
 
+def test_a_withdrawal_whose_credentials_expire_says_so_and_is_gone_on_with(
+    content: Any, proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "_runs", lambda process: False)  # the last one has ended, with its lease
+
+    def withdraw(output: Location) -> Any:
+        PatientS3.clear_instance_cache()
+        command = ["withdraw", output.url, "--endpoint-url", proxy.url, "--subject", "patient-3"]
+        return CliRunner().invoke(main, command)
+
+    carry_out(content(through / "out"))
+    for moment in (0, 4, 12, 30, 60):
+        proxy.requests, proxy.expires_after = 0, moment
+        told = withdraw(through / "out")
+        assert told.exit_code == 3, told.output
+        assert told.output.count("\n") == 1 and "renew them" in told.output
+    proxy.expires_after = None
+    assert "images erased" in withdraw(through / "out").output
+    assert verify(through / "out") == []
+
+
 def test_a_file_that_was_created_though_nobody_said_so_is_ours(proxy: FaultyS3, through: Location) -> None:
     proxy.faults, proxy.share = ("lost answer",), 0.5
     for number in range(20):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from flows.cli import main
+from flows.config import RunConfig
 from flows.demo import demo_content
 from flows.printing import plain, print_damage
 from tasks.finish import Summary
@@ -125,6 +127,25 @@ def test_which_file_a_pseudonym_is(tmp_path: Path) -> None:
     assert of_subject == [f"{ids[1]}  {cohort.folder / name}" for name in ("0.npy", "1.npy")]
     result = CliRunner().invoke(main, ["which", str(tmp_path / "run.yaml"), "0" * 16])
     assert result.exit_code == 2 and "the cohort has no 0000" in result.output
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_run_that_is_done_needs_no_prefect_server_to_know_it(
+    is_done: bool, config: Path, monkeypatch: pytest.MonkeyPatch, prefect: str
+) -> None:
+    import flows.explain
+    import flows.run
+
+    def explain(config: RunConfig, **_: bool) -> Summary:
+        if is_done:
+            flows.run.done[config.output.url] = Summary(5, 5, 0, 0, 0, 0, 0, 0, 1, 1, 9, 1000, {}, {})
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(flows.explain, "explain_cohort", explain)
+    monkeypatch.setattr(flows.run, "done", {})
+    result = CliRunner().invoke(main, ["run", str(config)])
+    assert result.exit_code == (0 if is_done else 3), result.output
+    assert ("the run is done" if is_done else "start it, and run again to go on") in result.output
 
 
 EVIL = "<script>alert(1)</script>\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202e"

@@ -11,6 +11,7 @@ from models.engine import Engine
 from tasks import plan as plan_module
 from tasks import shard as shard_module
 from tasks import store
+from tasks.batches import Batch
 from tasks.cohort import CohortConfig
 from tasks.commit import Commit, Part, StoredObject, delivered, stamps
 from tasks.failures import Seen, TooManyFailures
@@ -40,9 +41,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     batches: list[tuple[str, ...]] = []
     ask = shard_module._ask
 
-    def noted(engine: Engine, work: Any, rows: Any, readable: Any) -> Any:
-        batches.append(tuple(work.entries[row].id for row in rows))
-        return ask(engine, work, rows, readable)
+    def noted(engine: Engine, batch: Batch) -> Any:
+        batches.append(tuple(batch.work.entries[row].id for row in batch.rows))
+        return ask(engine, batch)
 
     monkeypatch.setattr(shard_module, "_ask", noted)
     return batches

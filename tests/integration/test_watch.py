@@ -1,0 +1,192 @@
+"""What is seen of a run, whose workers are elsewhere: in Prefect's UI, in their logs, by Prometheus."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from flows.config import RunConfig
+from flows.shards import PERFORMANCE_REPORT
+from tasks import manifest, report
+from tasks.storage import Location
+from tasks.verify import verify
+from tasks.withdraw import withdraw
+from tests.conftest import _free_ports
+from tests.integration.test_flow import ask
+from tests.tasks.outputs import Cohort
+
+_BIN = Path(sys.executable).parent
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Elsewhere:
+    """A scheduler and a worker whose environment knows nothing of ours."""
+
+    address: str
+    metrics: str
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    scheduler_port, worker_port = _free_ports(2)
+    ours = ("PREFECT", "DASK", "COHORTLENS", "PYTEST")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment |= {"HOME": str(folder), "PYTHONPATH": str(_ROOT), "COHORTLENS_LOGS": "json", "OMP_NUM_THREADS": "1"}
+    environment |= {name: os.environ[name] for name in ("COHORTLENS_PSEUDONYM_KEY",)}
+    address = f"tcp://127.0.0.1:{scheduler_port}"
+    commands = [
+        ["scheduler", "--host", "127.0.0.1", "--port", str(scheduler_port), "--dashboard-address", "127.0.0.1:0"],
+        ["worker", address, "--nthreads", "1", "--no-nanny", "--dashboard-address", f"127.0.0.1:{worker_port}"],
+    ]
+    log = folder / "log"
+    with log.open("wb") as sink:
+        processes = [
+            subprocess.Popen([str(_BIN / "dask"), *command], env=environment, cwd=folder, stdout=sink, stderr=sink)
+            for command in commands
+        ]
+    try:
+        yield Elsewhere(address, f"http://127.0.0.1:{worker_port}/metrics", log)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+@dataclass
+class Seen:
+    """A run, and what Prefect's server knows of it."""
+
+    output: Location
+    cohort: Cohort
+    run_id: str
+    logs: list[dict[str, Any]]
+    artifacts: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def seen(elsewhere: Elsewhere, prefect: str, bucket_of_module: Location, tmp_path_factory: Any) -> Seen:
+    from prefect.logging.handlers import APILogHandler
+
+    from flows.explain import explain_cohort
+
+    folder = tmp_path_factory.mktemp("watched")
+    cohort = Cohort(folder / "cohort", range(40))
+    np.save(folder / "cohort/7.npy", np.zeros((3, 3), np.float32))  # another shape, found when it is prepared
+    output = bucket_of_module / "out"
+    content = cohort.content(
+        output,
+        cohort={"source": str(cohort.folder / "manifest.csv"), "allowed_failures": 1.0},
+        metrics=["gini"],
+        report_url="https://reports.example.org/chest/",
+        compute={
+            "scheduler": elsewhere.address,
+            "batch_size": 4,
+            "performance_report": True,
+            "prices": {"currency": "EUR", "cpu_hour": 36.0, "thousand_puts": 1000.0},
+        },
+    )
+    explain_cohort(RunConfig.model_validate(content))
+    APILogHandler().flush()
+    latest = ask(prefect, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    logs = ask(prefect, "logs/filter", {"limit": 200, "logs": {"flow_run_id": {"any_": [latest["id"]]}}})
+    found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [latest["id"]]}}})
+    return Seen(output, cohort, latest["id"], logs, {artifact["key"]: artifact for artifact in found})
+
+
+@pytest.fixture(scope="module")
+def bucket_of_module(s3_endpoint: str) -> Location:
+    location = Location(url="s3://watched", endpoint_url=s3_endpoint)
+    location.filesystem.mkdir("watched")
+    return location
+
+
+def quarantined(output: Location) -> str:
+    (id,) = [entry.id for entry in manifest.read(output) if entry.reason]
+    assert re.fullmatch("[0-9a-f]{16}", id)
+    return id
+
+
+def test_logs_of_workers_elsewhere_are_in_the_runs_log(seen: Seen) -> None:
+    said = {(log["name"], log["message"]) for log in seen.logs if log["task_run_id"]}
+    for shard in range(3):  # by the thread that writes, and by the one that explains
+        images = 8 if shard == 2 else 16
+        assert ("tasks.shard", f"shard {shard} committed: {images} images") in said
+        assert ("tasks.judge", f"shard {shard} judged: {images} images") in said
+    assert any(f"image {quarantined(seen.output)} is quarantined: mask" in text or "shape" in text for _, text in said)
+
+
+def test_a_worker_logs_json_lines_with_run_shard_and_image(seen: Seen, elsewhere: Elsewhere) -> None:
+    lines = [json.loads(line) for line in elsewhere.log.read_text().splitlines() if line.startswith("{")]
+    committed = [line for line in lines if "committed" in line["message"]]
+    assert {line["shard"] for line in committed} == {0, 1, 2}
+    assert {line["run"] for line in committed} == {seen.run_id}
+    assert {"timestamp", "level", "logger"} <= committed[0].keys()
+    (left_out,) = [line for line in lines if "image" in line]
+    assert (left_out["image"], left_out["shard"], left_out["level"]) == (quarantined(seen.output), 0, "WARNING")
+    text = elsewhere.log.read_text()
+    assert "id-7" not in text and str(seen.cohort.folder) not in text
+    assert "Task run 'shard" in "".join(line["message"] + str(line) for line in lines)  # Prefect's own, too
+
+
+def test_prometheus_is_served_by_the_worker(seen: Seen, elsewhere: Elsewhere) -> None:
+    with urllib.request.urlopen(elsewhere.metrics, timeout=10) as answer:
+        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+    def values(name: str, label: str) -> dict[str, float]:
+        return {
+            sample.labels[label]: sample.value for sample in families[name].samples if sample.name == f"{name}_total"
+        }
+
+    assert values("cohortlens_images", "status") == {"explained": 39, "quarantined": 1}
+    assert values("cohortlens_stage_seconds", "stage").keys() == {"read", "explain", "write", "judge"}
+    assert values("cohortlens_s3_requests", "operation")["PutObject"] > 10
+    stored = next(sample.value for sample in families["cohortlens_stored_bytes"].samples)
+    assert stored > 10_000
+    assert "dask_worker_threads" in families  # beside Dask's own
+
+
+def test_the_ui_shows_progress_account_and_pictures(seen: Seen) -> None:
+    progress = seen.artifacts["images"]
+    assert progress["data"] == 100
+    assert re.fullmatch(r"40 of 40 images, [\d.e+-]+ images/s", progress["description"])
+    table = {row[""]: row["value"] for row in json.loads(seen.artifacts["summary"]["data"])}
+    assert (table["explained"], table["quarantined"], table["delivered by this run"]) == (39, 1, 40)
+    assert table["delivered before"] == table["failed"] == 0
+    assert table["GPU seconds"] == 0 and table["CPU seconds"] > 0
+    assert table["cost of CPUs"] == f"{table['CPU seconds'] / 100:.4g} EUR" or table["cost of CPUs"].endswith("EUR")
+    assert table["cost of PUT requests"] == f"{table['S3 PUT requests']:.4g} EUR"
+    assert not [name for name in table if "GPUs" in name or "storage" in name or name == "GET requests"]
+    assert "https://reports.example.org/chest/index.html" in seen.artifacts["report"]["data"]
+    assert seen.artifacts["cases"]["data"] == "https://reports.example.org/chest/cases.png"
+
+
+def test_the_picture_shows_the_first_cases_and_goes_with_a_withdrawn_subject(seen: Seen) -> None:
+    picture = (seen.output / report.PICTURE).read()
+    page = np.asarray(Image.open(BytesIO(picture)))
+    assert page.shape[0] > 4 * 160 and len(np.unique(page.reshape(-1, 3), axis=0)) > 100
+    assert verify(seen.output) == []
+    performance = (seen.output / PERFORMANCE_REPORT).read().decode()
+    assert "Task Stream" in performance and "id-7" not in performance and str(seen.cohort.folder) not in performance
+    for subject in {f"patient-{number}" for number in range(20)}:
+        withdraw(seen.output, subject)
+        if (seen.output / report.PICTURE).read() != picture:
+            break
+    else:
+        pytest.fail("the picture stayed, whoever was withdrawn")
+    assert verify(seen.output) == []
