@@ -34,7 +34,7 @@ def set_up_prefect() -> None:
     if not _wants_json():
         return
     handler = _json_handler()
-    for logger in [*map(logging.getLogger, list(logging.root.manager.loggerDict))]:
+    for logger in [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]:
         for console in [one for one in logger.handlers if isinstance(one, PrefectConsoleHandler)]:
             logger.removeHandler(console)
             logger.addHandler(handler)
@@ -46,8 +46,6 @@ def told_to_prefect() -> Iterator[None]:
     from prefect.logging.handlers import APILogHandler
 
     set_up_prefect()
-    if _wants_json() and not logging.root.handlers:
-        set_up()
     for logger in map(logging.getLogger, LOGGERS):
         for handler in logging.getLogger("prefect.extra").handlers:
             logger.addHandler(handler)  # as Prefect does for the loggers that its settings name; twice is once

@@ -23,11 +23,15 @@ def check_instructions(precision: Precision, device: str) -> None:
     ValueError
         If `device` is such a processor.
     """
-    if precision == "bf16" and device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16" and device == "cpu" and not _has_instructions():
         raise ValueError(
             "compute.precision: this processor has no instructions for bf16, which would take some thirty times as "
             "long as fp32: set fp32, or use GPUs"
         )
+
+
+def _has_instructions() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def check_agreement(

@@ -23,8 +23,8 @@ from tasks import manifest, report
 from tasks.storage import Location
 from tasks.verify import verify
 from tasks.withdraw import withdraw
-from tests.conftest import _free_ports
 from tests.integration.test_flow import ask
+from tests.seaweedfs import free_ports
 from tests.tasks.outputs import Cohort
 
 _BIN = Path(sys.executable).parent
@@ -43,7 +43,7 @@ class Elsewhere:
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     folder = tmp_path_factory.mktemp("elsewhere")
-    scheduler_port, worker_port = _free_ports(2)
+    scheduler_port, worker_port = free_ports(2)
     ours = ("PREFECT", "DASK", "COHORTLENS", "PYTEST")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"HOME": str(folder), "PYTHONPATH": str(_ROOT), "COHORTLENS_LOGS": "json", "OMP_NUM_THREADS": "1"}
@@ -65,7 +65,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(30)
+            process.wait(60)
 
 
 @dataclass

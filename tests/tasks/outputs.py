@@ -90,6 +90,7 @@ def prepared(
         metrics=config.metrics,
         uncertainty=config.uncertainty,
         batch_size=config.compute.batch_size,
+        precision=config.compute.precision,
         workers=1,
         threads=1,
         memory_limit=None,
