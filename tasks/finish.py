@@ -66,7 +66,7 @@ def summarise(output: Location) -> Summary:
         If there is no plan at `output`.
     """
     plan = Plan.read(output)
-    return _summary(plan, delivered(output, plan), manifest.read(output))
+    return _summary(plan, delivered(output, plan), manifest.read(output, facts=False))
 
 
 def finish(output: Location) -> Summary:
@@ -86,10 +86,10 @@ def finish(output: Location) -> Summary:
         raise Incomplete(f"{len(left)} of {len(plan.shards)} shards lack metrics, such as {left[:5]}: run again")
     for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
         (output / folder).sweep()
-    entries = manifest.read(output)
+    entries = manifest.read(output, facts=False)
     explained = with_reasons(plan, entries, commits)
     if explained != entries:
-        plan.write(output, explained)
+        plan.write(output, with_reasons(plan, manifest.read(output), commits))
     elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
     store.publish(output, plan, explained, status(plan, commits))

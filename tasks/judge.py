@@ -101,7 +101,7 @@ def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], No
     for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
         check()
         ids = [entry.id for entry in entries]
-        _judge(output, plan, asked, plan.shards[index], ids, commits[index], measures, judgements.get(index))
+        _judge(output, plan, plan.shards[index], ids, commits[index], measures, judgements.get(index), asked)
 
 
 def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
@@ -141,12 +141,12 @@ def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Mea
 def _judge(
     output: Location,
     plan: Plan,
-    asked: Asked,
     shard: Shard,
     ids: list[str],
     commit: Commit,
     left: Sequence[Measure | Uncertainty],
     before: Judgement | None,
+    asked: Asked,
 ) -> None:
     """Compute and store the measures that are left, and record them beside those that there are."""
     began = time.perf_counter()

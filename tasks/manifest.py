@@ -41,6 +41,8 @@ _SCHEMA = pa.schema(
     ]
 )
 
+_WITHOUT_FACTS = [name for name in _SCHEMA.names if name != "facts"]
+
 
 class Fact(NamedTuple):
     """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag.
@@ -119,22 +121,35 @@ def write(
     (output / NAME).write(sink.getvalue())
 
 
-def read(output: Location, groups: Sequence[int] | None = None, ids: Sequence[str] | None = None) -> list[Entry]:
-    """Read all rows, or those of some row groups (shards), or those with some ids."""
+def read(
+    output: Location,
+    groups: Sequence[int] | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    facts: bool = True,
+) -> list[Entry]:
+    """Read all rows, or those of some row groups (shards), or those with some ids.
+
+    Parameters
+    ----------
+    facts
+        Whether entries come with their facts, which are half of them, and needed only to plan and to write anew.
+    """
     with _opened(output) as parquet:
         chosen = list(range(parquet.num_row_groups) if groups is None else groups)
+        columns = None if facts else _WITHOUT_FACTS
         found = []
-        for batch in parquet.iter_batches(row_groups=chosen) if chosen else ():
+        for batch in parquet.iter_batches(row_groups=chosen, columns=columns) if chosen else ():
             rows = batch if ids is None else batch.filter(pc.is_in(batch.column("id"), pa.array(ids, pa.string())))
             found += [_entry(row) for row in rows.to_pylist()]
         return found
 
 
 def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
-    """Read the rows of some row groups (shards), one group after the other; the file is opened once."""
+    """Read the rows of some row groups (shards), without facts, one group after the other; the file is opened once."""
     with _opened(output) as parquet:
         for group in groups:
-            yield [_entry(row) for row in parquet.read_row_group(group).to_pylist()]
+            yield [_entry(row) for row in parquet.read_row_group(group, _WITHOUT_FACTS).to_pylist()]
 
 
 @contextmanager
@@ -167,7 +182,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    facts = tuple(Fact(**fact) for fact in row.pop("facts"))
+    facts = tuple(Fact(**fact) for fact in row.pop("facts", ()))
     return Entry(**row | {"facts": facts})
 
 

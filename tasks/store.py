@@ -214,9 +214,12 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
 
 
 def open_store(output: Location) -> xr.Dataset:
-    """Open the explanations for reading, with lazy arrays."""
+    """Open the explanations for reading, with lazy arrays.
+
+    They are not Dask's, which would have a task for every picture of the cohort, whatever is read of it.
+    """
     location = output / NAME
-    return xr.open_zarr(location.url, storage_options=location.storage_options or None)
+    return xr.open_zarr(location.url, chunks=None, storage_options=location.storage_options or None)
 
 
 def round_mantissa(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,7 +29,7 @@ _REASONS_SHOWN = 500
 
 def write_report(output: Location) -> Location:
     """Write the page of a finished output, and its first cases as a picture beside it; return where the page is."""
-    plan, entries = Plan.read(output), manifest.read(output)
+    plan, entries = Plan.read(output), manifest.read(output, facts=False)
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
     dataset = dataset.isel(image_id=explained)

@@ -14,6 +14,9 @@ CONTROLS = "control_"
 """How the names of maps begin that know nothing of the model."""
 
 METRIC, CURVE = "metric_", "curve_"
+_AT_ONCE = 2**14
+"""Images whose curves are in memory together."""
+
 _RIGHT, _LOOKING = 0.8, 2.0
 """The AUC from which a model counts as right, and how much more than chance its maps must lie in the mask."""
 
@@ -103,7 +106,7 @@ def curves(dataset: xr.Dataset) -> list[Curve]:
     """Average the curves that metrics were made of."""
     found = []
     for name in sorted(str(name) for name in dataset.data_vars if str(name).startswith(CURVE)):
-        curve = dataset[name]
+        curve = dataset[name].chunk({"image_id": _AT_ONCE})
         means = curve.mean(("image_id", "target"))
         found.append(
             Curve(

@@ -60,7 +60,8 @@ def main(sizes: tuple[int, ...] = SIZES, files: int = FILES) -> None:
         "COHORTLENS_PSEUDONYM_KEY": "not-a-secret-either-0815",
         "PREFECT_SERVER_LOGGING_LEVEL": "INFO",  # a line a request
         "DASK_DISTRIBUTED__WORKER__PRELOAD": '["tests.benchmarks.stub"]',
-        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "300s",  # other work on the machine is not to end the run
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "300s",
     }
     with tempfile.TemporaryDirectory(dir=".") as name, prefect_server(Path(name)) as server_url:
         folder = Path(name).resolve()
@@ -82,7 +83,9 @@ def measured(folder: Path, s3: SeaweedFS, what: str, size: int) -> dict[str, Any
     told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.splitlines()[-1])
     calls = re.findall(rb'"[A-Z]+ /api/\S* HTTP', log.read_bytes()[said:])
     kinds = s3.requests() - requests
-    return {"what": what, "images": size, **told, "Prefect calls": len(calls), **{f"S3 {k}": kinds[k] for k in kinds}}
+    found = {"what": what, "images": size, **told, "Prefect calls": len(calls)}
+    print(found := found | {f"S3 {kind}": kinds[kind] for kind in sorted(kinds)}, file=sys.stderr, flush=True)
+    return found
 
 
 def flow(folder: str, endpoint: str, what: str, size: int) -> None:
