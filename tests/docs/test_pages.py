@@ -1,7 +1,6 @@
 """Every command, program and configuration in README.md and docs/ is run, in order, in a checkout of its own."""
 
 import os
-import random
 import re
 import shutil
 import signal
@@ -36,6 +35,8 @@ LEFT_OUT = {
 
 _PARTS = ("docs", "flows", "models", "tasks", "deployments")
 _OF_THE_TESTS = (VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+_SEE_ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
+"""So that a run starts one worker: most of what these small runs take is the start of processes."""
 _FILE = re.compile(r"# ([\w/.-]+\.(?:py|ya?ml))\n")
 
 
@@ -80,13 +81,12 @@ class Reader:
         script = f"set -e\n{example.parsed}\nenv --null > {kept}\n"
         with log.open("w") as sink:
             shell = subprocess.Popen(
-                ["bash", "-c", script],
+                [*_SEE_ONE_CORE, "bash", "-c", script],
                 cwd=self.checkout,
                 env=self.environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_see_one_core,
             )
         self.sessions.append(shell.pid)
         if shell.wait(240):
@@ -148,11 +148,6 @@ def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
         yield reader
     finally:
         reader.end()
-
-
-def _see_one_core() -> None:
-    """So that a run starts one worker: most of what these small runs take is the start of processes."""
-    os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
 
 
 def _environment(checkout: Path) -> dict[str, str]:
