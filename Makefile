@@ -4,13 +4,28 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test soak lint bench slurm infra-check train picture lock clean
+.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
 
+# PostgreSQL, Prefect, SeaweedFS and Dask as processes on this machine; docs/schedule.md.
+up: .venv/installed
+	$(BIN)/python -m infra.local up
+
+down: .venv/installed
+	$(BIN)/python -m infra.local down
+
+# Registers deployments/ with the Prefect server of `make up`, or that of PREFECT_API_URL; again and again.
+deploy: .venv/installed
+	$(BIN)/python -m infra.local deploy
+
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# The topology of `make up` put through a day of its life; some ten minutes on two cores.
+e2e: .venv/installed
+	$(BIN)/pytest tests/e2e --timeout 1800 -s
 
 # The fault suite with more images, seeds, faults and mutated files; most of an hour on two cores.
 soak: .venv/installed

@@ -1,0 +1,128 @@
+"""The topology on this machine: its processes, started in order, watched by supervisor, and stopped again.
+
+What is kept between starts, logs and secrets lie below ``.cohortlens/up``, or in the folder that ``UP_HOME`` names.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+import click
+
+from infra.local.health import CHECKS, Check
+from infra.local.postgres import create_database, find_postgres, set_up_data
+from infra.local.settings import HOME, environment
+
+_START_SECONDS = 180
+_CONFIGURATION = "infra/local/supervisord.conf"
+
+
+@click.group()
+def main() -> None:
+    """PostgreSQL, Prefect, SeaweedFS and Dask on this machine."""
+
+
+@main.command()
+def up() -> None:
+    """Start what is not running yet, wait until all is well, and say where everything is."""
+    began = time.monotonic()
+    os.environ |= environment()
+    (HOME / "log").mkdir(parents=True, exist_ok=True)
+    (HOME / "seaweedfs").mkdir(exist_ok=True)
+    find_postgres()
+    set_up_data()
+    if not _is_running():
+        subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", _CONFIGURATION], check=True)
+    _wait("postgres")
+    create_database()
+    _supervisorctl("start", "prefect-server")
+    for check in CHECKS:
+        if check.program not in ("postgres", "prefect-worker"):
+            _wait(check.program)
+    _make_buckets()
+    _supervisorctl("start", "prefect-worker")
+    _wait("prefect-worker")
+    click.echo(f"up in {time.monotonic() - began:.0f} s; data, logs and secrets are in {HOME}")
+    _show_pages()
+
+
+@main.command()
+def down() -> None:
+    """Stop everything, last started first. What is stored stays."""
+    os.environ |= environment()
+    if not _is_running():
+        click.echo("nothing is running")
+        return
+    supervisord = int((HOME / "supervisord.pid").read_text())
+    _supervisorctl("shutdown")
+    while _exists(supervisord):
+        time.sleep(0.1)
+    click.echo(f"down; what is stored stays in {HOME}")
+
+
+@main.command()
+def status() -> None:
+    """Say how each process is; exit code 1 if one is not well."""
+    os.environ |= environment()
+    find_postgres()
+    well = True
+    for check in CHECKS:
+        problem = check.problem()
+        well = well and not problem
+        click.echo(f"{check.program:16}{problem or 'well'}")
+    if well:
+        _show_pages()
+    sys.exit(0 if well else 1)
+
+
+def _wait(program: str) -> None:
+    check: Check = next(check for check in CHECKS if check.program == program)
+    deadline = time.monotonic() + _START_SECONDS
+    while problem := check.problem():
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"{program} is not well after {_START_SECONDS} s: {problem}; see {HOME}/log/{program}*.log, "
+                "and `make down` to stop the others"
+            )
+        time.sleep(0.3)
+    click.echo(f"{program:16}is well", err=True)
+
+
+def _make_buckets() -> None:
+    from tasks.storage import Location
+
+    for bucket in (os.environ["COHORTS_BUCKET"], os.environ["RESULTS_BUCKET"]):
+        location = Location(url=f"s3://{bucket}", endpoint_url=os.environ["S3_ENDPOINT_URL"])
+        if not location.exists():
+            location.filesystem.mkdir(bucket)
+
+
+def _show_pages() -> None:
+    click.echo(f"Prefect         {os.environ['PREFECT_API_URL'].removesuffix('/api')}")
+    click.echo(f"Dask            http://127.0.0.1:{os.environ['DASK_DASHBOARD_PORT']}/status")
+    click.echo(f"S3              {os.environ['S3_ENDPOINT_URL']}, keys in {HOME}/secrets.env")
+
+
+def _is_running() -> bool:
+    return _supervisorctl("pid", check=False) == 0
+
+
+def _supervisorctl(*arguments: str, check: bool = True) -> int:
+    command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", _CONFIGURATION, *arguments]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    if check and ended.returncode and "already started" not in ended.stdout:
+        raise click.ClickException(f"supervisorctl {' '.join(arguments)}: {ended.stdout}{ended.stderr}")
+    return ended.returncode
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What the processes are told: infra/settings.env, secrets made at the first start, and what follows from them."""
+
+import getpass
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from flows.cluster import cores, worker_environment
+from flows.server import keep_inside
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+HOME = Path(os.environ.get("UP_HOME", _CHECKOUT / ".cohortlens/up")).resolve()
+_SECRETS = ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "COHORTLENS_PSEUDONYM_KEY")
+_SEAWEEDFS_PORTS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
+
+
+def environment() -> dict[str, str]:
+    """The environment of every process; whoever calls may have set any of it."""
+    keep_inside(HOME)
+    shared = {name: value for name, value in dotenv_values(_CHECKOUT / "infra/settings.env").items() if value}
+    told = shared | os.environ | _secrets()
+    port = int(told["S3_PORT"])
+    told |= {name: told.get(name) or str(port + 1 + number) for number, name in enumerate(_SEAWEEDFS_PORTS)}
+    password, user, database = (told[f"POSTGRES_{name}"] for name in ("PASSWORD", "USER", "DB"))
+    threads = max(1, cores() // int(told["DASK_WORKERS"]))
+    return told | {
+        "UP_HOME": str(HOME),
+        "UP_CHECKOUT": str(_CHECKOUT),
+        "UP_BIN": str(Path(sys.executable).parent),
+        "UP_USER": getpass.getuser(),
+        "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{told['DASK_SCHEDULER_PORT']}",
+        "DASK_WORKER_ENVIRONMENT": ",".join(f'{name}="{value}"' for name, value in worker_environment(threads).items()),
+        "PREFECT_API_URL": f"http://127.0.0.1:{told['PREFECT_PORT']}/api",
+        "PREFECT_API_DATABASE_CONNECTION_URL": (
+            f"postgresql+asyncpg://{user}:{password}@127.0.0.1:{told['POSTGRES_PORT']}/{database}"
+        ),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(_CHECKOUT), os.environ.get("PYTHONPATH")))),
+    }
+
+
+def _secrets() -> dict[str, str]:
+    """Those of the first start; the pseudonym key, once lost, makes outputs that cannot be gone on with."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    file = HOME / "secrets.env"
+    if not file.exists():
+        made = "".join(f"{name}={secrets.token_hex(24)}\n" for name in _SECRETS)
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
+        file.write_text(made)
+    return {name: value for name, value in dotenv_values(file).items() if value}
