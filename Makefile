@@ -18,7 +18,7 @@ down: .venv/installed
 
 # Registers deployments/ with the Prefect server of `make up`, or that of PREFECT_API_URL; again and again.
 deploy: .venv/installed
-	$(BIN)/python -m infra.local deploy
+	$(BIN)/python -m deployments
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile

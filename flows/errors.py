@@ -11,3 +11,7 @@ class Stopped(Exception):
 
 class CalledOff(Stopped):
     """A run that was cancelled in Prefect's UI."""
+
+
+class Damaged(Exception):
+    """What is stored at an output is not what was promised."""

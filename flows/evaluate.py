@@ -1,12 +1,13 @@
 """The flow that judges the maps of a finished output."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import ComputeConfig
-from flows.config import MetricConfig, Named
+from flows.config import MetricConfig, Named, described
 from flows.run import carry_out
 from tasks.finish import Summary
 from tasks.metrics import add_metrics
@@ -19,24 +20,21 @@ _LOCAL = ComputeConfig()
 
 @flow(name="evaluate-cohort", validate_parameters=True, persist_result=False)
 def evaluate_cohort(
-    output: Location,
-    metrics: tuple[Named[MetricConfig], ...] = (),
-    others: tuple[Location, ...] = (),
-    compute: ComputeConfig = _LOCAL,
-    report_url: str | None = None,
+    output: Annotated[Location, described("The folder or S3 prefix of a finished output")],
+    metrics: Annotated[
+        tuple[Named[MetricConfig], ...],
+        described(
+            "None: all that the output has what it takes for, but for those that explain every image anew. With "
+            "others: all that compare with them"
+        ),
+    ] = (),
+    others: Annotated[
+        tuple[Location, ...], described("Outputs of other networks on the same images, to compare with")
+    ] = (),
+    compute: Annotated[ComputeConfig, described("Where the work is done")] = _LOCAL,
+    report_url: Annotated[str | None, described("Where a browser finds the output's folder `report`")] = None,
 ) -> Summary:
-    """Judge the maps of a finished output by metrics, beside those that it holds already.
-
-    Parameters
-    ----------
-    metrics
-        None: all that the output has what it takes for, but for those that explain every image anew. With others: all
-        that compare with them.
-    others
-        Outputs of other networks on the same images, to compare with.
-    report_url
-        Where a browser finds the output's folder `report`.
-    """
+    """Judge the maps of a finished output by metrics, beside those that it holds already."""
     return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})), report_url)
 
 

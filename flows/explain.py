@@ -1,13 +1,14 @@
 """The flow that explains a cohort: check and plan, then carry the plan out."""
 
 import logging
+from typing import Annotated
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows.cluster import cores, is_elsewhere, local_workers, worker_memory
-from flows.config import RunConfig
+from flows.config import RunConfig, described
 from flows.errors import ConfigurationError
 from flows.progress import bar
 from flows.run import carry_out
@@ -55,18 +56,15 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
 
 
 @flow(name="explain-cohort", validate_parameters=True, persist_result=False)
-def explain_cohort(config: RunConfig, extend: bool = False, overwrite: bool = False, only: Selection = ALL) -> Summary:
-    """Explain every image of a cohort. A run onto an output that is there does what is new, changed or missing.
-
-    Parameters
-    ----------
-    extend
-        Whether explainers may be added to those of the output.
-    overwrite
-        Whether a run that the output holds is deleted first.
-    only
-        Which images of the cohort this run is about; the others stay as they are.
-    """
+def explain_cohort(
+    config: Annotated[RunConfig, described("What is explained, how, and where to")],
+    extend: Annotated[bool, described("Whether explainers may be added to those of the output")] = False,
+    overwrite: Annotated[bool, described("Whether a run that the output holds is deleted first")] = False,
+    only: Annotated[
+        Selection, described("Which images of the cohort this run is about; the others stay as they are")
+    ] = ALL,
+) -> Summary:
+    """Explain every image of a cohort. A run onto an output that is there does what is new, changed or missing."""
     selected = only.at(flow_run.get_scheduled_start_time())
     return carry_out(
         config.output,

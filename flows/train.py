@@ -1,17 +1,21 @@
 """The flow that trains the reference networks on the demo cohort's generator."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.config import described
 from tasks.demo.training import TrainingConfig, train
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "models/networks/weights"
 
 
 @flow(name="train-reference", persist_result=False)
-def train_reference(config: TrainingConfig, folder: Path = WEIGHTS) -> dict[str, Any]:
+def train_reference(
+    config: Annotated[TrainingConfig, described("The recipe")],
+    folder: Annotated[Path, described("Where weights and recipe are written")] = WEIGHTS,
+) -> dict[str, Any]:
     """Train the attention-gated classifier; write its weights and the recipe with the held-out AUC."""
     return task(name="train", cache_policy=NO_CACHE, persist_result=False)(train)(config, folder)

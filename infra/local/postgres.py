@@ -46,7 +46,7 @@ def set_up_data() -> None:
         made = subprocess.run(command, user=runs_as, cwd="/", capture_output=True, text=True, check=False)
     if made.returncode:
         raise click.ClickException(
-            f"the database cannot be made in {_DATA}: {made.stderr.strip()}. The user {runs_as} must be able to reach it"
+            f"the database cannot be made in {_DATA}: {made.stderr.strip()}. User {runs_as} must be able to reach it"
         )
 
 

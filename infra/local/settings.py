@@ -17,18 +17,23 @@ _SECRETS = ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "
 _SEAWEEDFS_PORTS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
 
 
+def shared() -> dict[str, str]:
+    """infra/settings.env, and what the caller's environment says, which goes before it."""
+    told = {name: value for name, value in dotenv_values(_CHECKOUT / "infra/settings.env").items() if value}
+    return told | os.environ
+
+
 def environment() -> dict[str, str]:
-    """The environment of every process; whoever calls may have set any of it."""
+    """The environment of every process on this machine."""
     keep_inside(HOME)
-    shared = {name: value for name, value in dotenv_values(_CHECKOUT / "infra/settings.env").items() if value}
-    told = shared | os.environ | _secrets()
+    told = shared() | _secrets()
     port = int(told["S3_PORT"])
     told |= {name: told.get(name) or str(port + 1 + number) for number, name in enumerate(_SEAWEEDFS_PORTS)}
     password, user, database = (told[f"POSTGRES_{name}"] for name in ("PASSWORD", "USER", "DB"))
     threads = max(1, cores() // int(told["DASK_WORKERS"]))
     return told | {
         "UP_HOME": str(HOME),
-        "UP_CHECKOUT": str(_CHECKOUT),
+        "COHORTLENS_CHECKOUT": str(_CHECKOUT),
         "UP_BIN": str(Path(sys.executable).parent),
         "UP_USER": getpass.getuser(),
         "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",

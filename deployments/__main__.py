@@ -1,0 +1,86 @@
+"""Registers what lies in this folder with a Prefect server, again and again: deployments, queues, blocks, automations.
+
+Without ``PREFECT_API_URL``, with that of `make up`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from infra.local.settings import environment, shared
+
+_FOLDER = Path(__file__).resolve().parent
+_RUNS_A_QUEUE = 1
+_WEBHOOK = "cohortlens-alerts"
+
+
+@click.command()
+def main() -> None:
+    """Register the deployments and automations of this folder."""
+    os.environ |= shared() if os.environ.get("PREFECT_API_URL") else environment()
+    deployments = _read("prefect.yaml")["deployments"]
+    pool = os.environ["WORK_POOL"]
+    _prefect("work-pool", "create", pool, "--type", os.environ["WORK_POOL_TYPE"], "--overwrite")
+    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(_FOLDER / "prefect.yaml"))
+    for queue in sorted({deployment["work_pool"]["work_queue_name"] for deployment in deployments}):
+        _prefect("work-queue", "set-concurrency-limit", queue, str(_RUNS_A_QUEUE), "--pool", pool)
+    _apply_automations()
+
+
+def _prefect(*arguments: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments], capture_output=True, text=True, check=False, cwd=_FOLDER.parent
+    )
+    if ended.returncode:
+        raise click.ClickException(f"prefect {' '.join(arguments)}: {ended.stdout}{ended.stderr}")
+
+
+def _apply_automations() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+    from prefect.utilities.templating import apply_values
+
+    content = apply_values(_read("automations.yaml"), os.environ, remove_notset=False)
+    with get_client(sync_client=True) as client:
+        notify = _notifications(content["notification"])
+        for wanted in content["automations"]:
+            wanted["trigger"]["within"] = float(wanted["trigger"].get("within", 0))
+            actions = [*wanted.get("actions", ()), *(notify if wanted.pop("notify", False) else ())]
+            automation = AutomationCore.model_validate(wanted | {"actions": actions or [{"type": "do-nothing"}]})
+            there = client.read_automations_by_name(automation.name)
+            if there:
+                client.update_automation(there[0].id, automation)
+            else:
+                client.create_automation(automation)
+            click.echo(f"automation {'updated' if there else 'made'}: {automation.name}")
+
+
+def _notifications(text: dict[str, str]) -> list[dict[str, Any]]:
+    """What tells somebody: a webhook, if there is a URL for it, and a block of the server's, if one is named."""
+    from prefect.blocks.core import Block
+    from prefect.blocks.webhook import Webhook
+
+    actions: list[dict[str, Any]] = []
+    if url := os.environ.get("ALERT_WEBHOOK"):
+        block = Webhook(url=url)
+        block.save(_WEBHOOK, overwrite=True)
+        payload = json.dumps({"text": text["body"]}, ensure_ascii=False)
+        actions.append({"type": "call-webhook", "block_document_id": str(block._block_document_id), "payload": payload})
+    if name := os.environ.get("ALERT_BLOCK"):
+        block = Block.load(name)
+        actions.append({"type": "send-notification", "block_document_id": str(block._block_document_id), **text})
+    return actions
+
+
+def _read(name: str) -> Any:
+    return yaml.safe_load((_FOLDER / name).read_text())
+
+
+if __name__ == "__main__":
+    main()
