@@ -40,7 +40,6 @@ def up() -> None:
     for check in CHECKS:
         if check.program not in ("postgres", "prefect-worker"):
             _wait(check.program)
-    _make_buckets()
     _supervisorctl("start", "prefect-worker")
     _wait("prefect-worker")
     click.echo(f"up in {time.monotonic() - began:.0f} s; data, logs and secrets are in {HOME}")
@@ -87,15 +86,6 @@ def _wait(program: str) -> None:
             )
         time.sleep(0.3)
     click.echo(f"{program:16}is well", err=True)
-
-
-def _make_buckets() -> None:
-    from tasks.storage import Location
-
-    for bucket in (os.environ["COHORTS_BUCKET"], os.environ["RESULTS_BUCKET"]):
-        location = Location(url=f"s3://{bucket}", endpoint_url=os.environ["S3_ENDPOINT_URL"])
-        if not location.exists():
-            location.filesystem.mkdir(bucket)
 
 
 def _show_pages() -> None:
