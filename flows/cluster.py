@@ -169,6 +169,7 @@ def task_runner(compute: ComputeConfig, performance: Path | None = None) -> Any:
     path = str(performance) if performance else None
     if compute.scheduler:
         return DaskTaskRunner(address=compute.scheduler, performance_report_path=path)
+    dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS_ALLOWED})
     if compute.cluster:
         arguments = dict(compute.cluster)
         return DaskTaskRunner(
@@ -178,12 +179,7 @@ def task_runner(compute: ComputeConfig, performance: Path | None = None) -> Any:
             performance_report_path=path,
         )
     workers, devices = local_workers(compute), gpus(compute)
-    dask.config.set(
-        {
-            "distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1),
-            "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
-        }
-    )
+    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1)})
     return DaskTaskRunner(
         cluster_class="dask_cuda.LocalCUDACluster" if devices else "distributed.LocalCluster",
         cluster_kwargs={

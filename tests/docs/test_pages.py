@@ -30,10 +30,17 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 LEFT_OUT = {
     "README.md": ["the tests run a smaller demo, and are the test"],
+    "cluster.md": [
+        "it needs SLURM; `make slurm` runs the demo cohort by jobs of one",
+        "it needs a container engine",
+        "it needs an account at Amazon",
+        "it needs a Kubernetes cluster",
+        "it needs a Kubernetes cluster",
+    ],
 }
 """By page, why some of its blocks are not run; in the page it says so before the block: <!-- skip: next "why" -->."""
 
-_PARTS = ("docs", "flows", "models", "tasks", "deployments")
+_PARTS = ("docs", "flows", "models", "tasks", "deployments", "infra")
 _OF_THE_TESTS = (VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 _SEE_ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 """So that a run starts one worker: most of what these small runs take is the start of processes."""
