@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import dask
 import pytest
 from distributed import LocalCluster
 
@@ -103,3 +104,10 @@ def test_gpus_without_dask_cuda_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("flows.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="dask-cuda is not installed"):
         gpus(ComputeConfig())
+
+
+@pytest.mark.parametrize("compute", [{"workers": 1}, {"cluster": _NOBODY}])
+def test_a_scheduler_of_ours_lets_many_workers_die_of_the_same_work(compute: object) -> None:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 3}):
+        task_runner(ComputeConfig.model_validate(compute))
+        assert dask.config.get("distributed.scheduler.allowed-failures") == 10
