@@ -76,11 +76,14 @@ def demo(output: str, dims: int, images: int) -> None:
         _finish_run(config, _run(config, server_url()))
 
 
-@main.command(epilog="Example: cohortlens plan deployments/demo.yaml")
+@main.command(epilog="Example: cohortlens plan deployments/demo-2d.yaml")
 @click.argument("config", type=_CONFIG)
 @run_options
 def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
-    """Say what CONFIG would run and what that would cost; write nothing."""
+    """Say what CONFIG would run and what that would cost; write nothing.
+
+    CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
+    """
     from flows.server import keep_inside
 
     with _usage_errors():
@@ -93,11 +96,14 @@ def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None
         print_plan(prepared)
 
 
-@main.command(epilog="Example: cohortlens run deployments/demo.yaml")
+@main.command(epilog="Example: cohortlens run deployments/demo-2d.yaml")
 @click.argument("config", type=_CONFIG)
 @run_options
 def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
-    """Explain the cohort of CONFIG. Of an output that is there, only what is new, changed or missing is done."""
+    """Explain the cohort of CONFIG. Of an output that is there, only what is new, changed or missing is done.
+
+    CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
+    """
     from flows.server import prefect_server
 
     with _usage_errors():
@@ -197,7 +203,7 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
             )
 
 
-@main.command(epilog="Example: cohortlens which deployments/demo.yaml 3f2a90c1d4e5b677")
+@main.command(epilog="Example: cohortlens which deployments/demo-2d.yaml 3f2a90c1d4e5b677")
 @click.argument("config", type=_CONFIG)
 @click.argument("ids", nargs=-1, required=True)
 def which(config: Path, ids: tuple[str, ...]) -> None:
@@ -310,9 +316,9 @@ def _usage_errors() -> Iterator[None]:
 
         from tasks.failures import TooManyFailures
 
-        if not isinstance(error, (TooManyFailures, Stopped, CancelledRun)):
+        if not isinstance(error, (TooManyFailures, Stopped, CancelledRun, OSError)):
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {plain(str(error))}", err=True)
         sys.exit(3)
 
 

@@ -1,13 +1,24 @@
 """A run's configuration: one YAML file, and the parameter of the flow."""
 
+import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from flows.cluster import ComputeConfig
 from flows.errors import ConfigurationError
@@ -18,6 +29,7 @@ from tasks.cohort import CohortConfig
 from tasks.ensemble import UncertaintyConfig
 from tasks.plan import ModelConfig
 from tasks.selection import Selection
+from tasks.sources import would_list
 from tasks.storage import Location
 
 
@@ -64,6 +76,16 @@ class RunConfig(BaseModel):
         pattern=_PLAIN_URL,
     )
     compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
+
+    @model_validator(mode="after")
+    def _output_is_not_of_the_cohort(self) -> "RunConfig":
+        written = ("manifest.parquet", "report/index.html", "explanations.zarr/logit/zarr.json")
+        if any(would_list(self.cohort.source, self.output / name) for name in written):
+            raise ValueError(
+                f"the output {self.output} lies in the cohort {self.cohort.source}, whose next run would take its "
+                "files for images: name an output outside of it, or narrow cohort.source with a glob"
+            )
+        return self
 
     @field_validator("explainers", "metrics", "uncertainty")
     @classmethod
@@ -128,23 +150,47 @@ def load(path: Path) -> RunConfig:
 
 
 def explain_errors(error: ValidationError) -> str:
-    """One line an error: field, what is wrong, what was found."""
-    return "\n".join(_line(detail) for detail in error.errors(include_url=False))
+    """One line an error: field, what is wrong, what was found, what is allowed."""
+    details = error.errors(include_url=False)
+    # A list of which an item is wrong is said to be too short as well.
+    told = [one for one in details if one["type"] != "too_short" or not _is_of_an_item(one["loc"], details)]
+    return "\n".join(_line(detail) for detail in told)
+
+
+def _is_of_an_item(loc: tuple[str | int, ...], details: Sequence[Any]) -> bool:
+    return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details)
 
 
 def _line(detail: Any) -> str:
     field = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         return f"  {field}: there is no such field; {_allowed(detail['loc'])}"
-    found = "" if detail["type"] == "missing" else f" (found {detail['input']!r:.80})"
-    return f"  {field}: {detail['msg']}{found}"
+    if detail["type"] == "union_tag_invalid":
+        tag, known = detail["ctx"]["tag"], re.findall(r"'(\w+)'", detail["ctx"]["expected_tags"])
+        nearest = difflib.get_close_matches(tag, known, n=3)
+        return f"  {field}: there is no {tag!r}; " + (
+            f"the nearest are {', '.join(nearest)}" if nearest else f"there are {', '.join(known)}"
+        )
+    found = "" if detail["type"] == "missing" or not field else f" (found {detail['input']!r:.80})"
+    return f"  {field or 'as a whole'}: {detail['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _allowed(loc: tuple[str | int, ...]) -> str:
-    model: Any = RunConfig
+    models: list[type[BaseModel]] = [RunConfig]
     for part in loc[:-1]:
-        field = model.model_fields.get(part)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return "see `cohortlens run --help` for the configuration"
-        model = field.annotation
-    return f"allowed are {', '.join(model.model_fields)}"
+        if isinstance(part, str):
+            named = [model for model in models if "name" in model.model_fields and _name(model) == part]
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = named or [model for field in fields for model in _models(field.annotation)]
+    return f"allowed are {', '.join(sorted({name for model in models for name in model.model_fields}))}"
+
+
+def _name(model: type[BaseModel]) -> Any:
+    return model.model_fields["name"].default
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field may hold, however they are wrapped."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]

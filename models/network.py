@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
@@ -299,8 +299,30 @@ def build(
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the weights do not fit {type(module).__name__}: {error}") from error
+        raise ValueError(
+            f"model.weights do not fit {type(module).__name__}: {_misfit(module, state) or error}"
+        ) from error
     return Network(module, config, device, precision)
+
+
+def _misfit(module: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Say what of a state dict is not as the module has it, with one example each, and what may be the cause."""
+    own = module.state_dict()
+    missing, spare = [name for name in own if name not in state], [name for name in state if name not in own]
+    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    within = [name for name in spare if missing and name.endswith(f".{missing[0]}")]
+    found = [
+        f"{len(missing)} of {len(own)} tensors are missing, such as {missing[0]!r}" if missing else "",
+        f"{len(spare)} are not known, such as {(within or spare)[0]!r}" if spare else "",
+        f"{len(other)} have another shape, such as {other[0]!r}, which is {tuple(state[other[0]].shape)} where the "
+        f"network has {tuple(own[other[0]].shape)}: see to the arguments of model.network"
+        if other
+        else "",
+    ]
+    if within:
+        prefix = within[0].removesuffix(missing[0])
+        found.append(f"names begin with {prefix!r}: save the state dict of that module alone")
+    return "; ".join(filter(None, found))
 
 
 def _state_dict(weights: bytes) -> dict[str, Tensor]:

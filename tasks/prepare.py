@@ -136,7 +136,7 @@ def prepare(
     key.pseudonym("")  # complains if it is not at hand
     try:
         weights = model.weights.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"model.weights: there is no file {model.weights}") from None
     if not elsewhere:
         check_instructions(precision, device())

@@ -6,7 +6,15 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, SSLError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
 from s3fs import S3FileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
 
@@ -54,7 +62,7 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
 
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         _attempts.set(count())
-        with _plain_errors():
+        with _plain_errors(options.get("Bucket")):
             try:
                 answer = await super()._call_s3(method, *arguments, **options)
             except PermissionError:
@@ -79,9 +87,16 @@ def _count(event_name: str, **_: Any) -> None:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(bucket: str | None = None) -> Iterator[None]:
     try:
         yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise CredentialsRefused(
+            "there are no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or "
+            "name an AWS profile (`profile`, or AWS_PROFILE)"
+        ) from error
+    except ProfileNotFound as error:
+        raise CredentialsRefused(f"{error}: it is looked for in ~/.aws, or where AWS_CONFIG_FILE says") from error
     except (BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
         raise Unavailable(f"S3 did not answer, after all attempts: {error}") from error
     except OSError as error:
@@ -93,6 +108,8 @@ def _plain_errors() -> Iterator[None]:
             raise CredentialsRefused(
                 f"S3 refuses the credentials ({code}): renew them, in the environment or the profile, and run again"
             ) from refusal
+        if code == "NoSuchBucket":
+            raise FileNotFoundError(f"there is no bucket {bucket or ''!r}: make it, or name another") from refusal
         if code == "PreconditionFailed":  # nothing but `create` sets conditions
             raise FileExistsError(str(error)) from refusal
         if _is_transient(refusal):

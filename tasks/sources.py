@@ -1,6 +1,7 @@
 """Where the files of a cohort lie and what they are called. A run knows it; nothing of it is ever written down."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from io import BytesIO
@@ -8,6 +9,7 @@ from posixpath import basename, dirname
 from typing import NamedTuple
 
 import pandas as pd
+from fsspec.utils import glob_translate
 
 from tasks.storage import Location, nameless
 
@@ -60,6 +62,15 @@ def is_manifest(source: Location) -> bool:
     return source.url.endswith((".csv", ".parquet"))
 
 
+def would_list(source: Location, file: Location) -> bool:
+    """Tell whether a folder, glob or prefix lists a file, if it is there."""
+    if is_manifest(source) or source.endpoint_url != file.endpoint_url:
+        return False
+    if source.path.rstrip("/") == source.folder:  # no glob
+        return file.path.startswith(f"{source.folder}/")
+    return re.match(glob_translate(source.path), file.path) is not None
+
+
 def list_images(source: Location, root: Location) -> list[Listed]:
     """List a folder, glob or prefix, or what a manifest of the user's names.
 
@@ -77,6 +88,8 @@ def list_images(source: Location, root: Location) -> list[Listed]:
         return _from_manifest(source, root)
     try:
         files = source.files()
+    except FileNotFoundError as error:
+        raise ValueError(f"cohort.source: {error}") from None
     except OSError as error:
         raise nameless(error, f"cohort.source: {source} cannot be listed") from None
     return [
@@ -91,9 +104,12 @@ def _from_manifest(source: Location, root: Location) -> list[Listed]:
     unknown = [str(place + 1) for place, column in enumerate(table.columns) if column not in _COLUMNS]
     if "uri" not in table or unknown:
         raise ValueError(
-            f"cohort.source: of the columns of {source}, "
-            + (f"{', '.join(unknown)} (counted from the left) are not known" if unknown else "none is `uri`")
-            + "; `uri` is needed, `id`, `label`, `mask` and `subject` are allowed"
+            f"cohort.source: {source} has "
+            + " and ".join(
+                ["no column `uri`"] * ("uri" not in table)
+                + [f"columns that are not known (counted from the left: {', '.join(unknown)})"] * bool(unknown)
+            )
+            + ": its first line must name the columns; `uri` is needed, `id`, `label`, `mask` and `subject` are allowed"
         )
     folder = dirname(source.url)
     lies_below = _fence(root)
