@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean
+.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean bench-scale
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
@@ -59,6 +59,10 @@ infra-check: .venv/installed
 	.cache/checkov/bin/checkov --directory infra --framework dockerfile terraform secrets --compact --quiet --skip-download
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock .
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock '.[gpu]'
+
+# What a run of 10,000 to 1,000,000 images costs beside the explaining; half an hour on two cores.
+bench-scale: .venv/installed
+	$(BIN)/python -m tests.benchmarks.scale
 
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,6 +34,13 @@ def test_all_rows_come_back_in_order(output: Location) -> None:
 def test_a_shard_reads_its_own_rows(output: Location, groups: list[int], rows: slice) -> None:
     manifest.write(output, ENTRIES, rows_per_group=2)
     assert manifest.read(output, groups) == ENTRIES[rows]
+
+
+def test_shards_are_read_one_after_the_other_without_facts(output: Location) -> None:
+    manifest.write(output, ENTRIES, rows_per_group=2)
+    plain = [replace(entry, facts=()) for entry in ENTRIES]
+    assert list(manifest.read_each(output, [2, 0])) == [plain[4:], plain[:2]]
+    assert manifest.read(output, facts=False) == plain
 
 
 def test_some_rows_are_found_by_their_ids(output: Location) -> None:

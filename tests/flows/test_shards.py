@@ -1,0 +1,35 @@
+"""How the shards of a run are watched."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows import shards
+from tasks import commit
+from tasks.storage import Location
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 1000), (0.05, 4)])
+def test_commits_are_listed_for_a_tenth_of_the_time_at_most(
+    seconds: float, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+
+    def stamps(*_: Any) -> dict[int, str]:
+        listed.append(time.monotonic())
+        time.sleep(seconds)
+        return {}
+
+    monkeypatch.setattr(commit, "stamps", stamps)
+    monkeypatch.setattr(shards, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(shards, "_check_cancelled", lambda: None)
+    monkeypatch.setattr(shards, "show_progress", lambda *_: None)
+    plan: Any = SimpleNamespace(shards=[SimpleNamespace(images=1)], measures=())
+    ended = time.monotonic() + 1
+    monkeypatch.setattr(shards, "Seen", lambda *_: SimpleNamespace(shards=set(), add=lambda _: None))
+    shards._watch(Location(url=str(tmp_path)), plan, [0], lambda: time.monotonic() > ended, lambda: True)
+    assert 2 < len(listed) <= most + 1  # and once before
+    assert listed[-1] > ended, "what was written last has to be seen"

@@ -1,0 +1,58 @@
+"""What is of the whole cohort is not done again for each of its shards, batches or pictures."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import manifest
+from tasks.judge import judge_shards
+from tasks.plan import Plan
+from tasks.shard import explain_shards
+from tasks.storage import Location
+from tasks.store import open_store
+from tests.tasks.outputs import Cohort, carry_out
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often the manifest is opened, and how often a plan is read or digested."""
+    counts: Counter[str] = Counter()
+
+    def count(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any) -> Any:
+            counts[name] += 1
+            return call(*arguments)
+
+        return counting
+
+    digest = Plan.digest.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(manifest, "_opened", count("manifests opened", manifest._opened))
+    monkeypatch.setattr(Plan, "digest", property(count("digests", digest)))
+    monkeypatch.setattr(Plan, "read", count("plans read", Plan.read))
+    return counts
+
+
+@pytest.mark.parametrize("metrics", [(), ("gini",)])
+def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_one(
+    metrics: tuple[str, ...], tmp_path: Path, counted: Counter[str]
+) -> None:
+    cohort, output = Cohort(tmp_path / "cohort", range(48)), Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output, metrics=metrics))
+    found = []
+    for shards in ([0], [0, 1, 2]):
+        for folder in ("commits", "judgements"):
+            (output / folder).remove()
+        counted.clear()
+        explain_shards(output, shards)
+        judge_shards(output, shards)
+        found.append(dict(counted))
+    assert found[0] == found[1]
+
+
+def test_a_store_is_opened_without_a_task_for_every_picture(tmp_path: Path) -> None:
+    cohort, output = Cohort(tmp_path / "cohort", range(4)), Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output))
+    assert not open_store(output).chunks
