@@ -41,6 +41,9 @@ _SCHEMA = pa.schema(
     ]
 )
 
+_ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
+"""Of a file's index: Arrow would write a plan of 100 MB, that of some 20 million images, and refuse to read it."""
+
 _WITHOUT_FACTS = [name for name in _SCHEMA.names if name != "facts"]
 
 
@@ -156,7 +159,7 @@ def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
 def _opened(output: Location) -> Iterator[pq.ParquetFile]:
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True, **_ANY_SIZE)
         if not parquet.schema_arrow.equals(_SCHEMA):
             raise ValueError(f"{location} does not have the columns of a manifest: damaged")
         yield parquet
@@ -172,7 +175,7 @@ def read_metadata(output: Location) -> dict[str, str]:
     """
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
-        found = pq.read_metadata(file).metadata or {}
+        found = pq.ParquetFile(file, **_ANY_SIZE).metadata.metadata or {}
     return {name.decode(): value.decode() for name, value in found.items()}
 
 

@@ -57,6 +57,13 @@ def test_others_can_read_it_as_one_row_group_a_shard(output: Location) -> None:
     assert parquet.read(["id"]).column("id").to_pylist() == [entry.id for entry in ENTRIES]
 
 
+def test_a_plan_may_take_more_than_100_mb(output: Location) -> None:
+    plan = "x" * 101_000_000
+    manifest.write(output, ENTRIES, rows_per_group=2, metadata={"plan": plan})
+    assert manifest.read_metadata(output)["plan"] == plan
+    assert manifest.read(output, [1]) == ENTRIES[2:4]
+
+
 def test_a_later_manifest_replaces_the_first(output: Location) -> None:
     manifest.write(output, ENTRIES, rows_per_group=2)
     manifest.write(output, ENTRIES[:1], rows_per_group=2)
