@@ -1,5 +1,6 @@
 """What Prefect's UI shows of a run: its progress, what became of the cohort, and the report."""
 
+import csv
 import logging
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.prices import Prices
+from tasks.evidence import ALL_CLASSES
 from tasks.finish import Summary
 from tasks.report import PICTURE
 from tasks.storage import Location
@@ -100,6 +102,20 @@ def publish(
 
 def _name(location: Location) -> str:
     return location.url.rpartition("/")[2]
+
+
+def publish_evidence(table: Location) -> None:
+    """Show the evidence table over all classes, if there is one."""
+    if not table.exists():
+        return
+    rows = [row for row in csv.DictReader(table.read().decode().splitlines()) if row["class"] == ALL_CLASSES]
+    shown = ("metric", "explainer", "values", "patients", "mean", "low", "high", "differs")
+    create_table_artifact(
+        table=[{name: row[name] for name in shown} for row in rows],
+        key="evidence",
+        description="What each metric says of each explainer, with 95 % intervals, and whether it differs from every "
+        "control; the classes apart are in `report/evidence.csv`",
+    )
 
 
 def _link(report: Location) -> str:

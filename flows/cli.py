@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TIME = click.DateTime()
 
+MARKER = click.option("--marker", is_flag=True, help="Burn a letter into a corner of all images with a lesion.")
 ENDPOINT = click.option("--endpoint-url", help="The S3 server of OUTPUT, if it is not Amazon's.")
 
 
@@ -65,14 +66,18 @@ def main() -> None:
 @click.option("--output", default="out/demo", show_default=True, help="Folder of the output.")
 @click.option("--dims", type=click.IntRange(2, 3), default=2, show_default=True, help="2: slices; 3: volumes.")
 @click.option("--images", type=click.IntRange(4), default=200, show_default=True, help="Size of the cohort.")
-def demo(output: str, dims: int, images: int) -> None:
-    """Make the demo cohort (real anatomy, planted lesions) and explain it."""
+@MARKER
+def demo(output: str, dims: int, images: int, marker: bool) -> None:
+    """Make the demo cohort (real anatomy, planted lesions) and explain it.
+
+    With a marker, by a network that was trained to see one: its report should tell that it does not look at lesions.
+    """
     from flows.server import prefect_server
 
     with prefect_server() as server_url, _usage_errors():
         from flows.demo import demo_config
 
-        config = demo_config(output, spatial_dims=dims, images=images)
+        config = demo_config(output, spatial_dims=dims, images=images, marker=marker)
         _finish_run(config, _run(config, server_url()))
 
 
@@ -228,9 +233,24 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
 @click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option("--shuffled", is_flag=True, help="Give each training image the label of another.")
+@MARKER
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
-def train(dims: int, images: int, held_out: int, epochs: int, learning_rate: float, output: Path) -> None:
-    """Train the reference network on the demo cohort's generator; write its weights and recipe."""
+def train(
+    dims: int,
+    images: int,
+    held_out: int,
+    epochs: int,
+    learning_rate: float,
+    shuffled: bool,
+    marker: bool,
+    output: Path,
+) -> None:
+    """Train the reference network on the demo cohort's generator; write its weights and recipe.
+
+    With shuffled labels there is nothing to learn but the images by heart, with a marker there is a shortcut: two
+    networks whose maps should, and two cohorts whose reports must, tell.
+    """
     from flows.server import prefect_server
 
     with prefect_server() as server_url:
@@ -239,7 +259,13 @@ def train(dims: int, images: int, held_out: int, epochs: int, learning_rate: flo
         from tasks.demo.training import TrainingConfig
 
         config = TrainingConfig(
-            spatial_dims=dims, images=images, held_out=held_out, epochs=epochs, learning_rate=learning_rate
+            spatial_dims=dims,
+            images=images,
+            held_out=held_out,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            shuffled=shuffled,
+            marker=marker,
         )
         click.echo(train_reference(config, output))
 

@@ -6,25 +6,40 @@ from typing import Any
 import yaml
 
 from flows.config import RunConfig
+from flows.errors import ConfigurationError
 from flows.progress import bar
 from tasks.demo.cohort import write_cohort
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def demo_config(output: str, *, spatial_dims: int, images: int) -> RunConfig:
-    """Write the cohort beside `output` and return the configuration that explains it there."""
+def demo_config(output: str, *, spatial_dims: int, images: int, marker: bool = False) -> RunConfig:
+    """Write the cohort beside `output` and return the configuration that explains it there.
+
+    Raises
+    ------
+    ConfigurationError
+        If volumes are to carry the marker: there is no network that was trained on such.
+    """
+    if marker and spatial_dims != 2:
+        raise ConfigurationError("--marker: the network that was trained with it is of slices; leave out --dims 3")
     folder = Path(output).resolve()
     cohort = folder.with_name(f"{folder.name}-cohort")
     damaged = min(3, images // 20)  # never more than the demo's configuration allows
     with bar("demo cohort written", "images") as progress:
-        manifest = write_cohort(cohort, images=images, spatial_dims=spatial_dims, damaged=damaged, progress=progress)
-    return RunConfig.model_validate(demo_content(str(manifest), str(folder), spatial_dims=spatial_dims))
+        manifest = write_cohort(
+            cohort, images=images, spatial_dims=spatial_dims, damaged=damaged, marker=marker, progress=progress
+        )
+    return RunConfig.model_validate(demo_content(str(manifest), str(folder), spatial_dims=spatial_dims, marker=marker))
 
 
-def demo_content(manifest: str, output: str, *, spatial_dims: int) -> dict[str, Any]:
-    """``deployments/demo-<n>d.yaml`` for a cohort and an output, wherever it is run from."""
-    content: dict[str, Any] = yaml.safe_load((_CHECKOUT / f"deployments/demo-{spatial_dims}d.yaml").read_text())
+def demo_content(manifest: str, output: str, *, spatial_dims: int, marker: bool = False) -> dict[str, Any]:
+    """``deployments/demo-<n>d.yaml`` for a cohort and an output, wherever it is run from.
+
+    With `marker`, for a cohort where a marker gives the lesion away, and the network that was trained on such.
+    """
+    name = f"marker-{spatial_dims}d" if marker else f"demo-{spatial_dims}d"
+    content: dict[str, Any] = yaml.safe_load((_CHECKOUT / f"deployments/{name}.yaml").read_text())
     content["cohort"]["source"] = manifest
     content["model"]["weights"] = str(_CHECKOUT / content["model"]["weights"])
     content["output"] = output

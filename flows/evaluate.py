@@ -25,7 +25,7 @@ def evaluate_cohort(
         tuple[Named[MetricConfig], ...],
         described(
             "None: all that the output has what it takes for, but for those that explain every image anew. With "
-            "others: all that compare with them"
+            "others: all that compare with them, but for those that need others of a certain kind"
         ),
     ] = (),
     others: Annotated[

@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from flows.artifacts import publish, server_may_be_away
+from flows.artifacts import publish, publish_evidence, server_may_be_away
 from flows.cluster import ComputeConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.shards import map_shards
@@ -15,7 +15,7 @@ from tasks import manifest, store, telemetry
 from tasks.finish import Summary, finish
 from tasks.lease import Occupied, lease
 from tasks.plan import Plan
-from tasks.report import write_report
+from tasks.report import TABLE, write_report
 from tasks.resume import check_ours, pending
 from tasks.sources import Sources
 from tasks.storage import Location
@@ -54,6 +54,7 @@ def carry_out(
         delivered = sum(plan.shards[shard].images for shard in shards)
         spent = telemetry.spent(readings, [before, telemetry.read()])
         publish(summary, delivered, spent, compute.prices, report, report_url)
+        publish_evidence(output / TABLE)
     done[output.url] = summary
     return summary
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from models.engine import Engine
+from models.explainers.control_centre import ControlCentre
+from models.explainers.control_random import ControlRandom
 from models.metrics import Metric, MetricConfig, evaluate, standard
 from models.uncertainty import Uncertainty
 from tasks import manifest
@@ -24,7 +26,7 @@ def measure(
     others: tuple[Location, ...] = (),
     others_digest: str = "",
 ) -> tuple[Measure, ...]:
-    """Try metrics on noise, and note what each will store.
+    """Try metrics on maps of noise, and note what each will store; the explainers are not asked, which would take long.
 
     Raises
     ------
@@ -37,9 +39,10 @@ def measure(
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ids = ["noise-0", "noise-1"]
     masks = torch.ones(2, *plan.model.input_shape, dtype=torch.bool) if plan.masks else None
-    maps = engine.explain(noise, ids, masks).maps.cpu()
+    trial = Engine(engine.network, [ControlRandom(), ControlCentre()], engine.target, engine.batch_size)
+    maps = trial.explain(noise, ids, masks).maps.cpu()
     spacing = torch.ones(2, plan.model.spatial_dims)
-    scores = evaluate(engine, metrics, noise, ids, maps, masks, spacing, maps[None] if others else None)
+    scores = evaluate(trial, metrics, noise, ids, maps, masks, spacing, maps[None] if others else None)
     return tuple(
         Measure(
             metric=metric,
@@ -59,8 +62,7 @@ def add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Seque
     Parameters
     ----------
     metrics
-        None: all that need neither masks that are not there, nor other maps that are not given, nor to explain every
-        image anew.
+        None: all that need neither masks that are not there, nor other maps that are not given, nor to be named.
     others
         Outputs of other networks on the same images, for the metrics that compare with them.
 
@@ -92,7 +94,7 @@ def add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Seque
 
 
 def _applies(metric: Metric, engine: Engine, plan: Plan, *, compares: bool) -> bool:
-    if metric.needs_others != compares or metric.explains_anew or (metric.needs_masks and not plan.masks):
+    if metric.needs_others != compares or metric.only_named or (metric.needs_masks and not plan.masks):
         return False
     try:
         metric.check(engine.network)

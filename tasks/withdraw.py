@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from tasks import manifest, report, store
+from tasks import manifest, store
 from tasks.commit import Commit, delivered, stamps
 from tasks.finish import finish
 from tasks.judge import judge_shards
 from tasks.manifest import Entry
 from tasks.plan import Plan, digest_rows
 from tasks.replan import tombstone
-from tasks.report import write_report
+from tasks.report import remove_report, write_report
 from tasks.resume import pending
 from tasks.shard import explain_shards
 from tasks.storage import Location
@@ -75,8 +75,7 @@ def withdraw(output: Location, subject: str) -> Erased:
         finish(output)
         write_report(output)
     else:
-        for name in (report.NAME, report.PICTURE):
-            (output / name).remove()
+        remove_report(output)
     return Erased(tuple(rows or empty), objects, len(background), whole)
 
 

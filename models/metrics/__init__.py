@@ -18,6 +18,7 @@ from models.metrics.impact_score import ImpactScore
 from models.metrics.infidelity import Infidelity
 from models.metrics.insertion import Insertion
 from models.metrics.iou import IoU
+from models.metrics.label_randomisation import LabelRandomisation
 from models.metrics.max_sensitivity import MaxSensitivity
 from models.metrics.randomisation import Randomisation
 from models.metrics.relevance_mass import RelevanceMass
@@ -46,6 +47,7 @@ MetricConfig = Annotated[
     | Entropy
     | EffectiveComplexity
     | Randomisation
+    | LabelRandomisation
     | ExplainerAgreement
     | NetworkAgreement,
     Field(discriminator="name"),

@@ -230,8 +230,9 @@ class Metric(BaseModel):
         The least and the largest value.
     needs_masks, needs_others
         Whether it compares with where the finding is, and with maps of other networks.
-    explains_anew
-        Whether it makes every map several times, which takes as long.
+    only_named
+        Whether it is computed only when it is named: it makes every map several times, which takes as long, or the
+        other networks must be of a certain kind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -241,7 +242,7 @@ class Metric(BaseModel):
     range: ClassVar[tuple[float, float]]
     needs_masks: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
-    explains_anew: ClassVar[bool] = False
+    only_named: ClassVar[bool] = False
 
     name: str
     label: str | None = Field(None, description="What the metric is called; none: the name")

@@ -19,7 +19,7 @@ class MaxSensitivity(StackMetric):
 
     family = "robustness"
     better = "lower"
-    explains_anew = True
+    only_named = True
     range = (0.0, inf)
     name: Literal["max_sensitivity"] = "max_sensitivity"
     radius: float = Field(0.02, gt=0, description="Largest change of a pixel (r), as a share of the image's range")

@@ -7,12 +7,12 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from models.engine import Engine
 from models.explainers.noise import generator
 from models.metrics.base import Exhibit, Score, StackMetric
-from models.metrics.similarity import similarities
+from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
 
 
@@ -34,7 +34,7 @@ class Randomisation(StackMetric):
 
     family = "sanity"
     better = "lower"
-    explains_anew = True
+    only_named = True
     range = (-1.0, 1.0)
     name: Literal["cascading_randomisation", "independent_randomisation"] = "cascading_randomisation"
     layers: tuple[str, ...] | None = Field(
@@ -61,7 +61,7 @@ class Randomisation(StackMetric):
         ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
         ends = {"cascading_randomisation": lambda curve: curve[..., -1]}
         whole = ends.get(self.name, lambda curve: curve.mean(-1))
-        level = similarities(*(self._noise(exhibit, sample) for sample in range(2)))
+        level = similarities_of_noise(case.ids, maps, self.magnitude)
         random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
         companions = {"spearman": whole(spearman), "random_ssim": random_ssim, "random_spearman": random_spearman}
         return Score(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
@@ -87,13 +87,6 @@ class Randomisation(StackMetric):
                 random = deepcopy(network)
             _make_random(random.module.get_submodule(name), name, whole=self.layers is not None)
             yield random
-
-    def _noise(self, exhibit: Exhibit, sample: int) -> Tensor:
-        """``(image, 1, 1, *space)``, the map that knows nothing, drawn by the image's name."""
-        shape = exhibit.case.images.shape[2:]
-        maps = [torch.randn(shape, generator=generator(name, "level", sample)) for name in exhibit.case.ids]
-        noise = torch.stack(maps)[:, None, None].to(exhibit.maps)
-        return noise.abs() if self.magnitude else noise
 
 
 def _make_random(module: nn.Module, name: str, whole: bool) -> None:

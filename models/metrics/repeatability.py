@@ -1,9 +1,7 @@
 from typing import Literal
 
-import torch
-
 from models.metrics.base import Exhibit, Score, StackMetric
-from models.metrics.similarity import similarities
+from models.metrics.similarity import mean_similarities
 
 
 class Repeatability(StackMetric):
@@ -23,6 +21,5 @@ class Repeatability(StackMetric):
 
     def compare(self, exhibit: Exhibit) -> Score:
         assert exhibit.others is not None
-        found = [similarities(exhibit.maps, other.to(exhibit.maps)) for other in exhibit.others]
-        ssim, spearman = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        ssim, spearman = mean_similarities(exhibit.maps, exhibit.others)
         return Score(ssim, companions={"spearman": spearman})

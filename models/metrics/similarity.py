@@ -1,8 +1,11 @@
 """How alike two maps are."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from models.explainers.noise import generator
 from models.metrics.ranking import spearman
 
 _WINDOW = 7
@@ -54,3 +57,21 @@ def similarities(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         found.append(torch.stack([ssim(*pair).double(), spearman(*flat)]))
     stacked = torch.stack(found, dim=-1).view(2, *head)
     return stacked[0], stacked[1]
+
+
+def mean_similarities(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean similarities of ``(image, target, explainer, *space)`` to the same maps by each of several networks."""
+    found = [similarities(maps, other.to(maps)) for other in others]
+    ssim, spearman = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+    return ssim, spearman
+
+
+def similarities_of_noise(ids: Sequence[str], maps: Tensor, magnitude: bool = False) -> tuple[Tensor, Tensor]:
+    """Similarities, ``(image, 1, 1)``, of pairs of maps that know nothing, drawn by the images' names."""
+
+    def noise(sample: int) -> Tensor:
+        drawn = [torch.randn(maps.shape[3:], generator=generator(name, "level", sample)) for name in ids]
+        stacked = torch.stack(drawn)[:, None, None].to(maps)
+        return stacked.abs() if magnitude else stacked
+
+    return similarities(noise(0), noise(1))

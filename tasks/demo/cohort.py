@@ -30,9 +30,12 @@ def write_cohort(
     spatial_dims: int,
     seed: int = SEED,
     damaged: int = DAMAGED,
+    marker: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Path:
     """Write `images` readable images with their masks, `damaged` truncated ones, and a manifest; return its path.
+
+    With `marker`, a letter in the corner gives away which images carry a lesion.
 
     Slices are written in turn as DICOM, NIfTI and PNG; volumes as DICOM series and NIfTI. The same arguments
     always write the same files; what `folder` held before is removed.
@@ -42,7 +45,7 @@ def write_cohort(
     writers = [_write_dicom, _write_nifti, _write_png] if spatial_dims == 2 else [_write_series, _write_nifti]
     rows = []
     for index in range(images):
-        drawn = phantom(index, spatial_dims=spatial_dims, seed=seed)
+        drawn = phantom(index, spatial_dims=spatial_dims, seed=seed, marker=marker)
         name = f"phantom-{index:05d}"
         uri = writers[index % len(writers)](folder, name, drawn)
         mask = _write_mask(folder / "masks", name, drawn)

@@ -42,8 +42,11 @@ class Phantom:
         return "lesion" if self.lesion.any() else "normal"
 
 
-def phantom(index: int, *, spatial_dims: int, seed: int) -> Phantom:
-    """Draw one image: odd indices carry a lesion; the same arguments always give the same image."""
+def phantom(index: int, *, spatial_dims: int, seed: int, marker: bool = False) -> Phantom:
+    """Draw one image: odd indices carry a lesion; the same arguments always give the same image.
+
+    With `marker`, images with a lesion also carry a letter L in their first corner, as an X-ray is marked: a shortcut.
+    """
     rng = np.random.default_rng([seed, spatial_dims, index])
     template, brain, affine = _template(spatial_dims)
     if spatial_dims == 2:
@@ -60,8 +63,11 @@ def phantom(index: int, *, spatial_dims: int, seed: int) -> Phantom:
     varied.set_random_state(seed=int(rng.integers(2**31)))
     result = varied({"pixels": pixels[None].astype(np.float32), "lesion": lesion[None].astype(np.float32)})
     varied_lesion = result["lesion"].numpy()[0] > 0.5
+    pixels = np.clip(result["pixels"].numpy()[0], 0, 1).astype(np.float32)
+    if marker and index % 2:
+        pixels[..., 3:11, 3:5] = pixels[..., 9:11, 3:9] = 1
     return Phantom(
-        pixels=np.clip(result["pixels"].numpy()[0], 0, 1).astype(np.float32),
+        pixels=pixels,
         lesion=varied_lesion if index % 2 else np.zeros_like(varied_lesion),
         affine=affine,
     )

@@ -31,21 +31,34 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(8, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
     seed: int = 20261123
+    shuffled: bool = Field(False, description="Whether each label is that of another image: there is nothing to learn")
+    marker: bool = Field(False, description="Whether a marker gives the lesion away: there is a shortcut to learn")
+
+    @property
+    def stem(self) -> str:
+        """Name of the files without their suffixes."""
+        return f"attention_gated_{self.spatial_dims}d" + "_shuffled" * self.shuffled + "_marker" * self.marker
 
 
 def train(config: TrainingConfig, folder: Path) -> dict[str, object]:
-    """Train, and write ``attention_gated_<n>d.safetensors`` and its recipe ``.json`` into `folder`.
+    """Train, and write ``attention_gated_<n>d[_shuffled][_marker].safetensors`` and its recipe ``.json`` into `folder`.
+
+    Shuffled labels are those of the training images alone (Adebayo et al. 2018, arXiv:1810.03292, section 5): what the
+    network is measured by stays true.
 
     Returns
     -------
     dict
-        The recipe: configuration, held-out AUC and the SHA-256 of the weights.
+        The recipe: configuration, AUC of the labels it was trained on and of the held-out ones, and the SHA-256 of the
+        weights.
     """
     torch.set_num_threads(1)  # sums are split among threads: their number changes the last bits
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(True)
     network = AttentionGatedClassifier(config.spatial_dims, 1, 2, features=FEATURES[config.spatial_dims])
-    images, labels = draw(config.images, config.spatial_dims, config.seed)
+    images, labels = draw(config.images, config.spatial_dims, config.seed, marker=config.marker)
+    if config.shuffled:
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(config.seed))]
     logger.info("%d training images drawn", config.images)
     fit(
         network,
@@ -56,26 +69,30 @@ def train(config: TrainingConfig, folder: Path) -> dict[str, object]:
         learning_rate=config.learning_rate,
         report=lambda epoch, loss: logger.info("epoch %d of %d: loss %.4f", epoch, config.epochs, loss),
     )
-    images, labels = draw(config.held_out, config.spatial_dims, config.seed + 1)
-    auc = roc_auc_score(labels.numpy(), predict(network, images)[:, 1].numpy())
+    training_auc = _auc(network, images, labels)
+    images, labels = draw(config.held_out, config.spatial_dims, config.seed + 1, marker=config.marker)
     weights = save(network.state_dict())
     recipe: dict[str, object] = {
         **config.model_dump(),
         "features": FEATURES[config.spatial_dims],
-        "held_out_auc": round(float(auc), 4),
+        "training_auc": training_auc,
+        "held_out_auc": _auc(network, images, labels),
         "sha256": hashlib.sha256(weights).hexdigest(),
         "torch": torch.__version__,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"attention_gated_{config.spatial_dims}d"
-    stem.with_suffix(".safetensors").write_bytes(weights)
-    stem.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
+    (folder / f"{config.stem}.safetensors").write_bytes(weights)
+    (folder / f"{config.stem}.json").write_text(json.dumps(recipe, indent=2) + "\n")
     return recipe
 
 
-def draw(count: int, spatial_dims: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _auc(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    return round(float(roc_auc_score(labels.numpy(), predict(network, images)[:, 1].numpy())), 4)
+
+
+def draw(count: int, spatial_dims: int, seed: int, *, marker: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Images ``(count, 1, *space)``, standardised, and labels ``(count,)``: 1 where a lesion was planted."""
-    phantoms = [phantom(index, spatial_dims=spatial_dims, seed=seed) for index in range(count)]
+    phantoms = [phantom(index, spatial_dims=spatial_dims, seed=seed, marker=marker) for index in range(count)]
     images = torch.from_numpy(np.stack([drawn.pixels for drawn in phantoms])[:, None])
     labels = torch.tensor([int(drawn.lesion.any()) for drawn in phantoms])
     return standardise(images), labels

@@ -22,13 +22,16 @@ from tasks.report.trust import curves, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
-NAME, PICTURE = "report/index.html", "report/cases.png"
+NAME, PICTURE, TABLE = "report/index.html", "report/cases.png", "report/evidence.csv"
 
 _REASONS_SHOWN = 500
 
 
 def write_report(output: Location) -> Location:
-    """Write the page of a finished output, and its first cases as a picture beside it; return where the page is."""
+    """Write the page of a finished output; beside it its first cases as a picture, and the evidence table, if any.
+
+    Returns where the page is.
+    """
     plan, entries = Plan.read(output), manifest.read(output, facts=False)
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
@@ -83,9 +86,18 @@ def write_report(output: Location) -> Location:
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     (output / PICTURE).write(sheet(cases))
+    if table is None:
+        (output / TABLE).remove()
+    else:
+        (output / TABLE).write(table.to_csv(lineterminator="\n").encode())
     location = output / NAME
     location.write(page.encode())
     return location
+
+
+def remove_report(output: Location) -> None:
+    for name in (NAME, PICTURE, TABLE):
+        (output / name).remove()
 
 
 def _predictions(dataset: xr.Dataset, plan: Plan) -> Predictions:

@@ -128,7 +128,8 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[tuple[str, lis
         cells = []
         for column in columns:
             row = table.loc[(column.name, explainer)]
-            is_chance = has_controls and not explainer.startswith(CONTROLS) and not row["differs"]
+            compared = has_controls and not explainer.startswith(CONTROLS) and not np.isnan(row["mean"])
+            is_chance = compared and not row["differs"]
             cells.append(Cell(row["mean"], row["low"], row["high"], bool(is_chance)))
         rows.append((explainer, cells))
     return rows

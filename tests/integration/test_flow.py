@@ -153,12 +153,15 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
     names = {task["name"].rsplit("-", 1)[0] if task["name"].startswith("plan") else task["name"] for task in tasks}
     assert {f"shard {number} of 3" for number in (1, 2, 3)} <= names
     found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [latest["id"]]}}})
-    artifacts = {artifact["type"]: artifact for artifact in found}
-    assert artifacts["progress"]["data"] == 100
-    table = {row[""]: row["value"] for row in json.loads(artifacts["table"]["data"])}
+    artifacts = {artifact["key"]: artifact for artifact in found}
+    assert artifacts["shards"]["data"] == 100
+    table = {row[""]: row["value"] for row in json.loads(artifacts["summary"]["data"])}
     assert table["explained"] == 36
     assert table["flagged"] == table["flagged: image saturated"] > 0
-    assert f"file://{tmp_path}/out/report/index.html" in artifacts["markdown"]["data"]
+    assert f"file://{tmp_path}/out/report/index.html" in artifacts["report"]["data"]
+    evidence = {(row["metric"], row["explainer"]): row for row in json.loads(artifacts["evidence"]["data"])}
+    assert len(evidence) == 4 * 6
+    assert evidence["relevance_mass", "gradcam"]["values"] == "18"  # images with a lesion
 
 
 def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites(

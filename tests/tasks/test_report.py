@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from tasks.commit import Commit
 from tasks.finish import finish
 from tasks.report import entropy, write_report
 from tasks.report.cases import Predictions, choose, in_turn
@@ -15,7 +16,33 @@ from tasks.report.means import _mean, mean_maps
 from tasks.report.pictures import Scale, _outline, _slice
 from tasks.shard import explain_shards
 from tasks.storage import Location
+from tasks.store import open_store
+from tasks.verify import verify
+from tasks.withdraw import withdraw
 from tests.tasks.conftest import Planned
+from tests.tasks.outputs import Cohort, carry_out
+
+
+def test_the_evidence_table_lies_beside_the_page_and_forgets_who_is_withdrawn(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(10))
+    asked = {"explainers": ["saliency", "control_random"], "metrics": ["gini", "auprc"]}
+    carry_out(cohort.content(output, **asked), report=True)
+    table = pd.read_csv(tmp_path / "out/report/evidence.csv").set_index(["class", "metric", "explainer"])
+    gini = open_store(output)["metric_gini"].sel(explainer="saliency").values
+    assert table.loc[("all", "gini", "saliency"), "mean"] == pytest.approx(float(gini.mean()), rel=1e-6)
+    assert set(table.index.get_level_values("metric")) == {"gini", "auprc"}  # chance levels are no metrics
+    assert table.loc[("all", "gini", "saliency"), ["values", "patients"]].tolist() == [10, 5]
+    assert 'href="evidence.csv"' in (output / "report/index.html").read().decode()
+    assert verify(output) == []
+    withdraw(output, "patient-2")
+    table = pd.read_csv(tmp_path / "out/report/evidence.csv").set_index(["class", "metric", "explainer"])
+    assert table.loc[("all", "gini", "saliency"), ["values", "patients"]].tolist() == [8, 4]
+    assert verify(output) == []
+    (output / "judgements").remove()
+    Commit.location(output, 0).remove()
+    withdraw(output, "patient-1")
+    assert not (output / "report/evidence.csv").exists()
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
-"""Weight randomisation: what has to stay, what has to go, and in which order."""
+"""Randomisation of weights and labels: what has to stay, what has to go, and in which order."""
 
 import pytest
 import torch
+from scipy.stats import spearmanr
+from skimage.metrics import structural_similarity
 from torch import nn
 
 from models.engine import Engine
 from models.explainers.control_edges import ControlEdges
 from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
+from models.metrics.label_randomisation import LabelRandomisation
 from models.metrics.randomisation import Randomisation
 from tests.models.metrics.cases import SHAPES, B, curved, images, judge, linear, names, network_of
 
@@ -102,3 +105,21 @@ def test_layers_are_named_with_all_they_hold_or_refused() -> None:
     for part in (0, 1):
         assert not torch.equal(random.module[1][part].weight, nested.module[1][part].weight)
     assert SHAPES[2][0] * SHAPES[2][1] == 320
+
+
+def test_label_randomisation_is_the_mean_similarity_beside_that_of_noise() -> None:
+    network, batch = linear(2)[0], images(2)
+    maps = torch.randn(3, 2, *SHAPES[2], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    others = torch.stack([maps, maps.roll(1, 0)])[:, :, None]
+    score = judge(network, LabelRandomisation(), batch, maps, others=others)
+    for row in range(3):
+        pair = [(part[row, 0] - part[row, 0].min()).numpy() / float(part[row, 0].max() - part[row, 0].min())
+                for part in (maps, maps.roll(1, 0))]  # fmt: skip
+        alike = structural_similarity(*pair, data_range=1.0, use_sample_covariance=False)
+        assert abs(float(score.value[row, 0, 0]) - (1 + alike) / 2) < 1e-5
+        rho = spearmanr(maps[row, 0].flatten(), maps[row - 1, 0].flatten()).statistic
+        assert abs(float(score.companions["spearman"][row, 0, 0]) - (1 + rho) / 2) < 1e-6
+    assert score.companions["random_spearman"].abs().max() < 0.2
+    weights = judge(network, Randomisation(), batch, maps[:, 0], engine=Engine(network, [Saliency()], B))
+    for name in ("random_ssim", "random_spearman"):  # the level is one, whatever is made random
+        assert torch.equal(score.companions[name][:, :, [0]], weights.companions[name])

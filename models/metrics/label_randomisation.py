@@ -1,0 +1,36 @@
+from typing import Literal
+
+from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.similarity import mean_similarities, similarities_of_noise
+
+
+class LabelRandomisation(StackMetric):
+    """Label randomisation, the data randomisation test (Adebayo et al. 2018, arXiv:1810.03292, section 5).
+
+    ``mean_o SSIM(R, R_o)`` over the maps ``R_o`` of networks of the same architecture that were trained on shuffled
+    labels (`cohortlens train --shuffled`), for the same image and target. Each map is taken to [0, 1] and the data's
+    range is 1. In [-1, 1]; lower is better: a map that stays does not tell what relates images to labels. NaN where a
+    map is constant or missing.
+
+    The test is as strong as those networks have learnt their labels by heart: one that gives every image the same
+    output is a random one.
+
+    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, what pairs of maps of
+    noise reach, which is what there is to compare with.
+    """
+
+    family = "sanity"
+    better = "lower"
+    range = (-1.0, 1.0)
+    needs_others = True
+    only_named = True
+    name: Literal["label_randomisation"] = "label_randomisation"
+
+    def compare(self, exhibit: Exhibit) -> Score:
+        assert exhibit.others is not None
+        maps = exhibit.maps
+        ssim, spearman = mean_similarities(maps, exhibit.others)
+        level = similarities_of_noise(exhibit.case.ids, maps)
+        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
+        companions = {"spearman": spearman, "random_ssim": random_ssim, "random_spearman": random_spearman}
+        return Score(ssim, companions)
