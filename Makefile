@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean bench-scale
+.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
@@ -64,10 +64,19 @@ infra-check: .venv/installed
 bench-scale: .venv/installed
 	$(BIN)/python -m tests.benchmarks.scale
 
+# Every explainer against every metric where the truth is known, written to docs/evidence.md; hours for a thousand images.
+evidence: .venv/installed
+	$(BIN)/python -m tests.benchmarks.evidence --images $(IMAGES) --every $(EVERY)
+
+IMAGES ?= 1000
+EVERY ?= $(IMAGES)
+
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed
 	$(BIN)/cohortlens train --dims 2 --output models/networks/weights
 	$(BIN)/cohortlens train --dims 3 --images 2000 --held-out 400 --epochs 7 --learning-rate 2e-3 --output models/networks/weights
+	$(BIN)/cohortlens train --shuffled --images 500 --epochs 64 --output models/networks/weights
+	$(BIN)/cohortlens train --marker --images 1000 --epochs 4 --output models/networks/weights
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
