@@ -64,12 +64,12 @@ infra-check: .venv/installed
 bench-scale: .venv/installed
 	$(BIN)/python -m tests.benchmarks.scale
 
-# Every explainer against every metric where the truth is known, written to docs/evidence.md; hours for a thousand images.
-evidence: .venv/installed
-	$(BIN)/python -m tests.benchmarks.evidence --images $(IMAGES) --every $(EVERY)
-
+# Every explainer against every metric where the truth is known, written to docs/evidence.md. The quick metrics judge
+# IMAGES images, every metric EVERY of them: hours on one core, if it is a thousand.
 IMAGES ?= 1000
 EVERY ?= $(IMAGES)
+evidence: .venv/installed
+	$(BIN)/python -m tests.benchmarks.evidence --images $(IMAGES) --every $(EVERY)
 
 # Makes the shipped weights again; an hour on one core.
 train: .venv/installed

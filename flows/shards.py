@@ -147,7 +147,7 @@ def _explain_group(
     before = telemetry.read()
     with told_to_prefect():
         explain_shards(output, shards, sources, check)
-        judge_shards(output, shards, check)
+        judge_shards(output, shards, check, sources)
     return before, telemetry.read()
 
 

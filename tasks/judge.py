@@ -26,10 +26,11 @@ from models.uncertainty import Member, Uncertainty, ask_members
 from tasks import manifest, telemetry
 from tasks.batches import device
 from tasks.commit import Commit, Record, StoredObject
-from tasks.images import stack
+from tasks.images import read_background, stack
 from tasks.others import maps_of
 from tasks.plan import Measure, Plan, Shard
 from tasks.precision import check_instructions
+from tasks.sources import Find
 from tasks.storage import Location
 from tasks.store import EXPLAINED, NAME, Block, read_part, write_measured
 from tasks.variables import empty_block, measured_variables, stem, uncertainty_values
@@ -78,13 +79,17 @@ class Judgement(Record):
         return {key: stored for delivered in self.measures.values() for key, stored in delivered.objects.items()}
 
 
-def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], None] = lambda: None) -> None:
+def judge_shards(
+    output: Location, shards: Sequence[int], check: Callable[[], None] = lambda: None, find: Find | None = None
+) -> None:
     """Compute metrics and uncertainty for shards that are delivered; those that have them are left alone.
 
     Parameters
     ----------
     check
         Called before every shard; raises if nobody wants the work any more.
+    find
+        Where images of the cohort lie; needed while those of the background are not all delivered.
     """
     plan = Plan.read(output)
     if not plan.measures:
@@ -97,7 +102,7 @@ def judge_shards(output: Location, shards: Sequence[int], check: Callable[[], No
     }
     if not left:
         return
-    asked = _asked(output, plan)
+    asked = _asked(output, plan, find)
     for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
         check()
         ids = [entry.id for entry in entries]
@@ -139,6 +144,7 @@ def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Mea
 
 
 def _judge(
+    asked: Asked,
     output: Location,
     plan: Plan,
     shard: Shard,
@@ -289,23 +295,23 @@ def _digests(plan: Plan, commit: Commit, measures: Sequence[Measure | Uncertaint
     return found
 
 
-def _asked(output: Location, plan: Plan) -> Asked:
+def _asked(output: Location, plan: Plan, find: Find | None) -> Asked:
     if (output, plan.digest) not in _kept:
         _kept.clear()
-        _kept[output, plan.digest] = Asked(engine_of(output, plan))
+        _kept[output, plan.digest] = Asked(engine_of(output, plan, find))
     return _kept[output, plan.digest]
 
 
-def engine_of(output: Location, plan: Plan) -> Engine:
+def engine_of(output: Location, plan: Plan, find: Find | None = None) -> Engine:
     """Build the engine of the explainers that made the stored maps."""
     check_instructions(plan.precision, device())
     network = build(plan.model, plan.model.weights.read(), device(), plan.precision)
-    background = _background(output, plan) if plan.background else None
+    background = _background(output, plan, find) if plan.background else None
     return Engine(network, plan.explainers, plan.target, plan.batch_size, background)
 
 
-def _background(output: Location, plan: Plan) -> Tensor:
-    """The images that explainers compare with, as they are stored."""
+def _background(output: Location, plan: Plan, find: Find | None) -> Tensor:
+    """The images that explainers compare with, as they are stored; in a run's course, as they lie in the cohort."""
     rows = [row for row, entry in enumerate(manifest.read(output)) if entry.id in plan.background]
     shards = sorted({row // plan.images_per_shard for row in rows})
     images: dict[int, NDArray[np.float32]] = {}
@@ -314,6 +320,11 @@ def _background(output: Location, plan: Plan) -> Tensor:
         if block is not None:
             start = plan.shards[index].start
             images |= {row: block["image"][row - start] for row in rows if row in range(start, plan.shards[index].stop)}
+    if len(images) < len(rows) and find:
+        entries = manifest.read(output, ids=plan.background)
+        ids, background = read_background(plan, entries, Preprocessing(plan.cohort.preprocessing), find)
+        if background is not None and len(ids) == len(rows):
+            return background
     if len(images) < len(rows):
         raise OSError(f"background images of {output} are not delivered, or damaged: run again, or verify --repair")
     return _inputs(plan, np.stack([images[row] for row in rows]))

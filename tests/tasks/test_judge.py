@@ -23,7 +23,7 @@ from tasks.storage import Location
 from tasks.store import open_store
 from tasks.verify import repair, verify
 from tasks.withdraw import withdraw
-from tests.tasks.outputs import Cohort, carry_out, stored
+from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
 METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate", "auprc", "gini"]
 
@@ -74,6 +74,27 @@ def test_values_by_hand(cohort: Cohort, output: Location) -> None:
     assert dataset.metric_deletion.attrs["better"] == "lower"
     assert dataset.metric_auprc_chance.attrs["companion_of"] == "metric_auprc"
     assert "Petsiuk" in dataset.metric_deletion.attrs["references"]
+
+
+def test_a_shard_is_judged_before_the_background_is_delivered(
+    cohort: Cohort, output: Location, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {
+        "explainers": [{"name": "expected_gradients", "samples": 2}],
+        "metrics": [{"name": "max_sensitivity", "samples": 1}],
+    }
+    later = Location(url=str(tmp_path / "later"))
+    carry_out(cohort.content(later, **asked))
+    ready = prepared(cohort.content(output, **asked))
+    assert len(ready.plan.background) == 10
+    ready.plan.write(output, ready.entries)
+    store.set_up(output, ready.plan, ready.entries)
+    for shard in range(3):
+        explain_shards(output, [shard], ready.sources)
+        judge._kept.clear()  # as a worker that has just started
+        judge.judge_shards(output, [shard], find=ready.sources)
+    finish(output)
+    assert without_run(stored(output)) == without_run(stored(later))
 
 
 def test_metrics_with_a_run_are_those_that_are_computed_later(cohort: Cohort, output: Location, tmp_path: Path) -> None:
