@@ -48,7 +48,9 @@ def print_plan(prepared: "Prepared") -> None:
     click.echo(f"backward passes    {cost.backward_passes}")
     click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")
     click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
-    click.echo(f"explaining         {cost.hours:.2f} hours on {cost.workers} workers at this machine's pace")
+    click.echo(f"hours              {cost.hours:.2f} on {cost.workers} workers at this machine's pace")
+    if plan.measures:
+        click.echo(f"  to judge         {cost.judging_hours:.2f}, by {', '.join(one.title for one in plan.measures)}")
     click.echo(f"identifiers        {prepared.identifiers}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")

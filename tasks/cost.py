@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.engine import Engine
+from models.metrics.evaluate import as_explained, evaluate
+from models.uncertainty import ask_members
 from tasks.manifest import Entry
 from tasks.plan import Plan, object_rows
 from tasks.variables import variables
@@ -25,12 +28,16 @@ class Cost:
 
     Attributes
     ----------
+    forward_passes, backward_passes
+        Those of metrics and uncertainty among them.
     bytes_stored
         Before compression.
     memory_per_worker
         Bytes; the memory of this process after one batch, with a worker's buffers and the largest image decoded.
     hours
-        For all workers together at the pace of one batch, timed in this process.
+        For all workers together, at the pace of one batch explained and one image judged, timed in this process.
+    judging_hours
+        How much of it is due to metrics and uncertainty.
     """
 
     images: int
@@ -41,12 +48,13 @@ class Cost:
     workers: int
     memory_per_worker: int
     hours: float
+    judging_hours: float
 
 
 def estimate(
     plan: Plan, entries: Sequence[Entry], engine: Engine, *, workers: int, threads: int, memory_limit: int | None
 ) -> Cost:
-    """Time one batch and count the rest.
+    """Time one batch, and metrics and uncertainty of one image, and count the rest.
 
     Parameters
     ----------
@@ -62,7 +70,7 @@ def estimate(
     """
     described = variables(plan)
     image_bytes = sum(math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in described.values())
-    forward, backward, seconds = _probe(plan, engine, threads)
+    explaining, judging = _probe(plan, engine, threads)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.model.input_shape) * plan.model.channels * 4
@@ -81,15 +89,17 @@ def estimate(
         for v in described.values()
     )
     batches = sum(-(-(shard.stop - shard.start) // plan.batch_size) for shard in plan.shards)
+    judging_hours = judging.seconds * plan.images / workers / 3600
     return Cost(
         images=plan.images,
-        forward_passes=forward * plan.images,
-        backward_passes=backward * plan.images,
+        forward_passes=(explaining.forward + judging.forward) * plan.images,
+        backward_passes=(explaining.backward + judging.backward) * plan.images,
         bytes_stored=image_bytes * plan.images,
         objects=(objects + 1) * len(plan.shards),
         workers=workers,
         memory_per_worker=memory,
-        hours=seconds * batches / workers / 3600,
+        hours=explaining.seconds * batches / workers / 3600 + judging_hours,
+        judging_hours=judging_hours,
     )
 
 
@@ -102,22 +112,48 @@ def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
     return files, _DECODING * max((sum(fact.decoded for fact in entry.facts) for entry in entries), default=0)
 
 
-def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[int, int, float]:
-    """Forward and backward passes of one image, and seconds of one batch."""
+@dataclass(frozen=True)
+class _Pace:
+    """Passes of one image; and seconds, of a batch that is explained or an image that is judged."""
+
+    forward: int
+    backward: int
+    seconds: float
+
+
+def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[_Pace, _Pace]:
+    """Explain one image and a batch of noise, and judge the one."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(plan.batch_size, plan.model.channels, *plan.model.input_shape, generator=generator)
     ids = [str(number) for number in range(len(batch))]
     masks = torch.ones(len(batch), *plan.model.input_shape, dtype=torch.bool) if plan.masks else None
+    one = batch[:1], ids[:1], None if masks is None else masks[:1]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        engine.explain(batch[:1], ids[:1], None if masks is None else masks[:1])
-        passes = engine.forward_passes, engine.backward_passes
+        maps = engine.explain(*one).maps.cpu()
+        forward, backward = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()
         engine.explain(batch, ids, masks)
-        return *passes, time.perf_counter() - began
+        explaining = _Pace(forward, backward, time.perf_counter() - began)
+        forward, backward = engine.forward_passes, engine.backward_passes
+        began = time.perf_counter()
+        _judge(plan, engine, maps, *one)
+        seconds = time.perf_counter() - began
+        return explaining, _Pace(engine.forward_passes - forward, engine.backward_passes - backward, seconds)
     finally:
         torch.set_num_threads(before)
+
+
+def _judge(plan: Plan, engine: Engine, maps: Tensor, images: Tensor, ids: Sequence[str], masks: Tensor | None) -> None:
+    """Judge maps as the plan says."""
+    metrics = [measure.metric for measure in plan.metrics]
+    if metrics:
+        spacing = torch.ones(len(images), plan.model.spatial_dims)
+        evaluate(engine, metrics, images, ids, maps, masks, spacing, maps[None])
+    for uncertainty in plan.uncertainty:
+        case = as_explained(engine, images, ids, masks, None)
+        ask_members(engine, uncertainty.members(engine.network), case, uncertainty.explainers)
 
 
 def _gib(size: int) -> str:

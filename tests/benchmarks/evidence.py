@@ -15,6 +15,7 @@ import yaml
 from flows.progress import bar
 from flows.server import prefect_server
 from tasks.demo.cohort import write_cohort
+from tests.benchmarks.evidence_page import write_page
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WEIGHTS = CHECKOUT / "models/networks/weights"
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "out/evidence")
     arguments = parser.parse_args()
     explain_and_judge(arguments.folder, arguments.images, arguments.every or arguments.images)
+    write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS)
 
 
 def explain_and_judge(folder: Path, images: int, every: int) -> None:

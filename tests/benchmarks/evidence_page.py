@@ -1,5 +1,7 @@
-"""The page of the evidence: tables of what the runs of `tests.benchmarks.evidence` stored."""
+"""The page of the evidence: tables and words made of what the runs of `tests.benchmarks.evidence` stored."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,60 +15,78 @@ from tasks.report.trust import Family, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
+RUNS = ("reference", "marker", "shuffled", "every-metric")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
+_CORNER = 16
 
 
 class Run:
     """What one run stored: how right its network is, and the evidence table."""
 
     def __init__(self, output: Location) -> None:
-        self.plan = Plan.read(output)
-        whole = open_store(output)
+        plan, whole, entries = Plan.read(output), open_store(output), manifest.read(output)
         rows = np.flatnonzero(whole["status"].values == EXPLAINED)
-        self.dataset = whole.isel(image_id=rows)
-        entries = manifest.read(output)
         subjects = [entries[row].subject or entries[row].id for row in rows]
-        labels = [str(label) for label in self.dataset["label"].values]
+        self.dataset = whole.isel(image_id=rows)
         self.images = len(rows)
-        self.right = performance(
-            self.dataset["probability"].values, labels, subjects, self.plan.model.classes, exclusive=True
-        )
-        self.table = evidence_table(self.dataset, subjects)
+        labels = [str(label) for label in self.dataset["label"].values]
+        right = performance(self.dataset["probability"].values, labels, subjects, plan.model.classes, exclusive=True)
+        table = evidence_table(self.dataset, subjects)
+        assert right is not None and right.accuracy is not None and table is not None
+        self.accuracy, self.auc = right.accuracy, right.classes[1].auc
+        self.controls = [name for name in plan.maps if name.startswith("control_")]
+        self.told = [name for name in plan.maps if name not in self.controls]
+        self.suspicion = suspicion(table, self.auc.value)
+        self.families = {family.name: family for family in families(table, self.dataset)}
+        self.table: pd.DataFrame = table.loc["all"]
 
-    @property
-    def suspicion(self) -> str:
-        """What the report of this run says."""
-        assert self.table is not None and self.right is not None
-        return suspicion(self.table, self.right.classes[1].auc.value)
-
-    def families(self) -> dict[str, str]:
-        """A table a family, as Markdown."""
-        assert self.table is not None
-        return {family.name: _markdown(family) for family in families(self.table, self.dataset)}
+    def better(self, metric: str) -> list[str]:
+        """The explainers that are better than every control, the best first."""
+        sign = -1 if self.dataset[f"metric_{metric}"].attrs["better"] == "lower" else 1
+        rows = self.table.loc[metric]
+        ahead = np.all([sign * rows[f"minus_{control}"] > 0 for control in self.controls], axis=0)
+        found = (sign * rows["mean"])[rows["differs"] & ahead].sort_values(ascending=False)
+        return [str(name) for name in found.index]
 
     def mean(self, metric: str, explainer: str) -> float:
-        assert self.table is not None
-        return float(self.table.loc[("all", metric, explainer), "mean"])
+        return float(self.table.loc[(metric, explainer), "mean"])
 
-    def above(self, metric: str, control: str = "control_random") -> list[str]:
-        """The explainers that are better than a control, and differ from all, the best first."""
-        assert self.table is not None
-        rows: pd.DataFrame = self.table.loc["all"].loc[metric]
-        sign = -1 if self.dataset[f"metric_{metric}"].attrs["better"] == "lower" else 1
-        better = rows[rows["differs"] & (sign * rows[f"minus_{control}"] > 0)]
-        return [str(name) for name in better.index[np.argsort(-sign * better["mean"])]]
+    def median(self, metric: str) -> float:
+        """Of the explainers' means."""
+        return float(np.median([self.mean(metric, name) for name in self.told]))
 
-    def told(self) -> list[str]:
-        return [name for name in self.plan.maps if not name.startswith("control_")]
+    @property
+    def in_the_corner(self) -> float:
+        """Share of the positive evidence in the corner of the marker, as the median over explainers, where there is a
+        lesion.
+        """
+        marked = np.flatnonzero(self.dataset["label"].values == "lesion")
+        shares = []
+        for name in self.told:
+            maps = self.dataset["attribution"].isel(image_id=marked, target=0).sel(explainer=name).values
+            maps = np.clip(maps, 0, None)
+            with np.errstate(invalid="ignore"):
+                shares.append(np.nanmean(maps[:, :_CORNER, :_CORNER].sum((1, 2)) / maps.sum((1, 2))))
+        return float(np.median(shares))
 
 
-def write_page(folder: Path, page: Path) -> None:
-    names = ("reference", "marker", "shuffled", "every-metric")
-    runs = {name.replace("-", "_"): Run(Location(url=str(folder / name))) for name in names}
+def write_page(folder: Path, page: Path, weights: Path) -> None:
+    """Make the page of the runs in `folder`; `weights` holds the recipes of the networks."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page.write_text(environment.get_template("evidence.md.j2").render(**runs))
+    environment.filters |= {"percent": _percent, "names": _names, "table": _markdown}
+    recipe = json.loads((weights / "attention_gated_2d_shuffled.json").read_text())
+    runs = {name.replace("-", "_"): Run(Location(url=str(folder / name))) for name in RUNS}
+    page.write_text(environment.get_template("evidence.md.j2").render(**runs, recipe=recipe))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+
+
+def _names(explainers: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in explainers) or "none"
 
 
 def _markdown(family: Family) -> str:

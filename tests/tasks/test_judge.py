@@ -76,9 +76,7 @@ def test_values_by_hand(cohort: Cohort, output: Location) -> None:
     assert "Petsiuk" in dataset.metric_deletion.attrs["references"]
 
 
-def test_a_shard_is_judged_before_the_background_is_delivered(
-    cohort: Cohort, output: Location, tmp_path: Path
-) -> None:
+def test_a_shard_is_judged_before_the_background_is_delivered(cohort: Cohort, output: Location, tmp_path: Path) -> None:
     asked: dict[str, Any] = {
         "explainers": [{"name": "expected_gradients", "samples": 2}],
         "metrics": [{"name": "max_sensitivity", "samples": 1}],

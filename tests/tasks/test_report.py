@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from flows.demo import demo_content
 from tasks.commit import Commit
+from tasks.demo.cohort import write_cohort
 from tasks.finish import finish
 from tasks.report import entropy, write_report
 from tasks.report.cases import Predictions, choose, in_turn
@@ -21,6 +23,25 @@ from tasks.verify import verify
 from tasks.withdraw import withdraw
 from tests.tasks.conftest import Planned
 from tests.tasks.outputs import Cohort, carry_out
+
+
+@pytest.mark.parametrize("marker", [False, True])
+def test_a_network_that_is_right_for_the_wrong_reason_is_called_out(tmp_path: Path, marker: bool) -> None:
+    manifest = write_cohort(tmp_path / "cohort", images=24, spatial_dims=2, damaged=0, marker=marker)
+    content = demo_content(str(manifest), str(tmp_path / "out"), spatial_dims=2, marker=marker)
+    carry_out(content | {"explainers": ["saliency", "gradcam", "lrp", "control_random"]}, report=True)
+    dataset = open_store(Location(url=str(tmp_path / "out")))
+    right = (dataset["probability"].argmax("class") == (dataset["label"] == "lesion")).mean()
+    assert right > (0.95 if marker else 0.8)
+    inside = dataset["metric_relevance_mass"].mean(("image_id", "target"))
+    for explainer in ("saliency", "gradcam", "lrp"):
+        chance = float(inside.sel(explainer="control_random"))
+        assert (inside.sel(explainer=explainer) < 2 * chance) == marker
+    maps = np.clip(dataset["attribution"].isel(target=0).sel(explainer="lrp").values[1::2], 0, None)
+    corner = maps[:, :16, :16].sum((1, 2)) / maps.sum((1, 2))
+    assert (corner.mean() > 0.8) == marker
+    page = (tmp_path / "out/report/index.html").read_text()
+    assert ("a shortcut, such as a marker or the device" in page) == marker
 
 
 def test_the_evidence_table_lies_beside_the_page_and_forgets_who_is_withdrawn(tmp_path: Path) -> None:
