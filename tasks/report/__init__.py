@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tasks import manifest
 from tasks.finish import summarise
 from tasks.plan import Plan
-from tasks.report.cases import ORDERS, Predictions, choose, in_turn, show
-from tasks.report.means import mean_maps
+from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import calibration_plot, curve_plot, family_plot, roc_plot
@@ -74,12 +74,15 @@ def write_report(output: Location) -> Location:
         families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
         suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
-        groups=groups,
+        groups=fitting(groups),
+        outcomes=len(groups),
         mean_scales=mean_scales,
         scales=scales,
         choices=choices,
         cases=cases,
-        orders=[name for name in ORDERS if any(np.isfinite(case.orders[name]) for case in cases)],
+        orders=[
+            name for name in (cases[0].orders if cases else ()) if any(np.isfinite(one.orders[name]) for one in cases)
+        ],
         refused=refused[:_REASONS_SHOWN],
         refused_count=len(refused),
         script=script,

@@ -15,9 +15,6 @@ from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.trust import CONTROLS
 from tasks.report.words import Findings, findings, sentences
 
-ORDERS = ("uncertainty", "certainty", "wrong but certain", "looking outside the mask", "disagreement")
-"""What cases can be ordered by, the largest first."""
-
 _SAMPLE_SEED = 20261123
 _CASES = 12
 _MOST_BYTES = 20 * 2**20
@@ -75,7 +72,7 @@ class Case:
     Attributes
     ----------
     orders
-        A number for each of `ORDERS`; NaN comes last.
+        By name, what cases can be ordered by, the largest first; NaN comes last.
     """
 
     id: str
@@ -110,6 +107,24 @@ def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
         leading("outside the mask", "the least evidence inside the mask", -_mean(dataset["metric_relevance_mass"]))
     if "metric_explainer_agreement" in dataset:
         leading("disagreement", "the least agreement of explainers", -_mean(dataset["metric_explainer_agreement"]))
+    for name, values in doubts(dataset).items():
+        leading(name, "the most of it", values)
+    return found
+
+
+def doubts(dataset: xr.Dataset) -> dict[str, NDArray[np.floating]]:
+    """What members say of some images, or of one: by name, ``(image,)`` or a number; the larger, the less sure."""
+    found = {}
+    for variable in dataset.data_vars.values():
+        kind, of = variable.attrs.get("kind"), str(variable.name).rpartition("_")[2]
+        if kind is None:
+            continue
+        if of == "entropy":
+            found[f"uncertainty by {kind}"] = variable.values
+        elif of == "information":
+            found[f"members of {kind} differ"] = variable.values
+        elif of == "maps":
+            found[f"maps vary by {kind}"] = _mean(variable)
     return found
 
 
@@ -163,19 +178,18 @@ def _case(
         text=text,
         flags=[name for name, on in flags.items() if on],
         rows=_rows(image, plan, scales),
-        orders=_orders(row, predictions, found),
+        orders=_orders(row, predictions, found) | {name: float(value) for name, value in doubts(image).items()},
     )
 
 
 def _orders(row: int, predictions: Predictions, found: Findings | None) -> dict[str, float]:
-    values = (
-        float(predictions.entropy[row]),
-        float(predictions.certainty[row]),
-        float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
-        -found.mean_inside if found else np.nan,
-        -found.agreement if found else np.nan,
-    )
-    return dict(zip(ORDERS, values, strict=True))
+    return {
+        "uncertainty": float(predictions.entropy[row]),
+        "certainty": float(predictions.certainty[row]),
+        "wrong but certain": float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
+        "looking outside the mask": -found.mean_inside if found else np.nan,
+        "disagreement": -found.agreement if found else np.nan,
+    }
 
 
 def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Where the model looks over the whole cohort: mean maps of what it called rightly, wrongly and not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.report.pictures import Panel, Scale, case_panels, scales_of
 
 _MOST = 128
+_MOST_BYTES = 6 * 2**20
 _SEED = 20261124
 
 
@@ -21,6 +22,16 @@ class Group:
     images: int
     drawn: int
     panels: list[Panel]
+
+    @property
+    def size(self) -> int:
+        return sum(len(panel.uri) for panel in self.panels)
+
+
+def fitting(groups: Sequence[Group]) -> list[Group]:
+    """The first of the groups, as many as fill 6 MB."""
+    sizes = np.cumsum([group.size for group in groups])
+    return list(groups[: int((sizes <= _MOST_BYTES).sum())])
 
 
 def mean_maps(

@@ -13,9 +13,9 @@ from tasks.commit import Commit
 from tasks.demo.cohort import write_cohort
 from tasks.finish import finish
 from tasks.report import entropy, write_report
-from tasks.report.cases import Predictions, choose, in_turn
-from tasks.report.means import _mean, mean_maps
-from tasks.report.pictures import Scale, _outline, _slice
+from tasks.report.cases import Predictions, choose, doubts, in_turn
+from tasks.report.means import Group, _mean, fitting, mean_maps
+from tasks.report.pictures import Panel, Scale, _outline, _slice
 from tasks.shard import explain_shards
 from tasks.storage import Location
 from tasks.store import open_store
@@ -185,3 +185,23 @@ def test_choices_take_turns_and_wrong_but_certain_comes_first() -> None:
     assert choices["uncertain"].rows.tolist() == [0, 2, 3, 1]
     assert choices["wrong but certain"].rows.tolist() == [1, 2]
     assert in_turn([choices["wrong but certain"], choices["uncertain"]]) == [1, 0, 2, 3]
+
+
+def test_what_members_say_is_an_order_of_the_cases_and_a_reason_to_show_them(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(14))
+    views = {"name": "test_time_augmentation", "samples": 2, "label": "views"}
+    carry_out(cohort.content(output, explainers=["saliency", "control_random"], uncertainty=[views]), report=True)
+    page, dataset = (output / "report/index.html").read().decode(), open_store(output).load()
+    found = doubts(dataset)
+    assert list(found) == ["uncertainty by views", "members of views differ", "maps vary by views"]
+    assert np.allclose(found["maps vary by views"], dataset["uncertainty_views_maps"].sel(explainer="saliency")[:, 0])
+    for name in found:
+        (key,) = re.findall(rf'<option value="(by\d+)">{name}</option>', page)
+        assert page.count(f" data-{key}=") == page.count("<article data-choices")
+        assert f"12 {name} (the most of it)" in page
+
+
+def test_mean_maps_of_many_classes_leave_room_for_the_rest() -> None:
+    groups = [Group(str(number), 1, 1, [Panel("map", "x" * 2**20, 1, 1, 1.0, "")]) for number in range(9)]
+    assert [group.title for group in fitting(groups)] == list("012345")
