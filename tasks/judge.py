@@ -106,7 +106,7 @@ def judge_shards(
     for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
         check()
         ids = [entry.id for entry in entries]
-        _judge(output, plan, plan.shards[index], ids, commits[index], measures, judgements.get(index), asked)
+        _judge(asked, output, plan, plan.shards[index], ids, commits[index], measures, judgements.get(index))
 
 
 def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
@@ -152,7 +152,6 @@ def _judge(
     commit: Commit,
     left: Sequence[Measure | Uncertainty],
     before: Judgement | None,
-    asked: Asked,
 ) -> None:
     """Compute and store the measures that are left, and record them beside those that there are."""
     began = time.perf_counter()

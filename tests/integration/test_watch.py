@@ -51,7 +51,17 @@ def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     address = f"tcp://127.0.0.1:{scheduler_port}"
     commands = [
         ["scheduler", "--host", "127.0.0.1", "--port", str(scheduler_port), "--dashboard-address", "127.0.0.1:0"],
-        ["worker", address, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder), "--dashboard-address", f"127.0.0.1:{worker_port}"],
+        [
+            "worker",
+            address,
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--local-directory",
+            str(folder),
+            "--dashboard-address",
+            f"127.0.0.1:{worker_port}",
+        ],
     ]
     log = folder / "log"
     with log.open("wb") as sink:
