@@ -7,11 +7,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows.alarms import quarantined_too_many, tell_of_drift, tell_of_failures
 from flows.artifacts import publish, publish_evidence, server_may_be_away
 from flows.cluster import ComputeConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.shards import map_shards
 from tasks import manifest, store, telemetry
+from tasks.drift import directions, read_evidence, worsened
+from tasks.failures import TooManyFailures
 from tasks.finish import Summary, finish
 from tasks.lease import Occupied, lease
 from tasks.plan import Plan
@@ -38,12 +41,17 @@ def carry_out(
     try:
         check_ours(output)
         with lease(output, run_id) as held:
+            evidence = read_evidence(output)
             plan, sources = draw_up(run_id)
             shards = _set_up(output, plan)
             if shards:
                 readings = map_shards(output, compute, plan, sources, shards, held)
             summary = _finish(output)
             report = _report(output)
+            worse = worsened(evidence, read_evidence(output), directions(output))
+    except TooManyFailures as error:
+        quarantined_too_many(output, str(error).splitlines()[0])
+        raise
     except (Occupied, ValueError) as error:
         raise ConfigurationError(str(error)) from error
     except CalledOff as error:
@@ -55,6 +63,8 @@ def carry_out(
         spent = telemetry.spent(readings, [before, telemetry.read()])
         publish(summary, delivered, spent, compute.prices, report, report_url)
         publish_evidence(output / TABLE)
+    tell_of_failures(output, plan, summary)
+    tell_of_drift(output, worse)
     done[output.url] = summary
     return summary
 
