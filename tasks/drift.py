@@ -5,11 +5,11 @@ from io import BytesIO
 
 import pandas as pd
 
+from tasks.report import TABLE
 from tasks.report.trust import CONTROLS, METRIC
 from tasks.storage import Location
 from tasks.store import open_store
 
-TABLE = "report/evidence.csv"
 _INDEX = ["class", "metric", "explainer"]
 
 
