@@ -15,7 +15,7 @@ from tasks.report.trust import Family, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
-RUNS = ("reference", "marker", "shuffled", "every-metric")
+RUNS = ("reference", "marker", "shuffled", "slow", "anew", "asking")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _CORNER = 16
 
@@ -70,15 +70,23 @@ class Run:
         return float(np.median(shares))
 
 
-def write_page(folder: Path, page: Path, weights: Path) -> None:
-    """Make the page of the runs in `folder`; `weights` holds the recipes of the networks."""
+def write_page(folder: Path, page: Path, weights: Path, quick: bool) -> None:
+    """Make the page of the runs in `folder`.
+
+    Parameters
+    ----------
+    weights
+        Folder of the networks' recipes.
+    quick
+        Whether slow metrics judged quick explainers alone.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": _percent, "names": _names, "table": _markdown}
     recipe = json.loads((weights / "attention_gated_2d_shuffled.json").read_text())
-    runs = {name.replace("-", "_"): Run(Location(url=str(folder / name))) for name in RUNS}
-    page.write_text(environment.get_template("evidence.md.j2").render(**runs, recipe=recipe))
+    runs = {name: Run(Location(url=str(folder / name))) for name in RUNS}
+    page.write_text(environment.get_template("evidence.md.j2").render(**runs, recipe=recipe, quick=quick))
 
 
 def _percent(share: float) -> str:
