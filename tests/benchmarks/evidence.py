@@ -2,11 +2,10 @@
 
 Three networks of one architecture: the reference; one that was trained on shuffled labels, and knows nothing of
 lesions; and one that was trained where a marker gives the lesion away. Many images are judged by the metrics that ask
-the network nothing, for the explainers that ask it little; fewer by those that ask, and by those that explain anew.
+the network nothing, for the explainers that ask it little; fewer by every metric for every explainer.
 """
 
 import argparse
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from tests.benchmarks.evidence_page import write_page
 CHECKOUT = Path(__file__).resolve().parents[2]
 WEIGHTS = CHECKOUT / "models/networks/weights"
 SLOW = {"scorecam", "ablationcam", "occlusion", "feature_ablation", "lime", "kernel_shap", "shapley_sampling", "rise"}
-ANEW = {"max_sensitivity", "cascading_randomisation", "independent_randomisation"}
 PLAUSIBILITY = ["hit_rate", "iou", "auprc", "relevance_mass", "relevance_rank"]
 QUICK = [*PLAUSIBILITY, "completeness_gap", "gini", "entropy", "explainer_agreement"]
 
@@ -29,24 +27,21 @@ QUICK = [*PLAUSIBILITY, "completeness_gap", "gini", "entropy", "explainer_agreem
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1000, help="Images that quick metrics judge")
-    parser.add_argument("--every", type=int, help="Images that slow metrics judge; none: all")
-    parser.add_argument("--quick", action="store_true", help="Whether slow metrics judge quick explainers alone")
+    parser.add_argument("--every", type=int, default=1000, help="Images that every metric judges; 0 leaves that out")
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "out/evidence")
     arguments = parser.parse_args()
-    every = arguments.every or arguments.images
-    explain_and_judge(arguments.folder, arguments.images, every, arguments.quick)
-    write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS, arguments.quick)
+    explain_and_judge(arguments.folder, arguments.images, arguments.every)
+    write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS, every=arguments.every > 0)
 
 
-def explain_and_judge(folder: Path, images: int, every: int, quick: bool) -> None:
+def explain_and_judge(folder: Path, images: int, every: int) -> None:
     """Do all runs; of what is there already, only what is new."""
     content = yaml.safe_load((CHECKOUT / "deployments/evidence-2d.yaml").read_text())
     plain, marked = _cohort(folder / "cohort", images, marker=False), _cohort(folder / "marked", images, marker=True)
     first = plain.with_name(f"first-{every}.csv")
     pd.read_csv(plain, dtype=str, keep_default_na=False).head(every).to_csv(first, index=False)
-    few = {"explainers": _named(content["explainers"], leave_out=SLOW), "metrics": PLAUSIBILITY}
-    asked = few["explainers"] if quick else content["explainers"]
-    slow = [*_named(content["explainers"], SLOW), "control_random", "control_edges", "control_centre"]
+    quick = [one for one in content["explainers"] if (one if isinstance(one, str) else one["name"]) not in SLOW]
+    few = {"explainers": quick, "metrics": PLAUSIBILITY}
     with prefect_server() as server_url:
         server_url()
         from flows.config import RunConfig, named_metrics
@@ -65,17 +60,8 @@ def explain_and_judge(folder: Path, images: int, every: int, quick: bool) -> Non
         explain("marker", marked, "attention_gated_2d_marker", **few)
         shuffled = explain("shuffled", plain, "attention_gated_2d_shuffled", **few)
         evaluate_cohort(reference.output, named_metrics(["label_randomisation"]), (shuffled.output,))
-        explain("slow", first, "attention_gated_2d", explainers=slow, metrics=PLAUSIBILITY)
-        anew = _named(content["metrics"], ANEW)
-        explain("anew", first, "attention_gated_2d", explainers=asked, metrics=anew)
-        asking = _named(content["metrics"], leave_out={*QUICK, *ANEW})
-        explain("asking", first, "attention_gated_2d", explainers=asked, metrics=asking)
-
-
-def _named(parts: list[Any], names: Collection[str] | None = None, leave_out: Collection[str] = ()) -> list[Any]:
-    """Those parts of a configuration that have one of the names, and none of those that are left out."""
-    named = {part if isinstance(part, str) else part["name"]: part for part in parts}
-    return [part for name, part in named.items() if (names is None or name in names) and name not in leave_out]
+        if every:
+            explain("every-metric", first, "attention_gated_2d")
 
 
 def _cohort(folder: Path, images: int, *, marker: bool) -> Path:

@@ -15,7 +15,7 @@ from tasks.report.trust import Family, evidence_table, families, suspicion
 from tasks.storage import Location
 from tasks.store import EXPLAINED, open_store
 
-RUNS = ("reference", "marker", "shuffled", "slow", "anew", "asking")
+RUNS = ("reference", "marker", "shuffled")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _CORNER = 16
 
@@ -70,15 +70,15 @@ class Run:
         return float(np.median(shares))
 
 
-def write_page(folder: Path, page: Path, weights: Path, quick: bool) -> None:
+def write_page(folder: Path, page: Path, weights: Path, *, every: bool) -> None:
     """Make the page of the runs in `folder`.
 
     Parameters
     ----------
     weights
         Folder of the networks' recipes.
-    quick
-        Whether slow metrics judged quick explainers alone.
+    every
+        Whether every metric was computed for every explainer.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -86,7 +86,8 @@ def write_page(folder: Path, page: Path, weights: Path, quick: bool) -> None:
     environment.filters |= {"percent": _percent, "names": _names, "table": _markdown}
     recipe = json.loads((weights / "attention_gated_2d_shuffled.json").read_text())
     runs = {name: Run(Location(url=str(folder / name))) for name in RUNS}
-    page.write_text(environment.get_template("evidence.md.j2").render(**runs, recipe=recipe, quick=quick))
+    whole = Run(Location(url=str(folder / "every-metric"))) if every else None
+    page.write_text(environment.get_template("evidence.md.j2").render(**runs, every=whole, recipe=recipe))
 
 
 def _percent(share: float) -> str:

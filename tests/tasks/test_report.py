@@ -194,7 +194,7 @@ def test_what_members_say_is_an_order_of_the_cases_and_a_reason_to_show_them(tmp
     carry_out(cohort.content(output, explainers=["saliency", "control_random"], uncertainty=[views]), report=True)
     page, dataset = (output / "report/index.html").read().decode(), open_store(output).load()
     found = doubts(dataset)
-    assert list(found) == ["uncertainty by views", "members of views differ", "maps vary by views"]
+    assert list(found) == ["uncertainty by views", "maps vary by views", "members of views differ"]
     assert np.allclose(found["maps vary by views"], dataset["uncertainty_views_maps"].sel(explainer="saliency")[:, 0])
     for name in found:
         (key,) = re.findall(rf'<option value="(by\d+)">{name}</option>', page)
