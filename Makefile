@@ -48,7 +48,7 @@ picture: demo
 
 # The demo cohort by jobs of a real SLURM on this machine, of Debian's packages; two minutes.
 slurm: .venv/installed
-	command -v slurmctld munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
+	command -v slurmctld && command -v munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
 	$(BIN)/pytest tests/infra/on_slurm.py
 
 # What `make test` leaves out since it needs an environment of its own or the package index: a scan, by the policies of

@@ -22,7 +22,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from flows.config import RunConfig
 from flows.demo import demo_config, demo_content
 from tasks.pseudonyms import VARIABLE
-from tests.conftest import _free_ports
+from tests.seaweedfs import free_ports
 from tests.tasks.outputs import carry_out
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,7 @@ LEFT_OUT = {
         "it needs SLURM; `make slurm` runs the demo cohort by jobs of one",
         "it needs a container engine",
         "it needs an account at Amazon",
+        "it needs a Kubernetes cluster",
         "it needs a Kubernetes cluster",
         "it needs a Kubernetes cluster",
     ],
@@ -147,7 +148,7 @@ def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
     checkout = tmp_path / "checkout"
     shutil.copytree(demo, checkout, symlinks=True)
     flags = ("-s3.port", "-master.port", "-volume.port", "-filer.port", "-admin.port")
-    ports = _free_ports(len(flags))
+    ports = free_ports(len(flags))
     own = [f"{flag}={port}" for flag, port in zip(flags, ports, strict=True)]
     weed = " ".join(["weed mini -s3.port.iceberg=0 -s3.port.lance=0", *own])
     reader = Reader(checkout, _environment(checkout), {"127.0.0.1:8333": f"127.0.0.1:{ports[0]}", "weed mini": weed})

@@ -146,7 +146,7 @@ def test_kustomize_builds_what_the_files_say() -> None:
     built = list(yaml.safe_load_all(subprocess.check_output(command, text=True)))
     assert all(document["metadata"].get("namespace", "cohortlens") == "cohortlens" for document in built)
     (settings,) = [document["data"] for document in built if document["kind"] == "ConfigMap"]
-    assert settings == SETTINGS
+    assert {name: value.strip('"') for name, value in settings.items()} == SETTINGS
     clusters = {
         document["metadata"]["name"]: document["spec"] for document in built if document["kind"] == "DaskCluster"
     }
