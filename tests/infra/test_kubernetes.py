@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 import kubernetes_validate
@@ -104,8 +105,11 @@ def test_the_operator_makes_valid_deployments_whose_workers_have_its_names(kind:
 
 @pytest.mark.parametrize("kind", _CLUSTERS)
 def test_dask_understands_its_commands(kind: str) -> None:
-    """Those of dask-cuda as well: it takes what is asked of it here from Dask's own."""
-    clis = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    """Those of dask-cuda are its own where it is installed; what they are told here, it has from Dask's."""
+    worker = dask_worker.main
+    if kind == "gpu" and find_spec("dask_cuda"):
+        from dask_cuda.cli import worker
+    clis = {"scheduler": dask_scheduler.main, "worker": worker}
     for name, spec in pods(kind).items():
         dask, *arguments = (part for part in spec["containers"][0]["command"] if part != "cuda")
         assert (dask, arguments.pop(0)) == ("dask", name)
