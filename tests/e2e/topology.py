@@ -19,7 +19,7 @@ from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
 from tasks.storage import Location
-from tests.conftest import _free_ports
+from tests.seaweedfs import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -31,7 +31,7 @@ class Topology:
     def __init__(self, home: Path, **settings: str) -> None:
         names = ("S3_PORT", "S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT", "POSTGRES_PORT")
         names = (*names, "PREFECT_PORT", "DASK_SCHEDULER_PORT", "DASK_DASHBOARD_PORT")
-        ports = dict(zip(names, map(str, _free_ports(len(names))), strict=True))
+        ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         self.environment = kept | ports | settings | {"UP_HOME": str(home)}
         self.home = home
