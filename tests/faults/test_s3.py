@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client import REGISTRY
 
 from flows.cli import main
 from tasks import lease as lease_module
@@ -176,6 +177,22 @@ def test_a_file_that_was_created_though_nobody_said_so_is_ours(proxy: FaultyS3, 
         assert (through / f"{number}").create(b"ours")
         assert not (through / f"{number}").create(b"theirs")
         assert (through / f"{number}").read() == b"ours"
+
+
+def test_requests_and_their_repetitions_are_counted(proxy: FaultyS3, through: Location) -> None:
+    def counted() -> tuple[float, float]:
+        samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
+        names = ("cohortlens_s3_requests_total", "cohortlens_s3_retries_total")
+        requests, retries = (sum(sample.value for sample in samples if sample.name == name) for name in names)
+        return requests, retries
+
+    (through / "file").write(b"content")
+    proxy.requests, (requests, retries) = 0, counted()
+    proxy.faults, proxy.share = ("500", "503"), 0.5
+    for _ in range(10):
+        assert (through / "file").read() == b"content"
+    assert counted() == (requests + proxy.requests, retries + proxy.injected.total())
+    assert proxy.injected.total() > 3
 
 
 def test_a_run_keeps_its_lease_while_s3_is_away(

@@ -105,7 +105,7 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
         "model": model(tmp_path, shape),
         "explainers": ["saliency", {"name": "expected_gradients", "samples": 2}],
         "output": output.url,
-        "compute": {"workers": 1, "batch_size": 4},
+        "compute": {"workers": 1, "batch_size": 4, "performance_report": True},
     }
     config = RunConfig.model_validate(content)
     explain_cohort(config)

@@ -453,7 +453,7 @@ def test_memory_that_does_not_suffice_halves_the_batch_and_changes_nothing(monke
 
     monkeypatch.setattr(network.module, "forward", small_memory)
     found = engine.explain(batch, names(batch)).maps
-    assert engine.batch_size == 2
+    assert (engine.batch_size, engine.halvings) == (2, 3)
     assert max(sizes) == 2
     assert difference(found, expected) < 1e-9
     monkeypatch.setattr(network.module, "forward", lambda inputs: (_ for _ in ()).throw(torch.OutOfMemoryError()))
