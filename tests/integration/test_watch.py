@@ -73,9 +73,8 @@ def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield Elsewhere(address, f"http://127.0.0.1:{worker_port}/metrics", log)
     finally:
         for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(60)
+            process.kill()
+            process.wait()
 
 
 @dataclass
