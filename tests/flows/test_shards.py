@@ -26,8 +26,8 @@ def test_commits_are_listed_for_a_tenth_of_the_time_at_most(
     monkeypatch.setattr(commit, "stamps", stamps)
     monkeypatch.setattr(shards, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(shards, "_check_cancelled", lambda: None)
-    monkeypatch.setattr(shards, "show_progress", lambda *_: None)
-    plan: Any = SimpleNamespace(shards=[SimpleNamespace(images=1)], measures=())
+    monkeypatch.setattr(shards, "Progress", lambda *_: SimpleNamespace(show=lambda _: None))
+    plan: Any = SimpleNamespace(images=1, shards=[SimpleNamespace(images=1)], measures=())
     ended = time.monotonic() + 1
     monkeypatch.setattr(shards, "Seen", lambda *_: SimpleNamespace(shards=set(), add=lambda _: None))
     shards._watch(Location(url=str(tmp_path)), plan, [0], lambda: time.monotonic() > ended, lambda: True)

@@ -47,21 +47,13 @@ def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ours = ("PREFECT", "DASK", "COHORTLENS", "PYTEST")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"HOME": str(folder), "PYTHONPATH": str(_ROOT), "COHORTLENS_LOGS": "json", "OMP_NUM_THREADS": "1"}
+    environment |= {"DASK_TEMPORARY_DIRECTORY": str(folder)}
     environment |= {"PREFECT_API_URL": prefect}  # or it would start a server of its own, as docs/watch.md says
     address = f"tcp://127.0.0.1:{scheduler_port}"
+    metrics = f"127.0.0.1:{worker_port}"
     commands = [
         ["scheduler", "--host", "127.0.0.1", "--port", str(scheduler_port), "--dashboard-address", "127.0.0.1:0"],
-        [
-            "worker",
-            address,
-            "--nthreads",
-            "1",
-            "--no-nanny",
-            "--local-directory",
-            str(folder),
-            "--dashboard-address",
-            f"127.0.0.1:{worker_port}",
-        ],
+        ["worker", address, "--nthreads", "1", "--no-nanny", "--dashboard-address", metrics],
     ]
     log = folder / "log"
     with log.open("wb") as sink:
@@ -70,7 +62,7 @@ def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             for command in commands
         ]
     try:
-        yield Elsewhere(address, f"http://127.0.0.1:{worker_port}/metrics", log)
+        yield Elsewhere(address, f"http://{metrics}/metrics", log)
     finally:
         for process in processes:
             process.kill()
