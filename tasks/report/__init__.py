@@ -32,6 +32,7 @@ def write_report(output: Location) -> Location:
 
     Returns where the page is.
     """
+    summary = summarise(output)
     plan, entries = Plan.read(output), manifest.read(output, facts=False)
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
@@ -64,7 +65,7 @@ def write_report(output: Location) -> Location:
     )
     page = environment.get_template("index.html.j2").render(
         plan=plan,
-        summary=summarise(output),
+        summary=summary,
         attributes=dataset.attrs,
         performance=right,
         roc=roc_plot(right.classes[1:] if _exclusive(plan) and len(right.classes) == 2 else right.classes)
