@@ -46,6 +46,7 @@ def carry_out(
             shards = _set_up(output, plan)
             if shards:
                 readings = map_shards(output, compute, plan, sources, shards, held)
+            del sources  # of a million images they take half a gigabyte, which is needed for what follows
             summary = _finish(output)
             report = _report(output)
             worse = worsened(evidence, read_evidence(output), directions(output))
