@@ -182,7 +182,7 @@ def _allowed(loc: tuple[str | int, ...]) -> str:
             named = [model for model in models if "name" in model.model_fields and _name(model) == part]
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
             models = named or [model for field in fields for model in _models(field.annotation)]
-    return f"allowed are {', '.join(sorted({name for model in models for name in model.model_fields}))}"
+    return f"allowed are {', '.join(dict.fromkeys(name for model in models for name in model.model_fields))}"
 
 
 def _name(model: type[BaseModel]) -> Any:

@@ -36,9 +36,7 @@ LEFT_OUT = {
         "it needs an account at Amazon",
         "it needs a Kubernetes cluster",
         "it needs a Kubernetes cluster",
-        "it needs a Kubernetes cluster",
     ],
-    "schedule.md": ["make e2e runs it"],
 }
 """By page, why some of its blocks are not run; in the page it says so before the block: <!-- skip: next "why" -->."""
 
@@ -148,7 +146,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
     checkout = tmp_path / "checkout"
     shutil.copytree(demo, checkout, symlinks=True)
-    flags = ("-s3.port", "-master.port", "-volume.port", "-filer.port", "-admin.port")
+    flags = ("-s3.port", "-master.port", "-volume.port", "-filer.port", "-admin.port", "-metricsPort")
     ports = free_ports(len(flags))
     own = [f"{flag}={port}" for flag, port in zip(flags, ports, strict=True)]
     weed = " ".join(["weed mini -s3.port.iceberg=0 -s3.port.lance=0", *own])

@@ -5,13 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.config import RunConfig
 from flows.demo import demo_content
 from flows.printing import plain, print_damage
 from tasks.finish import Summary
+from tasks.s3 import PatientS3
 from tasks.storage import Location
 from tasks.verify import Damage
 
@@ -68,6 +69,12 @@ def test_plan_counts_every_question(config: Path) -> None:
         ("cohort.preprocessing", [{"_target_": "monai.transforms.RandFlip"}], "is random"),
         ("compute.memory_per_worker", "100MB", "but it may use 0.1 GiB"),
         ("chort", 1, "there is no such field"),
+        ("explainers", ["salency"], "explainers.0: there is no 'salency'; the nearest are saliency"),
+        ("explainers", [{"name": "rise", "sample": 9}], "rise.sample: there is no such field; allowed are"),
+        ("target", "everything", "target: there is no 'everything'; there are predicted, classes"),
+        ("cohort.source", "{folder}/", "out lies in the cohort"),
+        ("cohort.source", "{folder}/**/*.html", "out lies in the cohort"),
+        ("model.weights", "{folder}", "model.weights: there is no file"),
     ],
 )
 def test_what_a_user_can_mend_ends_with_exit_code_2_and_a_message(
@@ -78,12 +85,37 @@ def test_what_a_user_can_mend_ends_with_exit_code_2_and_a_message(
     *parents, last = path.split(".")
     for part in parents:
         place = place.setdefault(part, {})
-    place[last] = value
+    place[last] = value.format(folder=config.parent) if isinstance(value, str) else value
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert result.exit_code == 2
-    assert message in result.output
-    assert "Traceback" not in result.output
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output and "at least 1 item" not in result.output
+
+
+def test_storage_that_cannot_be_used_is_told_by_plan(
+    config: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(config.read_text())
+
+    def plan(part: str, url: str) -> Result:
+        place = {"url": url, "endpoint_url": s3_endpoint}
+        changed = content | {"cohort": content["cohort"] | {"source": place}} if part == "cohort" else {"output": place}
+        config.write_text(yaml.safe_dump(content | changed))
+        return CliRunner().invoke(main, ["plan", str(config)])
+
+    for part in ("cohort", "output"):
+        result = plan(part, "s3://nobody-made-this-bucket/chest/")
+        assert result.exit_code == 2
+        assert "there is no bucket 'nobody-made-this-bucket': make it, or name another" in result.output
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    PatientS3.clear_instance_cache()
+    result = plan("cohort", "s3://another-bucket/chest/")
+    assert result.exit_code == 3
+    assert "there are no credentials for S3: set AWS_ACCESS_KEY_ID" in result.output
+    PatientS3.clear_instance_cache()
 
 
 def test_an_output_that_holds_something_else_is_refused(config: Path, tmp_path: Path) -> None:

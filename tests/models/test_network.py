@@ -65,8 +65,17 @@ def test_another_digest_is_refused() -> None:
 
 
 def test_weights_of_another_network_are_refused_with_the_names_that_differ() -> None:
-    with pytest.raises(ValueError, match=r"do not fit AttentionGatedClassifier(.|\n)*classifier\.weight"):
+    with pytest.raises(ValueError, match=r"do not fit AttentionGatedClassifier: .* are missing, .*; 1 are not known"):
         build(config(), save({"other": torch.zeros(1)}))
+    first, *_ = state()
+    with pytest.raises(ValueError, match=rf"1 have another shape, such as '{first}', which is \(1,\) where"):
+        build(config(), save(state() | {first: torch.zeros(1)}))
+
+
+def test_weights_that_were_saved_with_what_is_around_the_network_are_told_by_their_names() -> None:
+    around = {f"model.net.{name}": tensor for name, tensor in state().items()}
+    with pytest.raises(ValueError, match=r"names begin with 'model\.net\.'"):
+        build(config(), save(around))
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,9 @@ def test_whole_numbers_are_ids_too(tmp_path: Path) -> None:
     [
         (
             [{"uri": "a.png", "patient": "Doe"}],
-            r"of the columns of .*, 2 \(counted from the left\) are not known; `uri` is needed",
+            r"columns that are not known \(counted from the left: 2\): .* `uri` is needed",
         ),
-        ([{"id": "1", "label": "a"}], "`uri` is needed"),
+        ([{"id": "1", "label": "a"}], "has no column `uri`: .* `uri` is needed"),
         (
             [{"id": "1", "uri": "a.png"}, {"id": "1", "uri": "b.png"}],
             "names 1 ids more than once, such as in rows 1 and 2",
