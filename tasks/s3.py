@@ -1,10 +1,12 @@
 """S3 that is slow, busy or away for a while: every request is patient, and what ends it says why."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -21,10 +23,15 @@ from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
 from tasks import telemetry
 from tasks.storage import CredentialsRefused, Unavailable
 
+logger = logging.getLogger(__name__)
+
 ATTEMPTS = 22
 """Of a request; the waits between them grow to 15 s, and to more than three minutes together."""
 
 ANSWER_SECONDS = 15
+
+_TOLD_AT = 7
+"""The attempt, some five seconds after the first, that whoever waits is told of."""
 
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {"BadDigest", "ConditionalRequestConflict", "IncompleteBody", "RequestTimeout", "SlowDown"}
@@ -79,11 +86,16 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
             return await super()._cat_file(*arguments, **options)
 
 
-def _count(event_name: str, **_: Any) -> None:
+def _count(event_name: str, request: Any, **_: Any) -> None:
     """Count a request that is sent; the event ends with its operation."""
     telemetry.REQUESTS.labels(event_name.rpartition(".")[2]).inc()
-    if next(_attempts.get(iter([0]))):
+    attempt = next(_attempts.get(iter([0])))
+    if attempt:
         telemetry.RETRIES.inc()
+    if attempt == _TOLD_AT:
+        logger.warning(
+            "S3 at %s does not answer, or errs: it is asked again for some three minutes", urlsplit(request.url).netloc
+        )
 
 
 @contextmanager

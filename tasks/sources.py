@@ -91,7 +91,8 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     except FileNotFoundError as error:
         raise ValueError(f"cohort.source: {error}") from None
     except OSError as error:
-        raise nameless(error, f"cohort.source: {source} cannot be listed") from None
+        server = f" at {source.endpoint_url}" if source.endpoint_url else ""
+        raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
     return [
         Listed((source.at(url).path.removeprefix(source.folder) or basename(url)).strip("/"), Source((url,)))
         for url in files

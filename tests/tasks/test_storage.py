@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tasks.s3 import PatientS3
+from tasks.sources import list_images
 from tasks.storage import Location
 
 
@@ -63,3 +65,12 @@ def test_a_glob_gives_files_alone_and_names_with_brackets_are_read(folder: Locat
         (folder / name).write(name.encode())
     assert (folder / "data/*").files() == [(folder / "data/a[1].png").url]
     assert folder.read_all([(folder / "data/a[1].png").url]) == [b"data/a[1].png"]
+
+
+def test_whoever_waits_for_s3_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(PatientS3, "retries", 3)
+    monkeypatch.setattr("tasks.s3._TOLD_AT", 1)
+    cohort = Location(url="s3://hospital/of-Doe/", endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(OSError, match="at http://127.0.0.1:9 cannot be listed"):
+        list_images(cohort, cohort)
+    assert "S3 at 127.0.0.1:9 does not answer" in caplog.text and "Doe" not in caplog.text
