@@ -344,7 +344,7 @@ def _usage_errors() -> Iterator[None]:
 
         if not isinstance(error, (TooManyFailures, Stopped, CancelledRun, OSError)):
             raise
-        click.echo(f"Error: {plain(str(error))}", err=True)
+        click.echo(f"Error: {plain(str(error)) if isinstance(error, OSError) else error}", err=True)
         sys.exit(3)
 
 

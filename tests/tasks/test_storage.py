@@ -71,6 +71,6 @@ def test_whoever_waits_for_s3_is_told(monkeypatch: pytest.MonkeyPatch, caplog: p
     monkeypatch.setattr(PatientS3, "retries", 3)
     monkeypatch.setattr("tasks.s3._TOLD_AT", 1)
     cohort = Location(url="s3://hospital/of-Doe/", endpoint_url="http://127.0.0.1:9")
-    with pytest.raises(OSError, match="at http://127.0.0.1:9 cannot be listed"):
+    with pytest.raises(OSError, match=r"at http://127\.0\.0\.1:9 cannot be listed"):
         list_images(cohort, cohort)
     assert "S3 at 127.0.0.1:9 does not answer" in caplog.text and "Doe" not in caplog.text
