@@ -37,13 +37,6 @@ LEFT_OUT = {
         "it needs a Kubernetes cluster",
         "it needs a Kubernetes cluster",
     ],
-    "cluster.md": [
-        "it needs SLURM; `make slurm` runs the demo cohort by jobs of one",
-        "it needs a container engine",
-        "it needs an account at Amazon",
-        "it needs a Kubernetes cluster",
-        "it needs a Kubernetes cluster",
-    ],
 }
 """By page, why some of its blocks are not run; in the page it says so before the block: <!-- skip: next "why" -->."""
 
