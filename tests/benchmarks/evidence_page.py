@@ -52,8 +52,8 @@ class Run:
         return float(self.table.loc[(metric, explainer), "mean"])
 
     def median(self, metric: str) -> float:
-        """Of the explainers' means."""
-        return float(np.median([self.mean(metric, name) for name in self.told]))
+        """Of the explainers' means, as far as they have one."""
+        return float(np.nanmedian([self.mean(metric, name) for name in self.told]))
 
     @property
     def in_the_corner(self) -> float:
@@ -61,13 +61,11 @@ class Run:
         lesion.
         """
         marked = np.flatnonzero(self.dataset["label"].values == "lesion")
-        shares = []
-        for name in self.told:
-            maps = self.dataset["attribution"].isel(image_id=marked, target=0).sel(explainer=name).values
-            maps = np.clip(maps, 0, None)
-            with np.errstate(invalid="ignore"):
-                shares.append(np.nanmean(maps[:, :_CORNER, :_CORNER].sum((1, 2)) / maps.sum((1, 2))))
-        return float(np.median(shares))
+        maps = self.dataset["attribution"].isel(image_id=marked, target=0).sel(explainer=self.told).values
+        evidence = np.clip(maps, 0, None)
+        total, corner = (part.sum((2, 3)) for part in (evidence, evidence[..., :_CORNER, :_CORNER]))
+        share = np.divide(corner, total, out=np.full(total.shape, np.nan), where=total > 0)
+        return float(np.nanmedian(pd.DataFrame(share).mean()))
 
 
 def write_page(folder: Path, page: Path, weights: Path, *, every: bool) -> None:
