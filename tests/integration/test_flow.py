@@ -154,7 +154,7 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
     assert {f"shard {number} of 3" for number in (1, 2, 3)} <= names
     found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [latest["id"]]}}})
     artifacts = {artifact["key"]: artifact for artifact in found}
-    assert artifacts["shards"]["data"] == 100
+    assert artifacts["images"]["data"] == 100
     table = {row[""]: row["value"] for row in json.loads(artifacts["summary"]["data"])}
     assert table["explained"] == 36
     assert table["flagged"] == table["flagged: image saturated"] > 0
