@@ -52,11 +52,12 @@ slurm: .venv/installed
 	$(BIN)/pytest tests/infra/on_slurm.py
 
 # What `make test` leaves out since it needs an environment of its own or the package index: a scan, by the policies of
-# checkov, and whether the versions of requirements.lock go together in both images.
+# checkov, a run where nothing but scratch can be written, and whether requirements.lock serves both images.
 infra-check: .venv/installed
 	test -d .cache/checkov || $(PYTHON) -m venv .cache/checkov
 	.cache/checkov/bin/pip install --quiet checkov
 	.cache/checkov/bin/checkov --directory infra --framework dockerfile terraform secrets --compact --quiet --skip-download
+	$(BIN)/pytest tests/infra/on_read_only_root.py
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock .
 	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock '.[gpu]'
 
