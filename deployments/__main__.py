@@ -5,9 +5,11 @@ Without ``PREFECT_API_URL``, with that of `make up`.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import click
@@ -24,13 +26,30 @@ _WEBHOOK = "cohortlens-alerts"
 def main() -> None:
     """Register the deployments and automations of this folder."""
     os.environ |= shared() if os.environ.get("PREFECT_API_URL") else environment()
-    deployments = _read("prefect.yaml")["deployments"]
     pool = os.environ["WORK_POOL"]
+    content = without_unset(_read("prefect.yaml"))
     _prefect("work-pool", "create", pool, "--type", os.environ["WORK_POOL_TYPE"], "--overwrite")
-    _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(_FOLDER / "prefect.yaml"))
-    for queue in sorted({deployment["work_pool"]["work_queue_name"] for deployment in deployments}):
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(content, file)
+        file.flush()
+        _prefect("--no-prompt", "deploy", "--all", "--prefect-file", file.name)
+    for queue in sorted({deployment["work_pool"]["work_queue_name"] for deployment in content["deployments"]}):
         _prefect("work-queue", "set-concurrency-limit", queue, str(_RUNS_A_QUEUE), "--pool", pool)
     _apply_automations()
+
+
+def without_unset(content: Any) -> Any:
+    """Leave out what a variable alone would say that is not set; Prefect would make it an empty text."""
+    if isinstance(content, list):
+        return [without_unset(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {key: without_unset(value) for key, value in content.items() if not _is_unset(value)}
+
+
+def _is_unset(value: Any) -> bool:
+    found = re.fullmatch(r"{{ \$(\w+) }}", value) if isinstance(value, str) else None
+    return found is not None and not os.environ.get(found[1])
 
 
 def _prefect(*arguments: str) -> None:

@@ -64,7 +64,7 @@ class ComputeConfig(BaseModel):
     )
     cluster: Component | None = Field(
         None,
-        description="Any cluster class with its arguments instead: {_target_: dask_jobqueue.SLURMCluster, cores: 8}",
+        description="Any cluster class with its arguments instead: `{_target_: dask_jobqueue.SLURMCluster, cores: 8}`",
     )
     adapt: Adapt | None = Field(
         None, description="Lets `cluster` grow and shrink with the work; without it, it has the workers it starts with"

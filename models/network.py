@@ -31,7 +31,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     network: Component = Field(
-        description="The class and its arguments, e.g. {_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}"
+        description="The class and its arguments, e.g. `{_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}`"
     )
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Expected digest of the weights file")
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")

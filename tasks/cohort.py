@@ -42,7 +42,7 @@ class CohortConfig(BaseModel):
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,
-        description="MONAI array transforms in order, e.g. {_target_: monai.transforms.Resize, spatial_size: [96, 96]}",
+        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
     )
     window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
     background: int = Field(
