@@ -82,6 +82,10 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("target", "top", "target: there is no 'top'; there are predicted, classes"),
         ("output", {"url": "s3://b/o", "key": "AKIA"}, "output.key: there is no such field; allowed are url"),
         ("compute", {"scheduler": "tcp://h:1", "workers": 2}, "leave them out here"),
+        ("compute", {"scheduler": "tcp://h:1", "gpus": 2}, "leave them out here"),
+        ("compute.precision", "fp16", "Input should be 'fp32' or 'bf16'"),
+        ("report_url", "https://name:secret@h/report", "report_url: String should match pattern"),
+        ("report_url", "https://h/report?X-Amz-Signature=1", "report_url: String should match pattern"),
         ("compute", {"workers": 2, "adapt": {"maximum": 4}}, "adapt goes with cluster"),
         (
             "compute",
