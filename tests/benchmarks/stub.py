@@ -16,16 +16,16 @@ def dask_setup(worker: Any) -> None:
 
 def install() -> None:
     """Let this process read no image and ask no network."""
-    from tasks import shard
+    from tasks import batches, shard
+    from tasks.readers.base import Unreadable
 
     def read_nothing(plan: Any, entries: Sequence[Any], *_: Any) -> Sequence[Any]:
-        return (None,) * len(entries)
+        return [Unreadable("nothing is read")] * len(entries)
 
-    def explain_nothing(delivery: shard.Delivery, batch: shard.Batch, number: int, engines: Any) -> None:
-        rows = list(batch.work.shard.batches[number])
-        delivery.status[rows] = shard.EXPLAINED
+    def explain_nothing(plan: Any, delivery: shard.Delivery, batch: batches.Batch, *_: Any) -> None:
+        delivery.status[batch.rows] = shard.EXPLAINED
         for block in delivery.blocks.values():
             for name in block.keys() - {"affine"}:
-                block[name][rows] = 0
+                block[name][batch.rows] = 0
 
-    shard.read_images, shard._explain = read_nothing, explain_nothing  # type: ignore[assignment]
+    batches.read_images, shard._explain = read_nothing, explain_nothing  # type: ignore[assignment]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks import manifest
+from tasks import batches, manifest, shard
 from tasks.judge import judge_shards
 from tasks.plan import Plan
 from tasks.shard import explain_shards
 from tasks.storage import Location
 from tasks.store import open_store
+from tests.benchmarks import stub
 from tests.tasks.outputs import Cohort, carry_out
 
 
@@ -50,6 +51,17 @@ def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_on
         judge_shards(output, shards)
         found.append(dict(counted))
     assert found[0] == found[1]
+
+
+def test_the_benchmark_delivers_whole_shards_without_explaining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((batches, "read_images"), (shard, "_explain")):
+        monkeypatch.setattr(module, name, getattr(module, name))  # so that it is as it was, afterwards
+    stub.install()
+    cohort, output = Cohort(tmp_path / "cohort", range(20)), Location(url=str(tmp_path / "out"))
+    assert carry_out(cohort.content(output)).explained == 20
+    assert not open_store(output).attribution.any()
 
 
 def test_a_store_is_opened_without_a_task_for_every_picture(tmp_path: Path) -> None:
