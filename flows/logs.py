@@ -42,7 +42,7 @@ def set_up_prefect() -> None:
 
 @contextmanager
 def told_to_prefect() -> Iterator[None]:
-    """Send what is logged in the body to Prefect: also on a worker whose environment knows nothing of that."""
+    """Send what is logged in the body to Prefect: also in a process whose environment knows nothing of that."""
     from prefect.logging.handlers import APILogHandler
 
     set_up_prefect()

@@ -11,6 +11,7 @@ from flows.alarms import quarantined_too_many, tell_of_drift, tell_of_failures
 from flows.artifacts import publish, publish_evidence, server_may_be_away
 from flows.cluster import ComputeConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
+from flows.logs import told_to_prefect
 from flows.shards import map_shards
 from tasks import manifest, store, telemetry
 from tasks.drift import directions, read_evidence, worsened
@@ -28,6 +29,7 @@ done: dict[str, Summary] = {}
 """What the runs of this process came to, by output: for whom Prefect cannot tell, since its server is away."""
 
 
+@told_to_prefect()
 def carry_out(
     output: Location,
     compute: ComputeConfig,

@@ -154,7 +154,7 @@ def _judge(
     before: Judgement | None,
 ) -> None:
     """Compute and store the measures that are left, and record them beside those that there are."""
-    began = time.perf_counter()
+    began, halvings = time.perf_counter(), asked.engine.halvings
     stored = _stored(output, plan, shard, commit)
     others = {
         measure.title: _others(plan, measure, ids, stored)
@@ -186,6 +186,7 @@ def _judge(
     seconds = time.perf_counter() - began
     Judgement(shard=shard.index, measures=kept | new, seconds=seconds).write(output)
     telemetry.SECONDS.labels("judge").inc(seconds)
+    telemetry.HALVINGS.inc(asked.engine.halvings - halvings)
     logger.info("shard %d judged: %d images", shard.index, shard.images, extra={"shard": shard.index})
 
 
