@@ -128,7 +128,7 @@ def test_only_what_lacks_metrics_is_judged_again(
     assert pending(output, plan) == [1, 2]
     judged = []
     monkeypatch.setattr(
-        judge, "_judge", lambda *given, _judge=judge._judge: (judged.append(given[2].index), _judge(*given))
+        judge, "_judge", lambda *given, _judge=judge._judge: (judged.append(given[3].index), _judge(*given))
     )
     (output / judge.FOLDER / "000002.json").remove()
     carry_out(cohort.content(output, metrics=METRICS))
