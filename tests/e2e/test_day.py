@@ -4,10 +4,12 @@ The tests belong together and run in this order; each says how long it took in a
 """
 
 import copy
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pandas as pd
@@ -35,10 +37,10 @@ def alerts() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory, alerts: tuple[str, list[str]]) -> Iterator[Topology]:
-    home = tmp_path_factory.mktemp("up")
-    for folder in (home, *list(home.parents)[:2]):  # PostgreSQL runs as another user than root
-        folder.chmod(0o755)
+def day(alerts: tuple[str, list[str]]) -> Iterator[Topology]:
+    # Not in pytest's folder, which only its user may enter: PostgreSQL runs as another one where that is root.
+    home = Path(mkdtemp(prefix="cohortlens-day-"))
+    home.chmod(0o755)
     topology = Topology(
         home, ALERT_WEBHOOK=alerts[0], NIGHTLY="* * * * *", HEARTBEAT_MISSED_SECONDS=str(MISSED_SECONDS)
     )
@@ -46,6 +48,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, alerts: tuple[str, list[str]])
         yield topology
     finally:
         topology.make("down")
+        shutil.rmtree(home)
         print_table(_TIMES)
 
 
@@ -97,7 +100,8 @@ def test_make_up_is_ready_in_90_seconds(day: Topology) -> None:
     day.take_keys()
 
 
-def test_make_deploy_again_and_again(day: Topology) -> None:
+def test_make_deploy_again_and_again(day: Topology, images: list[Path]) -> None:
+    drop(day, images[:32])
     day.make("deploy")
     day.make("deploy")
     assert len(day.ask("automations/filter", {})) == 4
@@ -108,8 +112,7 @@ def test_make_deploy_again_and_again(day: Topology) -> None:
     assert {queue["name"]: queue["concurrency_limit"] for queue in queues}["demo"] == 1
 
 
-def test_the_schedule_fires_and_the_result_is_read_with_xarray_alone(day: Topology, images: list[Path]) -> None:
-    drop(day, images[:32])
+def test_the_schedule_fires_and_the_result_is_read_with_xarray_alone(day: Topology) -> None:
     scheduled = next_scheduled(day)
     assert day.end(scheduled) == "COMPLETED"
     dataset = opened(day, "demo")
