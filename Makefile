@@ -80,6 +80,7 @@ train: .venv/installed
 	$(BIN)/cohortlens train --marker --images 1000 --epochs 4 --output models/networks/weights
 
 .venv/installed: requirements.lock pyproject.toml
+	@echo 'What requirements.lock pins is installed into .venv: a minute or more, and nothing is said meanwhile'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .

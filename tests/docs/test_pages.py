@@ -96,7 +96,7 @@ class Reader:
                 start_new_session=True,
             )
         self.sessions.append(shell.pid)
-        if shell.wait(240):
+        if shell.wait(600):
             return log.read_text()
         self.environment = dict(entry.split("=", 1) for entry in kept.read_text().split("\0") if entry)
         return None
@@ -162,6 +162,7 @@ def _environment(checkout: Path) -> dict[str, str]:
     return mine | {"PYTHONPATH": str(checkout)}
 
 
+@pytest.mark.timeout(900)  # where the machine is busy: a page starts up to a dozen processes
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
     assert reader.read(page) == LEFT_OUT.get(page.name, [])
