@@ -105,9 +105,9 @@ def test_the_operator_makes_valid_deployments_whose_workers_have_its_names(kind:
 
 @pytest.mark.parametrize("kind", _CLUSTERS)
 def test_dask_understands_its_commands(kind: str) -> None:
-    """Those of dask-cuda are its own where it is installed; what they are told here, it has from Dask's."""
+    """The GPU workers' command by dask-cuda where CUDA's bindings are installed, and by Dask elsewhere."""
     worker = dask_worker.main
-    if kind == "gpu" and find_spec("dask_cuda"):
+    if kind == "gpu" and find_spec("dask_cuda") and find_spec("cuda.bindings"):
         from dask_cuda.cli import worker
     clis = {"scheduler": dask_scheduler.main, "worker": worker}
     for name, spec in pods(kind).items():
