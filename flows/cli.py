@@ -301,7 +301,7 @@ def _prefect(server_url: str, output: "Location") -> Iterator[None]:
     except httpx.HTTPError as error:
         if output.url not in done:
             raise Stopped(
-                f"Prefect's server does not answer ({type(error).__name__}): start it, and run again"
+                f"Prefect's server does not answer ({type(error).__name__}): start it, and run again to go on"
             ) from error
         click.echo("the run is done; but Prefect's server, which was away when it ended, does not know", err=True)
     finally:

@@ -35,7 +35,7 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert result.exit_code == 0, result.output
     assert "images             39, of them 0 quarantined" in result.output
-    assert "forward passes     39" in result.output
+    assert f"forward passes     {39 * 2}" in result.output  # metrics ask for the prediction, too
     assert "backward passes    39" in result.output
     assert "saliency, input_x_gradient, gradcam, attention, control_random, control_edges for lesion" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
@@ -51,6 +51,7 @@ def test_plan_of_some_images_says_so_and_knows_dicoms_modalities(config: Path) -
 def test_plan_counts_every_question(config: Path) -> None:
     content = yaml.safe_load(config.read_text())
     content["explainers"] = ["gradcam", {"name": "integrated_gradients", "steps": 5}, {"name": "rise", "samples": 3}]
+    content["metrics"] = []
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert f"forward passes     {39 * (1 + 5 + 3)}" in result.output
@@ -137,7 +138,7 @@ def test_status_counts_images_by_flag(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
     content = yaml.safe_load(config.read_text())
     content["explainers"] = [{"name": "expected_gradients", "samples": 2}]
-    content["cohort"]["background"] = 5
+    content["cohort"]["background"], content["metrics"] = 5, []
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert "background         5 images of the cohort" in result.output
