@@ -60,7 +60,8 @@ def carry_out(
     except CalledOff as error:
         return Cancelled(message=str(error))  # type: ignore[return-value] # a state that is returned is the run's own
     except OSError as error:
-        raise Stopped(f"{str(error) or type(error).__name__}. What is delivered stays: mend this, and run again to go on") from error
+        said = str(error) or type(error).__name__
+        raise Stopped(f"{said}. What is delivered stays: mend this, and run again to go on") from error
     with server_may_be_away():
         delivered = sum(plan.shards[shard].images for shard in shards)
         spent = telemetry.spent(readings, [before, telemetry.read()])
