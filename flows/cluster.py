@@ -29,6 +29,10 @@ _DEATHS_ALLOWED = 10
 """Of workers, on one group of shards. Each goes on where the last one was stopped, so that Dask's 3 would be few; but
 what kills whoever works on it has to end."""
 
+_SILENCE_ALLOWED = "1 hour"
+"""Of a worker. On a machine that is too busy for its heartbeat, Dask would forget it after five minutes; it then ends, and
+nobody starts another."""
+
 
 _MOST_WORKERS = 32
 """That a cluster of unknown size is taken to have: each then gets eight groups of shards, which is all the groups there
@@ -169,7 +173,12 @@ def task_runner(compute: ComputeConfig, performance: Path | None = None) -> Any:
     path = str(performance) if performance else None
     if compute.scheduler:
         return DaskTaskRunner(address=compute.scheduler, performance_report_path=path)
-    dask.config.set({"distributed.scheduler.allowed-failures": _DEATHS_ALLOWED})
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
+            "distributed.scheduler.worker-ttl": _SILENCE_ALLOWED,
+        }
+    )
     if compute.cluster:
         arguments = dict(compute.cluster)
         return DaskTaskRunner(
