@@ -274,6 +274,7 @@ def test_run_starts_its_own_server_stops_it_and_leaves_nothing_at_home(tmp_path:
     assert "7.69% of the images are quarantined" in done.stderr
     assert "xr.open_zarr" in done.stdout
     # On a busy machine Dask kills a worker that is slow to stop, after everything is done, and complains.
-    assert "Error" not in done.stderr.replace("CommClosedError", "")
+    complaints = [line for line in done.stderr.splitlines() if "is quarantined" not in line]
+    assert "Error" not in "\n".join(complaints).replace("CommClosedError", "")
     assert list(home.rglob("*")) == []
     assert sorted(path.name for path in work.iterdir()) == [".cohortlens", "out"]

@@ -83,7 +83,7 @@ def test_constant_maps_are_judged_or_undefined_and_stop_nothing(dims: int) -> No
     given["maps"][0], given["maps"][1] = 0.0, 0.5
     scores = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
     undefined = {"iou", "sensitivity_n", "repeatability", "reproducibility", "explainer_agreement"}
-    undefined |= {"cascading_randomisation", "independent_randomisation"}
+    undefined |= {"cascading_randomisation", "independent_randomisation", "label_randomisation"}
     for metric, score, before in zip(METRICS, scores, sound, strict=True):
         blank, constant, *rest = score.value.isnan()
         assert not torch.stack(rest).any(), metric.name
@@ -130,7 +130,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(monkeypatch: pytest.Monke
 
 
 def test_every_metric_says_what_it_is() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 23
+    assert len(set(NAMES)) == len(NAMES) == 24
     for metric in METRICS:
         assert metric.family in {"faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"}
         assert metric.better in {"higher", "lower", None}
