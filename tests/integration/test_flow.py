@@ -21,6 +21,7 @@ from tasks.demo.cohort import write_cohort
 from tasks.failures import TooManyFailures
 from tasks.finish import summarise
 from tasks.lease import lease
+from tasks.plan import Plan
 from tasks.storage import Location
 from tasks.verify import verify
 
@@ -146,7 +147,8 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
     slices: Path, tmp_path: Path, prefect: str
 ) -> None:
     run(demo_content(str(slices), str(tmp_path / "out"), spatial_dims=2))
-    latest = ask(prefect, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+    ours = {"flow_runs": {"id": {"any_": [Plan.read(Location(url=str(tmp_path / "out"))).run_id]}}}
+    (latest,) = ask(prefect, "flow_runs/filter", ours)
     assert latest["state_type"] == "COMPLETED"
     assert latest["parameters"]["config"]["model"]["classes"] == ["normal", "lesion"]
     tasks = ask(prefect, "task_runs/filter", {"flow_runs": {"id": {"any_": [latest["id"]]}}})

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flows.config import RunConfig
 from flows.shards import PERFORMANCE_REPORT
 from tasks import manifest, report
+from tasks.plan import Plan
 from tasks.storage import Location
 from tasks.verify import verify
 from tasks.withdraw import withdraw
@@ -104,10 +105,10 @@ def seen(elsewhere: Elsewhere, prefect: str, bucket_of_module: Location, tmp_pat
     )
     explain_cohort(RunConfig.model_validate(content))
     APILogHandler().flush()
-    latest = ask(prefect, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-    logs = ask(prefect, "logs/filter", {"limit": 200, "logs": {"flow_run_id": {"any_": [latest["id"]]}}})
-    found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [latest["id"]]}}})
-    return Seen(output, cohort, latest["id"], logs, {artifact["key"]: artifact for artifact in found})
+    run_id = Plan.read(output).run_id
+    logs = ask(prefect, "logs/filter", {"limit": 200, "logs": {"flow_run_id": {"any_": [run_id]}}})
+    found = ask(prefect, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+    return Seen(output, cohort, run_id, logs, {artifact["key"]: artifact for artifact in found})
 
 
 @pytest.fixture(scope="module")
