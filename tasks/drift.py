@@ -6,7 +6,7 @@ from io import BytesIO
 import pandas as pd
 
 from tasks.report import TABLE
-from tasks.report.trust import CONTROLS, METRIC
+from tasks.report.trust import CONTROLS, METRIC, metric_variables
 from tasks.storage import Location
 from tasks.store import open_store
 
@@ -46,11 +46,7 @@ def read_evidence(output: Location) -> pd.DataFrame | None:
 def directions(output: Location) -> dict[str, str]:
     """What is better of each metric in a store: ``higher``, ``lower`` or ``none``."""
     dataset = open_store(output)
-    return {
-        str(name).removeprefix(METRIC): str(variable.attrs["better"])
-        for name, variable in dataset.data_vars.items()
-        if str(name).startswith(METRIC)
-    }
+    return {name.removeprefix(METRIC): str(dataset[name].attrs["better"]) for name in metric_variables(dataset)}
 
 
 def worsened(before: pd.DataFrame | None, now: pd.DataFrame | None, better: dict[str, str]) -> list[Shift]:

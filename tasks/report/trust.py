@@ -72,7 +72,7 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
     subjects
         Whose image each is.
     """
-    scores = {name.removeprefix(METRIC): dataset[name].values for name in _metrics(dataset)}
+    scores = {name.removeprefix(METRIC): dataset[name].values for name in metric_variables(dataset)}
     explainers = [str(name) for name in dataset["explainer"].values] if scores else []
     names = [str(name) for name in dataset["class"].values]
     classes = np.array([*names, ""])[dataset["target_class"].values]  # -1 takes the last
@@ -86,7 +86,7 @@ def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASS
     """Arrange the table of one class for reading."""
     found = []
     for family in FAMILIES:
-        names = [name for name in _metrics(dataset) if dataset[name].attrs["family"] == family]
+        names = [name for name in metric_variables(dataset) if dataset[name].attrs["family"] == family]
         if names:
             columns = [
                 Column(name.removeprefix(METRIC), dataset[name].attrs["better"], dataset[name].attrs["long_name"])
@@ -135,7 +135,7 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[tuple[str, lis
     return rows
 
 
-def _metrics(dataset: xr.Dataset) -> list[str]:
+def metric_variables(dataset: xr.Dataset) -> list[str]:
     """Names of the variables that hold metrics, without those that a metric is read with."""
     return [
         str(name)
