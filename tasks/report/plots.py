@@ -16,6 +16,8 @@ from tasks.report.trust import CONTROLS, Curve, Family
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _STYLES = ("-", "--", "-.", ":")
+_ABREAST = 5
+_FAR = 50
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
     "svg.hashsalt": "cohortlens",
@@ -53,25 +55,37 @@ def calibration_plot(bins: Sequence[Bin]) -> str:
 
 def family_plot(family: Family) -> str:
     """Draw each metric's means with their 95 % intervals; controls in grey, hollow what does not differ from them."""
-    names = [explainer for explainer, _ in family.rows]
-    size = (2.6 * len(family.columns) + 1.2, 0.26 * len(names) + 1.1)
-    with _figure(size) as (figure, svg):
-        all_axes = figure.subplots(1, len(family.columns), sharey=True, squeeze=False)[0]
-        for number, (axes, column) in enumerate(zip(all_axes, family.columns, strict=True)):
+    names, metrics = [explainer for explainer, _ in family.rows], len(family.columns)
+    lines = -(-metrics // _ABREAST)
+    abreast = -(-metrics // lines)
+    with _figure((2.6 * abreast + 1.2, lines * (0.26 * len(names) + 1.1))) as (figure, svg):
+        grid = figure.subplots(lines, abreast, sharey=True, squeeze=False)
+        for number, (axes, column) in enumerate(zip(grid.flat, family.columns, strict=False)):
             for place, (explainer, cells) in enumerate(family.rows):
                 cell, colour = cells[number], "0.55" if explainer.startswith(CONTROLS) else COLOURS[0]
                 axes.hlines(place, cell.low, cell.high, color=colour, alpha=0.6)
                 axes.plot(cell.mean, place, "o", color=colour, markerfacecolor="white" if cell.is_chance else colour)
             axes.set_title(f"{column.name}{_ARROWS[column.better]}", fontsize=10)
-            axes.locator_params(axis="x", nbins=4)
-        all_axes[0].set_yticks(range(len(names)), names)
-        all_axes[0].invert_yaxis()
+            _scale(axes, [cells[number].mean for _, cells in family.rows])
+        for axes in grid.flat[metrics:]:
+            axes.set_axis_off()
+        grid[0, 0].set_yticks(range(len(names)), names)
+        grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return svg.getvalue()
+
+
+def _scale(axes: Axes, means: Sequence[float]) -> None:
+    """Make the scale logarithmic, but around 0, where a few means are so large that the others would be one dot."""
+    sizes = np.abs([mean for mean in means if np.isfinite(mean)])
+    if sizes.size and np.median(sizes) and sizes.max() > _FAR * np.median(sizes):
+        axes.set_xscale("symlog", linthresh=np.median(sizes))
+    else:
+        axes.locator_params(axis="x", nbins=4)
 
 
 def curve_plot(curve: Curve) -> str:
     """Draw one mean curve an explainer; controls in grey."""
-    with _figure((5.5, 3.6)) as (figure, svg):
+    with _figure((5.5, max(3.6, 0.175 * len(curve.means) + 0.6))) as (figure, svg):
         axes = figure.add_subplot()
         numbers = np.arange(len(curve.points)) if curve.points.dtype.kind not in "iuf" else curve.points
         told = [name for name in curve.means if not name.startswith(CONTROLS)]
@@ -82,6 +96,8 @@ def curve_plot(curve: Curve) -> str:
             axes.plot(numbers, values, style, color=colour, label=name)
         is_share = numbers is curve.points
         axes.set(xlabel="share of the image" if is_share else "layers, from the output on", ylabel=curve.name)
+        if not is_share:
+            axes.set_xticks(numbers, curve.points, rotation=30, ha="right")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return svg.getvalue()
 

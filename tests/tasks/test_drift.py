@@ -1,11 +1,14 @@
 """The drift alarm: which means got worse, and which are no reason for one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tasks.drift import TABLE, read_evidence, worsened
+from tasks.drift import TABLE, directions, read_evidence, worsened
 from tasks.evidence import evidence
 from tasks.storage import Location
+from tests.tasks.outputs import Cohort, carry_out
 
 BETTER = {"auc": "higher", "gap": "lower", "gini": "none"}
 
@@ -48,3 +51,13 @@ def test_what_one_table_lacks_is_not_compared_and_the_table_comes_back_from_the_
     assert worsened(before, now, BETTER) == []
     told = worsened(before, table(0.5, 0.3), BETTER)
     assert "auc of gradcam, class all: mean 0." in str(told[0])
+
+
+def test_what_a_metric_is_read_with_has_no_better_direction(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "output"))
+    metrics = ["auprc", "gini", "entropy"]
+    carry_out(Cohort(tmp_path / "cohort", range(4)).content(output, metrics=metrics), report=True)
+    assert directions(output) == {"auprc": "higher", "gini": "higher", "entropy": "lower"}
+    table = read_evidence(output)
+    assert table is not None
+    assert set(table.index.get_level_values("metric")) == set(metrics)
