@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import rankdata
+from torch import Tensor
 
 from models.engine import Explanation
+from models.metrics.ranking import spearman
 
 LEAST_RANK_CORRELATION = 0.9
 MOST_RELATIVE_L2 = 0.2
@@ -48,24 +48,23 @@ def agreement(exact: Explanation, rounded: Explanation, names: Sequence[str]) ->
     pairs = [("logits", exact.logits[:, None], rounded.logits[:, None])]
     pairs += [(name, exact.maps[:, :, place], rounded.maps[:, :, place]) for place, name in enumerate(names)]
     found = {}
-    for name, one, other in pairs:
-        known = [_compare(*pair) for pair in zip(_rows(one), _rows(other), strict=True) if _counts(pair[0])]
-        if known:
-            rank, relative = np.median(known, axis=0)
-            found[name] = Agreement(rank_correlation=float(rank), relative_l2=float(relative))
+    for name, *both in pairs:
+        one, other = (values.flatten(2).flatten(0, 1).double().cpu() for values in both)
+        known = _tells(one)
+        if known.any():
+            rank, relative = _compare(one[known], other[known])
+            found[name] = Agreement(rank_correlation=rank, relative_l2=relative)
     return found
 
 
-def _rows(values: torch.Tensor) -> NDArray[np.float64]:
-    return values.flatten(2).flatten(0, 1).double().cpu().numpy()
+def _tells(values: Tensor) -> Tensor:
+    """Of which rows the values are finite, and not all the same."""
+    return values.isfinite().all(-1) & (values.amax(-1) > values.amin(-1))
 
 
-def _counts(values: NDArray[np.float64]) -> bool:
-    return bool(np.isfinite(values).all() and np.ptp(values) > 0)
-
-
-def _compare(exact: NDArray[np.float64], rounded: NDArray[np.float64]) -> tuple[float, float]:
-    if not _counts(rounded):
-        return -1.0, np.inf
-    rank = np.corrcoef(rankdata(exact), rankdata(rounded))[0, 1]
-    return float(rank), float(np.linalg.norm(rounded - exact) / np.linalg.norm(exact))
+def _compare(exact: Tensor, rounded: Tensor) -> tuple[float, float]:
+    """Medians over rows; the worst there is for a row that tells nothing when rounded."""
+    told = _tells(rounded)
+    rank = spearman(exact, rounded).where(told, -1.0)
+    relative = ((rounded - exact).norm(dim=-1) / exact.norm(dim=-1)).where(told, torch.inf)
+    return float(np.median(rank)), float(np.median(relative))

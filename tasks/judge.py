@@ -9,8 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,18 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from models.engine import Engine
 from models.metrics.evaluate import as_explained, evaluate, spacing_of
-from models.network import build
-from models.preprocessing import Preprocessing
-from models.uncertainty import Member, Uncertainty, ask_members
+from models.uncertainty import Uncertainty, ask_members
 from tasks import manifest, telemetry
-from tasks.batches import device
+from tasks.asked import Asked, asked_of, inputs_of
 from tasks.commit import Commit, Record, StoredObject
-from tasks.images import read_background, stack
 from tasks.others import maps_of
 from tasks.plan import Measure, Plan, Shard
-from tasks.precision import check_instructions
 from tasks.sources import Find
 from tasks.storage import Location
 from tasks.store import EXPLAINED, NAME, Block, read_part, write_measured
@@ -38,23 +32,6 @@ from tasks.variables import empty_block, measured_variables, stem, uncertainty_v
 FOLDER = "judgements"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Asked:
-    """The network that is asked, by the explainers that make maps; and its members by kind, made when needed."""
-
-    engine: Engine
-    _members: dict[str, list[Member]] = field(default_factory=dict)
-
-    def members(self, uncertainty: Uncertainty) -> list[Member]:
-        if uncertainty.title not in self._members:
-            self._members[uncertainty.title] = uncertainty.members(self.engine.network)
-        return self._members[uncertainty.title]
-
-
-_kept: dict[tuple[Location, str], Asked] = {}
-"""What was asked last: one network a worker, whatever the number of its tasks."""
 
 
 class Delivered(BaseModel):
@@ -102,7 +79,7 @@ def judge_shards(
     }
     if not left:
         return
-    asked = _asked(output, plan, find)
+    asked = asked_of(output, plan, find)
     for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
         check()
         ids = [entry.id for entry in entries]
@@ -222,7 +199,7 @@ class Batch:
     @classmethod
     def take(cls, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]) -> "Batch":
         return cls(
-            images=_inputs(plan, stored["image"][rows]),
+            images=inputs_of(plan, stored["image"][rows]),
             ids=[ids[row] for row in rows],
             maps=torch.from_numpy(stored["attribution"][rows]) if plan.maps else torch.empty(0),
             masks=torch.from_numpy(stored["mask"][rows] == 1) if plan.masks else None,
@@ -293,43 +270,3 @@ def _digests(plan: Plan, commit: Commit, measures: Sequence[Measure | Uncertaint
         digest.update(json.dumps(measure.model_dump(mode="json"), sort_keys=True).encode())
         found[stem(measure)] = digest.hexdigest()
     return found
-
-
-def _asked(output: Location, plan: Plan, find: Find | None) -> Asked:
-    if (output, plan.digest) not in _kept:
-        _kept.clear()
-        _kept[output, plan.digest] = Asked(engine_of(output, plan, find))
-    return _kept[output, plan.digest]
-
-
-def engine_of(output: Location, plan: Plan, find: Find | None = None) -> Engine:
-    """Build the engine of the explainers that made the stored maps."""
-    check_instructions(plan.precision, device())
-    network = build(plan.model, plan.model.weights.read(), device(), plan.precision)
-    background = _background(output, plan, find) if plan.background else None
-    return Engine(network, plan.explainers, plan.target, plan.batch_size, background)
-
-
-def _background(output: Location, plan: Plan, find: Find | None) -> Tensor:
-    """The images that explainers compare with, as they are stored; in a run's course, as they lie in the cohort."""
-    rows = [row for row, entry in enumerate(manifest.read(output)) if entry.id in plan.background]
-    shards = sorted({row // plan.images_per_shard for row in rows})
-    images: dict[int, NDArray[np.float32]] = {}
-    for index, commit in Commit.read(output, shards).items():
-        block = read_part(output, plan, plan.shards[index], 0, commit.parts[0], plan.shards[index].images)
-        if block is not None:
-            start = plan.shards[index].start
-            images |= {row: block["image"][row - start] for row in rows if row in range(start, plan.shards[index].stop)}
-    if len(images) < len(rows) and find:
-        entries = manifest.read(output, ids=plan.background)
-        ids, background = read_background(plan, entries, Preprocessing(plan.cohort.preprocessing), find)
-        if background is not None and len(ids) == len(rows):
-            return background
-    if len(images) < len(rows):
-        raise OSError(f"background images of {output} are not delivered, or damaged: run again, or verify --repair")
-    return _inputs(plan, np.stack([images[row] for row in rows]))
-
-
-def _inputs(plan: Plan, images: NDArray[Any]) -> Tensor:
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
-    return stack([preprocessing.network_input(torch.from_numpy(image)) for image in images])

@@ -11,8 +11,8 @@ from models.explainers.control_random import ControlRandom
 from models.metrics import Metric, MetricConfig, evaluate, standard
 from models.uncertainty import Uncertainty
 from tasks import manifest
+from tasks.asked import engine_of
 from tasks.commit import delivered
-from tasks.judge import engine_of
 from tasks.others import check_comparable
 from tasks.plan import Measure, Plan
 from tasks.replan import with_measures

@@ -10,6 +10,7 @@ import pytest
 
 from models.metrics.deletion import Deletion
 from models.metrics.hit_rate import HitRate
+from tasks import asked as asked_module
 from tasks import judge, manifest, store
 from tasks import plan as plan_module
 from tasks.finish import Incomplete, finish
@@ -89,7 +90,7 @@ def test_a_shard_is_judged_before_the_background_is_delivered(cohort: Cohort, ou
     store.set_up(output, ready.plan, ready.entries)
     for shard in range(3):
         explain_shards(output, [shard], ready.sources)
-        judge._kept.clear()  # as a worker that has just started
+        asked_module._kept.clear()  # as a worker that has just started
         judge.judge_shards(output, [shard], find=ready.sources)
     finish(output)
     assert without_run(stored(output)) == without_run(stored(later))
