@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from tasks import manifest
 from tasks.plan import Plan
@@ -18,6 +20,8 @@ from tasks.store import EXPLAINED, open_store
 RUNS = ("reference", "marker", "shuffled")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _CORNER = 16
+_SHAPE = (112, 96)
+_AROUND = 4.0
 
 
 class Run:
@@ -54,6 +58,24 @@ class Run:
     def median(self, metric: str) -> float:
         """Of the explainers' means, as far as they have one."""
         return float(np.nanmedian([self.mean(metric, name) for name in self.told]))
+
+    def above(self, share: float) -> list[str]:
+        """The explainers that have a larger share of the positive evidence inside the lesion."""
+        return [name for name in self.told if self.mean("relevance_mass", name) > share]
+
+    @property
+    def in_the_picture(self) -> tuple[float, float]:
+        """Share inside the lesion of what is brighter than the image's mean, and of what is brighter than around it."""
+        marked = np.flatnonzero(self.dataset["label"].values == "lesion")
+        images = self.dataset["image"].isel(image_id=marked).values.reshape(len(marked), *_SHAPE).astype(np.float64)
+        masks = self.dataset["mask"].isel(image_id=marked).values == 1
+
+        def share(brighter: NDArray[np.float64]) -> float:
+            positive = np.clip(brighter, 0, None)
+            return float(np.mean((positive * masks).sum((1, 2)) / positive.sum((1, 2))))
+
+        around = gaussian_filter(images, _AROUND, axes=(1, 2))
+        return share(images - images.mean((1, 2), keepdims=True)), share(images - around)
 
     @property
     def in_the_corner(self) -> float:
