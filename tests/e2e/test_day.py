@@ -27,6 +27,7 @@ from tests.e2e.topology import ENDED, PATIENCE, Topology, print_table, receiver,
 
 NIGHTLY, BACKFILL = "explain-cohort/explain-nightly", "explain-cohort/explain-backfill"
 MISSED_SECONDS = 75
+BLOCK = "ops"
 _TIMES: dict[str, float] = {}
 
 
@@ -42,7 +43,11 @@ def day(alerts: tuple[str, list[str]]) -> Iterator[Topology]:
     home = Path(mkdtemp(prefix="cohortlens-day-"))
     home.chmod(0o755)
     topology = Topology(
-        home, ALERT_WEBHOOK=alerts[0], NIGHTLY="* * * * *", HEARTBEAT_MISSED_SECONDS=str(MISSED_SECONDS)
+        home,
+        ALERT_WEBHOOK=alerts[0],
+        ALERT_BLOCK=f"custom-webhook/{BLOCK}",
+        NIGHTLY="* * * * *",
+        HEARTBEAT_MISSED_SECONDS=str(MISSED_SECONDS),
     )
     try:
         yield topology
@@ -100,8 +105,9 @@ def test_make_up_is_ready_in_90_seconds(day: Topology) -> None:
     day.take_keys()
 
 
-def test_make_deploy_again_and_again(day: Topology, images: list[Path]) -> None:
+def test_make_deploy_again_and_again(day: Topology, images: list[Path], alerts: tuple[str, list[str]]) -> None:
     drop(day, images[:32])
+    day.save_block(BLOCK, alerts[0])
     day.make("deploy")
     day.make("deploy")
     assert len(day.ask("automations/filter", {})) == 4
@@ -160,9 +166,18 @@ def test_of_more_images_only_those_are_explained_and_two_alarms_call_the_webhook
     assert len(after) > len(before)
     assert opened(day, "demo").sizes["image_id"] == 47
     texts = alerts[1]
-    wait(lambda: len(texts) >= 2, 60)
+    wait(lambda: len([text for text in texts if "by block" not in text]) >= 2, 60)
     assert any("More was quarantined than is allowed" in text and "3 of 47 images" in text for text in texts), texts
+    wait(lambda: any(text.startswith("by block: More was quarantined than is allowed") for text in texts), 60)
     assert any("The evidence is worse" in text and "deletion of gradcam" in text for text in texts), texts
+
+
+def test_a_metric_is_added_by_a_deployment(day: Topology) -> None:
+    assert "metric_entropy" not in opened(day, "demo")
+    assert day.end(day.start("evaluate-cohort/evaluate", metrics=[{"name": "entropy"}])) == "COMPLETED"
+    dataset = opened(day, "demo")
+    assert bool(dataset.metric_entropy.sel(explainer="gradcam").notnull().sum() == 44)
+    assert dataset.sizes["image_id"] == 47
 
 
 def test_a_killed_worker_and_a_server_that_is_away_for_30_seconds_lose_nothing(

@@ -48,6 +48,15 @@ class Topology:
         assert made.returncode == 0, made.stdout + made.stderr + self.logs()
         return made.stdout
 
+    def save_block(self, slug: str, url: str) -> None:
+        """Make a block of the server that notifies a URL, as one does in the UI."""
+        saved = (
+            "import sys; from prefect.blocks.notifications import CustomWebhookNotificationBlock as Block;"
+            "Block(name='ops', url=sys.argv[2], json_data={'text': 'by block: {{subject}}'}).save(sys.argv[1])"
+        )
+        environment = self.environment | {"PREFECT_API_URL": self.api}
+        subprocess.run([sys.executable, "-c", saved, slug, url], env=environment, check=True)
+
     def take_keys(self) -> None:
         """Let this process use the S3 server."""
         os.environ |= {name: value for name, value in dotenv_values(self.home / "secrets.env").items() if value}
