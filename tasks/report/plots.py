@@ -84,7 +84,7 @@ def _scale(axes: Axes, means: Sequence[float]) -> None:
 
 
 def curve_plot(curve: Curve) -> str:
-    """Draw one mean curve an explainer; controls in grey."""
+    """Draw one mean curve an explainer; controls in grey, and the level of noise dotted."""
     with _figure((5.5, max(3.6, 0.175 * len(curve.means) + 0.6))) as (figure, svg):
         axes = figure.add_subplot()
         numbers = np.arange(len(curve.points)) if curve.points.dtype.kind not in "iuf" else curve.points
@@ -94,6 +94,8 @@ def curve_plot(curve: Curve) -> str:
             colour = COLOURS[place % len(COLOURS)] if name in told else "0.7"
             style = _STYLES[place // len(COLOURS) % len(_STYLES)]
             axes.plot(numbers, values, style, color=colour, label=name)
+        if curve.noise is not None:
+            axes.axhline(curve.noise, color="black", linestyle=":", linewidth=2, label="pairs of noise")
         is_share = numbers is curve.points
         axes.set(xlabel="share of the image" if is_share else "layers, from the output on", ylabel=curve.name)
         if not is_share:

@@ -56,12 +56,19 @@ class Family:
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean of a curve over images and targets, by explainer, with where its points lie."""
+    """Mean of a curve over images and targets, by explainer, with where its points lie.
+
+    Attributes
+    ----------
+    noise
+        What pairs of maps of noise reach, where the metric says it.
+    """
 
     metric: str
     name: str
     points: NDArray[np.generic]
     means: Mapping[str, NDArray[np.floating]]
+    noise: float | None
 
 
 def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame | None:
@@ -108,12 +115,14 @@ def curves(dataset: xr.Dataset) -> list[Curve]:
     for name in sorted(str(name) for name in dataset.data_vars if str(name).startswith(CURVE)):
         curve = dataset[name].chunk({"image_id": _AT_ONCE})
         means = curve.mean(("image_id", "target"))
+        noise = f"{METRIC}{curve.attrs['metric']}_random_{curve.attrs['curve']}"
         found.append(
             Curve(
                 metric=curve.attrs["metric"],
                 name=curve.attrs["curve"],
                 points=dataset[curve.dims[-1]].values,
                 means={str(title): means.sel(explainer=title).values for title in dataset["explainer"].values},
+                noise=float(dataset[noise].mean()) if noise in dataset else None,
             )
         )
     return found

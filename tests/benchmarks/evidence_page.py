@@ -55,6 +55,15 @@ class Run:
     def mean(self, metric: str, explainer: str) -> float:
         return float(self.table.loc[(metric, explainer), "mean"])
 
+    def noise(self, metric: str) -> float:
+        """What pairs of maps of noise reach."""
+        return float(self.dataset[f"metric_{metric}_random_ssim"].mean())
+
+    def like_noise(self, metric: str) -> list[str]:
+        """The explainers whose interval reaches down to what pairs of maps of noise reach."""
+        lows = self.table.loc[metric]["low"]
+        return [name for name in self.told if lows[name] <= self.noise(metric)]
+
     def median(self, metric: str) -> float:
         """Of the explainers' means, as far as they have one."""
         return float(np.nanmedian([self.mean(metric, name) for name in self.told]))
