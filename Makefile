@@ -46,7 +46,7 @@ bench: .venv/installed
 picture: demo
 	$(BIN)/python docs/picture.py out/demo/report/index.html
 
-# The demo cohort by jobs of a real SLURM on this machine, of Debian's packages; two minutes.
+# The demo cohort by jobs of a real SLURM on this machine, of Debian's packages; a minute.
 slurm: .venv/installed
 	command -v slurmctld && command -v munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
 	$(BIN)/pytest tests/infra/on_slurm.py
