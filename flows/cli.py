@@ -120,8 +120,10 @@ def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
 
 @main.command(epilog="Example: cohortlens evaluate out/demo --metric deletion --metric hit_rate")
 @click.argument("output")
-@click.option("--metric", "metrics", multiple=True, help="A metric by name; none: all that take no new explanations.")
-@click.option("--other", "others", multiple=True, help="An output of another network on the same images.")
+@click.option(
+    "--metric", "metrics", multiple=True, help="A metric by name, repeatable; none: all that need no new maps."
+)
+@click.option("--other", "others", multiple=True, help="An output of another network on the same images; repeatable.")
 @click.option("--workers", type=click.IntRange(1), help="Number of local workers; none: one a core, or one a GPU.")
 @ENDPOINT
 def evaluate(
@@ -130,7 +132,7 @@ def evaluate(
     """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence.
 
     With others, by the metrics that compare maps between networks: repeatability (the same architecture, trained from
-    other seeds), reproducibility (other architectures), network_agreement.
+    other seeds), reproducibility (other architectures), network_agreement, label_randomisation (shuffled labels).
     """
     from flows.server import prefect_server
 
@@ -227,7 +229,7 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
             raise ValueError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
 
 
-@main.command(epilog="Example: cohortlens train --dims 2 --output models/networks/weights")
+@main.command(epilog="Example: cohortlens train --dims 2 --output out/weights")
 @click.option("--dims", type=click.IntRange(2, 3), default=2, show_default=True, help="2: slices; 3: volumes.")
 @click.option("--images", type=click.IntRange(16), default=4000, show_default=True, help="Training images.")
 @click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
@@ -359,7 +361,8 @@ def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
     except ValidationError as error:
         raise click.UsageError(f"OUTPUT: {error.errors()[0]['msg']}") from error
     except FileNotFoundError as error:
-        raise click.UsageError(f"there is no run at {url}: {error}") from error
+        missing = error.filename or error
+        raise click.UsageError(f"there is no run at {url}: no {missing}; `cohortlens run` makes it") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except OSError as error:

@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.cluster import ComputeConfig
 from flows.config import MetricConfig, Named, described
+from flows.errors import ConfigurationError
 from flows.run import carry_out
 from tasks.finish import Summary
 from tasks.metrics import add_metrics
@@ -40,4 +41,7 @@ def evaluate_cohort(
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)
 def _add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Sequence[Location]) -> Plan:
-    return add_metrics(output, metrics, others)
+    try:
+        return add_metrics(output, metrics, others)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error

@@ -16,7 +16,9 @@ _NOISY = ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplo
 
 
 def set_up() -> None:
-    """Log to the standard error, for people or for machines."""
+    """Log to the standard error, for people or for machines; before Dask and Prefect are imported."""
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     if _wants_json():
         logging.basicConfig(level=logging.INFO, handlers=[_json_handler()], force=True)
     else:
@@ -31,6 +33,8 @@ def set_up_prefect() -> None:
     from prefect.logging.handlers import PrefectConsoleHandler
 
     ensure_logging_setup()
+    logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)  # once more does nothing
+    logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
     if not _wants_json():
         return
     handler = _json_handler()
@@ -69,6 +73,17 @@ def _json_handler() -> logging.Handler:
     handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp=True))
     handler.addFilter(_with_run)
     return handler
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Say of what a user can mend what it is, and not where in the code it was found."""
+    from flows.errors import ConfigurationError, Stopped
+    from tasks.failures import TooManyFailures
+
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (ConfigurationError, Stopped, TooManyFailures)):
+        record.exc_info, record.exc_text = None, None
+    return True
 
 
 def _with_run(record: logging.LogRecord) -> bool:

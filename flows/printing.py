@@ -38,6 +38,8 @@ def print_plan(prepared: "Prepared") -> None:
         click.echo(
             f"there already      {', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
         )
+        if changes.vanished > len(prepared.entries) / 2:
+            click.echo("                   most of it is not in the cohort any more: is it another's output?")
     click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
     click.echo(
         f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"

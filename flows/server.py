@@ -33,7 +33,6 @@ def keep_inside(home: Path) -> None:
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cohortlens,tasks,models")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")  # or a task begins only if it answers
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
 

@@ -125,7 +125,7 @@ def survey(
     """
     listed = list_images(config.source, config.home)
     if not listed:
-        raise ValueError(f"cohort.source: there are no files at {config.source}")
+        raise ValueError(f"cohort.source: there are no files at {config.source}: put some there, or name another place")
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, files, alias)

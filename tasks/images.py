@@ -23,6 +23,10 @@ Image = tuple[Prepared, NDArray[np.bool_] | None]
 """An image and its mask on the grid, if it has one."""
 
 
+class Misfit(Unreadable):
+    """The preprocessing does not take the image to what the network takes."""
+
+
 class NotAsPlanned(Unreadable):
     """The source is not what the plan had seen; it may be again, so that the next run tries once more."""
 
@@ -130,12 +134,12 @@ def _prepare(
     try:
         prepared = preprocessing(pixels, affine)
     except TransformError as error:
-        raise Unreadable(f"preprocessing of shape {pixels.shape}: {error}") from None
+        raise Misfit(f"preprocessing of shape {pixels.shape}: {error}") from None
     expected = (plan.model.channels, *plan.model.input_shape)
     if prepared.network_input.shape != expected:
-        raise Unreadable(
+        raise Misfit(
             f"shape {prepared.network_input.shape} after preprocessing (from {pixels.shape}), but the model takes "
-            f"{expected}: add a transform such as Resize, or leave the image out"
+            f"{expected}: mend cohort.preprocessing, with a transform such as Resize, or leave the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

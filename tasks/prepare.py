@@ -20,7 +20,7 @@ from tasks.commit import Commit, stamps
 from tasks.cost import Cost, estimate
 from tasks.ensemble import UncertaintyConfig
 from tasks.failures import check_survey
-from tasks.images import read_background
+from tasks.images import Misfit, read_background, read_images
 from tasks.manifest import Entry
 from tasks.metrics import check_uncertainty, measure
 from tasks.plan import ModelConfig, Plan, begun, make_plan
@@ -31,6 +31,8 @@ from tasks.resume import check_ours
 from tasks.selection import ALL, Selection
 from tasks.sources import Find, Sources
 from tasks.storage import Location
+
+_TRIED = 3
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def prepare(
             "manifest, or explain the predicted region"
         )
     plan, background = _with_background(plan, entries, preprocessing, sources)
+    _check_preprocessing(plan, entries, preprocessing, sources)
     asked = engine(background)
     if precision == "bf16":
         plan = plan.model_copy(
@@ -185,6 +188,14 @@ def prepare(
         before.plan, before.entries, before.commits, plan, entries, extend=extend, unselected=surveyed.unselected
     )
     return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
+
+
+def _check_preprocessing(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find) -> None:
+    """Complain if none of some images fits what the network takes; one that does not is refused when its turn comes."""
+    readable = [entry for entry in entries if not entry.reason]
+    tried = read_images(plan, readable[:: max(1, len(readable) // _TRIED)][:_TRIED], preprocessing, find)
+    if tried and all(isinstance(image, Misfit) for image in tried):
+        raise ValueError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
 
 
 def _with_background(

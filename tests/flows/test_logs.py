@@ -1,7 +1,12 @@
 import json
+import logging
 import os
 import subprocess
 import sys
+from io import StringIO
+
+from flows.errors import ConfigurationError
+from flows.logs import set_up_prefect
 
 _SAYS_SOMETHING = """
 import logging
@@ -22,3 +27,18 @@ def test_the_command_line_logs_for_people_or_json_lines() -> None:
     assert line.pop("timestamp")
     assert line == {"level": "INFO", "logger": "tasks.shard", "message": "shard 3 committed", "shard": 3}
     assert said().split(" ", 1)[1] == "shard 3 committed\n"
+
+
+def test_what_a_user_can_mend_is_told_without_a_traceback() -> None:
+    set_up_prefect()
+    logger, stream = logging.getLogger("prefect.flow_runs"), StringIO()
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    try:
+        for error in (ConfigurationError("a wrong field"), RuntimeError("a defect")):
+            logger.error("run failed: %r", error, exc_info=error)
+    finally:
+        logger.removeHandler(handler)
+    mendable, defect = stream.getvalue().split("run failed: ")[1:]
+    assert mendable == "ConfigurationError('a wrong field')\n"
+    assert "RuntimeError: a defect" in defect.splitlines()

@@ -117,6 +117,18 @@ def test_a_cohort_without_a_readable_background_is_refused(tmp_path: Path, plann
         planned(Location(url=str(tmp_path / "out")), **content(squares))
 
 
+def test_preprocessing_that_fits_no_image_is_told_before_anything_is_computed(
+    tmp_path: Path, planned: Planned, squares: Path
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    np.save(squares.parent / "0.npy", np.ones((3, 3)))
+    planned(output, **content(squares))  # one that does not fit is refused when its turn comes
+    for number in range(SQUARES):
+        np.save(squares.parent / f"{number}.npy", np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"none of 3 images .* shape \(1, 3, 3\) after .* mend cohort\.preprocessing"):
+        planned(Location(url=str(tmp_path / "other")), **content(squares))
+
+
 def test_a_region_of_the_mask_needs_a_cohort_with_masks(tmp_path: Path, planned: Planned, squares: Path) -> None:
     bare = squares.with_name("bare.csv")
     pd.read_csv(squares)[["id", "uri"]].to_csv(bare, index=False)
