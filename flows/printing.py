@@ -1,6 +1,7 @@
 """What the command line prints. Text that may come from a cohort is made plain first."""
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,8 @@ def print_summary(summary: "Summary") -> None:
 
 
 def print_plan(prepared: "Prepared") -> None:
+    from rich.filesize import decimal
+
     plan, cost = prepared.plan, prepared.cost
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
@@ -48,14 +51,20 @@ def print_plan(prepared: "Prepared") -> None:
         click.echo(f"background         {len(plan.background)} images of the cohort")
     click.echo(f"forward passes     {cost.forward_passes}")
     click.echo(f"backward passes    {cost.backward_passes}")
-    click.echo(f"stored             {cost.bytes_stored / 1e9:.2f} GB before compression, {cost.objects} objects")
+    click.echo(f"stored             {decimal(cost.bytes_stored)} before compression, {cost.objects} objects")
     click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
-    click.echo(f"hours              {cost.hours:.2f} on {cost.workers} workers at this machine's pace")
+    click.echo(f"time               {_time(cost.hours)} on {cost.workers} workers at this machine's pace")
     if plan.measures:
-        click.echo(f"  to judge         {cost.judging_hours:.2f}, by {', '.join(one.title for one in plan.measures)}")
+        click.echo(
+            f"  to judge         {_time(cost.judging_hours)}, by {', '.join(one.title for one in plan.measures)}"
+        )
     click.echo(f"identifiers        {prepared.identifiers}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
+
+
+def _time(hours: float) -> str:
+    return f"{timedelta(seconds=round(3600 * hours))} h"
 
 
 def print_damage(found: "list[Damage]") -> None:
