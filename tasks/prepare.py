@@ -172,7 +172,8 @@ def prepare(
             "manifest, or explain the predicted region"
         )
     plan, background = _with_background(plan, entries, preprocessing, sources)
-    _check_preprocessing(plan, entries, preprocessing, sources)
+    if before.plan is None:
+        _check_preprocessing(plan, entries, preprocessing, sources)
     asked = engine(background)
     if precision == "bf16":
         plan = plan.model_copy(

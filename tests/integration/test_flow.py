@@ -205,7 +205,7 @@ def test_a_run_ends_early_when_most_of_it_fails_and_what_is_delivered_stays(
     folder = tmp_path / "cohort"
     folder.mkdir()
     for number in range(200):
-        np.save(folder / f"{number}.npy", np.zeros((5, 5)))
+        np.save(folder / f"{number}.npy", np.full((112, 96), np.nan))
     content["cohort"] |= {"source": f"{folder}/", "allowed_failures": 0.5}
     with pytest.raises(TooManyFailures, match=r"images seen so far \(of 200\) are quarantined or failed"):
         run(content)
