@@ -16,9 +16,7 @@ _NOISY = ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplo
 
 
 def set_up() -> None:
-    """Log to the standard error, for people or for machines; before Dask and Prefect are imported."""
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
-    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    """Log to the standard error, for people or for machines."""
     if _wants_json():
         logging.basicConfig(level=logging.INFO, handlers=[_json_handler()], force=True)
     else:

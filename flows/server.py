@@ -22,7 +22,10 @@ _RETRIES = "7"
 
 
 def keep_inside(home: Path) -> None:
-    """Make everything that this process and its children leave on disk lie in `home`; before they are imported."""
+    """Make everything that this process and its children leave on disk lie in `home`, and what they log be of use.
+
+    Call it before Prefect and Dask's `distributed` are imported; `dask` itself, which xarray imports, may be there.
+    """
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
@@ -31,9 +34,13 @@ def keep_inside(home: Path) -> None:
     os.environ.setdefault("MPLCONFIGDIR", str(home / "matplotlib"))
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cohortlens,tasks,models")
+    os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", _RETRIES)
     os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")  # or a task begins only if it answers
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    if dask := sys.modules.get("dask"):
+        dask.config.refresh()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from flows import logs
 from flows.progress import bar
 from flows.server import prefect_server
 from tasks.demo.cohort import write_cohort
@@ -31,7 +30,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1000, help="Images that every metric judges; 0 leaves that out")
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "out/evidence")
     arguments = parser.parse_args()
-    logs.set_up()
     explain_and_judge(arguments.folder, arguments.images, arguments.every)
     write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS, every=arguments.every > 0)
 
