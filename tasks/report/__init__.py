@@ -16,7 +16,7 @@ from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
-from tasks.report.plots import calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.sheet import sheet
 from tasks.report.trust import curves, evidence_table, families, suspicion
 from tasks.storage import Location
@@ -74,6 +74,7 @@ def write_report(output: Location) -> Location:
         calibration=calibration_plot(right.calibration) if right else "",
         families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
         suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
+        abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         groups=fitting(groups),
         outcomes=len(groups),

@@ -16,7 +16,7 @@ from tasks.report.trust import CONTROLS, Curve, Family
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _STYLES = ("-", "--", "-.", ":")
-_ABREAST = 5
+ABREAST = 5
 _FAR = 50
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text, to be read aloud and searched
@@ -56,7 +56,7 @@ def calibration_plot(bins: Sequence[Bin]) -> str:
 def family_plot(family: Family) -> str:
     """Draw each metric's means with their 95 % intervals; controls in grey, hollow what does not differ from them."""
     names, metrics = [explainer for explainer, _ in family.rows], len(family.columns)
-    lines = -(-metrics // _ABREAST)
+    lines = -(-metrics // ABREAST)
     abreast = -(-metrics // lines)
     with _figure((2.6 * abreast + 1.2, lines * (0.26 * len(names) + 1.1))) as (figure, svg):
         grid = figure.subplots(lines, abreast, sharey=True, squeeze=False)

@@ -20,7 +20,6 @@ from tasks.store import EXPLAINED, open_store
 RUNS = ("reference", "marker", "shuffled")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 _CORNER = 16
-_SHAPE = (112, 96)
 _AROUND = 4.0
 
 
@@ -76,7 +75,7 @@ class Run:
     def in_the_picture(self) -> tuple[float, float]:
         """Share inside the lesion of what is brighter than the image's mean, and of what is brighter than around it."""
         marked = np.flatnonzero(self.dataset["label"].values == "lesion")
-        images = self.dataset["image"].isel(image_id=marked).values.reshape(len(marked), *_SHAPE).astype(np.float64)
+        images = self.dataset["image"].isel(image_id=marked).squeeze("channel").values.astype(np.float64)
         masks = self.dataset["mask"].isel(image_id=marked).values == 1
 
         def share(brighter: NDArray[np.float64]) -> float:
