@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from prefect.events import emit_event
 
-from tasks.drift import Shift
-from tasks.finish import Summary
-from tasks.plan import Plan
-from tasks.storage import Location
+from tasks.plan.plan import Plan
+from tasks.report.drift import Shift
+from tasks.storage.location import Location
+from tasks.work.finish import Summary
 
 _SHOWN = 10
 

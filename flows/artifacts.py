@@ -20,11 +20,11 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.prices import Prices
-from tasks.evidence import ALL_CLASSES
-from tasks.finish import Summary
 from tasks.report import PICTURE
-from tasks.storage import Location
+from tasks.report.statistics import ALL_CLASSES
+from tasks.storage.location import Location
 from tasks.telemetry import Spent
+from tasks.work.finish import Summary
 
 logger = logging.getLogger("cohortlens")
 

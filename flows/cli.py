@@ -14,9 +14,9 @@ from flows.printing import plain, print_damage, print_plan, print_summary
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
-    from tasks.finish import Summary
-    from tasks.selection import Selection
-    from tasks.storage import Location
+    from tasks.cohort.selection import Selection
+    from tasks.storage.location import Location
+    from tasks.work.finish import Summary
 
 _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TIME = click.DateTime()
@@ -138,8 +138,8 @@ def evaluate(
 
     with _usage_errors(), _output(output, endpoint_url) as location:
         from flows.config import named_metrics
-        from tasks.plan import Plan
-        from tasks.storage import Location
+        from tasks.plan.plan import Plan
+        from tasks.storage.location import Location
 
         named = named_metrics(metrics)
         compared = tuple(Location(url=other, endpoint_url=endpoint_url) for other in others)
@@ -158,7 +158,7 @@ def evaluate(
 @ENDPOINT
 def status(output: str, endpoint_url: str | None) -> None:
     """Say how far the run at OUTPUT is, also while it is going on."""
-    from tasks.finish import summarise
+    from tasks.work.finish import summarise
 
     with _output(output, endpoint_url) as location:
         print_summary(summarise(location))
@@ -171,9 +171,9 @@ def status(output: str, endpoint_url: str | None) -> None:
 def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
     """Read everything at OUTPUT and hold it against its plan, manifest and commits."""
     from flows.progress import bar
-    from tasks.lease import lease
-    from tasks.verify import repair as repair_output
-    from tasks.verify import verify as verify_output
+    from tasks.storage.lease import lease
+    from tasks.upkeep.verify import repair as repair_output
+    from tasks.upkeep.verify import verify as verify_output
 
     with _output(output, endpoint_url) as location:
         with bar("shards verified", "shards") as progress:
@@ -195,8 +195,8 @@ def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
 @ENDPOINT
 def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
     """Erase every trace of a subject at OUTPUT; later runs leave it out. The rest stays as it is, bit for bit."""
-    from tasks.lease import lease
-    from tasks.withdraw import withdraw as withdraw_subject
+    from tasks.storage.lease import lease
+    from tasks.upkeep.withdraw import withdraw as withdraw_subject
 
     with _output(output, endpoint_url) as location, lease(location, "withdrawal"):
         erased = withdraw_subject(location, subject)
@@ -215,8 +215,8 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
 @click.argument("ids", nargs=-1, required=True)
 def which(config: Path, ids: tuple[str, ...]) -> None:
     """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
-    from tasks.cohort import which as find
-    from tasks.plan import Plan
+    from tasks.cohort.survey import which as find
+    from tasks.plan.plan import Plan
 
     loaded = _load(config)
     with _output(loaded.output.url, loaded.output.endpoint_url), _usage_errors():
@@ -311,7 +311,8 @@ def _prefect(server_url: str, output: "Location") -> Iterator[None]:
 
 
 def _finish_run(config: "RunConfig", summary: "Summary") -> None:
-    from tasks import report, store
+    from tasks import report
+    from tasks.store import store
 
     output = config.output
     options = output.storage_options
@@ -342,7 +343,7 @@ def _usage_errors() -> Iterator[None]:
     except Exception as error:
         from prefect.exceptions import CancelledRun
 
-        from tasks.failures import TooManyFailures
+        from tasks.work.failures import TooManyFailures
 
         if not isinstance(error, (TooManyFailures, Stopped, CancelledRun, OSError)):
             raise
@@ -354,7 +355,7 @@ def _usage_errors() -> Iterator[None]:
 def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
     from pydantic import ValidationError
 
-    from tasks.storage import Location
+    from tasks.storage.location import Location
 
     try:
         yield Location(url=url, endpoint_url=endpoint_url)
@@ -369,7 +370,7 @@ def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
         click.echo(f"Error: {plain(str(error))}", err=True)
         sys.exit(3)
     except Exception as error:
-        from tasks.lease import Occupied
+        from tasks.storage.lease import Occupied
 
         if isinstance(error, Occupied):
             raise click.UsageError(str(error)) from error

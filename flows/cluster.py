@@ -36,7 +36,7 @@ and nobody starts another."""
 
 _MOST_WORKERS = 32
 """That a cluster of unknown size is taken to have: each then gets eight groups of shards, which is all the groups there
-are (`tasks.plan.groups`)."""
+are (`tasks.plan.plan.groups`)."""
 
 
 class Adapt(BaseModel):

@@ -25,12 +25,12 @@ from flows.errors import ConfigurationError
 from models.explainers import ExplainerConfig
 from models.metrics import MetricConfig
 from models.targets import Predicted, TargetConfig
-from tasks.cohort import CohortConfig
-from tasks.ensemble import UncertaintyConfig
-from tasks.plan import ModelConfig
-from tasks.selection import Selection
-from tasks.sources import would_list
-from tasks.storage import Location
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.selection import Selection
+from tasks.cohort.sources import would_list
+from tasks.plan.ensemble import UncertaintyConfig
+from tasks.plan.plan import ModelConfig
+from tasks.storage.location import Location
 
 
 def _by_name(value: Any) -> Any:

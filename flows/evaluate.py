@@ -10,11 +10,11 @@ from flows.cluster import ComputeConfig
 from flows.config import MetricConfig, Named, described
 from flows.errors import ConfigurationError
 from flows.run import carry_out
-from tasks.finish import Summary
-from tasks.metrics import add_metrics
-from tasks.plan import Plan
-from tasks.sources import Sources
-from tasks.storage import Location
+from tasks.cohort.sources import Sources
+from tasks.plan.plan import Plan
+from tasks.prepare.metrics import add_metrics
+from tasks.storage.location import Location
+from tasks.work.finish import Summary
 
 _LOCAL = ComputeConfig()
 

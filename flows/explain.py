@@ -12,12 +12,12 @@ from flows.config import RunConfig, described
 from flows.errors import ConfigurationError
 from flows.progress import bar
 from flows.run import carry_out
-from tasks.finish import Summary
-from tasks.plan import Plan
-from tasks.prepare import Before, Prepared, prepare
-from tasks.resume import erase
-from tasks.selection import ALL, Selection
-from tasks.sources import Sources
+from tasks.cohort.selection import ALL, Selection
+from tasks.cohort.sources import Sources
+from tasks.plan.plan import Plan
+from tasks.prepare.prepare import Before, Prepared, prepare
+from tasks.work.finish import Summary
+from tasks.work.pending import erase
 
 logger = logging.getLogger("cohortlens")
 

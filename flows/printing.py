@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from tasks.finish import Summary
-    from tasks.prepare import Prepared
-    from tasks.verify import Damage
+    from tasks.prepare.prepare import Prepared
+    from tasks.upkeep.verify import Damage
+    from tasks.work.finish import Summary
 
 _DAMAGE_SHOWN = 200
 _REFUSED_SHOWN = 20

@@ -13,17 +13,19 @@ from flows.cluster import ComputeConfig
 from flows.errors import CalledOff, ConfigurationError, Stopped
 from flows.logs import told_to_prefect
 from flows.shards import map_shards
-from tasks import manifest, store, telemetry
-from tasks.drift import directions, read_evidence, worsened
-from tasks.failures import TooManyFailures
-from tasks.finish import Summary, finish
-from tasks.lease import Occupied, lease
-from tasks.plan import Plan
+from tasks import telemetry
+from tasks.cohort.sources import Sources
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
 from tasks.report import TABLE, write_report
-from tasks.resume import check_ours, pending
-from tasks.sources import Sources
-from tasks.storage import Location
+from tasks.report.drift import directions, read_evidence, worsened
+from tasks.storage.lease import Occupied, lease
+from tasks.storage.location import Location
+from tasks.store import store
 from tasks.telemetry import Reading
+from tasks.work.failures import TooManyFailures
+from tasks.work.finish import Summary, finish
+from tasks.work.pending import check_ours, pending
 
 done: dict[str, Summary] = {}
 """What the runs of this process came to, by output: for whom Prefect cannot tell, since its server is away."""

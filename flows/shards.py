@@ -22,15 +22,19 @@ from flows.cluster import ComputeConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
 from flows.logs import told_to_prefect
 from flows.progress import bar
-from tasks import commit, judge, manifest, telemetry
-from tasks.failures import Seen
-from tasks.judge import judge_shards
-from tasks.lease import Lease, Occupied, guard
-from tasks.plan import Plan, groups
-from tasks.shard import explain_shards
-from tasks.sources import Sources
-from tasks.storage import Location
+from tasks import telemetry
+from tasks.cohort.sources import Sources
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.plan.shards import groups
+from tasks.storage.lease import Lease, Occupied, guard
+from tasks.storage.location import Location
+from tasks.store import commit
 from tasks.telemetry import Reading
+from tasks.work import evaluate
+from tasks.work.evaluate import judge_shards
+from tasks.work.explain import explain_shards
+from tasks.work.failures import Seen
 
 PERFORMANCE_REPORT = "report/dask.html"
 
@@ -109,7 +113,7 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     last = look = -math.inf
     shown = Progress(plan.images, plan.images - sum(plan.shards[shard].images for shard in shards))
-    folder = judge.FOLDER if plan.measures else commit.FOLDER
+    folder = evaluate.FOLDER if plan.measures else commit.FOLDER
     before = commit.stamps(output, folder)
     seen = Seen(plan, commit.Commit.read(output, before.keys() - set(shards)))
     with bar("shards done", "images") as progress:

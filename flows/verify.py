@@ -12,9 +12,9 @@ from flows.artifacts import server_may_be_away
 from flows.config import described
 from flows.errors import ConfigurationError, Damaged
 from flows.progress import bar
-from tasks.lease import Occupied, lease
-from tasks.storage import Location
-from tasks.verify import Damage, verify
+from tasks.storage.lease import Occupied, lease
+from tasks.storage.location import Location
+from tasks.upkeep.verify import Damage, verify
 
 _SHOWN = 200
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from models.explainers import Explainer
-from models.explainers.base import Answer, Ask, Case, Needs, Questions, plainly
 from models.flags import MapFlag, flag_images, flag_maps
 from models.network import Network
-from models.questions import Stream, ways
+from models.questions import Answer, Ask, Case, Needs, Questions, plainly
+from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
 
 logger = logging.getLogger(__name__)

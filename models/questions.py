@@ -1,53 +1,201 @@
-"""Questions of several explainers, put together: equal ones once, those asked in the same way in one sequence."""
+"""Questions that are put to the network, its answers, and the batch of images that they are about."""
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
-from functools import reduce
-from itertools import accumulate
-from operator import or_
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.explainers.base import Answer, Ask, Needs, Questions
+from models.network import Network
+from models.targets import Chosen
 
 
-class Stream:
-    """Questions of several explainers about all images, as one sequence of rows."""
+@dataclass(frozen=True)
+class Needs:
+    """What is used of an answer besides the logits; ``|`` joins the needs of several."""
 
-    def __init__(self, questions: Sequence[Questions], images: int) -> None:
-        self.questions = questions
-        about = (images if question.among is None else len(question.among) for question in questions)
-        self.starts = [0, *accumulate(question.count * count for question, count in zip(questions, about, strict=True))]
-        self.total = self.starts[-1]
+    input_gradient: bool = False
+    activations: frozenset[str] = frozenset()
+    activation_gradients: frozenset[str] = frozenset()
 
-    def parts(self, rows: slice, device: torch.device) -> Iterator[tuple[Questions, Tensor, Tensor, slice]]:
-        """For each explainer with questions among `rows`: images, steps, and where in the batch they are."""
-        for question, start, stop in zip(self.questions, self.starts, self.starts[1:], strict=False):
-            first, last = max(rows.start, start), min(rows.stop, stop)
-            if first < last:
-                own = torch.arange(first - start, last - start, device=device)
-                image = own.div(question.count, rounding_mode="floor")
-                image = image if question.among is None else question.among[image]
-                yield question, image, own % question.count, slice(first - rows.start, last - rows.start)
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            self.input_gradient or other.input_gradient,
+            self.activations | other.activations,
+            self.activation_gradients | other.activation_gradients,
+        )
 
-
-def ways(asked: Sequence[Questions]) -> dict[tuple[Ask, Needs], list[Questions]]:
-    """Join equal questions, and put together what is asked in the same way."""
-    distinct: dict[Hashable, list[Questions]] = defaultdict(list)
-    for questions in asked:
-        distinct[object() if questions.key is None else questions.key].append(questions)
-    ways: dict[tuple[Ask, Needs], list[Questions]] = defaultdict(list)
-    for same in distinct.values():
-        needs = reduce(or_, (questions.needs for questions in same))
-        ways[same[0].ask, needs].append(replace(same[0], needs=needs, fold=_fold_all(same)))
-    return ways
+    @property
+    def gradients(self) -> bool:
+        return self.input_gradient or bool(self.activation_gradients)
 
 
-def _fold_all(same: Sequence[Questions]) -> Callable[[Answer], None]:
+@dataclass(frozen=True)
+class Answer:
+    """The network's answer to some questions, for one target each.
+
+    Attributes
+    ----------
+    inputs
+        ``(question, channel, *space)``, what the network was given.
+    score
+        ``(question,)``, the explained scalar: the target's logit.
+    probability
+        ``(question,)``, the target's probability; in a region its mean.
+    decided
+        ``(question,)`` bool, whether the network decides for the target.
+    input_gradient
+        Gradient of `score` with respect to `inputs`, same shape; None unless needed.
+    activations, activation_gradients
+        Layer name to its output ``(question, feature, *layer_space)`` and to the gradient with respect to it.
+    image, step
+        ``(question,)``: the image that is asked about, and the number of the question about it.
+    target
+        Number of the target along the targets.
+    """
+
+    inputs: Tensor
+    score: Tensor
+    probability: Tensor
+    decided: Tensor
+    image: Tensor
+    step: Tensor
+    target: int
+    input_gradient: Tensor | None = None
+    activations: dict[str, Tensor] = field(default_factory=dict)
+    activation_gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def gradient(self) -> Tensor:
+        assert self.input_gradient is not None
+        return self.input_gradient
+
+    def rows(self, rows: slice) -> "Answer":
+        """The answer to some of the questions."""
+        return Answer(**{name: _each(value, lambda part: part[0][rows]) for name, value in self._parts([self])})
+
+    @classmethod
+    def join(cls, answers: Sequence["Answer"]) -> "Answer":
+        """One answer from those of several batches, for the same target."""
+        return cls(**{name: _each(values, torch.cat) for name, values in cls._parts(answers)})
+
+    @classmethod
+    def _parts(cls, answers: Sequence["Answer"]) -> Iterator[tuple[str, list[Any]]]:
+        for known in fields(cls):
+            yield known.name, [getattr(answer, known.name) for answer in answers]
+
+
+def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
+    """Change tensors, and tensors by name; leave anything else as it is."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return change(values)
+    if isinstance(first, dict):
+        return {name: change([value[name] for value in values]) for name in first}
+    return first
+
+
+Ask = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
+"""From the network, inputs ``(question, channel, *space)``, images and steps ``(question,)`` to logits."""
+
+
+def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+    """Ask the network as it is; other ways give it other backward rules, or change a layer on the way."""
+    return network(inputs)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The same number of questions about every image; asked in batches, whose answers are folded as they come.
+
+    Attributes
+    ----------
+    count
+        Questions about an image.
+    make
+        From ``(question,)`` image indices and ``(question,)`` steps to inputs ``(question, channel, *space)``.
+    fold
+        Takes each batch's answers, once a target.
+    ask
+        How the network is asked; questions with equal `ask` share batches.
+    key
+        Questions with equal keys are the same: they are asked once, and folded by all who ask.
+    among
+        ``(image,)`` indices of the images that are asked about; None for all.
+    """
+
+    count: int
+    make: Callable[[Tensor, Tensor], Tensor]
+    fold: Callable[[Answer], None]
+    needs: Needs = Needs()
+    ask: Ask = plainly
+    key: Hashable = None
+    among: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """The images to explain, and what the network says of them as they are.
+
+    Attributes
+    ----------
+    images
+        ``(image, channel, *space)``.
+    ids
+        Names of the images: noise depends on them and on nothing else.
+    logits
+        ``(image, class[, *space])``.
+    chosen
+        What is explained of each image.
+    answers
+        One a target: the answer to the plain question, with what `Explainer.needs` asked for.
+    background
+        ``(background, channel, *space)``, images of the cohort that stand for what is usual; None if nobody needs them.
+    known
+        What explainers worked out once for all images.
+    """
+
+    network: Network
+    images: Tensor
+    ids: tuple[str, ...]
+    logits: Tensor
+    chosen: Chosen
+    answers: tuple[Answer, ...]
+    background: Tensor | None = None
+    known: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
+        """What does not depend on the images: worked out for the first of them, and remembered."""
+        if key not in self.known:
+            self.known[key] = work_out()
+        return self.known[key]
+
+    def zeros(self, channels: int | None = None) -> Tensor:
+        """An accumulator: ``(target, image, [channel,] *space)``."""
+        head = () if channels is None else (channels,)
+        return self.images.new_zeros(len(self.answers), len(self.images), *head, *self.images.shape[2:])
+
+    @property
+    def scores(self) -> Tensor:
+        """``(target, image)``, the explained scalars of the images as they are."""
+        return torch.stack([answer.score for answer in self.answers])
+
+
+def per_question(values: Tensor, like: Tensor) -> Tensor:
+    """View ``(question,)`` so that it multiplies `like` ``(question, ...)``."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def constant_score(case: Case, value: float) -> Generator[Questions, None, Tensor]:
+    """``(target, image)``, the explained scalars of an image that is `value` everywhere; asked once for all."""
+    scores = case.images.new_zeros(len(case.answers), len(case.images))
+
+    def make(image: Tensor, step: Tensor) -> Tensor:
+        return torch.full_like(case.images[image], value)
+
     def fold(answer: Answer) -> None:
-        for questions in same:
-            questions.fold(answer)
+        scores[answer.target, answer.image] = answer.score
 
-    return fold
+    yield Questions(1, make, fold, key=("constant", value))
+    return scores

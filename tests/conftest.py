@@ -9,7 +9,7 @@ import pytest
 
 from flows.server import keep_inside, prefect_server
 from tasks.demo.cohort import write_cohort
-from tasks.storage import Location
+from tasks.storage.location import Location
 from tests.faults.table import pytest_terminal_summary
 from tests.seaweedfs import seaweedfs
 

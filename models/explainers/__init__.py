@@ -7,7 +7,7 @@ from pydantic import Field
 from models.explainers.ablationcam import AblationCAM
 from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
-from models.explainers.base import Answer, Explainer, Needs
+from models.explainers.base import Explainer
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
@@ -42,6 +42,7 @@ from models.explainers.smoothgrad import SmoothGrad
 from models.explainers.smoothgrad_squared import SmoothGradSquared
 from models.explainers.vargrad import VarGrad
 from models.explainers.xgradcam import XGradCAM
+from models.questions import Answer, Needs
 
 ExplainerConfig = Annotated[
     Prediction

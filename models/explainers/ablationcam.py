@@ -4,8 +4,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explaining, LayerExplainer, Needs, Questions, upsample
+from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
+from models.questions import Answer, Case, Needs, Questions
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Explainer, Needs, upsample
+from models.explainers.base import Explainer, upsample
 from models.network import Network
+from models.questions import Answer, Needs
 
 
 class Attention(Explainer):

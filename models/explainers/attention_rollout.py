@@ -5,8 +5,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.explainers.base import Answer, Explainer, Needs, upsample
+from models.explainers.base import Explainer, upsample
 from models.network import Network
+from models.questions import Answer, Needs
 
 _WEIGHTS = "attn.drop_weights"
 

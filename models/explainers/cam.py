@@ -2,8 +2,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, LayerExplainer, Needs, upsample, weighted_sum
+from models.explainers.base import LayerExplainer, upsample, weighted_sum
 from models.network import Network
+from models.questions import Answer, Needs
 
 
 class CAM(LayerExplainer):

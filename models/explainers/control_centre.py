@@ -3,7 +3,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from models.explainers.base import Case, Explainer, Explaining
+from models.explainers.base import Explainer, Explaining
+from models.questions import Case
 
 
 class ControlCentre(Explainer):

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.explainers.base import Answer, Explainer
+from models.explainers.base import Explainer
 from models.network import Network
+from models.questions import Answer
 
 _CONV = {2: functional.conv2d, 3: functional.conv3d}
 

@@ -2,8 +2,9 @@ from typing import Literal
 
 import torch
 
-from models.explainers.base import Case, Explainer, Explaining
+from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import generator
+from models.questions import Case
 
 
 class ControlRandom(Explainer):

@@ -1,9 +1,10 @@
 from typing import Literal
 
-from models.explainers.base import Case, Explainer, Explaining, Needs, strongest_channel
+from models.explainers.base import Explainer, Explaining, strongest_channel
 from models.explainers.guided_backprop import gradients_by_rule
-from models.explainers.relu_rules import deconvolved, require_relu
 from models.network import Network
+from models.questions import Case, Needs
+from models.rules.relu import deconvolved, require_relu
 
 
 class Deconvolution(Explainer):

@@ -2,10 +2,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.explainers.base import Case, Explainer, Explaining, Needs
+from models.explainers.base import Explainer, Explaining
 from models.explainers.lrp import LRP, ZBox
-from models.explainers.relu_rules import require_relu
 from models.network import Network
+from models.questions import Case, Needs
+from models.rules.relu import require_relu
 
 
 class DeepTaylor(Explainer):

@@ -4,11 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Case, Explainer, Explaining, Needs
+from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
-from models.explainers.relevance import require_rules
-from models.explainers.rescale import AskMultipliers
 from models.network import Network
+from models.questions import Case, Needs
+from models.rules.relevance import require_rules
+from models.rules.rescale import AskMultipliers
 
 
 class DeepLIFT(Explainer):

@@ -2,10 +2,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions
-from models.explainers.relevance import require_rules
-from models.explainers.rescale import AskMultipliers
+from models.explainers.base import Explainer, Explaining
 from models.network import Network
+from models.questions import Answer, Case, Needs, Questions
+from models.rules.relevance import require_rules
+from models.rules.rescale import AskMultipliers
 
 
 class DeepSHAP(Explainer):

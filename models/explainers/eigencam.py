@@ -3,8 +3,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.explainers.base import Answer, LayerExplainer, Needs, upsample
+from models.explainers.base import LayerExplainer, upsample
 from models.network import Network
+from models.questions import Answer, Needs
 
 
 class EigenCAM(LayerExplainer):

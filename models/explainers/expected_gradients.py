@@ -4,8 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, per_question
+from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import generator
+from models.questions import Answer, Case, Needs, Questions, per_question
 
 
 class ExpectedGradients(Explainer):

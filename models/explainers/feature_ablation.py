@@ -2,8 +2,9 @@ from typing import Literal
 
 import torch
 
-from models.explainers.base import Case, Explaining
+from models.explainers.base import Explaining
 from models.explainers.supervoxels import SegmentExplainer
+from models.questions import Case
 
 
 class FeatureAblation(SegmentExplainer):

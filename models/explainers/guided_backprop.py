@@ -3,9 +3,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Ask, Case, Explainer, Explaining, Needs, Questions, strongest_channel
-from models.explainers.relu_rules import guided, require_relu
+from models.explainers.base import Explainer, Explaining, strongest_channel
 from models.network import Network
+from models.questions import Answer, Ask, Case, Needs, Questions
+from models.rules.relu import guided, require_relu
 
 
 class GuidedBackprop(Explainer):

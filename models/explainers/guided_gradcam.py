@@ -2,11 +2,12 @@ from typing import Literal
 
 import torch
 
-from models.explainers.base import Case, Explaining, LayerExplainer, Needs, strongest_channel
+from models.explainers.base import Explaining, LayerExplainer, strongest_channel
 from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import gradients_by_rule
-from models.explainers.relu_rules import guided, require_relu
 from models.network import Network
+from models.questions import Case, Needs
+from models.rules.relu import guided, require_relu
 
 
 class GuidedGradCAM(LayerExplainer):

@@ -2,8 +2,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Explainer, Needs
+from models.explainers.base import Explainer
 from models.network import Network
+from models.questions import Answer, Needs
 
 
 class InputXGradient(Explainer):

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Needs, Questions, constant_score, per_question
+from models.explainers.base import Explainer, Explaining
+from models.questions import Answer, Case, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
 

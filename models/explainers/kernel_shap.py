@@ -5,9 +5,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Case, Explaining, constant_score
+from models.explainers.base import Explaining
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
+from models.questions import Case, constant_score
 
 
 class KernelSHAP(SegmentExplainer):

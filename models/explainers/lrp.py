@@ -6,10 +6,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.explainers.base import Case, Explainer, Explaining, Needs
+from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
-from models.explainers.relevance import AskRelevance, Linear, ratio, require_rules
 from models.network import Network
+from models.questions import Case, Needs
+from models.rules.relevance import AskRelevance, Linear, ratio, require_rules
 
 
 class _Rule(BaseModel):

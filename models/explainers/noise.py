@@ -8,19 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import (
-    Answer,
-    Ask,
-    Case,
-    Explainer,
-    Needs,
-    Questions,
-    per_question,
-    plainly,
-    strongest_channel,
-)
-from models.explainers.relu_rules import deconvolved, guided, require_relu
+from models.explainers.base import Explainer, strongest_channel
 from models.network import Network
+from models.questions import Answer, Ask, Case, Needs, Questions, per_question, plainly
+from models.rules.relu import deconvolved, guided, require_relu
 
 
 def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:

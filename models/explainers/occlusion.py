@@ -5,9 +5,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Questions, per_question
+from models.explainers.base import Explainer, Explaining
 from models.explainers.fill import Fill, filled
-from models.explainers.incremental import AskBoxes
+from models.questions import Answer, Case, Questions, per_question
+from models.rules.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
 

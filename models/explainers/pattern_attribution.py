@@ -5,10 +5,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.explainers.base import Case, Explainer, Explaining, Needs, per_question
+from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
-from models.explainers.relevance import AskGradient, Linear, require_rules
 from models.network import Network
+from models.questions import Case, Needs, per_question
+from models.rules.relevance import AskGradient, Linear, require_rules
 
 
 class PatternAttribution(Explainer):

@@ -1,7 +1,8 @@
 from typing import ClassVar, Literal
 
-from models.explainers.base import Explainer, Needs
+from models.explainers.base import Explainer
 from models.network import Network
+from models.questions import Needs
 
 
 class Prediction(Explainer):

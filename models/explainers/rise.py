@@ -5,8 +5,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from models.explainers.base import Answer, Case, Explainer, Explaining, Questions, per_question
+from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import draw
+from models.questions import Answer, Case, Questions, per_question
 
 
 class RISE(Explainer):

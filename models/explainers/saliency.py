@@ -2,8 +2,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Answer, Explainer, Needs, strongest_channel
+from models.explainers.base import Explainer, strongest_channel
 from models.network import Network
+from models.questions import Answer, Needs
 
 
 class Saliency(Explainer):

@@ -3,8 +3,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explaining, LayerExplainer, Needs, Questions, per_question, upsample
+from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
+from models.questions import Answer, Case, Needs, Questions, per_question
 
 
 class ScoreCAM(LayerExplainer):

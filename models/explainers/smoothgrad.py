@@ -1,7 +1,8 @@
 from typing import Literal
 
-from models.explainers.base import Case, Explaining
+from models.explainers.base import Explaining
 from models.explainers.noise import NoisyGradient
+from models.questions import Case
 
 
 class SmoothGrad(NoisyGradient):

@@ -9,7 +9,8 @@ from pydantic import Field
 from skimage.segmentation import slic
 from torch import Tensor
 
-from models.explainers.base import Answer, Case, Explainer, Questions
+from models.explainers.base import Explainer
+from models.questions import Answer, Case, Questions
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.base import Answer, Case, Questions
 from models.explainers.fill import filled
 from models.network import Network
+from models.questions import Answer, Case, Questions
 
 Family = Literal["faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"]
 Of = Literal["score", "probability", "decided"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.base import Case, Needs
 from models.metrics.base import Exhibit, Judged, MapMetric, Metric, Score, StackMetric, Truth
+from models.questions import Case, Needs
 
 
 def evaluate(

@@ -4,11 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Questions
 from models.explainers.fill import Fill
 from models.metrics.base import Judged, Judging, Score
 from models.metrics.features import FeatureMetric
 from models.network import Network
+from models.questions import Answer, Questions
 
 
 class ImpactScore(FeatureMetric):

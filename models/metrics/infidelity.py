@@ -5,10 +5,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Questions
 from models.explainers.fill import Fill
 from models.explainers.noise import draw
 from models.metrics.base import Judged, Judging, MapMetric, Score
+from models.questions import Answer, Questions
 
 
 class Infidelity(MapMetric):

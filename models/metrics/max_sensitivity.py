@@ -4,9 +4,9 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from models.explainers.base import per_question
 from models.explainers.noise import draw
 from models.metrics.base import Exhibit, Score, StackMetric
+from models.questions import per_question
 
 
 class MaxSensitivity(StackMetric):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from models.explainers.base import Case
 from models.explainers.noise import generator
+from models.questions import Case
 
 _ROUNDING = 1e-10
 

@@ -7,10 +7,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Questions
 from models.explainers.fill import Fill
 from models.metrics.base import Judged, Judging, Score, ask, ask_hidden
 from models.metrics.features import FeatureMetric
+from models.questions import Questions
 
 
 class Removal(FeatureMetric):

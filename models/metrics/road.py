@@ -4,11 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import per_question
 from models.explainers.noise import draw
 from models.metrics.base import Judged, Judging, Score, ask
 from models.metrics.features import FeatureMetric
 from models.metrics.imputation import impute
+from models.questions import per_question
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -4,12 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Answer, Questions
 from models.explainers.fill import Fill
 from models.explainers.noise import draw
 from models.metrics.base import Judged, Judging, Score
 from models.metrics.features import FeatureMetric
 from models.metrics.ranking import pearson
+from models.questions import Answer, Questions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

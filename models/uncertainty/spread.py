@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.base import Case
 from models.network import Network
+from models.questions import Case
 from models.targets import NO_CLASS
 from models.uncertainty.base import Member
 

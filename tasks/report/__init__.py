@@ -9,18 +9,18 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from tasks import manifest
-from tasks.finish import summarise
-from tasks.plan import Plan
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
 from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.evidence import curves, evidence_table, families, suspicion
 from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.sheet import sheet
-from tasks.report.trust import curves, evidence_table, families, suspicion
-from tasks.storage import Location
-from tasks.store import EXPLAINED, open_store
+from tasks.storage.location import Location
+from tasks.store.store import EXPLAINED, open_store
+from tasks.work.finish import summarise
 
 NAME, PICTURE, TABLE = "report/index.html", "report/cases.png", "report/evidence.csv"
 

@@ -9,11 +9,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.targets import NO_CLASS, Predicted
-from tasks.flags import raised
-from tasks.plan import Plan
+from tasks.plan.plan import Plan
+from tasks.report.evidence import CONTROLS
 from tasks.report.pictures import Panel, Scale, case_panels
-from tasks.report.trust import CONTROLS
 from tasks.report.words import Findings, findings, sentences
+from tasks.store.flags import raised
 
 _SAMPLE_SEED = 20261123
 _CASES = 12

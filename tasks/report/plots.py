@@ -10,8 +10,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tasks.report.evidence import CONTROLS, Curve, Family
 from tasks.report.performance import GRID, Bin, ClassPerformance
-from tasks.report.trust import CONTROLS, Curve, Family
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}

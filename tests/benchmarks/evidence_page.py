@@ -10,12 +10,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from tasks import manifest
-from tasks.plan import Plan
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.report.evidence import Family, evidence_table, families, suspicion
 from tasks.report.performance import performance
-from tasks.report.trust import Family, evidence_table, families, suspicion
-from tasks.storage import Location
-from tasks.store import EXPLAINED, open_store
+from tasks.storage.location import Location
+from tasks.store.store import EXPLAINED, open_store
 
 RUNS = ("reference", "marker", "shuffled")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}

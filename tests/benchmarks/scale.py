@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from flows.server import prefect_server
-from tasks.manifest import Entry, Fact
-from tasks.sources import Source, Sources
+from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.sources import Source, Sources
 from tests.seaweedfs import SeaweedFS, seaweedfs
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -92,7 +92,7 @@ def flow(folder: str, endpoint: str, what: str, size: int) -> None:
     """Run the flow, and print what it took as JSON."""
     from flows.config import RunConfig
     from flows.explain import explain_cohort
-    from tasks import prepare
+    from tasks.prepare import prepare
 
     if what == "survey made":
         prepare.survey = made_survey(size)  # type: ignore[assignment]
@@ -128,7 +128,7 @@ def content(folder: Path, endpoint: str, output: str) -> dict[str, Any]:
 
     from models.components import instantiate, locate
     from models.network import NAMESPACES
-    from tasks.storage import Location
+    from tasks.storage.location import Location
 
     weights = folder / "weights.safetensors"
     if not weights.exists():
@@ -148,7 +148,7 @@ def made_survey(size: int) -> Any:
     """A survey of images that are not there: what would be known of them, each one DICOM file on S3."""
 
     def survey(config: Any, spatial_dims: int, key: Any, *_: Any) -> Any:
-        from tasks.cohort import Survey
+        from tasks.cohort.survey import Survey
 
         entries, places = [], {}
         for number in range(size):

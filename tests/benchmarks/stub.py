@@ -16,16 +16,16 @@ def dask_setup(worker: Any) -> None:
 
 def install() -> None:
     """Let this process read no image and ask no network."""
-    from tasks import batches, shard
-    from tasks.readers.base import Unreadable
+    from tasks.cohort.reading import Unreadable
+    from tasks.work import batches, explain
 
     def read_nothing(plan: Any, entries: Sequence[Any], *_: Any) -> Sequence[Any]:
         return [Unreadable("nothing is read")] * len(entries)
 
-    def explain_nothing(plan: Any, delivery: shard.Delivery, batch: batches.Batch, *_: Any) -> None:
-        delivery.status[batch.rows] = shard.EXPLAINED
+    def explain_nothing(plan: Any, delivery: explain.Delivery, batch: batches.Batch, *_: Any) -> None:
+        delivery.status[batch.rows] = explain.EXPLAINED
         for block in delivery.blocks.values():
             for name in block.keys() - {"affine"}:
                 block[name][batch.rows] = 0
 
-    batches.read_images, shard._explain = read_nothing, explain_nothing  # type: ignore[assignment]
+    batches.read_images, explain._explain = read_nothing, explain_nothing  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from flows.config import RunConfig
 from flows.demo import demo_config, demo_content
-from tasks.pseudonyms import VARIABLE
+from tasks.cohort.pseudonyms import VARIABLE
 from tests.seaweedfs import free_ports
 from tests.tasks.outputs import carry_out
 

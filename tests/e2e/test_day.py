@@ -17,12 +17,12 @@ import psutil
 import pytest
 import xarray as xr
 
-from tasks import commit
 from tasks.demo.cohort import write_cohort
-from tasks.drift import TABLE
-from tasks.lease import NAME as LEASE
-from tasks.storage import Location
-from tasks.verify import verify
+from tasks.report.drift import TABLE
+from tasks.storage.lease import NAME as LEASE
+from tasks.storage.location import Location
+from tasks.store import commit
+from tasks.upkeep.verify import verify
 from tests.e2e.topology import ENDED, PATIENCE, Topology, print_table, receiver, wait
 
 NIGHTLY, BACKFILL = "explain-cohort/explain-nightly", "explain-cohort/explain-backfill"

@@ -18,7 +18,7 @@ import psutil
 from dotenv import dotenv_values
 from supervisor.xmlrpc import SupervisorTransport
 
-from tasks.storage import Location
+from tasks.storage.location import Location
 from tests.seaweedfs import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks import shard as shard_module
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.work import explain as shard_module
 from tests.faults.outcome import Expected, Outcome, compare
 from tests.faults.table import PROPERTY
 from tests.tasks.outputs import Cohort, carry_out

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks import store
-from tasks.storage import Location
-from tasks.store import EXPLAINED
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.store import EXPLAINED
 from tests.tasks.outputs import stored
 
 

@@ -16,8 +16,8 @@ import psutil
 import yaml
 
 from flows.config import RunConfig
-from tasks.commit import stamps
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.store.commit import stamps
 from tests.faults import sabotage
 
 _BIN = Path(sys.executable).parent

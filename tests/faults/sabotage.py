@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -62,12 +63,14 @@ def reach(folder: Path, stage: str, last_words: Callable[[], None] = lambda: Non
 
 def install(folder: Path) -> None:
     """Let this process reach the stages of its work."""
-    from tasks import batches, commit, shard, storage
+    from tasks.storage import location
+    from tasks.store import commit
+    from tasks.work import batches, explain
 
     read_images, ask, write_beside, write_commit = (
         batches.read_images,
-        shard._ask,
-        storage.Location._write_beside,
+        explain._ask,
+        location.Location._write_beside,
         commit.Commit.write,
     )
 
@@ -84,19 +87,19 @@ def install(folder: Path) -> None:
         reach(folder, "explaining")
         return explanation
 
-    def write(location: storage.Location, data: bytes) -> str:
+    def write(location: location.Location, data: bytes) -> str:
         if "/c/" in location.url:
-            half = Path(f"{location.path}.killed{storage.PARTIAL}")
+            half = Path(f"{location.path}.killed{location.PARTIAL}")
             half.parent.mkdir(parents=True, exist_ok=True)
             reach(folder, "writing", lambda: half.write_bytes(data[: len(data) // 2]) and None)
         return write_beside(location, data)
 
-    def deliver(record: commit.Commit, output: storage.Location) -> None:
+    def deliver(record: commit.Commit, output: location.Location) -> None:
         reach(folder, "committing")
         write_commit(record, output)
 
-    batches.read_images, shard._ask = read, explain  # type: ignore[assignment]
-    storage.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
+    batches.read_images, explain._ask = read, explain  # type: ignore[assignment]
+    location.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
 
 
 class AfterImport(MetaPathFinder, Loader):
@@ -106,10 +109,10 @@ class AfterImport(MetaPathFinder, Loader):
         self.install = install
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        if name != "tasks.shard":
+        if name != "tasks.work.explain":
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, __import__("tasks").__path__)
+        spec = PathFinder.find_spec(name, import_module("tasks.work").__path__)
         assert spec and spec.loader
         self.loader, spec.loader = spec.loader, self
         return spec

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tasks.commit import Commit
-from tasks.plan import Plan
-from tasks.storage import Location
-from tasks.store import NAME
-from tasks.verify import repair, verify
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.store.commit import Commit
+from tasks.store.store import NAME
+from tasks.upkeep.verify import repair, verify
 from tests.faults.conftest import IMAGES, Measured
 from tests.tasks.outputs import carry_out
 

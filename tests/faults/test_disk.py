@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.storage import PARTIAL, Location
+from tasks.storage.location import PARTIAL, Location
 from tests.faults.conftest import IMAGES, SOAK, Measured
 from tests.faults.outcome import Expected
 from tests.tasks.outputs import carry_out

@@ -138,8 +138,8 @@ def reader(connection: Connection) -> None:
     """Read what comes, in two and three dimensions, and say how it went and what it took."""
     import numpy as np
 
-    from tasks.readers import inspect, read
-    from tasks.readers.base import Unreadable
+    from tasks.cohort.readers import inspect, read
+    from tasks.cohort.reading import Unreadable
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import store
-from tasks.finish import finish
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.work.explain import explain_shards
+from tasks.work.finish import finish
 from tests.faults.conftest import IMAGES, Measured
 from tests.faults.workers import begin
 from tests.tasks.outputs import Cohort, carry_out

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from distributed import Client
 
-from tasks.commit import stamps
-from tasks.finish import finish
-from tasks.lease import lease
-from tasks.plan import Plan
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.plan.plan import Plan
+from tasks.storage.lease import lease
+from tasks.storage.location import Location
+from tasks.store.commit import stamps
+from tasks.work.explain import explain_shards
+from tasks.work.finish import finish
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, SOAK, Measured
 from tests.faults.runs import PrefectServer, Run, cluster, wait

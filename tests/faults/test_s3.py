@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY
 
 from flows.cli import main
-from tasks import lease as lease_module
-from tasks import s3
-from tasks.s3 import PatientS3
-from tasks.storage import CredentialsRefused, Location, Unavailable
-from tasks.verify import verify
+from tasks.storage import lease as lease_module
+from tasks.storage import s3
+from tasks.storage.location import CredentialsRefused, Location, Unavailable
+from tasks.storage.s3 import PatientS3
+from tasks.upkeep.verify import verify
 from tests.faults.conftest import SOAK, Measured
 from tests.faults.proxy import FAULTS, FaultyS3
 from tests.tasks.outputs import Cohort, carry_out

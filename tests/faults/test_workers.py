@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tasks.finish import finish
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.work.explain import explain_shards
+from tasks.work.finish import finish
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, Measured
 from tests.faults.workers import begin, start, work_through, work_together

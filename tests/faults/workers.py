@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import RunConfig
-from tasks import store
-from tasks.plan import Plan
-from tasks.resume import pending
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.work.explain import explain_shards
+from tasks.work.pending import pending
 from tests.faults import sabotage
 from tests.tasks.outputs import prepared
 
 _started = multiprocessing.get_context("forkserver")
-_started.set_forkserver_preload(["tasks.shard", "monai.networks.nets", "monai.transforms", "tests.faults.sabotage"])
+_PRELOADED = ["tasks.work.explain", "monai.networks.nets", "monai.transforms", "tests.faults.sabotage"]
+_started.set_forkserver_preload(_PRELOADED)
 
 
 def begin(content: dict[str, Any]) -> tuple[Location, Plan]:

@@ -11,10 +11,10 @@ from flows.cli import main
 from flows.config import RunConfig
 from flows.demo import demo_content
 from flows.printing import plain, print_damage
-from tasks.finish import Summary
-from tasks.s3 import PatientS3
-from tasks.storage import Location
-from tasks.verify import Damage
+from tasks.storage.location import Location
+from tasks.storage.s3 import PatientS3
+from tasks.upkeep.verify import Damage
+from tasks.work.finish import Summary
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_an_output_that_holds_something_else_is_refused(config: Path, tmp_path: 
 def test_status_counts_images_by_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = {"image constant": 1, "map blank": 2}
     summary = Summary(5, 4, 1, 0, 0, 0, 0, 3, 1, 1, 9, 1000, flags, {})
-    monkeypatch.setattr("tasks.finish.summarise", lambda output: summary)
+    monkeypatch.setattr("tasks.work.finish.summarise", lambda output: summary)
     result = CliRunner().invoke(main, ["status", str(tmp_path)])
     assert "flagged       3\n  image constant: 1\n  map blank: 2\n" in result.output
 
@@ -146,7 +146,7 @@ def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
 
 
 def test_which_file_a_pseudonym_is(tmp_path: Path) -> None:
-    from tasks.pseudonyms import Key
+    from tasks.cohort.pseudonyms import Key
     from tests.tasks.outputs import Cohort, carry_out
 
     cohort, output = Cohort(tmp_path / "cohort", range(2)), Location(url=str(tmp_path / "out"))

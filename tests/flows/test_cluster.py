@@ -10,7 +10,7 @@ from distributed import LocalCluster
 
 from flows.cluster import ComputeConfig, expected_workers, gpus, local_workers, task_runner
 from flows.errors import ConfigurationError
-from tasks.plan import groups
+from tasks.plan.shards import groups
 
 _NOBODY = {"_target_": "distributed.LocalCluster", "n_workers": 0, "threads_per_worker": 1, "dashboard_address": ":0"}
 

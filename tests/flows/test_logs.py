@@ -13,7 +13,7 @@ import logging
 from flows import logs
 
 logs.set_up()
-logging.getLogger("tasks.shard").info("shard %d committed", 3, extra={"shard": 3})
+logging.getLogger("tasks.work.explain").info("shard %d committed", 3, extra={"shard": 3})
 """
 
 
@@ -25,7 +25,7 @@ def said(**environment: str) -> str:
 def test_the_command_line_logs_for_people_or_json_lines() -> None:
     line = json.loads(said(COHORTLENS_LOGS="json"))
     assert line.pop("timestamp")
-    assert line == {"level": "INFO", "logger": "tasks.shard", "message": "shard 3 committed", "shard": 3}
+    assert line == {"level": "INFO", "logger": "tasks.work.explain", "message": "shard 3 committed", "shard": 3}
     assert said().split(" ", 1)[1] == "shard 3 committed\n"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows import shards
-from tasks import commit
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.store import commit
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.0, 1000), (0.05, 4)])

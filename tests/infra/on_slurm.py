@@ -10,9 +10,9 @@ import yaml
 
 from flows.config import RunConfig, load
 from flows.demo import demo_content
-from tasks import store
-from tasks.storage import Location
-from tasks.verify import verify
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import verify
 from tests.infra.slurm_site import slurm_site
 
 _SLURM = Path("infra/slurm").resolve()

@@ -10,11 +10,11 @@ import botocore.session
 import hcl2
 import pytest
 
-from tasks import plan as plan_module
-from tasks.lease import lease
-from tasks.storage import Location
-from tasks.verify import repair, verify
-from tasks.withdraw import withdraw
+from tasks.plan import shards as shards_module
+from tasks.storage.lease import lease
+from tasks.storage.location import Location
+from tasks.upkeep.verify import repair, verify
+from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out
 
 _FOLDER = Path(__file__).resolve().parents[2] / "infra/s3"
@@ -103,7 +103,7 @@ class Site:
 def site(
     bucket: Location, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Site:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "")
     cohort = Location(url=f"{bucket.url}-cohort", endpoint_url=s3_endpoint)
     cohort.filesystem.mkdir(cohort.path)

@@ -16,14 +16,16 @@ from PIL import Image
 
 from flows.config import RunConfig
 from flows.demo import demo_content
-from tasks import manifest, report, store
+from tasks import report
 from tasks.demo.cohort import write_cohort
-from tasks.failures import TooManyFailures
-from tasks.finish import summarise
-from tasks.lease import lease
-from tasks.plan import Plan
-from tasks.storage import Location
-from tasks.verify import verify
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.storage.lease import lease
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import verify
+from tasks.work.failures import TooManyFailures
+from tasks.work.finish import summarise
 
 _SECRET = os.environ["AWS_SECRET_ACCESS_KEY"]
 

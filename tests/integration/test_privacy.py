@@ -22,11 +22,12 @@ from flows.config import RunConfig
 from flows.errors import Stopped
 from models.components import instantiate, locate
 from models.network import NAMESPACES
-from tasks import manifest, store
-from tasks.pseudonyms import VARIABLE
-from tasks.storage import Location
-from tasks.verify import repair, verify
-from tasks.withdraw import withdraw
+from tasks.cohort.pseudonyms import VARIABLE
+from tasks.plan import manifest
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import repair, verify
+from tasks.upkeep.withdraw import withdraw
 from tests.integration.markers import NUMBERS, TEXT, bad_files, encode, leaks, pictures, planted
 
 

@@ -19,11 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flows.config import RunConfig
 from flows.shards import PERFORMANCE_REPORT
-from tasks import manifest, report
-from tasks.plan import Plan
-from tasks.storage import Location
-from tasks.verify import verify
-from tasks.withdraw import withdraw
+from tasks import report
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.upkeep.verify import verify
+from tasks.upkeep.withdraw import withdraw
 from tests.integration.test_flow import ask
 from tests.seaweedfs import free_ports
 from tests.tasks.outputs import Cohort
@@ -128,8 +129,8 @@ def test_logs_of_workers_elsewhere_are_in_the_runs_log(seen: Seen) -> None:
     said = {(log["name"], log["message"]) for log in seen.logs if log["task_run_id"]}
     for shard in range(3):  # by the thread that writes, and by the one that explains
         images = 8 if shard == 2 else 16
-        assert ("tasks.shard", f"shard {shard} committed: {images} images") in said
-        assert ("tasks.judge", f"shard {shard} judged: {images} images") in said
+        assert ("tasks.work.explain", f"shard {shard} committed: {images} images") in said
+        assert ("tasks.work.evaluate", f"shard {shard} judged: {images} images") in said
     assert any(text.startswith(f"image {quarantined(seen.output)} is quarantined: shape") for _, text in said)
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from models.agreement import Agreement, agreement
 from models.engine import Engine, Explanation
 from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.network import Network, NetworkConfig, build
+from models.precision import Agreement, agreement
 from models.targets import Predicted
 from tests.models.test_network import config, save, state
 

@@ -12,12 +12,13 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.engine import Engine
-from models.explainers import incremental, occlusion
-from models.explainers.base import plainly
-from models.explainers.incremental import AskBoxes, Boxes
+from models.explainers import occlusion
 from models.explainers.occlusion import Occlusion
 from models.network import Network
 from models.networks import AttentionGatedClassifier
+from models.questions import plainly
+from models.rules import incremental
+from models.rules.incremental import AskBoxes, Boxes
 from models.targets import Classes, Region
 from tests.models.networks import difference, names, wrap
 

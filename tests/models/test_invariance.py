@@ -5,16 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.networks.nets import (
-    DenseNet121,
-    EfficientNetBN,
-    SegResNet,
-    SEResNet50,
-    UNet,
-    ViT,
-    resnet18,
-    resnet50,
-)
+from monai.networks.nets import DenseNet121, EfficientNetBN, SegResNet, SEResNet50, UNet, ViT, resnet18, resnet50
 from pydantic import TypeAdapter
 from scipy.stats import spearmanr
 from torch import Tensor, nn

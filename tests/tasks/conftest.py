@@ -16,14 +16,14 @@ from flows.config import RunConfig
 from flows.demo import demo_content
 from models.components import instantiate, locate
 from models.network import NAMESPACES
-from tasks import shard as shard_module
-from tasks import store
-from tasks.finish import finish
-from tasks.plan import Plan
-from tasks.prepare import prepare
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.verify import verify
+from tasks.plan.plan import Plan
+from tasks.prepare.prepare import prepare
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import verify
+from tasks.work import explain as shard_module
+from tasks.work.explain import explain_shards
+from tasks.work.finish import finish
 
 Planned = Callable[..., Plan]
 

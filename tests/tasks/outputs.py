@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 
 from flows.config import RunConfig
-from tasks import manifest, store
-from tasks.finish import Summary, finish
-from tasks.judge import judge_shards
-from tasks.manifest import Entry
-from tasks.plan import Plan
-from tasks.prepare import Before, Prepared, prepare
+from tasks.cohort.entry import Entry
+from tasks.cohort.selection import ALL, Selection
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.prepare.prepare import Before, Prepared, prepare
 from tasks.report import write_report
-from tasks.resume import erase, pending
-from tasks.selection import ALL, Selection
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.work.evaluate import judge_shards
+from tasks.work.explain import explain_shards
+from tasks.work.finish import Summary, finish
+from tasks.work.pending import erase, pending
 from tests.tasks.conftest import squares_model
 
 NETWORK = {

@@ -2,7 +2,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from tasks.ahead import ahead
+from tasks.work.prefetch import ahead
 
 run: ContextVar[str] = ContextVar("run")
 

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks import sources
-from tasks.cohort import CohortConfig, survey, which
+from tasks.cohort import sources
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.pseudonyms import Key
+from tasks.cohort.survey import survey, which
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
-from tasks.pseudonyms import Key
-from tasks.storage import Location
+from tasks.storage.location import Location
 
 RNG = np.random.default_rng(9)
 

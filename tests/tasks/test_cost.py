@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.storage import Location
+from tasks.storage.location import Location
 from tests.tasks.outputs import Cohort, prepared
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.drift import TABLE, directions, read_evidence, worsened
-from tasks.evidence import evidence
-from tasks.storage import Location
+from tasks.report.drift import TABLE, directions, read_evidence, worsened
+from tasks.report.statistics import evidence
+from tasks.storage.location import Location
 from tests.tasks.outputs import Cohort, carry_out
 
 BETTER = {"auc": "higher", "gap": "lower", "gini": "none"}

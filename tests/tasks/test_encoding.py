@@ -9,7 +9,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec
 
-from tasks.encoding import LEVEL, encode_chunk, encode_shard, pad
+from tasks.store.encoding import LEVEL, encode_chunk, encode_shard, pad
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])

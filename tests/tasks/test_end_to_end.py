@@ -12,18 +12,10 @@ from torch import Tensor, nn
 
 from models.components import instantiate, locate
 from models.network import NAMESPACES
-from tasks import store
 from tasks.report import write_report
-from tasks.storage import Location
-from tests.tasks.conftest import (
-    CONSTANT,
-    EMPTY_MASK,
-    SQUARES,
-    WITHOUT_MASK,
-    Planned,
-    delivered_squares,
-    squares_model,
-)
+from tasks.storage.location import Location
+from tasks.store import store
+from tests.tasks.conftest import CONSTANT, EMPTY_MASK, SQUARES, WITHOUT_MASK, Planned, delivered_squares, squares_model
 
 UNET = {
     "_target_": "monai.networks.nets.UNet",

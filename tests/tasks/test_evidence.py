@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from tasks.evidence import evidence, holm
+from tasks.report.statistics import evidence, holm
 
 EXPLAINERS = ("good", "poor", "control_random", "control_edges")
 CONTROLS = EXPLAINERS[2:]

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tasks.flags import raised
+from tasks.store.flags import raised
 
 
 def test_flags_are_told_in_words_row_by_row() -> None:

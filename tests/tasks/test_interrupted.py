@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tasks import plan as plan_module
-from tasks import store
-from tasks.storage import Location
-from tasks.verify import verify
-from tasks.withdraw import withdraw
+from tasks.plan import shards as shards_module
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import verify
+from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
 
 MORE = ["saliency", {"name": "smoothgrad", "samples": 2}, {"name": "saliency", "label": "again"}]
@@ -45,7 +45,7 @@ class Writes:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # no power is cut here, and it takes a third of the time
 
 

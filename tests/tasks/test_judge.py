@@ -10,20 +10,23 @@ import pytest
 
 from models.metrics.deletion import Deletion
 from models.metrics.hit_rate import HitRate
-from tasks import asked as asked_module
-from tasks import judge, manifest, store
-from tasks import plan as plan_module
-from tasks.finish import Incomplete, finish
-from tasks.metrics import add_metrics
-from tasks.plan import Plan
-from tasks.replan import Refused
+from tasks.plan import manifest
+from tasks.plan import shards as shards_module
+from tasks.plan.plan import Plan
+from tasks.prepare.metrics import add_metrics
+from tasks.prepare.replan import Refused
 from tasks.report import write_report
-from tasks.resume import pending
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import repair, verify
-from tasks.withdraw import withdraw
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.store import open_store
+from tasks.upkeep.verify import repair, verify
+from tasks.upkeep.withdraw import withdraw
+from tasks.work import engines as asked_module
+from tasks.work import evaluate
+from tasks.work.explain import explain_shards
+from tasks.work.finish import Incomplete, finish
+from tasks.work.pending import pending
+from tests.models.metrics.cases import judge
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
 METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate", "auprc", "gini"]
@@ -31,7 +34,7 @@ METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate",
 
 @pytest.fixture
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Cohort(tmp_path / "cohort", range(10))
 
 
@@ -54,7 +57,7 @@ def evaluated(output: Location, *metrics: Any, others: Sequence[Location] = ()) 
     store.set_up(output, plan, manifest.read(output))
     lacking = pending(output, plan)
     explain_shards(output, lacking)
-    judge.judge_shards(output, lacking)
+    evaluate.judge_shards(output, lacking)
     finish(output)
     return plan
 
@@ -91,7 +94,7 @@ def test_a_shard_is_judged_before_the_background_is_delivered(cohort: Cohort, ou
     for shard in range(3):
         explain_shards(output, [shard], ready.sources)
         asked_module._kept.clear()  # as a worker that has just started
-        judge.judge_shards(output, [shard], find=ready.sources)
+        evaluate.judge_shards(output, [shard], find=ready.sources)
     finish(output)
     assert without_run(stored(output)) == without_run(stored(later))
 
@@ -121,7 +124,7 @@ def test_only_what_lacks_metrics_is_judged_again(
 ) -> None:
     carry_out(cohort.content(output, metrics=METRICS))
     before = stored(output)
-    (output / judge.FOLDER / "000001.json").remove()
+    (output / evaluate.FOLDER / "000001.json").remove()
     (output / store.NAME / "metric_gini/c/2/0/0").write(b"short")
     plan = Plan.read(output)
     with pytest.raises(Incomplete, match="2 of 3 shards lack metrics"):
@@ -129,9 +132,9 @@ def test_only_what_lacks_metrics_is_judged_again(
     assert pending(output, plan) == [1, 2]
     judged = []
     monkeypatch.setattr(
-        judge, "_judge", lambda *given, _judge=judge._judge: (judged.append(given[3].index), _judge(*given))
+        judge, "_judge", lambda *given, _judge=evaluate._judge: (judged.append(given[3].index), _judge(*given))
     )
-    (output / judge.FOLDER / "000002.json").remove()
+    (output / evaluate.FOLDER / "000002.json").remove()
     carry_out(cohort.content(output, metrics=METRICS))
     assert judged == [1, 2]
     assert stored(output) == before
@@ -144,7 +147,7 @@ def test_damaged_metrics_are_found_and_mended(cohort: Cohort, output: Location) 
     assert len(keys) == 3 * 6
     for key, damage in zip(keys[::5], (b"", b"flipped", None, b"x" * 99), strict=True):
         (output / store.NAME / key).remove() if damage is None else (output / store.NAME / key).write(damage)
-    (output / judge.FOLDER / "000000.json").write(b"{}")
+    (output / evaluate.FOLDER / "000000.json").write(b"{}")
     found = verify(output)
     assert {damage.where for damage in found if damage.what == "metric"} >= {
         key for key in keys[::5] if "/c/0" not in key
@@ -193,13 +196,13 @@ def test_what_cannot_be_judged_is_refused(cohort: Cohort, output: Location) -> N
 
 def test_an_added_metric_is_computed_alone(cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out(cohort.content(output, metrics=["hit_rate"]))
-    asked, values = [], judge._values
+    asked, values = [], evaluate._values
 
     def noted(network: Any, left: Any, *rest: Any) -> Any:
         asked.extend(measured.metric.name for measured in left)
         return values(network, left, *rest)
 
-    monkeypatch.setattr(judge, "_values", noted)
+    monkeypatch.setattr(evaluate, "_values", noted)
     carry_out(cohort.content(output, metrics=["gini"]))
     assert set(asked) == {"gini"}
     assert {measured.metric.name for measured in Plan.read(output).metrics} == {"hit_rate", "gini"}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import lease as lease_module
-from tasks.lease import Ended, Occupied, guard, lease
-from tasks.storage import Location
+from tasks.storage import lease as lease_module
+from tasks.storage.lease import Ended, Occupied, guard, lease
+from tasks.storage.location import Location
 
 HOLD = """
 import sys, time

@@ -4,9 +4,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import manifest
-from tasks.manifest import Entry, Fact
-from tasks.storage import Location
+from tasks.cohort.entry import Entry, Fact
+from tasks.plan import manifest
+from tasks.storage.location import Location
 
 ENTRIES = [
     Entry("plain", "0" * 64, "png", "tumour", "a" * 64, facts=(Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33),)),

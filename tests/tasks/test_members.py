@@ -11,17 +11,18 @@ from safetensors.torch import load_file, save_file
 
 from models.metrics.deletion import Deletion
 from models.metrics.repeatability import Repeatability
-from tasks import judge, store
-from tasks import plan as plan_module
-from tasks.metrics import add_metrics
-from tasks.plan import Plan
-from tasks.replan import Refused
+from tasks.plan import shards as shards_module
+from tasks.plan.plan import Plan
+from tasks.prepare.metrics import add_metrics
+from tasks.prepare.replan import Refused
 from tasks.report import write_report
-from tasks.resume import pending
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import repair, verify
-from tasks.withdraw import withdraw
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.store import open_store
+from tasks.upkeep.verify import repair, verify
+from tasks.upkeep.withdraw import withdraw
+from tasks.work import evaluate
+from tasks.work.pending import pending
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 from tests.tasks.test_judge import evaluated, without_run
 
@@ -30,7 +31,7 @@ VIEWS = {"name": "test_time_augmentation", "samples": 2, "explainers": ["salienc
 
 @pytest.fixture
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Cohort(tmp_path / "cohort", range(10))
 
 
@@ -175,18 +176,18 @@ def test_the_class_that_a_map_explains_is_the_one_that_is_judged(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(cohort.content(output))
-    taken = judge.Batch.take
+    taken = evaluate.Batch.take
 
-    def flipped(*given: Any) -> judge.Batch:
+    def flipped(*given: Any) -> evaluate.Batch:
         batch = taken(*given)
         return replace(batch, target_class=1 - batch.target_class)
 
     evaluated(output, Deletion(points=4, patch=4))
     right = open_store(output).load()
-    monkeypatch.setattr(judge.Batch, "take", flipped)
+    monkeypatch.setattr(evaluate.Batch, "take", flipped)
     for shard in Plan.read(output).shards:
-        judge.withdraw_judgement(output, shard.index)
-    judge.judge_shards(output, range(3))
+        evaluate.withdraw_judgement(output, shard.index)
+    evaluate.judge_shards(output, range(3))
     other = open_store(output).load()
     start = right.curve_deletion_probability.isel(point_deletion=0).values
     assert np.allclose(other.curve_deletion_probability.isel(point_deletion=0).values, 1 - start, atol=1e-5)

@@ -21,7 +21,7 @@ _PLAN = """
 import sys
 from pathlib import Path
 from flows.config import load
-from tasks import store
+from tasks.store import store
 from tests.tasks.outputs import prepared
 config = load(Path(sys.argv[1]))
 ready = prepared(config.model_dump(mode="json"))
@@ -34,7 +34,7 @@ _WORK = """
 import sys
 from pathlib import Path
 from flows.config import load
-from tasks.shard import explain_shards
+from tasks.work.explain import explain_shards
 explain_shards(load(Path(sys.argv[1])).output, [0])
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """

@@ -6,10 +6,11 @@ import pytest
 from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
 from models.targets import Predicted
-from tasks.cohort import CohortConfig
-from tasks.manifest import Entry
-from tasks.plan import OBJECT_LIMIT, ModelConfig, Plan, groups, images_per_shard, make_plan, object_rows
-from tasks.pseudonyms import Key
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.entry import Entry
+from tasks.cohort.pseudonyms import Key
+from tasks.plan.plan import ModelConfig, Plan, make_plan
+from tasks.plan.shards import OBJECT_LIMIT, groups, images_per_shard, object_rows
 
 
 def plan(count: int = 100, **changes: Any) -> Plan:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tasks.report import plots
-from tasks.report.trust import Cell, Column, Curve, Family, curves
-from tasks.storage import Location
-from tasks.store import open_store
+from tasks.report.evidence import Cell, Column, Curve, Family, curves
+from tasks.storage.location import Location
+from tasks.store.store import open_store
 from tests.tasks.outputs import Cohort, carry_out
 
 

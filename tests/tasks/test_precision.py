@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from models import agreement
-from tasks import store
-from tasks.plan import Plan
-from tasks.precision import check_instructions
-from tasks.replan import Refused
-from tasks.storage import Location
-from tasks.verify import verify
+from models.precision import agreement
+from tasks.plan.plan import Plan
+from tasks.prepare.precision import check_instructions
+from tasks.prepare.replan import Refused
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.upkeep.verify import verify
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
 
@@ -29,7 +29,7 @@ def output(tmp_path: Path) -> Location:
 @pytest.fixture(autouse=True)
 def capable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a processor without the instructions do it, too, as long as it takes."""
-    monkeypatch.setattr("tasks.precision._has_instructions", lambda: True)
+    monkeypatch.setattr("tasks.prepare.precision._has_instructions", lambda: True)
 
 
 def content(cohort: Cohort, output: Location, precision: str, **changes: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_what_does_not_agree_is_refused_with_the_numbers(
 def test_a_processor_without_the_instructions_is_refused_unless_others_do_the_work(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.precision._has_instructions", lambda: False)
+    monkeypatch.setattr("tasks.prepare.precision._has_instructions", lambda: False)
     with pytest.raises(ValueError, match="no instructions for bf16"):
         prepared(content(cohort, output, "bf16"))
     check_instructions("fp32", "cpu")

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.explainers.base import Case, Explaining
+from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
-from tasks import shard as shard_module
-from tasks.commit import stamps
-from tasks.images import find_again
-from tasks.shard import explain_shards
-from tasks.storage import Location
+from models.questions import Case
+from tasks.storage.location import Location
+from tasks.store.commit import stamps
+from tasks.work import explain as shard_module
+from tasks.work.explain import explain_shards
+from tasks.work.images import find_again
 from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
 
 CLASSIFIER = {

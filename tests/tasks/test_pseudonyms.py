@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks import manifest
-from tasks.plan import Plan
-from tasks.pseudonyms import VARIABLE, Key
-from tasks.storage import Location
-from tasks.withdraw import withdraw
+from tasks.cohort.pseudonyms import VARIABLE, Key
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, promised
 
 OURS, OTHER = "a key of our own, long enough", "another key, as long as it is"

@@ -9,18 +9,18 @@ import pytest
 import xarray as xr
 
 from flows.demo import demo_content
-from tasks.commit import Commit
 from tasks.demo.cohort import write_cohort
-from tasks.finish import finish
 from tasks.report import entropy, write_report
 from tasks.report.cases import Predictions, choose, doubts, in_turn
 from tasks.report.means import Group, _mean, fitting, mean_maps
 from tasks.report.pictures import Panel, Scale, _outline, _slice
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import verify
-from tasks.withdraw import withdraw
+from tasks.storage.location import Location
+from tasks.store.commit import Commit
+from tasks.store.store import open_store
+from tasks.upkeep.verify import verify
+from tasks.upkeep.withdraw import withdraw
+from tasks.work.explain import explain_shards
+from tasks.work.finish import finish
 from tests.tasks.conftest import Planned
 from tests.tasks.outputs import Cohort, carry_out
 

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from models.engine import Engine
-from tasks import plan as plan_module
-from tasks import shard as shard_module
-from tasks import store
-from tasks.batches import Batch
-from tasks.cohort import CohortConfig
-from tasks.commit import Commit, Part, StoredObject, delivered, stamps
-from tasks.failures import Seen, TooManyFailures
-from tasks.finish import finish, summarise
-from tasks.manifest import Entry, Fact
-from tasks.plan import Plan
-from tasks.replan import Refused, replan
-from tasks.resume import pending
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import verify
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.entry import Entry, Fact
+from tasks.plan import shards as shards_module
+from tasks.plan.plan import Plan
+from tasks.prepare.replan import Refused, replan
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.commit import Commit, Part, StoredObject, delivered, stamps
+from tasks.store.store import open_store
+from tasks.upkeep.verify import verify
+from tasks.work import explain as shard_module
+from tasks.work.batches import Batch
+from tasks.work.explain import explain_shards
+from tasks.work.failures import Seen, TooManyFailures
+from tasks.work.finish import finish, summarise
+from tasks.work.pending import pending
 from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
 from tests.tasks.test_plan import plan as planned
 
@@ -32,7 +32,7 @@ EXPLAINERS: list[Any] = ["saliency", {"name": "smoothgrad", "samples": 2}]
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from tasks import batches, manifest, shard
-from tasks.judge import judge_shards
-from tasks.plan import Plan
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import open_store
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.store.store import open_store
+from tasks.work import batches, explain
+from tasks.work.evaluate import judge_shards
+from tasks.work.explain import explain_shards
 from tests.benchmarks import stub
 from tests.tasks.outputs import Cohort, carry_out
 
@@ -56,7 +57,7 @@ def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_on
 def test_the_benchmark_delivers_whole_shards_without_explaining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((batches, "read_images"), (shard, "_explain")):
+    for module, name in ((batches, "read_images"), (explain, "_explain")):
         monkeypatch.setattr(module, name, getattr(module, name))  # so that it is as it was, afterwards
     stub.install()
     cohort, output = Cohort(tmp_path / "cohort", range(20)), Location(url=str(tmp_path / "out"))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.cohort import CohortConfig, survey
-from tasks.pseudonyms import Key
-from tasks.selection import SCHEDULED, Selection
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import verify
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.pseudonyms import Key
+from tasks.cohort.selection import SCHEDULED, Selection
+from tasks.cohort.survey import survey
+from tasks.storage.location import Location
+from tasks.store.store import open_store
+from tasks.upkeep.verify import verify
 from tests.integration.markers import encode, pictures, planted
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
 from tests.tasks.test_cohort import picture, series

@@ -13,21 +13,21 @@ import xarray as xr
 import zarr
 
 from models.engine import Engine, Explanation
-from models.explainers.base import Answer
 from models.explainers.gradcam import GradCAM
 from models.network import Network
-from tasks import shard as shard_module
-from tasks import store
-from tasks.ahead import ahead
-from tasks.commit import delivered, stamps
-from tasks.finish import Incomplete, finish, summarise
-from tasks.images import find_again
+from models.questions import Answer
 from tasks.report import write_report
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import round_mantissa
-from tasks.variables import NO_MASK
-from tasks.verify import verify
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.commit import delivered, stamps
+from tasks.store.store import round_mantissa
+from tasks.store.variables import NO_MASK
+from tasks.upkeep.verify import verify
+from tasks.work import explain as shard_module
+from tasks.work.explain import explain_shards
+from tasks.work.finish import Incomplete, finish, summarise
+from tasks.work.images import find_again
+from tasks.work.prefetch import ahead
 from tests.tasks.conftest import Planned
 
 

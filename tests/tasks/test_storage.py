@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.s3 import PatientS3
-from tasks.sources import list_images
-from tasks.storage import Location
+from tasks.cohort.sources import list_images
+from tasks.storage.location import Location
+from tasks.storage.s3 import PatientS3
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -69,7 +69,7 @@ def test_a_glob_gives_files_alone_and_names_with_brackets_are_read(folder: Locat
 
 def test_whoever_waits_for_s3_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(PatientS3, "retries", 3)
-    monkeypatch.setattr("tasks.s3._TOLD_AT", 1)
+    monkeypatch.setattr("tasks.storage.s3._TOLD_AT", 1)
     cohort = Location(url="s3://hospital/of-Doe/", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(OSError, match=r"at http://127\.0\.0\.1:9 cannot be listed"):
         list_images(cohort, cohort)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import manifest, store
-from tasks import plan as plan_module
-from tasks.commit import Commit
-from tasks.storage import Location
-from tasks.verify import repair, verify
+from tasks.plan import manifest
+from tasks.plan import shards as shards_module
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.commit import Commit
+from tasks.upkeep.verify import repair, verify
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
 
 
@@ -22,7 +23,7 @@ def cohort(tmp_path: Path) -> Cohort:
 @pytest.fixture
 def output(tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> Location:
     """A finished output with two shards of two parts."""
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     output = Location(url=str(tmp_path / "out"))
     carry_out(cohort.content(output, explainers=["saliency"]))
     carry_out(cohort.content(output, explainers=["saliency", "gradcam"]), extend=True)

@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import manifest
-from tasks import plan as plan_module
-from tasks.shard import explain_shards
-from tasks.storage import Location
-from tasks.store import open_store
-from tasks.verify import verify
-from tasks.withdraw import withdraw
+from tasks.plan import manifest
+from tasks.plan import shards as shards_module
+from tasks.storage.location import Location
+from tasks.store.store import open_store
+from tasks.upkeep.verify import verify
+from tasks.upkeep.withdraw import withdraw
+from tasks.work.explain import explain_shards
 from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
 
 MARKS = (b"patient-2", b"id-4", b"id-5", b"label='l4'", b"label='l5'")
@@ -17,7 +17,7 @@ MARKS = (b"patient-2", b"id-4", b"id-5", b"label='l4'", b"label='l5'")
 
 @pytest.fixture
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(plan_module, "_LARGEST_SHARD", 4)
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Cohort(tmp_path / "cohort", range(10))
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit
 
-from tasks.readers import inspect, read
-from tasks.readers.base import MOST_FRAMES, Unreadable, check_decoded, check_file
+from tasks.cohort.readers import inspect, read
+from tasks.cohort.reading import MOST_FRAMES, Unreadable, check_decoded, check_file
 from tests.tasks.readers.test_dicom import dataset, encode
 
 BOUND = 2**28

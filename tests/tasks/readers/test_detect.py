@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.cohort.readers import detect, read
+from tasks.cohort.reading import Unreadable
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
-from tasks.readers import detect, read
-from tasks.readers.base import Unreadable
 
 PICTURE = np.arange(48, dtype=np.uint8).reshape(6, 8)
 NIFTI = nibabel.Nifti1Image(PICTURE.T, np.eye(4)).to_bytes()

@@ -24,9 +24,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from tasks.readers import detect, inspect, read
-from tasks.readers.base import Unreadable
-from tasks.readers.dicom import Window, WindowConfig
+from tasks.cohort.readers import detect, inspect, read
+from tasks.cohort.readers.dicom import Window, WindowConfig
+from tasks.cohort.reading import Unreadable
 
 RNG = np.random.default_rng(5)
 STORED = {bits: RNG.integers(0, 2**bits, (12, 10)).astype(np.uint16) for bits in (12, 16)}

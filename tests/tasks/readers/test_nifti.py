@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image, Nifti1Pair, Nifti2Image
 
-from tasks.readers import read
-from tasks.readers.base import Unreadable
+from tasks.cohort.readers import read
+from tasks.cohort.reading import Unreadable
 
 VOXELS = np.random.default_rng(6).integers(-1000, 1000, (5, 6, 7)).astype(np.int16)
 # Oblique, anisotropic and with a left-handed axis.

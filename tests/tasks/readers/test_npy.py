@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.readers import read
-from tasks.readers.base import Unreadable
+from tasks.cohort.readers import read
+from tasks.cohort.reading import Unreadable
 
 COUNTS = np.random.default_rng(8).integers(0, 100, (4, 5, 6))
 

@@ -7,8 +7,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.readers import detect, read
-from tasks.readers.base import Unreadable
+from tasks.cohort.readers import detect, read
+from tasks.cohort.reading import Unreadable
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (7, 9)).astype(np.uint8)

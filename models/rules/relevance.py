@@ -1,0 +1,273 @@
+"""Relevance: rules by which each layer hands what its output is credited with back to its inputs.
+
+A rule is a stand-in for a linear layer: a tensor of the layer's inputs whose gradient is the rule, while the value
+stays that of the layer. With ``R = value * gradient`` at every tensor, ordinary backpropagation then carries relevance
+(Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10, section 10.3). It works on functions, so that reused and
+functional layers are reached as well, and it changes nothing in the network.
+
+Between linear layers: ReLU and its like hand on what they are given; of a maximum the winner takes all; a BatchNorm
+that the network could not fold into the layer before it is a linear layer of its own; the scale of other norms, gates
+(sigmoid) and attention (softmax) count as constants (Arras et al. 2017, doi:10.18653/v1/W17-5221; Ali et al. 2022,
+arXiv:2202.07304).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from models.network import Network
+from models.questions import Ask
+
+_CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
+_TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
+LINEAR = {functional.linear, *_CONVOLUTIONS, *_TRANSPOSED}
+_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "softmax"}
+ACTIVATIONS = {
+    *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "celu", "selu", "gelu", "silu"),
+    *("mish", "hardswish", "hardtanh", "tanh", "tanh_"),
+}
+PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "matmul", "__matmul__", "bmm", "einsum", "div", "div_"}
+PASSING = {
+    *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__", "neg", "__neg__"),
+    *("cat", "concat", "stack", "chunk", "split", "unbind", "narrow", "__getitem__", "select", "roll", "flip"),
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "__get__"),
+    *("contiguous", "clone", "expand", "expand_as", "repeat", "to", "float", "double", "type_as", "as_tensor"),
+    *("mean", "sum", "amax", "max", "interpolate", "upsample", "pad", "pixel_shuffle", "pixel_unshuffle"),
+    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
+    *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
+}
+MAXIMA = {getattr(functional, f"{kind}max_pool{dims}d") for kind in ("", "adaptive_") for dims in (1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer as it is called: ``call(inputs, weight, bias)``.
+
+    Attributes
+    ----------
+    name
+        The layer's dotted name.
+    kind
+        What it is by the rules of a composite.
+    ones
+        At the network's input: ones of its shape, whose gradient is the relevance; None at any other layer.
+    out_axis
+        Axis of the weight along output features.
+    """
+
+    name: str
+    kind: str
+    call: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    inputs: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    ones: Tensor | None = None
+    out_axis: int = 0
+
+    def __call__(self, inputs: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """The layer's output with its bias, for other inputs or weights where given."""
+        inputs, weight = self.inputs if inputs is None else inputs, self.weight if weight is None else weight
+        return self.call(inputs, weight, self.bias)
+
+    def unbiased(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        return self.call(inputs, weight, None)
+
+
+Rule = Callable[[Linear], Tensor]
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, network: Network, rule: Rule, inputs: Tensor | None = None, ones: Tensor | None = None) -> None:
+        super().__init__()
+        self.rule, self.inputs, self.ones = rule, inputs, ones
+        self.names = {id(value): name.rpartition(".")[0] for name, value in network.module.named_parameters()}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if func in LINEAR:
+            return self._linear(func, *args, **kwargs)
+        if func is functional.batch_norm:
+            return self._batch_norm(*args, **kwargs)
+        if func in _NORMS:
+            return _NORMS[func](*args, **kwargs)
+        if name in _GATES:
+            return func(*args, **kwargs).detach()
+        if name in ACTIVATIONS:
+            return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
+        varying = sum(isinstance(part, Tensor) and part.requires_grad for part in args)
+        outcome = func(*args, **kwargs)
+        known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
+        return outcome if known else refused(outcome, name)
+
+    def _linear(self, func: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kw: Any):  # type: ignore[no-untyped-def]
+        def call(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return func(inputs, weight, bias, *rest, **kw)
+
+        layer = Linear(
+            name=self.names.get(id(weight), ""),
+            kind="linear" if func is functional.linear else "convolution",
+            call=call,
+            inputs=inputs,
+            weight=weight,
+            bias=bias,
+            ones=self.ones if inputs is self.inputs else None,
+            out_axis=int(func in _TRANSPOSED),
+        )
+        return self._answered(layer)
+
+    def _batch_norm(
+        self,
+        inputs: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Any = None,
+        bias: Any = None,
+        *args: Any,
+        **kw: Any,
+    ) -> Tensor:
+        eps = kw.get("eps", args[2] if len(args) > 2 else 1e-5)
+        scale = (variance + eps).rsqrt() * (1 if weight is None else weight)
+        shift = (0 if bias is None else bias) - mean * scale
+        return self._answered(Linear("", "norm", _by_feature, inputs, scale, shift))
+
+    def _answered(self, layer: Linear) -> Tensor:
+        with torch.no_grad():
+            value = layer()
+        if not layer.inputs.requires_grad:
+            return value
+        stand_in = self.rule(layer)
+        return value + (stand_in - stand_in.detach())
+
+
+def _by_feature(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    shape = (1, -1, *[1] * (inputs.ndim - 2))
+    scaled = inputs * weight.view(shape)
+    return scaled if bias is None else scaled + bias.view(shape)
+
+
+def _activation(func: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    value = func(inputs.detach().clone(), *args, **kwargs)
+    return inputs * ratio(value, inputs.detach())
+
+
+def ratio(of: Tensor, to: Tensor) -> Tensor:
+    """``of / to``, and 0 where `to` is 0; a constant for the gradient."""
+    of, to = of.detach(), to.detach()
+    return torch.where(to == 0, 0.0, of / to.where(to != 0, 1.0))
+
+
+def _scaled_norm(inputs: Tensor, grouped: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    """Centre and scale over some axes of `inputs` viewed as `grouped`; the scale is a constant."""
+    deviation = (grouped.var(axes, correction=0, keepdim=True) + eps).sqrt()
+    return ((grouped - grouped.mean(axes, keepdim=True)) / deviation.detach()).view(inputs.shape)
+
+
+def _layer_norm(
+    inputs: Tensor, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
+    normed = _scaled_norm(inputs, inputs, tuple(range(-len(shape), 0)), eps)
+    normed = normed if weight is None else normed * weight
+    return normed if bias is None else normed + bias
+
+
+def _group_norm(inputs: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    normed = _scaled_norm(inputs, inputs.reshape(len(inputs), groups, -1), (-1,), eps)
+    return _by_feature(normed, inputs.new_ones(inputs.shape[1]) if weight is None else weight, bias)
+
+
+def _instance_norm(
+    inputs: Tensor, mean: Any = None, variance: Any = None, weight: Any = None, bias: Any = None, *args: Any, **kw: Any
+) -> Tensor:
+    use_input = kw.get("use_input_stats", args[0] if args else True)
+    if not use_input:
+        return refused(functional.instance_norm(inputs, mean, variance, weight, bias, False), "instance_norm")
+    return _group_norm(inputs, inputs.shape[1], weight, bias, kw.get("eps", args[2] if len(args) > 2 else 1e-5))
+
+
+_NORMS: dict[Any, Callable[..., Tensor]] = {
+    functional.layer_norm: _layer_norm,
+    functional.group_norm: _group_norm,
+    functional.instance_norm: _instance_norm,
+}
+
+
+class _Refused(torch.autograd.Function):
+    """Hands values on, and raises if relevance comes back this way."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, name: str) -> Tensor:
+        ctx.name = name
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise ValueError(f"there is no rule for {ctx.name}")
+
+
+def refused(outcome: Any, name: str) -> Any:
+    if isinstance(outcome, Tensor):
+        return _Refused.apply(outcome, name) if outcome.requires_grad else outcome
+    if isinstance(outcome, tuple):
+        parts = (refused(part, name) for part in outcome)
+        return type(outcome)(*parts) if hasattr(outcome, "_fields") else tuple(parts)
+    return outcome
+
+
+@dataclass(frozen=True)
+class AskRelevance:
+    """Asks so that the input's gradient is its relevance: what of the score is due to it."""
+
+    rule: Rule
+
+    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        ones = 1 + (inputs - inputs.detach())
+        shared = inputs.detach() * ones
+        with _Mode(network, self.rule, shared, ones):
+            return network(shared)
+
+
+@dataclass(frozen=True)
+class AskGradient:
+    """Asks so that the input's gradient is one by the rule."""
+
+    rule: Rule
+
+    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        with _Mode(network, self.rule):
+            return network(inputs)
+
+
+def require_rules(network: Network, ask: Ask) -> None:
+    """Raise ValueError if the network does what there is no rule for, by asking once about noise."""
+    inputs = network.noise(1).requires_grad_()
+    index = torch.zeros(1, dtype=torch.long, device=inputs.device)
+    try:
+        with torch.enable_grad():
+            logits = ask(network, inputs, index, index)
+            (gradient,) = torch.autograd.grad(logits.sum(), inputs)
+            _reject_custom(logits.grad_fn)
+    except ValueError as error:
+        raise ValueError(f"{type(network.module).__name__}: {error}; use integrated_gradients instead") from None
+    if not gradient.isfinite().all():
+        raise ValueError(f"{type(network.module).__name__} gives relevance that is not finite")
+
+
+def _reject_custom(last: Any) -> None:
+    """Raise ValueError if a function with a backward pass of its own is on the way: no mode sees what it does."""
+    seen, following = set(), [last]
+    while following:
+        node = following.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            raise ValueError(f"there is no rule for {type(node).__name__.removesuffix('Backward')}")
+        following += [before for before, _ in node.next_functions]

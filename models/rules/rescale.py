@@ -1,0 +1,149 @@
+"""DeepLIFT's rescale rule: what an output differs by from a reference is credited to what its inputs differ by.
+
+The network is run on the reference first, and what goes in and out of each layer that is not linear is noted; then it
+is run on the inputs, with stand-ins whose value is the layer's and whose gradient is the multiplier ``dy / dx``
+(Shrikumar et al. 2017, arXiv:1704.02685, section 3.5.1). A maximum's difference goes to the two places where the maxima
+are; that of a product goes to its factors by the mean of the other, which is exact. It works on functions, so that
+reused and functional layers are reached as well.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from models.network import Network
+from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, refused
+
+_SMALL = 1e-7
+_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "softplus", "exp"}
+_BILINEAR = PRODUCTS - {"div", "div_"}
+_PASSING = PASSING - {"amax", "max"}
+
+Noted = tuple[list[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AskMultipliers:
+    """Asks so that the input's gradient is the multiplier ``dS / dx`` towards the references.
+
+    Attributes
+    ----------
+    references
+        From images and steps ``(question,)`` to references ``(question or 1, channel, *space)``.
+    """
+
+    references: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        noted: list[Noted] = []
+        with torch.no_grad(), _Noting(noted):
+            network(network.prepare(self.references(image, step)))
+        with _Rescaling(iter(noted)):
+            return network(inputs)
+
+
+class _Noting(TorchFunctionMode):
+    def __init__(self, noted: list[Noted]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not _is_noted(func, args):
+            return func(*args, **(kwargs or {}))
+        before = [part.clone() for part in _tensors(args)]
+        outcome = func(*args, **(kwargs or {}))
+        self.noted.append((before, outcome.clone()))
+        return outcome
+
+
+class _Rescaling(TorchFunctionMode):
+    def __init__(self, noted: Iterator[Noted]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "inplace"}
+        name = getattr(func, "__name__", "")
+        if _is_noted(func, args):
+            before, after = next(self.noted)
+            if name in _ELEMENTWISE:
+                return _rescaled(func, args, kwargs, before[0], after)
+            if func in MAXIMA or name == "amax":
+                return _maximum(func, args, kwargs, before[0], after)
+            return _product(func, args, kwargs, before)
+        outcome = func(*args, **kwargs)
+        known = name in _PASSING or name in PRODUCTS or func in LINEAR or func is functional.batch_norm
+        divides = name in ("div", "div_") and isinstance(args[1], Tensor) and args[1].requires_grad
+        return outcome if known and not divides else refused(outcome, name)
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    return [part for part in args if isinstance(part, Tensor)]
+
+
+def _is_noted(func: Any, args: Sequence[Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    if name in _BILINEAR:
+        return len(_tensors(args)) == 2
+    return name in _ELEMENTWISE or name == "amax" or func in MAXIMA
+
+
+def _rescaled(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after: Tensor) -> Tensor:
+    inputs, *rest = args
+    value = func(inputs.clone(), *rest, **kwargs)
+    moved = inputs.detach() - before
+    near = moved.abs() < _SMALL
+    multiplier = (value.detach() - after) / moved.where(~near, 1.0)
+    stand_in = inputs * multiplier
+    return torch.where(near, value, value.detach() + (stand_in - stand_in.detach()))
+
+
+def _maximum(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after: Tensor) -> Tensor:
+    inputs = args[0]
+    if func in MAXIMA:
+        kwargs = {**kwargs, "return_indices": True}
+        value, here = func(*args, **kwargs)
+        there = func(before, *args[1:], **kwargs)[1]
+        dims = value.ndim - 2
+        flat, flat_before = inputs.flatten(-dims), before.flatten(-dims)
+        here, there = here.flatten(-dims), there.flatten(-dims)
+    else:
+        axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        value = func(*args, **kwargs)
+        if not isinstance(axis, int):
+            return refused(value, "amax over several axes")
+        flat, flat_before = inputs.movedim(axis, -1), before.movedim(axis, -1)
+        here, there = flat.argmax(-1, keepdim=True), flat_before.argmax(-1, keepdim=True)
+    there = there.expand_as(here)
+    flat_before = flat_before.expand_as(flat)
+    larger = torch.maximum(value.detach(), after)
+    credited = torch.zeros_like(value)
+    for place, difference in ((here, larger - after), (there, value.detach() - larger)):
+        pixel = flat.gather(-1, place)
+        moved = (pixel.detach() - flat_before.gather(-1, place)).view(value.shape)
+        multiplier = torch.where(moved.abs() < _SMALL, 0.0, difference / moved.where(moved.abs() >= _SMALL, 1.0))
+        credited = credited + pixel.view(value.shape) * multiplier
+    return value.detach() + (credited - credited.detach())
+
+
+def _product(func: Any, args: Sequence[Any], kwargs: Any, before: list[Tensor]) -> Tensor:
+    factors = _tensors(args)
+    value = func(*(part.detach() if isinstance(part, Tensor) else part for part in args), **kwargs)
+    stand_in = torch.zeros_like(value)
+    for own in (0, 1):
+        if factors[own].requires_grad:
+            means = [(factor.detach() + old) / 2 for factor, old in zip(factors, before, strict=True)]
+            means[own] = factors[own]
+            remaining = iter(means)
+            halved = [next(remaining) if isinstance(part, Tensor) else part for part in args]
+            stand_in = stand_in + func(*halved, **kwargs)
+    return value + (stand_in - stand_in.detach())

@@ -1,0 +1,1 @@
+"""What comes in: the images of a cohort, and what is known of them."""

@@ -1,0 +1,68 @@
+"""Which images are explained, and how they are prepared: the configuration."""
+
+from collections.abc import Callable
+from posixpath import dirname
+from typing import Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+
+from models.components import Component
+from tasks.cohort.pseudonyms import Key
+from tasks.cohort.reading import LARGEST, WindowConfig
+from tasks.cohort.sources import is_manifest
+from tasks.storage.location import Location
+
+
+class CohortConfig(BaseModel):
+    """Which images are explained, and how they are prepared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: Location = Field(
+        description="A folder, glob or prefix; or a .csv or .parquet manifest: uri, id, label, mask, subject"
+    )
+    root: Location | None = Field(
+        None, description="What a manifest names must lie below this folder or prefix; none: below the manifest's own"
+    )
+    identifiers: Literal["pseudonymous", "as given"] = Field(
+        "pseudonymous",
+        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
+    )
+    description: str = Field("", description="A sentence for whoever reads the store or the report")
+    preprocessing: tuple[Component, ...] = Field(
+        (),
+        strict=False,
+        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
+    )
+    window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
+    background: int = Field(
+        16, ge=1, description="Images, spread over the cohort, that stand for what is usual where an explainer needs it"
+    )
+    largest_image: ByteSize = Field(
+        ByteSize(LARGEST),
+        gt=0,
+        description="What the pixels of one image may take as float32, e.g. 2GiB; larger ones are quarantined unread",
+    )
+    allowed_failures: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of images that may be quarantined or failed; a run that sees more fail ends early",
+    )
+
+    @model_validator(mode="after")
+    def _root_is_of_a_manifest(self) -> "CohortConfig":
+        if self.root and not is_manifest(self.source):
+            raise ValueError("root is for what a manifest names, and the source is none: leave it out")
+        return self
+
+    @property
+    def home(self) -> Location:
+        """Where the images lie: the folder or prefix that no file is read outside of."""
+        if not is_manifest(self.source):
+            return self.source
+        return self.root or self.source.at(dirname(self.source.url))
+
+    def alias(self, key: Key) -> Callable[[str], str]:
+        """What turns an identifier of the cohort into that of the output."""
+        return key.pseudonym if self.identifiers == "pseudonymous" else str

@@ -1,0 +1,72 @@
+"""An image of the cohort as it is written down: what it is made of, and what is known of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+
+class Fact(NamedTuple):
+    """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag.
+
+    Attributes
+    ----------
+    file, series
+        Pseudonyms of its URI, and of the series it belongs to if it says so.
+    modality
+        As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
+    size, decoded
+        Bytes of the file, and of its pixels as float32.
+    """
+
+    file: str
+    stamp: str
+    digest: str
+    format: str
+    series: str
+    modality: str
+    size: int
+    decoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of the cohort. Where it lies is not said: see `tasks.cohort.sources`.
+
+    Attributes
+    ----------
+    id
+        Stable name of the image, unique in the cohort.
+    digest
+        SHA-256 of its bytes; of the files' digests, in their order, for a series.
+    mask
+        SHA-256 of its mask's bytes.
+    reason
+        Why it is quarantined or failed; None if it is neither.
+    subject
+        Whose image it is; None: the image stands for itself.
+    present
+        Whether its source was there at the last run.
+    withdrawn
+        Whether its subject was withdrawn: nothing of it is left but the row.
+    facts
+        Of its files, and of its mask.
+    """
+
+    id: str
+    digest: str | None = None
+    format: str | None = None
+    label: str | None = None
+    mask: str | None = None
+    reason: str | None = None
+    subject: str | None = None
+    present: bool = True
+    withdrawn: bool = False
+    facts: tuple[Fact, ...] = ()
+
+    def quarantined(self, reason: str) -> "Entry":
+        return replace(self, reason=reason)
+
+
+def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:
+    """What is known of files, by their pseudonyms."""
+    return {fact.file: fact for entry in entries for fact in entry.facts}

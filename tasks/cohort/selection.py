@@ -1,0 +1,80 @@
+"""Which images of a cohort one run is about; the others stay in its output as they are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+
+from tasks.cohort.entry import Entry
+from tasks.cohort.readers.dicom import MODALITIES
+from tasks.cohort.sources import Listed
+from tasks.storage.location import Location
+
+SCHEDULED = "scheduled"
+
+
+class Selection(BaseModel):
+    """Images that a run explains if the output lacks them; empty: all. What is not selected stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ids: tuple[str, ...] = Field((), description="Images or subjects, by the pseudonyms that the output gives them")
+    modality: tuple[str, ...] = Field((), description="DICOM modalities, such as CT, MR, DX, MG; other files have none")
+    modified_after: AwareDatetime | None = Field(None, description="Files that were stored at this time or later")
+    modified_before: AwareDatetime | Literal["scheduled"] | None = Field(
+        None,
+        description="Files that were stored before this time; `scheduled`: the time that the run was scheduled for, so "
+        "that a run which starts late, or twice, does the same work",
+    )
+
+    @field_validator("modality")
+    @classmethod
+    def _known(cls, modality: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted({*modality} - MODALITIES):
+            raise ValueError(f"DICOM has no modality {', '.join(unknown)}; it has {', '.join(sorted(MODALITIES))}")
+        return modality
+
+    def at(self, scheduled: datetime) -> "Selection":
+        """Give `scheduled` its time."""
+        return self.model_copy(update={"modified_before": scheduled}) if self.modified_before == SCHEDULED else self
+
+    def by_listing(self, home: Location, files: Sequence[str], alias: Callable[[str], str]) -> Callable[[Listed], bool]:
+        """Make what tells of an image whether ids and times select it, which needs no file to be read.
+
+        Parameters
+        ----------
+        home
+            Where `files`, those of all images, lie.
+        alias
+            Turns a name of the cohort into the output's.
+
+        Raises
+        ------
+        ValueError
+            If the time that the run was scheduled for was never given.
+        """
+        after, before = self.modified_after, self.modified_before
+        if isinstance(before, str):
+            raise ValueError("only.modified_before is `scheduled`, but this run has no schedule: give a time")
+        times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
+        ids = set(self.ids)
+
+        def selects(image: Listed) -> bool:
+            if ids and not ids & {alias(name) for name in (image.name, image.subject) if name is not None}:
+                return False
+            # A file that is not listed has no time, and is selected: its absence is to be noticed.
+            stored = [times[file] for file in image.source.files if file in times]
+            return not (
+                (before and any(time >= before for time in stored))
+                or (after and stored and all(time < after for time in stored))
+            )
+
+        return selects
+
+    def by_header(self, entry: Entry) -> bool:
+        """Tell whether what a file says of itself selects the image."""
+        return not self.modality or (bool(entry.facts) and entry.facts[0].modality in self.modality)
+
+
+ALL = Selection()

@@ -1,0 +1,183 @@
+"""The cohort: which images there are, what is known of them, and which are no images at all."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from posixpath import dirname
+
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.pseudonyms import Key
+from tasks.cohort.readers import inspect
+from tasks.cohort.reading import Unreadable, check_decoded, check_file
+from tasks.cohort.selection import ALL, Selection
+from tasks.cohort.sources import Listed, Sources, is_manifest, list_images
+from tasks.storage.location import nameless
+
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a cohort consists of, as it is written down; and where it lies, which is not.
+
+    Attributes
+    ----------
+    entries
+        The images that are selected.
+    unselected
+        Ids of those that are there, but not selected.
+    """
+
+    entries: list[Entry]
+    sources: Sources
+    unselected: frozenset[str] = frozenset()
+
+
+def survey(
+    config: CohortConfig,
+    spatial_dims: int,
+    key: Key,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    known: Mapping[str, Fact] | None = None,
+    only: Selection = ALL,
+) -> Survey:
+    """List the cohort, digest every source and quarantine what is no image; the pixels are not decoded.
+
+    Parameters
+    ----------
+    spatial_dims
+        Of the model: for 3, the DICOM files of one series in a folder become one image.
+    key
+        Of the pseudonyms.
+    progress
+        Called with the number of files read and of all files.
+    known
+        By pseudonym, what is known of files from an earlier run: they are not read again if their stamp is the same.
+    only
+        Which images are asked for.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to explain, or a manifest of the user's is not usable.
+    """
+    listed = list_images(config.source, config.home)
+    if not listed:
+        raise ValueError(f"cohort.source: there are no files at {config.source}: put some there, or name another place")
+    alias = config.alias(key)
+    files = _files(listed)
+    selects = only.by_listing(config.home, files, alias)
+    joins = not is_manifest(config.source) and spatial_dims == 3
+    if not joins:  # of a series, all files have to be known
+        files = _files(image for image in listed if selects(image))
+    stamps = _stamps(config, files)
+
+    def find(uri: str) -> Fact | Unreadable:
+        stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
+        before = (known or {}).get(file)
+        return before if stamp and before and before.stamp == stamp else _fact(config, key, uri, file, stamp)
+
+    facts: dict[str, Fact | Unreadable] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for uri, fact in zip(files, pool.map(find, files), strict=True):
+            facts[uri] = fact
+            progress(len(facts), len(files))
+    if joins:
+        listed = _join_series(listed, facts)
+    surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
+    entries = [entry for entry in surveyed if only.by_header(entry)]
+    places = {alias(image.name): image.source for image in listed}
+    return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
+
+
+def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Find the files of images, or of subjects, by pseudonym; of a series that was listed, its first file."""
+    alias = config.alias(key)
+    found: dict[str, tuple[str, ...]] = {}
+    for image in list_images(config.source, config.home):
+        for name in (image.name, image.subject):
+            if name is not None and (id := alias(name)) in ids:
+                found[id] = (*found.get(id, ()), *image.source.uris)
+    return found
+
+
+def combine(digests: Sequence[str]) -> str:
+    """The digest of an image from its files': that of the only file, or one over all."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _files(images: Iterable[Listed]) -> list[str]:
+    return list(dict.fromkeys(uri for image in images for uri in image.source.files))
+
+
+def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
+    try:
+        return config.home.stamps_of(files)
+    except OSError as error:
+        raise nameless(error, f"cohort.source: {config.source} cannot be listed") from None
+
+
+def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fact | Unreadable:
+    location = config.home.at(uri)
+    try:
+        check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
+        data = location.read()
+    except Unreadable as reason:
+        return reason
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        return Unreadable(
+            f"the file cannot be opened ({type(error).__name__}): check the manifest and the access rights"
+        )
+    except OSError as error:
+        raise nameless(error, "a file of the cohort cannot be read") from None
+    try:
+        header = inspect(data)
+    except Unreadable as reason:
+        return reason
+    series = key.pseudonym(header.series) if header.series else ""
+    return Fact(
+        file, stamp, hashlib.sha256(data).hexdigest(), header.format, series, header.modality, len(data), header.decoded
+    )
+
+
+def _join_series(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> list[Listed]:
+    series: dict[tuple[str, str], list[Listed]] = defaultdict(list)
+    for image in listed:
+        (uri,) = image.source.uris
+        fact = facts[uri]
+        uid = "" if isinstance(fact, Unreadable) else fact.series
+        series[(dirname(uri), uid) if uid else (uri, "")].append(image)
+    return [
+        slices[0]._replace(source=slices[0].source._replace(uris=tuple(image.source.uris[0] for image in slices)))
+        for slices in series.values()
+    ]
+
+
+def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
+    entry = Entry(
+        id=alias(image.name), label=image.label, subject=None if image.subject is None else alias(image.subject)
+    )
+    own: list[Fact] = []
+    for uri in image.source.uris:
+        fact = facts[uri]
+        if isinstance(fact, Unreadable):
+            return entry.quarantined(str(fact))
+        own.append(fact)
+        entry = replace(entry, format=fact.format)
+    mask = None if image.source.mask is None else facts[image.source.mask]
+    if isinstance(mask, Unreadable):
+        return entry.quarantined(f"its mask: {mask}")
+    try:
+        check_decoded(sum(fact.decoded for fact in own), largest)
+        check_decoded(mask.decoded if mask else 0, largest)
+    except Unreadable as reason:
+        return entry.quarantined(str(reason))
+    return replace(
+        entry,
+        digest=combine([fact.digest for fact in own]),
+        mask=mask.digest if mask else None,
+        facts=tuple(own) if mask is None else (*own, mask),
+    )

@@ -1,0 +1,1 @@
+"""What a run promises: the plan and the manifest."""

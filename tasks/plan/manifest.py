@@ -1,0 +1,128 @@
+"""The manifest: one row an image, in the plan's order; and the plan itself, in the file's metadata.
+
+Rows and plan are one file since two cannot be replaced at once: a run that is killed leaves the old ones or the new.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from io import BytesIO
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.cohort.entry import Entry, Fact
+from tasks.storage.location import Location
+
+NAME = "manifest.parquet"
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("digest", pa.string()),
+        ("format", pa.string()),
+        ("label", pa.string()),
+        ("mask", pa.string()),
+        ("reason", pa.string()),
+        ("subject", pa.string()),
+        ("present", pa.bool_()),
+        ("withdrawn", pa.bool_()),
+        (
+            "facts",
+            pa.list_(
+                pa.struct(
+                    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
+                    + [(name, pa.int64()) for name in ("size", "decoded")]
+                )
+            ),
+        ),
+    ]
+)
+
+_ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
+"""Of a file's index: Arrow would write a plan of 100 MB, that of some 20 million images, and refuse to read it."""
+
+_WITHOUT_FACTS = [name for name in _SCHEMA.names if name != "facts"]
+
+
+def write(
+    output: Location, entries: Iterable[Entry], rows_per_group: int, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write the manifest with one Parquet row group a shard, so that a worker reads only its own."""
+    sink, left = BytesIO(), iter(entries)
+    # Least and greatest digests would be two thirds of the file's index, which every reader reads.
+    with pq.ParquetWriter(
+        sink, _SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
+    ) as writer:
+        while group := list(islice(left, rows_per_group)):
+            writer.write_table(pa.Table.from_pylist([_row(entry) for entry in group], schema=_SCHEMA))
+        writer.add_key_value_metadata(dict(metadata or {}))
+    (output / NAME).write(sink.getvalue())
+
+
+def read(
+    output: Location,
+    groups: Sequence[int] | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    facts: bool = True,
+) -> list[Entry]:
+    """Read all rows, or those of some row groups (shards), or those with some ids.
+
+    Parameters
+    ----------
+    facts
+        Whether entries come with their facts, which are half of them, and needed only to plan and to write anew.
+    """
+    with _opened(output) as parquet:
+        chosen = list(range(parquet.num_row_groups) if groups is None else groups)
+        columns = None if facts else _WITHOUT_FACTS
+        found = []
+        for batch in parquet.iter_batches(row_groups=chosen, columns=columns) if chosen else ():
+            rows = batch if ids is None else batch.filter(pc.is_in(batch.column("id"), pa.array(ids, pa.string())))
+            found += [_entry(row) for row in rows.to_pylist()]
+        return found
+
+
+def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
+    """Read the rows of some row groups (shards), without facts, one group after the other; the file is opened once."""
+    with _opened(output) as parquet:
+        for group in groups:
+            yield [_entry(row) for row in parquet.read_row_group(group, _WITHOUT_FACTS).to_pylist()]
+
+
+@contextmanager
+def _opened(output: Location) -> Iterator[pq.ParquetFile]:
+    location = output / NAME
+    with location.filesystem.open(location.path, "rb") as file:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True, **_ANY_SIZE)
+        if not parquet.schema_arrow.equals(_SCHEMA):
+            raise ValueError(f"{location} does not have the columns of a manifest: damaged")
+        yield parquet
+
+
+def read_metadata(output: Location) -> dict[str, str]:
+    """Read what `write` was told to keep beside the rows.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no manifest.
+    """
+    location = output / NAME
+    with location.filesystem.open(location.path, "rb") as file:
+        found = pq.ParquetFile(file, **_ANY_SIZE).metadata.metadata or {}
+    return {name.decode(): value.decode() for name, value in found.items()}
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    return row | {"facts": [fact._asdict() for fact in entry.facts]}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    facts = tuple(Fact(**fact) for fact in row.pop("facts", ()))
+    return Entry(**row | {"facts": facts})

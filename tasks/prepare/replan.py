@@ -1,0 +1,227 @@
+"""A run onto an output that is there: what it may change, and the plan that goes on from the one before."""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from models.uncertainty import Uncertainty
+from tasks.cohort.entry import Entry
+from tasks.plan.ensemble import UncertaintyConfig
+from tasks.plan.plan import Measure, Plan
+from tasks.plan.shards import cut
+from tasks.store.commit import Commit
+
+AMeasure = TypeVar("AMeasure", Measure, UncertaintyConfig)
+
+
+class Refused(ValueError):
+    """A run that would make two results of one output."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is different from the run before, in images; and the explainers that were added."""
+
+    new: int
+    changed: int
+    vanished: int
+    explainers: tuple[str, ...]
+
+
+def replan(
+    there: Plan,
+    entries_there: Sequence[Entry],
+    commits: Mapping[int, Commit],
+    plan: Plan,
+    entries: Sequence[Entry],
+    *,
+    extend: bool,
+    unselected: Collection[str] = (),
+) -> tuple[Plan, list[Entry], Changes]:
+    """Go on from the plan of an output, as the cohort and the configuration are now.
+
+    An image's row never moves. New images go after the last row; what changed is explained again in its place; what
+    vanished keeps its row and is marked; what was withdrawn does not come back.
+
+    Parameters
+    ----------
+    there, entries_there, commits
+        Plan and manifest of the output, and what it has delivered.
+    plan, entries
+        What the configuration asks for, as if nothing were there.
+    extend
+        Whether explainers may be added.
+    unselected
+        Ids of images that are there, but that this run is not about: they stay as they are.
+
+    Raises
+    ------
+    Refused
+        If the two differ in what would change the images that are delivered already.
+    """
+    _refuse_differences(there, plan, extend)
+    found, again, changes = _rows(there, entries_there, commits, entries, unselected)
+    _refuse_another_cohort(there, entries_there, found)
+    titles = {explainer.title for explainer in there.explainers}
+    added = tuple(explainer for explainer in plan.explainers if explainer.title not in titles)
+    shards = cut(found, there.images_per_shard, there.batch_size, there.shards, again)
+    background = there.background
+    if not background and any(explainer.needs_background for explainer in added):
+        background = plan.background
+    goes_on = plan.model_copy(
+        update={
+            "images_per_shard": there.images_per_shard,
+            "shards": shards,
+            "explainers": (*there.explainers, *added),
+            "together": (*there.together, len(added)) if added else there.together,
+            "agreement": plan.agreement | there.agreement,
+            "masks": there.masks,
+            "background": background,
+            "withdrawn": there.withdrawn,
+            "metrics": with_measures(there.metrics, plan.metrics),
+            "uncertainty": with_measures(there.uncertainty, plan.uncertainty),
+        }
+    )
+    if shards == there.shards and not added and goes_on.measures == there.measures:
+        goes_on = goes_on.model_copy(update={"versions": there.versions, "run_id": there.run_id})
+    return goes_on, found, replace(changes, explainers=tuple(explainer.title for explainer in added))
+
+
+def with_measures(there: Sequence[AMeasure], asked: Sequence[AMeasure]) -> tuple[AMeasure, ...]:
+    """Add the measures that are asked for to those that are there.
+
+    Raises
+    ------
+    Refused
+        If one of them has the name of another that is there.
+    """
+    known = {measure.title: measure for measure in there}
+    for measure in asked:
+        before, now = (_parameters(one) for one in (known.get(measure.title, measure), measure))
+        if before != now:
+            raise Refused(
+                f"the output holds {measure.title!r} with other parameters ({before!r}): give this one another `label`"
+            )
+    return tuple((known | {measure.title: measure for measure in asked}).values())
+
+
+def _parameters(measure: Measure | Uncertainty) -> Any:
+    return (measure.metric, measure.others) if isinstance(measure, Measure) else measure
+
+
+def tombstone(subject: str) -> str:
+    """What is kept of a subject that was withdrawn."""
+    return hashlib.sha256(f"withdrawn {subject}".encode()).hexdigest()
+
+
+def without_withdrawn(entries: Sequence[Entry], withdrawn: Collection[str]) -> list[Entry]:
+    """Leave out what must not come back."""
+    gone = set(withdrawn)
+    return [
+        entry
+        for entry in entries
+        if not gone or not gone & {tombstone(name) for name in (entry.id, entry.subject) if name is not None}
+    ]
+
+
+def _rows(
+    there: Plan,
+    entries_there: Sequence[Entry],
+    commits: Mapping[int, Commit],
+    entries: Sequence[Entry],
+    unselected: Collection[str],
+) -> tuple[list[Entry], set[int], Changes]:
+    """The manifest as it is now, and the rows that are to be explained again."""
+    now = {entry.id: entry for entry in entries}
+    once_more = {there.shards[index].start + row for index, commit in commits.items() for row in commit.again}
+    found: list[Entry] = []
+    again: set[int] = set()
+    vanished = 0
+    for row, before in enumerate(entries_there):
+        entry = now.pop(before.id, None)
+        if before.withdrawn or before.id in unselected:
+            found.append(before)
+        elif entry is None or (entry.digest is None and before.digest is not None):
+            vanished += 1
+            found.append(replace(before, present=False))
+        elif (entry.digest, entry.mask) != (before.digest, before.mask):
+            again.add(row)
+            found.append(entry)
+        elif row in once_more:  # as it was planned, again: in its old batch, so that its maps are what they were to be
+            found.append(entry)
+        else:
+            found.append(entry if entry.reason else replace(entry, reason=before.reason))
+    return [*found, *now.values()], again, Changes(len(now), len(again), vanished, ())
+
+
+_DECIDING: dict[str, Callable[[Plan], Any]] = {
+    "layout": lambda plan: plan.layout,
+    "model.network": lambda plan: plan.model.network,
+    "model digest": lambda plan: plan.model.sha256,
+    "model.classes": lambda plan: list(plan.model.classes),
+    "model.channels": lambda plan: plan.model.channels,
+    "model.input_shape": lambda plan: list(plan.model.input_shape),
+    "model.activation": lambda plan: plan.model.activation,
+    "target": lambda plan: plan.target.model_dump(mode="json"),
+    "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
+    "cohort.identifiers": lambda plan: plan.cohort.identifiers,
+    "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
+    "compute.batch_size": lambda plan: plan.batch_size,
+    "compute.precision": lambda plan: plan.precision,
+}
+
+
+def _refuse_differences(there: Plan, plan: Plan, extend: bool) -> None:
+    differing = [
+        (field, old, new)
+        for field, deciding in _DECIDING.items()
+        if (old := deciding(there)) != (new := deciding(plan))
+    ]
+    if plan.masks and not there.masks:
+        differing.append(("masks in the cohort", "none", "some"))
+    if there.background and plan.cohort.background != there.cohort.background:
+        differing.append(("cohort.background", there.cohort.background, plan.cohort.background))
+    before, now = ({known.title: known.model_dump(mode="json") for known in one.explainers} for one in (there, plan))
+    only_added = all(now.get(title) == known for title, known in before.items())
+    if before != now and not (only_added and extend):
+        differing.append(("explainers", *_apart(before, now)))
+    if not differing:
+        return
+    extendable = only_added and [field for field, *_ in differing] == ["explainers"]
+    raise Refused(
+        "the output holds another run (there → asked for):\n"
+        + "\n".join(f"  {field}: {_shown(old)} → {_shown(new)}" for field, old, new in differing)
+        + "\nways on: name another output; "
+        + ("--extend, which computes just the explainers that were added; " if extendable else "")
+        + "--overwrite, which deletes what is there"
+        + ("" if extendable else "; --extend is no way here, since more than added explainers differs")
+    )
+
+
+def _apart(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Names alone where they tell the difference, parameters where they do not."""
+    if list(before) != list(now):
+        return list(before), list(now)
+    changed = [title for title in before if before[title] != now[title]]
+    return [before[title] for title in changed], [now[title] for title in changed]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _refuse_another_cohort(there: Plan, before: Sequence[Entry], now: Sequence[Entry]) -> None:
+    had = [row for row, entry in enumerate(before) if entry.digest]
+    if had and not any(now[row].present and now[row].digest == before[row].digest for row in had):
+        raise Refused(
+            f"none of the {len(had)} images of the output is in the cohort as it was, which came from "
+            f"{there.cohort.source}: is this another cohort? Name another output, or --overwrite this one"
+        )
+    changed = {now[row].id for row in had if now[row].digest != before[row].digest}
+    if gone := sorted(changed & set(there.background)):
+        raise Refused(
+            f"{len(gone)} background images, such as {gone[0]!r}, changed, but every map compares with them: restore "
+            "them, name another output, or --overwrite this one"
+        )

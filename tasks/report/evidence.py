@@ -1,0 +1,173 @@
+"""Can the maps be trusted: the evidence table of the metrics in the store, and what its plots show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from tasks.report.statistics import ALL_CLASSES, evidence
+
+CONTROLS = "control_"
+"""How the names of maps begin that know nothing of the model."""
+
+METRIC, CURVE = "metric_", "curve_"
+_AT_ONCE = 2**14
+"""Images whose curves are in memory together."""
+
+_RIGHT, _LOOKING = 0.8, 2.0
+"""The AUC from which a model counts as right, and how much more than chance its maps must lie in the mask."""
+
+FAMILIES = ("faithfulness", "plausibility", "robustness", "sanity", "complexity", "agreement")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean of one metric for one explainer; `is_chance` if it does not differ from every control."""
+
+    mean: float
+    low: float
+    high: float
+    is_chance: bool
+
+    def __str__(self) -> str:
+        return "undefined" if np.isnan(self.mean) else f"{self.mean:.3f} ({self.low:.3f}–{self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric: its name, which values speak for a map, and what it measures."""
+
+    name: str
+    better: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics of one family, with a row of cells an explainer; controls come last."""
+
+    name: str
+    columns: list[Column]
+    rows: list[tuple[str, list[Cell]]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean of a curve over images and targets, by explainer, with where its points lie.
+
+    Attributes
+    ----------
+    noise
+        What pairs of maps of noise reach, where the metric says it.
+    """
+
+    metric: str
+    name: str
+    points: NDArray[np.generic]
+    means: Mapping[str, NDArray[np.floating]]
+    noise: float | None
+
+
+def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame | None:
+    """Make the evidence table of a store's explained images; None if it holds no metric.
+
+    Parameters
+    ----------
+    subjects
+        Whose image each is.
+    """
+    scores = {name.removeprefix(METRIC): dataset[name].values for name in metric_variables(dataset)}
+    explainers = [str(name) for name in dataset["explainer"].values] if scores else []
+    names = [str(name) for name in dataset["class"].values]
+    classes = np.array([*names, ""])[dataset["target_class"].values]  # -1 takes the last
+    if not scores or not (classes != "").any():
+        return None
+    controls = [name for name in explainers if name.startswith(CONTROLS)]
+    return evidence(scores, explainers, classes, subjects, controls)
+
+
+def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASSES) -> list[Family]:
+    """Arrange the table of one class for reading."""
+    found = []
+    for family in FAMILIES:
+        names = [name for name in metric_variables(dataset) if dataset[name].attrs["family"] == family]
+        if names:
+            columns = [
+                Column(name.removeprefix(METRIC), dataset[name].attrs["better"], dataset[name].attrs["long_name"])
+                for name in names
+            ]
+            found.append(
+                Family(
+                    family,
+                    columns,
+                    _rows(table[table.index.get_level_values("class") == of_class].droplevel("class"), columns),
+                )
+            )
+    return found
+
+
+def curves(dataset: xr.Dataset) -> list[Curve]:
+    """Average the curves that metrics were made of."""
+    found = []
+    for name in sorted(str(name) for name in dataset.data_vars if str(name).startswith(CURVE)):
+        curve = dataset[name].chunk({"image_id": _AT_ONCE})
+        means = curve.mean(("image_id", "target"))
+        noise = f"{METRIC}{curve.attrs['metric']}_random_{curve.attrs['curve']}"
+        found.append(
+            Curve(
+                metric=curve.attrs["metric"],
+                name=curve.attrs["curve"],
+                points=dataset[curve.dims[-1]].values,
+                means={str(title): means.sel(explainer=title).values for title in dataset["explainer"].values},
+                noise=float(dataset[noise].mean()) if noise in dataset else None,
+            )
+        )
+    return found
+
+
+def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[tuple[str, list[Cell]]]:
+    explainers = list(dict.fromkeys(table.index.get_level_values("explainer")))
+    explainers.sort(key=lambda name: name.startswith(CONTROLS))
+    has_controls = any(name.startswith(CONTROLS) for name in explainers)
+    rows = []
+    for explainer in explainers:
+        cells = []
+        for column in columns:
+            row = table.loc[(column.name, explainer)]
+            compared = has_controls and not explainer.startswith(CONTROLS) and not np.isnan(row["mean"])
+            is_chance = compared and not row["differs"]
+            cells.append(Cell(row["mean"], row["low"], row["high"], bool(is_chance)))
+        rows.append((explainer, cells))
+    return rows
+
+
+def metric_variables(dataset: xr.Dataset) -> list[str]:
+    """Names of the variables that hold metrics, without those that a metric is read with."""
+    return [
+        str(name)
+        for name, values in dataset.data_vars.items()
+        if str(name).startswith(METRIC) and "companion_of" not in values.attrs
+    ]
+
+
+def suspicion(table: pd.DataFrame, auc: float) -> str:
+    """Say so where a model is right while its maps hardly look at the finding; empty if there is no such sign.
+
+    The share of evidence inside the mask is held against that of the random control, which is the mask's share of the
+    image.
+    """
+    metric, control = "relevance_mass", f"{CONTROLS}random"
+    means = table["mean"].get((ALL_CLASSES, metric))
+    if means is None or control not in means or auc < _RIGHT:
+        return ""
+    told = means[[name for name in means.index if not name.startswith(CONTROLS)]].dropna()
+    if told.empty or told.median() >= _LOOKING * means[control]:
+        return ""
+    return (
+        f"The model is mostly right (AUC {auc:.2f}), but the median explainer finds {100 * told.median():.1f} % of the "
+        f"evidence inside the mask, where a map of noise has {100 * means[control]:.1f} %. It may decide by "
+        "something else than the finding: a shortcut, such as a marker or the device. Look at the mean maps."
+    )

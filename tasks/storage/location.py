@@ -1,0 +1,252 @@
+"""Where bytes live: a local folder or an S3 prefix, through one interface."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec import AbstractFileSystem
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PARTIAL = ".partial"
+"""The end of the name of a file that is being written to a local folder; what a killed process leaves."""
+
+fsspec.register_implementation("s3", "tasks.storage.s3.PatientS3", clobber=True)
+
+_READS_AT_ONCE = 8
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_READS_AT_ONCE, thread_name_prefix="storage")
+
+
+class Unavailable(OSError):
+    """S3 did not answer, however often it was asked: that says nothing about what is stored."""
+
+
+class CredentialsRefused(Unavailable):
+    """S3 does not take the credentials (any more). No PermissionError: it says nothing about a single file."""
+
+
+class Location(BaseModel):
+    """A file, folder or prefix. Credentials are never part of it: they come from the environment or a profile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(description="A local path or an s3:// URL", min_length=1)
+    endpoint_url: str | None = Field(None, description="The S3 server, if it is not Amazon's", pattern="^https?://")
+    profile: str | None = Field(None, description="The AWS profile that holds the credentials")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _local_or_s3(cls, url: str) -> str:
+        if url.startswith("s3://"):
+            return url
+        if "://" in url:
+            raise ValueError(f"{url!r} is neither a local path nor an s3:// URL")
+        trailing = "/" if url.endswith("/") else ""
+        return os.path.abspath(os.path.expanduser(url)) + trailing
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _without_credentials(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).username:
+            raise ValueError("holds credentials; give them in the environment or in an AWS profile")
+        return url
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __truediv__(self, name: str) -> "Location":
+        return self.at(f"{self.url.rstrip('/')}/{name}")
+
+    def at(self, url: str) -> "Location":
+        """Another place on the same server."""
+        return Location(url=url, endpoint_url=self.endpoint_url, profile=self.profile)
+
+    @property
+    def is_local(self) -> bool:
+        return not self.url.startswith("s3://")
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """Options for fsspec, and for anything that takes fsspec's."""
+        if self.is_local:
+            return {}
+        return {"endpoint_url": self.endpoint_url, "profile": self.profile, "use_listings_cache": False}
+
+    @property
+    def filesystem(self) -> AbstractFileSystem:
+        return fsspec.filesystem("file" if self.is_local else "s3", **self.storage_options)
+
+    @property
+    def path(self) -> str:
+        """The path as its filesystem names it."""
+        return self.url.removeprefix("s3://")
+
+    def exists(self) -> bool:
+        found: bool = self.filesystem.exists(self.path)
+        return found
+
+    def size(self) -> int:
+        size: int = self.filesystem.size(self.path)
+        return size
+
+    def read(self) -> bytes:
+        data: bytes = self.filesystem.cat_file(self.path)
+        return data
+
+    def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
+        """Read several files at once, local or on this server; what cannot be read gives its error."""
+        return list(_readers().map(lambda url: self.at(url)._try_read(), urls))
+
+    def _try_read(self) -> bytes | Exception:
+        try:
+            return self.read()
+        except Exception as error:  # handed to the caller, file by file
+            return error
+
+    def write(self, data: bytes) -> None:
+        """Write the whole file or nothing."""
+        if not self.is_local:
+            self.filesystem.pipe_file(self.path, data)
+            return
+        os.replace(self._write_beside(data), self.path)
+
+    def create(self, data: bytes) -> bool:
+        """Write the whole file if there is none yet, and tell whether there was none: of several, one succeeds.
+
+        Nobody else writes the same `data`: on S3, a request that was answered by nobody may have done its work.
+        """
+        try:
+            if not self.is_local:
+                self.filesystem.pipe_file(self.path, data, mode="create")
+                return True
+            partial = self._write_beside(data)
+            try:
+                os.link(partial, self.path)
+            finally:
+                os.unlink(partial)
+        except FileExistsError:
+            return not self.is_local and self.read() == data
+        return True
+
+    def _write_beside(self, data: bytes) -> str:
+        """Write to a new name in the same folder; two who write the same file do not share it."""
+        os.makedirs(os.path.dirname(self.path), exist_ok=True)
+        partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):  # a full disk is not to be kept full
+                os.unlink(partial)
+            raise
+        return partial
+
+    def remove(self) -> None:
+        """Remove the file or the whole folder, if it is there."""
+        with suppress(FileNotFoundError):
+            self.filesystem.rm(self.path, recursive=True)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written below this folder; on S3 there is no such thing."""
+        for path in self.sizes() if self.is_local else ():
+            if path.endswith(PARTIAL):
+                (self / path).remove()
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every file below this folder, by its path in it; one listing."""
+        return {path: facts["size"] for path, facts in self._below().items()}
+
+    def stamps(self) -> dict[str, str]:
+        """What changes whenever a file below this folder is written, by its path in it; one listing."""
+        return {path: _stamp(facts) for path, facts in self._below().items()}
+
+    def stamps_of(self, urls: Iterable[str]) -> dict[str, str]:
+        """The same for some files, local or on this server; those that are not there are left out."""
+        return {url: _stamp(facts) for url, facts in self._facts_of(urls).items()}
+
+    def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:
+        """When some files, local or on this server, were written last; those that are not there are left out."""
+        return {url: _time(facts) for url, facts in self._facts_of(urls).items()}
+
+    def _facts_of(self, urls: Iterable[str]) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        wanted = set(urls)
+        folders = sorted({url.rpartition("/")[0] for url in wanted})
+        listed = _readers().map(lambda folder: self.at(folder)._directly(), folders)
+        for folder, files in zip(folders, listed, strict=True):
+            found |= {url: facts for name, facts in files.items() if (url := f"{folder}/{name}") in wanted}
+        return found
+
+    def names(self) -> list[str]:
+        """Names of the files that lie in this folder itself; one listing."""
+        return sorted(self._directly())
+
+    def _directly(self) -> dict[str, dict[str, Any]]:
+        try:
+            found = self.filesystem.ls(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            return {}
+        return {facts["name"].rpartition("/")[2]: facts for facts in found if facts["type"] == "file"}
+
+    def _below(self) -> dict[str, dict[str, Any]]:
+        try:
+            found = self.filesystem.find(self.path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {path.removeprefix(f"{self.path}/"): facts for path, facts in found.items() if facts["type"] == "file"}
+
+    @property
+    def folder(self) -> str:
+        """The path of this folder; of a glob, the part before its first wildcard's folder or name."""
+        wildcard = _WILDCARD.search(self.path)
+        return self.path.rstrip("/") if wildcard is None else self.path[: wildcard.start()].rpartition("/")[0]
+
+    def files(self) -> list[str]:
+        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out."""
+        search = self.filesystem.glob if _WILDCARD.search(self.path) else self.filesystem.find
+        found = search(self.path, detail=True)
+        prefix = "" if self.is_local else "s3://"
+        return sorted(
+            f"{prefix}{path}"
+            for path, facts in found.items()
+            if facts["type"] == "file"
+            and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
+        )
+
+
+def nameless(error: BaseException, what: str) -> OSError:
+    """Make an error of the same kind whose message holds no path: one below the cohort's root may name a patient."""
+    if isinstance(error, CredentialsRefused):
+        return error
+    number = getattr(error, "errno", None)
+    kind = Unavailable if isinstance(error, Unavailable) else OSError
+    return kind(f"{what} ({type(error).__name__}{f' {number}' if number else ''}): see to its storage")
+
+
+def _time(facts: dict[str, Any]) -> datetime:
+    modified = facts.get("LastModified") or facts["mtime"]
+    return modified if isinstance(modified, datetime) else datetime.fromtimestamp(modified, UTC)
+
+
+def _stamp(facts: dict[str, Any]) -> str:
+    """Size, and time or ETag."""
+    return f"{facts['size']}-{facts.get('ETag') or facts['mtime']}"

@@ -1,0 +1,1 @@
+"""What keeps an output right: it is verified, mended, and subjects are withdrawn."""

@@ -1,0 +1,1 @@
+"""What workers do to a shard, and the end of a run."""

@@ -1,0 +1,101 @@
+"""Images of a shard that are put to the network together: read, prepared, and on their way to the device."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from models.preprocessing import Preprocessing
+from models.transfer import Sent
+from tasks.cohort.reading import Unreadable
+from tasks.cohort.sources import Find
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.plan.shards import Shard
+from tasks.storage.location import Location
+from tasks.store.commit import Commit
+from tasks.work.images import Image, read_images, stack, stack_masks
+from tasks.work.remaining import Work, lacking
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a shard, read: each prepared, with its mask on the grid, or with the reason why not.
+
+    Attributes
+    ----------
+    number
+        Of the batch in the shard; None if nothing of the shard has to be computed.
+    images
+        By row.
+    inputs
+        What the network is given, on its way to the device; None if no image can be read.
+    """
+
+    work: Work
+    number: int | None
+    images: dict[int, Image | Unreadable]
+    inputs: Sent | None
+    seconds: float
+    is_first: bool
+    is_last: bool
+
+    @property
+    def rows(self) -> list[int]:
+        return list(self.images)
+
+    @cached_property
+    def readable(self) -> dict[int, Image]:
+        return {row: image for row, image in self.images.items() if not isinstance(image, Unreadable)}
+
+    @cached_property
+    def there(self) -> list[int]:
+        """The row asked about in each place: one that cannot be read leaves it to another, so that the size stays."""
+        readable = self.readable
+        return [row if row in readable else next(iter(readable)) for row in self.images]
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.work.entries[row].id for row in self.there]
+
+    @property
+    def masks(self) -> Tensor | None:
+        return stack_masks([self.readable[row][1] for row in self.there])
+
+
+def device() -> str:
+    """Where this process computes."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read_batches(
+    output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find
+) -> Iterator[Batch]:
+    """Read what shards lack, batch by batch; what can be read is sent to the device at once."""
+    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    rows = manifest.read_each(output, [shard.index for shard, _ in todo])
+    for (shard, commit), entries in zip(todo, rows, strict=True):
+        work = lacking(output, plan, shard, entries, commit)
+        numbers = list(work.batches())
+        if not numbers:
+            yield Batch(work, None, {}, None, 0.0, is_first=True, is_last=True)
+        for number in numbers:
+            began = time.perf_counter()
+            own = shard.batches[number]
+            read = read_images(plan, [work.entries[row] for row in own], preprocessing, find)
+            batch = Batch(
+                work,
+                number,
+                dict(zip(own, read, strict=True)),
+                None,
+                time.perf_counter() - began,
+                is_first=number == numbers[0],
+                is_last=number == numbers[-1],
+            )
+            if readable := batch.readable:
+                inputs = stack([readable[row][0].network_input for row in batch.there])
+                batch = replace(batch, inputs=Sent(inputs, device()))
+            yield batch

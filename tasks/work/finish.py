@@ -1,0 +1,143 @@
+"""The end of a run: commits held against the plan, the per-image index, consolidated metadata."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.cohort.entry import Entry
+from tasks.plan import manifest
+from tasks.plan.plan import NAME as PLAN
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.store import store
+from tasks.store.commit import FOLDER as COMMITS
+from tasks.store.commit import Commit, delivered
+from tasks.store.store import PENDING, STATUS
+from tasks.work.evaluate import unjudged
+
+
+class Incomplete(Exception):
+    """Shards of the plan that no commit delivers."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the cohort.
+
+    Attributes
+    ----------
+    flagged
+        Explained images with a flag of their own or on one of their maps.
+    flags
+        Such images by flag in words.
+    seconds
+        By stage, summed over workers; stages overlap.
+    """
+
+    images: int
+    explained: int
+    quarantined: int
+    failed: int
+    pending: int
+    withdrawn: int
+    vanished: int
+    flagged: int
+    shards: int
+    shards_done: int
+    objects: int
+    bytes_stored: int
+    flags: dict[str, int]
+    seconds: dict[str, float]
+
+    @property
+    def not_explained(self) -> float:
+        """Share of the images that are quarantined or failed."""
+        return (self.quarantined + self.failed) / max(1, self.images - self.withdrawn)
+
+
+def summarise(output: Location) -> Summary:
+    """Read how far an output is; it may be of a run that is still going on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no plan at `output`.
+    """
+    plan = Plan.read(output)
+    return _summary(plan, delivered(output, plan), manifest.read(output, facts=False))
+
+
+def finish(output: Location) -> Summary:
+    """Write the quarantine reasons, the index and the consolidated metadata, as far as they changed.
+
+    Raises
+    ------
+    Incomplete
+        If a shard of the plan has not been delivered.
+    """
+    plan = Plan.read(output)
+    commits = delivered(output, plan)
+    missing = [shard.index for shard in plan.shards if shard.index not in commits]
+    if missing:
+        raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
+    if left := unjudged(output, plan, commits, output.sizes() if plan.measures else {}):
+        raise Incomplete(f"{len(left)} of {len(plan.shards)} shards lack metrics, such as {left[:5]}: run again")
+    for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
+        (output / folder).sweep()
+    entries = manifest.read(output, facts=False)
+    explained = with_reasons(plan, entries, commits)
+    if explained != entries:
+        plan.write(output, with_reasons(plan, manifest.read(output), commits))
+    elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
+        plan.write_copy(output)
+    store.publish(output, plan, explained, status(plan, commits))
+    return _summary(plan, commits, explained)
+
+
+def status(plan: Plan, commits: Mapping[int, Commit]) -> NDArray[np.int8]:
+    """What became of each image."""
+    found = np.full(plan.images, PENDING, np.int8)
+    for shard in plan.shards:
+        if shard.index in commits:
+            found[shard.start : shard.stop] = commits[shard.index].status
+    return found
+
+
+def with_reasons(plan: Plan, entries: Sequence[Entry], commits: Mapping[int, Commit]) -> list[Entry]:
+    """Enter into the manifest why images were left out."""
+    found = list(entries)
+    for index, commit in commits.items():
+        for row in range(plan.shards[index].start, plan.shards[index].stop):
+            reason = commit.reasons.get(found[row].id)
+            if reason != found[row].reason:
+                found[row] = replace(found[row], reason=reason)
+    return found
+
+
+def _summary(plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -> Summary:
+    became = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
+    flags: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for commit in commits.values():
+        flags.update(commit.flags)
+        seconds.update(commit.seconds)
+    objects = [stored for commit in commits.values() for stored in commit.objects.values()]
+    return Summary(
+        images=plan.images,
+        explained=became["explained"],
+        quarantined=became["quarantined"],
+        failed=became["failed"],
+        pending=plan.images - became.total() + became["pending"],
+        withdrawn=became["withdrawn"],
+        vanished=sum(not entry.present and not entry.withdrawn for entry in entries),
+        flagged=sum(commit.flagged for commit in commits.values()),
+        shards=len(plan.shards),
+        shards_done=len(commits),
+        objects=len(objects),
+        bytes_stored=sum(stored.size for stored in objects),
+        flags=dict(flags),
+        seconds=dict(seconds),
+    )

@@ -1,0 +1,147 @@
+"""Images of the cohort on the model's grid: read, checked against the plan, prepared, with their masks."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.preprocessing import Prepared, Preprocessing, TransformError, resample_mask
+from tasks.cohort.entry import Entry, known_files
+from tasks.cohort.readers import read
+from tasks.cohort.reading import Unreadable
+from tasks.cohort.sources import Find, Source, Sources
+from tasks.cohort.survey import combine, survey
+from tasks.plan import manifest
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location, nameless
+
+Image = tuple[Prepared, NDArray[np.bool_] | None]
+"""An image and its mask on the grid, if it has one."""
+
+
+class Misfit(Unreadable):
+    """The preprocessing does not take the image to what the network takes."""
+
+
+class NotAsPlanned(Unreadable):
+    """The source is not what the plan had seen; it may be again, so that the next run tries once more."""
+
+
+def find_again(output: Location, plan: Plan) -> Find:
+    """Find images by surveying the cohort once more, when the first of them is asked for."""
+
+    @cache
+    def sources() -> Sources:
+        known = known_files(manifest.read(output))
+        return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known).sources
+
+    def find(id: str) -> Source | None:
+        return sources()(id)
+
+    return find
+
+
+def read_images(
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
+) -> list[Image | Unreadable]:
+    """Read and prepare some images; those that cannot be, come as the reason why not."""
+    found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
+    wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
+    files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
+    return [_image(plan, entry, source, files, preprocessing) for entry, source in found]
+
+
+def read_background(
+    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
+) -> tuple[tuple[str, ...], Tensor | None]:
+    """Read those of `entries` that are the plan's background: the ids of the readable ones, and their network inputs.
+
+    Returns
+    -------
+    tuple
+        Ids, and ``(background, channel, *space)``; None if there is none.
+    """
+    wanted = set(plan.background)
+    chosen = [entry for entry in entries if entry.id in wanted]
+    images = read_images(plan, chosen, preprocessing, find)
+    inputs = {
+        entry.id: image[0].network_input
+        for entry, image in zip(chosen, images, strict=True)
+        if not isinstance(image, Unreadable)
+    }
+    return tuple(inputs), stack(list(inputs.values())) if inputs else None
+
+
+def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
+    """Put network inputs of several images together."""
+    return torch.from_numpy(np.stack(inputs))
+
+
+def stack_masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
+    """Put masks of several images together, if any has one; one without a mask has no place in it."""
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is None:
+        return None
+    return torch.from_numpy(np.stack([np.zeros_like(known) if mask is None else mask for mask in masks]))
+
+
+def _image(
+    plan: Plan,
+    entry: Entry,
+    source: Source | None,
+    files: Mapping[str, bytes | Exception],
+    preprocessing: Preprocessing,
+) -> Image | Unreadable:
+    if entry.reason:
+        return Unreadable(entry.reason)
+    if source is None:
+        return NotAsPlanned("the image is not in the cohort any more")
+    try:
+        parts = [_present(files[uri]) for uri in source.uris]
+        if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
+            raise NotAsPlanned("the file changed after the run was planned: run again")
+        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
+        prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+        if entry.mask is None:
+            return prepared, None
+        assert source.mask is not None
+        stored = _present(files[source.mask])
+        if hashlib.sha256(stored).hexdigest() != entry.mask:
+            raise NotAsPlanned("the mask changed after the run was planned: run again")
+        mask = read([stored], plan.model.spatial_dims, largest=plan.cohort.largest_image).pixels.max(axis=0) > 0
+        if mask.shape != decoded.pixels.shape[1:]:
+            raise Unreadable(f"its mask has the shape {mask.shape}, the image {decoded.pixels.shape[1:]}")
+        return prepared, resample_mask(mask, prepared.to_source, plan.model.input_shape)
+    except Unreadable as reason:
+        return reason
+
+
+def _present(data: bytes | Exception) -> bytes:
+    if isinstance(data, (FileNotFoundError, PermissionError)):
+        raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
+    if isinstance(data, Exception):
+        raise nameless(data, "a file of the cohort cannot be read") from None
+    return data
+
+
+def _prepare(
+    pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, preprocessing: Preprocessing, plan: Plan
+) -> Prepared:
+    try:
+        prepared = preprocessing(pixels, affine)
+    except TransformError as error:
+        raise Misfit(f"preprocessing of shape {pixels.shape}: {error}") from None
+    expected = (plan.model.channels, *plan.model.input_shape)
+    if prepared.network_input.shape != expected:
+        raise Misfit(
+            f"shape {prepared.network_input.shape} after preprocessing (from {pixels.shape}), but the model takes "
+            f"{expected}: mend cohort.preprocessing, with a transform such as Resize, or leave the image out"
+        )
+    bad = int((~np.isfinite(prepared.network_input)).sum())
+    if bad:
+        raise Unreadable(f"{bad} pixels are NaN or infinite after preprocessing: mend the file or the preprocessing")
+    return prepared
