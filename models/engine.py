@@ -20,7 +20,7 @@ from torch import Tensor
 from models.explainers import Explainer
 from models.flags import MapFlag, flag_images, flag_maps
 from models.network import Network
-from models.questions import Answer, Ask, Case, Needs, Questions, plainly
+from models.questions import Answer, Ask, Batch, Needs, Questions, plainly
 from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
 
@@ -106,10 +106,10 @@ class Engine:
         """
         images = self.network.prepare(images)
         finite = _finite(images)
-        case = self.case(images, ids, masks)
-        logits, maps = case.logits, self.maps(case)
+        batch = self.batch(images, ids, masks)
+        logits, maps = batch.logits, self.maps(batch)
         flags = flag_maps(maps)
-        there = (case.chosen.classes >= 0) & finite[:, None]
+        there = (batch.chosen.classes >= 0) & finite[:, None]
         flags *= there[..., None]
         whole = there[..., None] & (flags & MapFlag.NOT_FINITE.value == 0)
         probability = self.network.probability(logits)
@@ -119,20 +119,20 @@ class Engine:
         return Explanation(
             logits,
             probability,
-            case.chosen.classes.where(finite[:, None], NO_CLASS),
+            batch.chosen.classes.where(finite[:, None], NO_CLASS),
             maps.where(_over(whole, maps), torch.nan),
             flag_images(images, None if self.network.config.activation == "identity" else probability),
             flags,
         )
 
-    def case(
+    def batch(
         self,
         images: Tensor,
         ids: Sequence[str],
         masks: Tensor | None = None,
         needs: Needs | None = None,
         chosen: Chosen | None = None,
-    ) -> Case:
+    ) -> Batch:
         """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
 
         An image that is not finite is asked about as zeros. `needs` is what is used of the answer, None for what the
@@ -157,17 +157,17 @@ class Engine:
         logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
         everything = Chosen.join(chosen_by_batch)
-        return Case(
+        return Batch(
             self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.background, self._known
         )
 
-    def maps(self, case: Case) -> Tensor:
+    def maps(self, batch: Batch) -> Tensor:
         """Maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
-        maps = self.answer(case, [explainer.explain(case) for explainer in self.explainers])
-        stacked = torch.stack(maps) if maps else case.zeros()[None][:0]
+        maps = self.answer(batch, [explainer.explain(batch) for explainer in self.explainers])
+        stacked = torch.stack(maps) if maps else batch.zeros()[None][:0]
         return stacked.permute(2, 1, 0, *range(3, stacked.ndim))
 
-    def answer(self, case: Case, asking: Sequence[Generator[Questions, None, T]]) -> list[T]:
+    def answer(self, batch: Batch, asking: Sequence[Generator[Questions, None, T]]) -> list[T]:
         """Answer the questions of all who ask until each has returned; equal questions are asked once."""
         running = dict(enumerate(asking))
         results: dict[int, T] = {}
@@ -180,19 +180,19 @@ class Engine:
                     except StopIteration as finished:
                         results[index] = finished.value
                         del running[index]
-                self._ask(case, asked)
+                self._ask(batch, asked)
         return [results[index] for index in sorted(results)]
 
-    def _ask(self, case: Case, asked: Sequence[Questions]) -> None:
+    def _ask(self, batch: Batch, asked: Sequence[Questions]) -> None:
         for (ask, needs), questions in ways(asked).items():
-            stream = Stream(questions, len(case.images))
+            stream = Stream(questions, len(batch.images))
 
             def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
-                parts = list(stream.parts(rows, case.images.device))
+                parts = list(stream.parts(rows, batch.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: case.chosen.rows(image))
+                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: batch.chosen.rows(image))
                 for answer in answers:
                     for question, _, _, own in parts:
                         question.fold(answer.rows(own))

@@ -135,7 +135,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Case:
+class Batch:
     """The images to explain, and what the network says of them as they are.
 
     Attributes
@@ -187,12 +187,12 @@ def per_question(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def constant_score(case: Case, value: float) -> Generator[Questions, None, Tensor]:
+def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Tensor]:
     """``(target, image)``, the explained scalars of an image that is `value` everywhere; asked once for all."""
-    scores = case.images.new_zeros(len(case.answers), len(case.images))
+    scores = batch.images.new_zeros(len(batch.answers), len(batch.images))
 
     def make(image: Tensor, step: Tensor) -> Tensor:
-        return torch.full_like(case.images[image], value)
+        return torch.full_like(batch.images[image], value)
 
     def fold(answer: Answer) -> None:
         scores[answer.target, answer.image] = answer.score

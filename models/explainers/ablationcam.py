@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
-from models.questions import Answer, Case, Needs, Questions
+from models.questions import Answer, Batch, Needs, Questions
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class AblationCAM(LayerExplainer):
     def needs(self, network: Network) -> Needs:
         return Needs(activations=frozenset({network.layer(self.layer)}))
 
-    def explain(self, case: Case) -> Explaining:
-        layer = case.network.layer(self.layer)
-        activations = case.answers[0].activations[layer]
-        scores = case.scores
+    def explain(self, batch: Batch) -> Explaining:
+        layer = batch.network.layer(self.layer)
+        activations = batch.answers[0].activations[layer]
+        scores = batch.scores
         weights = scores[..., None].repeat(1, 1, activations.shape[1])
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return case.images[image]
+            return batch.images[image]
 
         def fold(answer: Answer) -> None:
             weights[answer.target, answer.image, answer.step] -= answer.score
@@ -55,4 +55,4 @@ class AblationCAM(LayerExplainer):
         yield Questions(activations.shape[1], make, fold, ask=Ablated(layer), key=("ablationcam", layer))
         weights /= scores.where(scores != 0, 1.0)[..., None]
         cams = torch.einsum("tif,if...->ti...", weights, activations).relu()
-        return torch.stack([upsample(cam, case.images) for cam in cams])
+        return torch.stack([upsample(cam, batch.images) for cam in cams])

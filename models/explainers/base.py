@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.network import Network
-from models.questions import Answer, Case, Needs, Questions
+from models.questions import Answer, Batch, Needs, Questions
 
 Explaining = Generator[Questions, None, Tensor]
 
@@ -39,7 +39,7 @@ class Explainer(BaseModel):
         """
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
+    def explain(self, batch: Batch) -> Explaining:
         """Yield questions, whose answers have been folded when the generator goes on; return the maps.
 
         Returns
@@ -48,7 +48,7 @@ class Explainer(BaseModel):
             ``(target, image, *space)`` on the images' grid: signed and unnormalised.
         """
         yield from ()
-        return torch.stack([self.attribute(answer, case.network) for answer in case.answers])
+        return torch.stack([self.attribute(answer, batch.network) for answer in batch.answers])
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
         """Make the maps ``(image, *space)`` of one target from the answer to the plain question alone."""

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 
 from models.explainers.base import Explainer, Explaining
-from models.questions import Case
+from models.questions import Batch
 
 
 class ControlCentre(Explainer):
@@ -16,9 +16,9 @@ class ControlCentre(Explainer):
     name: Literal["control_centre"] = "control_centre"
     width: float = Field(0.25, gt=0, description="Standard deviation as a share of each side")
 
-    def explain(self, case: Case) -> Explaining:
+    def explain(self, batch: Batch) -> Explaining:
         yield from ()
-        shape = case.images.shape[2:]
-        axes = [(torch.arange(size).to(case.images) - (size - 1) / 2) / (self.width * size) for size in shape]
+        shape = batch.images.shape[2:]
+        axes = [(torch.arange(size).to(batch.images) - (size - 1) / 2) / (self.width * size) for size in shape]
         distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0)
-        return torch.exp(-distance / 2).expand(case.zeros().shape)
+        return torch.exp(-distance / 2).expand(batch.zeros().shape)

@@ -4,7 +4,7 @@ import torch
 
 from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import generator
-from models.questions import Case
+from models.questions import Batch
 
 
 class ControlRandom(Explainer):
@@ -12,8 +12,8 @@ class ControlRandom(Explainer):
 
     name: Literal["control_random"] = "control_random"
 
-    def explain(self, case: Case) -> Explaining:
+    def explain(self, batch: Batch) -> Explaining:
         yield from ()
-        shape = case.images.shape[2:]
-        maps = [torch.randn(shape, generator=generator(name, "control", 0)) for name in case.ids]
-        return torch.stack(maps).to(case.images).expand(case.zeros().shape)
+        shape = batch.images.shape[2:]
+        maps = [torch.randn(shape, generator=generator(name, "control", 0)) for name in batch.ids]
+        return torch.stack(maps).to(batch.images).expand(batch.zeros().shape)

@@ -3,7 +3,7 @@ from typing import Literal
 from models.explainers.base import Explainer, Explaining, strongest_channel
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
-from models.questions import Case, Needs
+from models.questions import Batch, Needs
 from models.rules.relu import deconvolved, require_relu
 
 
@@ -20,5 +20,5 @@ class Deconvolution(Explainer):
         require_relu(network)
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        return strongest_channel((yield from gradients_by_rule(case, deconvolved)), channel=2)
+    def explain(self, batch: Batch) -> Explaining:
+        return strongest_channel((yield from gradients_by_rule(batch, deconvolved)), channel=2)

@@ -5,7 +5,7 @@ from pydantic import Field
 from models.explainers.base import Explainer, Explaining
 from models.explainers.lrp import LRP, ZBox
 from models.network import Network
-from models.questions import Case, Needs
+from models.questions import Batch, Needs
 from models.rules.relu import require_relu
 
 
@@ -24,8 +24,8 @@ class DeepTaylor(Explainer):
         require_relu(network)
         return self._rules().needs(network)
 
-    def explain(self, case: Case) -> Explaining:
-        return (yield from self._rules().explain(case))
+    def explain(self, batch: Batch) -> Explaining:
+        return (yield from self._rules().explain(batch))
 
     def _rules(self) -> LRP:
         return LRP(composite="z_plus", rules=(ZBox(layers="input", low=self.low, high=self.high),))

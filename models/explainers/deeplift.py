@@ -7,7 +7,7 @@ from torch import Tensor
 from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
-from models.questions import Case, Needs
+from models.questions import Batch, Needs
 from models.rules.relevance import require_rules
 from models.rules.rescale import AskMultipliers
 
@@ -25,9 +25,9 @@ class DeepLIFT(Explainer):
         require_rules(network, self._ask(network.noise(1)))
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        multipliers = yield from gradients_by_rule(case, self._ask(case.images))
-        return ((case.images - self.baseline) * multipliers).sum(2)
+    def explain(self, batch: Batch) -> Explaining:
+        multipliers = yield from gradients_by_rule(batch, self._ask(batch.images))
+        return ((batch.images - self.baseline) * multipliers).sum(2)
 
     def _ask(self, like: Tensor) -> AskMultipliers:
         reference = torch.full_like(like[:1], self.baseline)

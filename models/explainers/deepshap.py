@@ -4,7 +4,7 @@ from torch import Tensor
 
 from models.explainers.base import Explainer, Explaining
 from models.network import Network
-from models.questions import Answer, Case, Needs, Questions
+from models.questions import Answer, Batch, Needs, Questions
 from models.rules.relevance import require_rules
 from models.rules.rescale import AskMultipliers
 
@@ -23,16 +23,16 @@ class DeepSHAP(Explainer):
         require_rules(network, AskMultipliers(lambda image, step: network.noise(1)))
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        assert case.background is not None
-        background = case.background
-        total = case.zeros()
+    def explain(self, batch: Batch) -> Explaining:
+        assert batch.background is not None
+        background = batch.background
+        total = batch.zeros()
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return case.images[image]
+            return batch.images[image]
 
         def fold(answer: Answer) -> None:
-            difference = case.images[answer.image] - background[answer.step]
+            difference = batch.images[answer.image] - background[answer.step]
             total[answer.target].index_add_(0, answer.image, (difference * answer.gradient).sum(1))
 
         ask = AskMultipliers(lambda image, step: background[step])

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import generator
-from models.questions import Answer, Case, Needs, Questions, per_question
+from models.questions import Answer, Batch, Needs, Questions, per_question
 
 
 class ExpectedGradients(Explainer):
@@ -20,20 +20,22 @@ class ExpectedGradients(Explainer):
     name: Literal["expected_gradients"] = "expected_gradients"
     samples: int = Field(50, ge=1, description="Gradients an image")
 
-    def explain(self, case: Case) -> Explaining:
-        assert case.background is not None
-        background = case.background
-        drawn = torch.tensor([[self._draw(name, len(background), s) for s in range(self.samples)] for name in case.ids])
+    def explain(self, batch: Batch) -> Explaining:
+        assert batch.background is not None
+        background = batch.background
+        drawn = torch.tensor(
+            [[self._draw(name, len(background), s) for s in range(self.samples)] for name in batch.ids]
+        )
         parts = (torch.arange(self.samples) + drawn[..., 1]) / self.samples
         others, places = drawn[..., 0].long().to(background.device), parts.to(background)
-        total = case.zeros()
+        total = batch.zeros()
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             start = background[others[image, step]]
-            return start + per_question(places[image, step], start) * (case.images[image] - start)
+            return start + per_question(places[image, step], start) * (batch.images[image] - start)
 
         def fold(answer: Answer) -> None:
-            line = case.images[answer.image] - background[others[answer.image, answer.step]]
+            line = batch.images[answer.image] - background[others[answer.image, answer.step]]
             total[answer.target].index_add_(0, answer.image, (line * answer.gradient).sum(1))
 
         yield Questions(self.samples, make, fold, Needs(input_gradient=True))

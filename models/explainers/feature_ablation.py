@@ -4,7 +4,7 @@ import torch
 
 from models.explainers.base import Explaining
 from models.explainers.supervoxels import SegmentExplainer
-from models.questions import Case
+from models.questions import Batch
 
 
 class FeatureAblation(SegmentExplainer):
@@ -16,10 +16,10 @@ class FeatureAblation(SegmentExplainer):
 
     name: Literal["feature_ablation"] = "feature_ablation"
 
-    def explain(self, case: Case) -> Explaining:
-        pieces = self.cut(case)
+    def explain(self, batch: Batch) -> Explaining:
+        pieces = self.cut(batch)
         shown = [~torch.eye(count, dtype=torch.bool) for count in pieces.counts]
-        scores = yield from self.answers(case, pieces, shown)
-        whole = case.scores.double().cpu().unbind(1)
+        scores = yield from self.answers(batch, pieces, shown)
+        whole = batch.scores.double().cpu().unbind(1)
         drops = [full[:, None] - score for full, score in zip(whole, scores, strict=True)]
-        return pieces.paint(drops).to(case.images)
+        return pieces.paint(drops).to(batch.images)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from models.explainers.base import Explainer, Explaining, strongest_channel
 from models.network import Network
-from models.questions import Answer, Ask, Case, Needs, Questions
+from models.questions import Answer, Ask, Batch, Needs, Questions
 from models.rules.relu import guided, require_relu
 
 
@@ -23,19 +23,19 @@ class GuidedBackprop(Explainer):
         require_relu(network)
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        return strongest_channel((yield from gradients_by_rule(case, guided)), channel=2)
+    def explain(self, batch: Batch) -> Explaining:
+        return strongest_channel((yield from gradients_by_rule(batch, guided)), channel=2)
 
 
-def gradients_by_rule(case: Case, rule: Ask) -> Generator[Questions, None, Tensor]:
+def gradients_by_rule(batch: Batch, rule: Ask) -> Generator[Questions, None, Tensor]:
     """Ask about each image once by `rule`; return the gradients ``(target, image, channel, *space)``."""
-    found = case.zeros(case.images.shape[1])
+    found = batch.zeros(batch.images.shape[1])
 
     def fold(answer: Answer) -> None:
         found[answer.target, answer.image] = answer.gradient
 
     def make(image: Tensor, step: Tensor) -> Tensor:
-        return case.images[image]
+        return batch.images[image]
 
     yield Questions(1, make, fold, Needs(input_gradient=True), rule, key=rule)
     return found

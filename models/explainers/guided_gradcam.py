@@ -6,7 +6,7 @@ from models.explainers.base import Explaining, LayerExplainer, strongest_channel
 from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
-from models.questions import Case, Needs
+from models.questions import Batch, Needs
 from models.rules.relu import guided, require_relu
 
 
@@ -19,8 +19,8 @@ class GuidedGradCAM(LayerExplainer):
         require_relu(network)
         return super().needs(network)
 
-    def explain(self, case: Case) -> Explaining:
-        gradients = yield from gradients_by_rule(case, guided)
+    def explain(self, batch: Batch) -> Explaining:
+        gradients = yield from gradients_by_rule(batch, guided)
         gradcam = GradCAM(layer=self.layer)
-        cams = torch.stack([gradcam.attribute(answer, case.network) for answer in case.answers])
+        cams = torch.stack([gradcam.attribute(answer, batch.network) for answer in batch.answers])
         return cams * strongest_channel(gradients, channel=2)

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.base import Explainer, Explaining
-from models.questions import Answer, Case, Needs, Questions, constant_score, per_question
+from models.questions import Answer, Batch, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
 
@@ -25,16 +25,16 @@ class IntegratedGradients(Explainer):
     tolerance: float | None = Field(None, gt=0, description="Relative completeness gap that ends the doubling of steps")
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
 
-    def explain(self, case: Case) -> Explaining:
-        maps = case.zeros()
-        among = torch.arange(len(case.images), device=case.images.device)
+    def explain(self, batch: Batch) -> Explaining:
+        maps = batch.zeros()
+        among = torch.arange(len(batch.images), device=batch.images.device)
         if self.tolerance is None:
-            maps[:, among] = yield from self._integrate(case, among, self.steps)
+            maps[:, among] = yield from self._integrate(batch, among, self.steps)
             return maps
-        difference = case.scores - (yield from constant_score(case, self.baseline))
+        difference = batch.scores - (yield from constant_score(batch, self.baseline))
         steps = min(_FIRST_STEPS, self.steps)
         while len(among):
-            maps[:, among] = yield from self._integrate(case, among, steps)
+            maps[:, among] = yield from self._integrate(batch, among, steps)
             gap = (maps.flatten(2).sum(-1) - difference).abs() / difference.abs()
             open_images = (gap > self.tolerance).any(0)
             if steps == self.steps:
@@ -42,14 +42,14 @@ class IntegratedGradients(Explainer):
             among, steps = among[open_images[among]], min(2 * steps, self.steps)
         return maps
 
-    def _integrate(self, case: Case, among: Tensor, steps: int) -> Generator[Questions, None, Tensor]:
+    def _integrate(self, batch: Batch, among: Tensor, steps: int) -> Generator[Questions, None, Tensor]:
         legendre, halves = np.polynomial.legendre.leggauss(steps)
-        nodes = torch.as_tensor((legendre + 1) / 2).to(case.images)
-        weights = torch.as_tensor(halves / 2).to(case.images)
-        total = case.zeros(case.images.shape[1])
+        nodes = torch.as_tensor((legendre + 1) / 2).to(batch.images)
+        weights = torch.as_tensor(halves / 2).to(batch.images)
+        total = batch.zeros(batch.images.shape[1])
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            images = case.images[image]
+            images = batch.images[image]
             return self.baseline + per_question(nodes[step], images) * (images - self.baseline)
 
         def fold(answer: Answer) -> None:
@@ -58,4 +58,4 @@ class IntegratedGradients(Explainer):
 
         key = ("path", self.baseline, steps, tuple(among.tolist()))
         yield Questions(steps, make, fold, Needs(input_gradient=True), key=key, among=among)
-        return ((case.images - self.baseline) * total)[:, among].sum(2)
+        return ((batch.images - self.baseline) * total)[:, among].sum(2)

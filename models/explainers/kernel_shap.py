@@ -8,7 +8,7 @@ from torch import Tensor
 from models.explainers.base import Explaining
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
-from models.questions import Case, constant_score
+from models.questions import Batch, constant_score
 
 
 class KernelSHAP(SegmentExplainer):
@@ -24,14 +24,14 @@ class KernelSHAP(SegmentExplainer):
     name: Literal["kernel_shap"] = "kernel_shap"
     samples: int = Field(1000, ge=2, multiple_of=2, description="Coalitions an image; fewer where there are fewer")
 
-    def explain(self, case: Case) -> Explaining:
-        pieces = self.cut(case)
-        shown = [self._coalitions(count, name) for count, name in zip(pieces.counts, case.ids, strict=True)]
-        empty = yield from constant_score(case, self.baseline)
-        scores = yield from self.answers(case, pieces, shown)
-        ends = torch.stack([empty, case.scores]).double().cpu().unbind(2)
+    def explain(self, batch: Batch) -> Explaining:
+        pieces = self.cut(batch)
+        shown = [self._coalitions(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
+        empty = yield from constant_score(batch, self.baseline)
+        scores = yield from self.answers(batch, pieces, shown)
+        ends = torch.stack([empty, batch.scores]).double().cpu().unbind(2)
         values = [self._solve(*parts) for parts in zip(shown, scores, ends, strict=True)]
-        return pieces.paint(values).to(case.images)
+        return pieces.paint(values).to(batch.images)
 
     def _has_all(self, count: int) -> bool:
         return 2**count - 2 <= self.samples

@@ -7,7 +7,7 @@ from torch import Tensor
 from models.explainers.base import Explaining
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
-from models.questions import Case
+from models.questions import Batch
 
 
 class LIME(SegmentExplainer):
@@ -23,11 +23,11 @@ class LIME(SegmentExplainer):
     width: float = Field(0.25, gt=0, description="Width of the kernel, in cosine distance")
     alpha: float = Field(1.0, gt=0, description="Ridge penalty of the coefficients")
 
-    def explain(self, case: Case) -> Explaining:
-        pieces = self.cut(case)
-        shown = [self._draw(count, name) for count, name in zip(pieces.counts, case.ids, strict=True)]
-        scores = yield from self.answers(case, pieces, shown)
-        return pieces.paint(list(map(self._fit, shown, scores))).to(case.images)
+    def explain(self, batch: Batch) -> Explaining:
+        pieces = self.cut(batch)
+        shown = [self._draw(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
+        scores = yield from self.answers(batch, pieces, shown)
+        return pieces.paint(list(map(self._fit, shown, scores))).to(batch.images)
 
     def _draw(self, count: int, image_id: str) -> Tensor:
         draws = (torch.rand(count, generator=generator(image_id, "lime", sample)) for sample in range(self.samples))

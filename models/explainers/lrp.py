@@ -9,7 +9,7 @@ from torch import Tensor
 from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
-from models.questions import Case, Needs
+from models.questions import Batch, Needs
 from models.rules.relevance import AskRelevance, Linear, ratio, require_rules
 
 
@@ -166,8 +166,8 @@ class LRP(Explainer):
         require_rules(network, self._ask())
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        return (yield from gradients_by_rule(case, self._ask())).sum(2)
+    def explain(self, batch: Batch) -> Explaining:
+        return (yield from gradients_by_rule(batch, self._ask())).sum(2)
 
     def _ask(self) -> AskRelevance:
         return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]))

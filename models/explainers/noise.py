@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.explainers.base import Explainer, strongest_channel
 from models.network import Network
-from models.questions import Answer, Ask, Case, Needs, Questions, per_question, plainly
+from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
 from models.rules.relu import deconvolved, guided, require_relu
 
 
@@ -20,11 +20,11 @@ def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def draw(case: Case, image: Tensor, step: Tensor, one: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
+def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
     """Stack `one` draw a question."""
     pairs = zip(image.tolist(), step.tolist(), strict=True)
-    drawn = [one(generator(case.ids[index], purpose, sample)) for index, sample in pairs]
-    return torch.stack(drawn).to(case.images)
+    drawn = [one(generator(batch.ids[index], purpose, sample)) for index, sample in pairs]
+    return torch.stack(drawn).to(batch.images)
 
 
 class NoisyGradient(Explainer):
@@ -45,18 +45,18 @@ class NoisyGradient(Explainer):
     def _ask(self) -> Ask:
         return {"guided_backprop": guided, "deconvolution": deconvolved}.get(self.of, plainly)
 
-    def moments(self, case: Case) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
+    def moments(self, batch: Batch) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
         """Mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
-        flat = case.images.flatten(1)
+        flat = batch.images.flatten(1)
         sigma = self.noise_level * (flat.amax(1) - flat.amin(1))
-        shape = case.images.shape[1:]
-        first, second = (case.zeros(shape[0]).double() for _ in range(2))
+        shape = batch.images.shape[1:]
+        first, second = (batch.zeros(shape[0]).double() for _ in range(2))
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             noise = draw(
-                case, image, step, lambda seeded: torch.randn(shape, generator=seeded, dtype=torch.float32), "gaussian"
+                batch, image, step, lambda seeded: torch.randn(shape, generator=seeded, dtype=torch.float32), "gaussian"
             )
-            return case.images[image] + per_question(sigma[image], noise) * noise
+            return batch.images[image] + per_question(sigma[image], noise) * noise
 
         def fold(answer: Answer) -> None:
             gradient = answer.gradient.double()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.explainers.base import Explainer, Explaining
 from models.explainers.fill import Fill, filled
-from models.questions import Answer, Case, Questions, per_question
+from models.questions import Answer, Batch, Questions, per_question
 from models.rules.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
@@ -25,22 +25,22 @@ class Occlusion(Explainer):
     stride: int | Sides = Field(8, description="Step of the window in pixels, or one an axis")
     fill: Fill = 0.0
 
-    def explain(self, case: Case) -> Explaining:
-        corners, sides = self._corners(tuple(case.images.shape[2:]))
-        windows = _windows(corners, sides, case.images)
-        hidden = filled(case.images, self.fill)
-        total, cover = case.zeros(), windows.sum(0)
-        scores = case.scores
+    def explain(self, batch: Batch) -> Explaining:
+        corners, sides = self._corners(tuple(batch.images.shape[2:]))
+        windows = _windows(corners, sides, batch.images)
+        hidden = filled(batch.images, self.fill)
+        total, cover = batch.zeros(), windows.sum(0)
+        scores = batch.scores
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return torch.where(windows[step][:, None], hidden[image], case.images[image])
+            return torch.where(windows[step][:, None], hidden[image], batch.images[image])
 
         def fold(answer: Answer) -> None:
             drop = scores[answer.target, answer.image] - answer.score
             shown = windows[answer.step]
             total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
 
-        ask = AskBoxes(case.images, corners, sides)
+        ask = AskBoxes(batch.images, corners, sides)
         yield Questions(len(windows), make, fold, ask=ask, key=("occlusion", self.window, self.stride, self.fill))
         return total / cover.clamp_min(1)
 

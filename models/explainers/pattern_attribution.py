@@ -8,7 +8,7 @@ from torch import Tensor
 from models.explainers.base import Explainer, Explaining
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
-from models.questions import Case, Needs, per_question
+from models.questions import Batch, Needs, per_question
 from models.rules.relevance import AskGradient, Linear, require_rules
 
 
@@ -27,13 +27,13 @@ class PatternAttribution(Explainer):
         require_rules(network, AskGradient(_plain))
         return Needs()
 
-    def explain(self, case: Case) -> Explaining:
-        background = case.background
+    def explain(self, batch: Batch) -> Explaining:
+        background = batch.background
         assert background is not None
-        patterns = case.once(self.name, lambda: _Patterns(case.network, background))
-        gradients = yield from gradients_by_rule(case, AskGradient(patterns))
+        patterns = batch.once(self.name, lambda: _Patterns(batch.network, background))
+        gradients = yield from gradients_by_rule(batch, AskGradient(patterns))
         maps = gradients.sum(2)
-        return torch.stack([per_question(score, of) * of for score, of in zip(case.scores, maps, strict=True)])
+        return torch.stack([per_question(score, of) * of for score, of in zip(batch.scores, maps, strict=True)])
 
 
 @dataclass

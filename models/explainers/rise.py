@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from models.explainers.base import Explainer, Explaining
 from models.explainers.noise import draw
-from models.questions import Answer, Case, Questions, per_question
+from models.questions import Answer, Batch, Questions, per_question
 
 
 class RISE(Explainer):
@@ -22,15 +22,15 @@ class RISE(Explainer):
     cells: int = Field(7, ge=1, description="Cells of the grid along each axis")
     keep: float = Field(0.5, gt=0, lt=1, description="Probability that a cell is kept (p)")
 
-    def explain(self, case: Case) -> Explaining:
-        shape = tuple(case.images.shape[2:])
-        total = case.zeros()
+    def explain(self, batch: Batch) -> Explaining:
+        shape = tuple(batch.images.shape[2:])
+        total = batch.zeros()
 
         def masks(image: Tensor, step: Tensor) -> Tensor:
-            return draw(case, image, step, lambda seeded: self._mask(shape, seeded), f"rise {self.cells} {self.keep}")
+            return draw(batch, image, step, lambda seeded: self._mask(shape, seeded), f"rise {self.cells} {self.keep}")
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return case.images[image] * masks(image, step)[:, None]
+            return batch.images[image] * masks(image, step)[:, None]
 
         def fold(answer: Answer) -> None:
             shown = masks(answer.image, answer.step)

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
-from models.questions import Answer, Case, Needs, Questions, per_question
+from models.questions import Answer, Batch, Needs, Questions, per_question
 
 
 class ScoreCAM(LayerExplainer):
-    """Score-CAM (Wang et al. 2020, arXiv:1910.01279, eq. 6 to 8).
+    """Values-CAM (Wang et al. 2020, arXiv:1910.01279, eq. 6 to 8).
 
     ``map = relu(sum_k w_k A_k)`` with ``w = softmax_k(P(x * H_k))``, `P` the target's probability and ``H_k`` the
     feature interpolated to the image's grid and scaled to [0, 1]. It asks one question a feature. Never negative.
@@ -20,21 +20,21 @@ class ScoreCAM(LayerExplainer):
     def needs(self, network: Network) -> Needs:
         return Needs(activations=frozenset({network.layer(self.layer)}))
 
-    def explain(self, case: Case) -> Explaining:
-        layer = case.network.layer(self.layer)
-        activations = case.answers[0].activations[layer]
+    def explain(self, batch: Batch) -> Explaining:
+        layer = batch.network.layer(self.layer)
+        activations = batch.answers[0].activations[layer]
         features = activations.shape[1]
-        scores = case.images.new_zeros(len(case.answers), len(case.images), features)
+        scores = batch.images.new_zeros(len(batch.answers), len(batch.images), features)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            masks = upsample(activations[image, step], case.images)
+            masks = upsample(activations[image, step], batch.images)
             low = per_question(masks.flatten(1).amin(1), masks)
             span = per_question(masks.flatten(1).amax(1), masks) - low
-            return case.images[image] * ((masks - low) / span.where(span > 0, 1.0))[:, None]
+            return batch.images[image] * ((masks - low) / span.where(span > 0, 1.0))[:, None]
 
         def fold(answer: Answer) -> None:
             scores[answer.target, answer.image, answer.step] = answer.probability
 
         yield Questions(features, make, fold, key=("scorecam", layer))
         cams = torch.einsum("tif,if...->ti...", scores.softmax(-1), activations).relu()
-        return torch.stack([upsample(cam, case.images) for cam in cams])
+        return torch.stack([upsample(cam, batch.images) for cam in cams])

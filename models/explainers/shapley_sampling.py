@@ -7,7 +7,7 @@ from torch import Tensor
 from models.explainers.base import Explaining
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
-from models.questions import Case, constant_score
+from models.questions import Batch, constant_score
 
 
 class ShapleySampling(SegmentExplainer):
@@ -22,14 +22,14 @@ class ShapleySampling(SegmentExplainer):
     name: Literal["shapley_sampling"] = "shapley_sampling"
     permutations: int = Field(10, ge=1, description="Orders in which the segments of an image are shown")
 
-    def explain(self, case: Case) -> Explaining:
-        pieces = self.cut(case)
-        ranks = [self._ranks(count, name) for count, name in zip(pieces.counts, case.ids, strict=True)]
+    def explain(self, batch: Batch) -> Explaining:
+        pieces = self.cut(batch)
+        ranks = [self._ranks(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
         shown = [(rank[:, None] < torch.arange(1, rank.shape[1])[:, None]).flatten(0, 1) for rank in ranks]
-        empty = yield from constant_score(case, self.baseline)
-        scores = yield from self.answers(case, pieces, shown)
-        ends = torch.stack([empty, case.scores]).double().cpu().unbind(2)
-        return pieces.paint([_mean_gain(*parts) for parts in zip(ranks, scores, ends, strict=True)]).to(case.images)
+        empty = yield from constant_score(batch, self.baseline)
+        scores = yield from self.answers(batch, pieces, shown)
+        ends = torch.stack([empty, batch.scores]).double().cpu().unbind(2)
+        return pieces.paint([_mean_gain(*parts) for parts in zip(ranks, scores, ends, strict=True)]).to(batch.images)
 
     def _ranks(self, count: int, image_id: str) -> Tensor:
         """``(permutation, segment)``, the place of each segment in the order."""

@@ -2,7 +2,7 @@ from typing import Literal
 
 from models.explainers.base import Explaining
 from models.explainers.noise import NoisyGradient
-from models.questions import Case
+from models.questions import Batch
 
 
 class SmoothGrad(NoisyGradient):
@@ -14,6 +14,6 @@ class SmoothGrad(NoisyGradient):
 
     name: Literal["smoothgrad"] = "smoothgrad"
 
-    def explain(self, case: Case) -> Explaining:
-        mean, _ = yield from self.moments(case)
-        return self.over_channels(mean).to(case.images)
+    def explain(self, batch: Batch) -> Explaining:
+        mean, _ = yield from self.moments(batch)
+        return self.over_channels(mean).to(batch.images)

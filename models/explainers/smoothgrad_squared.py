@@ -2,7 +2,7 @@ from typing import Literal
 
 from models.explainers.base import Explaining
 from models.explainers.noise import NoisyGradient
-from models.questions import Case
+from models.questions import Batch
 
 
 class SmoothGradSquared(NoisyGradient):
@@ -13,6 +13,6 @@ class SmoothGradSquared(NoisyGradient):
 
     name: Literal["smoothgrad_squared"] = "smoothgrad_squared"
 
-    def explain(self, case: Case) -> Explaining:
-        _, square = yield from self.moments(case)
-        return square.amax(2).to(case.images)
+    def explain(self, batch: Batch) -> Explaining:
+        _, square = yield from self.moments(batch)
+        return square.amax(2).to(batch.images)

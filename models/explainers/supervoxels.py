@@ -10,7 +10,7 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from models.explainers.base import Explainer
-from models.questions import Answer, Case, Questions
+from models.questions import Answer, Batch, Questions
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class SegmentExplainer(Explainer):
     compactness: float = Field(0.3, gt=0, description="How much nearness counts against likeness; large: a grid")
     baseline: float = Field(0.0, description="Value of hidden pixels, in what the network takes")
 
-    def cut(self, case: Case) -> Supervoxels:
-        return cut(case.images, self.segments, self.compactness)
+    def cut(self, batch: Batch) -> Supervoxels:
+        return cut(batch.images, self.segments, self.compactness)
 
     def answers(
-        self, case: Case, pieces: Supervoxels, shown: Sequence[Tensor]
+        self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor]
     ) -> Generator[Questions, None, list[Tensor]]:
         """From ``(question, segment)`` an image, true where shown, to scores ``(target, question)`` an image.
 
@@ -71,13 +71,13 @@ class SegmentExplainer(Explainer):
         table = torch.ones(len(shown), most, max(pieces.counts), dtype=torch.bool)
         for rows, own in zip(table, shown, strict=True):
             rows[: own.shape[0], : own.shape[1]] = own
-        table = table.to(case.images.device)
-        scores = case.images.new_zeros(len(case.answers), len(shown), most, dtype=torch.float64)
+        table = table.to(batch.images.device)
+        scores = batch.images.new_zeros(len(batch.answers), len(shown), most, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             labels = pieces.labels[image]
             visible = table[image, step].gather(1, labels.flatten(1)).view_as(labels)
-            return case.images[image].where(visible[:, None], self.baseline)
+            return batch.images[image].where(visible[:, None], self.baseline)
 
         def fold(answer: Answer) -> None:
             scores[answer.target, answer.image, answer.step] = answer.score.double()

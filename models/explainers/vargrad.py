@@ -2,7 +2,7 @@ from typing import Literal
 
 from models.explainers.base import Explaining
 from models.explainers.noise import NoisyGradient
-from models.questions import Case
+from models.questions import Batch
 
 
 class VarGrad(NoisyGradient):
@@ -13,6 +13,6 @@ class VarGrad(NoisyGradient):
 
     name: Literal["vargrad"] = "vargrad"
 
-    def explain(self, case: Case) -> Explaining:
-        mean, square = yield from self.moments(case)
-        return (square - mean**2).clamp_min(0).amax(2).to(case.images)
+    def explain(self, batch: Batch) -> Explaining:
+        mean, square = yield from self.moments(batch)
+        return (square - mean**2).clamp_min(0).amax(2).to(batch.images)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from models.metrics.agreement import ExplainerAgreement, NetworkAgreement
 from models.metrics.auprc import AUPRC
-from models.metrics.base import MapMetric, Metric, Score, StackMetric
+from models.metrics.base import MapMetric, Metric, StackMetric, Values
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.metrics.effective_complexity import EffectiveComplexity
@@ -60,4 +60,4 @@ def standard() -> tuple[Any, ...]:
     return tuple(kind() for kind in get_args(union))
 
 
-__all__ = ["MapMetric", "Metric", "MetricConfig", "Score", "StackMetric", "evaluate", "spacing_of", "standard"]
+__all__ = ["MapMetric", "Metric", "MetricConfig", "StackMetric", "Values", "evaluate", "spacing_of", "standard"]

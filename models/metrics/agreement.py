@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.base import Explained, StackMetric, Values
 from models.metrics.ranking import average_ranks, pearson
 
 
@@ -18,10 +18,10 @@ class ExplainerAgreement(StackMetric):
     range = (-1.0, 1.0)
     name: Literal["explainer_agreement"] = "explainer_agreement"
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        matrix = pairwise_spearman(exhibit.maps)
+    def compare(self, explained: Explained) -> Values:
+        matrix = pairwise_spearman(explained.maps)
         apart = ~torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
-        return Score(matrix.where(apart, torch.nan).nanmean(-1))
+        return Values(matrix.where(apart, torch.nan).nanmean(-1))
 
 
 class NetworkAgreement(StackMetric):
@@ -38,16 +38,16 @@ class NetworkAgreement(StackMetric):
     needs_others = True
     name: Literal["network_agreement"] = "network_agreement"
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        assert exhibit.others is not None
+    def compare(self, explained: Explained) -> Values:
+        assert explained.others is not None
         values = []
-        for index in range(exhibit.maps.shape[2]):
-            own = exhibit.maps[:, :, index, None]
-            others = exhibit.others[:, :, :, index].movedim(0, 2).to(own)
+        for index in range(explained.maps.shape[2]):
+            own = explained.maps[:, :, index, None]
+            others = explained.others[:, :, :, index].movedim(0, 2).to(own)
             matrix = pairwise_spearman(torch.cat([own, others], dim=2))
             above = torch.ones_like(matrix, dtype=torch.bool).triu(1)
             values.append(matrix.where(above, torch.nan).flatten(2).nanmean(-1))
-        return Score(torch.stack(values, dim=-1))
+        return Values(torch.stack(values, dim=-1))
 
 
 def pairwise_spearman(maps: Tensor) -> Tensor:

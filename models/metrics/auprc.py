@@ -2,7 +2,7 @@ from typing import Literal
 
 import torch
 
-from models.metrics.base import Judged, Judging, MapMetric, Score, positive
+from models.metrics.base import Evaluated, Evaluating, MapMetric, Values, positive
 from models.metrics.ranking import ends_of_ties
 
 
@@ -21,14 +21,14 @@ class AUPRC(MapMetric):
     needs_masks = True
     name: Literal["auprc"] = "auprc"
 
-    def judge(self, judged: Judged) -> Judging:
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
         yield from ()
-        maps, masks = positive(judged.maps).flatten(1), judged.truth.masks.flatten(1)
+        maps, masks = positive(evaluated.maps).flatten(1), evaluated.truth.masks.flatten(1)
         ordered, order = maps.sort(1, descending=True)
         inside = masks.gather(1, order).double()
         _, last = ends_of_ties(ordered)
         precision = inside.cumsum(1).gather(1, last) / (last + 1)
         average = (inside * precision).sum(1) / inside.sum(1)
-        there = judged.truth.there
+        there = evaluated.truth.there
         chance = masks.double().mean(1).where(there, torch.nan)
-        return Score(average.where(there, torch.nan), companions={"chance": chance})
+        return Values(average.where(there, torch.nan), companions={"chance": chance})

@@ -1,4 +1,4 @@
-"""What a metric is: a number that judges one map, and what it is judged by."""
+"""What a metric is: a number that judges one map, and what it is evaluated by."""
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ from torch import Tensor
 from models.engine import Engine
 from models.explainers.fill import filled
 from models.network import Network
-from models.questions import Answer, Case, Questions
+from models.questions import Answer, Batch, Questions
 
 Family = Literal["faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"]
 Of = Literal["score", "probability", "decided"]
+Fill = float | Literal["mean", "blur"]
 T = TypeVar("T")
 
 
@@ -26,7 +27,7 @@ def positive(maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Score:
+class Values:
     """What a metric says of some maps.
 
     Attributes
@@ -80,14 +81,14 @@ class Truth:
 
 
 @dataclass(frozen=True, eq=False)
-class Exhibit:
-    """The maps of some images, and all they are judged by.
+class Explained:
+    """The maps of some images, and all they are evaluated by.
 
     Attributes
     ----------
     engine
         Asks the network, and explains anew with the explainers that made the maps.
-    case
+    batch
         The images, and what the network says of them.
     maps
         ``(image, target, explainer, *space)``; NaN where there is none.
@@ -98,7 +99,7 @@ class Exhibit:
     """
 
     engine: Engine
-    case: Case
+    batch: Batch
     maps: Tensor
     truth: Truth | None = None
     others: Tensor | None = None
@@ -112,7 +113,7 @@ class Exhibit:
     @cached_property
     def among(self) -> Tensor:
         """``(image,)`` indices of the images that have a map at all: the others are not asked about."""
-        return self.defined.flatten(1).any(1).nonzero()[:, 0].to(self.case.images.device)
+        return self.defined.flatten(1).any(1).nonzero()[:, 0].to(self.batch.images.device)
 
     def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
         """What does not depend on the map: worked out for the first, and remembered for the others."""
@@ -127,13 +128,13 @@ class Exhibit:
             before = self._known["last", key] = image, step, work_out(image, step)
         return before[2]
 
-    def filled(self, fill: float | Literal["mean", "blur"]) -> Tensor:
+    def filled(self, fill: Fill) -> Tensor:
         """The images with every place hidden."""
-        return self.once(("filled", fill), lambda: filled(self.case.images, fill))
+        return self.once(("filled", fill), lambda: filled(self.batch.images, fill))
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluated:
     """The maps of one explainer for one target.
 
     Attributes
@@ -142,24 +143,24 @@ class Judged:
         Equal for equal maps, so that what is asked of several is asked once.
     """
 
-    exhibit: Exhibit
+    explained: Explained
     target: int
     explainer: int
     same: Hashable
 
     @property
-    def case(self) -> Case:
-        return self.exhibit.case
+    def batch(self) -> Batch:
+        return self.explained.batch
 
     @property
     def among(self) -> Tensor:
         """``(image,)`` indices of the images that have a map."""
-        return self.exhibit.defined[:, self.target, self.explainer].nonzero()[:, 0].to(self.case.images.device)
+        return self.explained.defined[:, self.target, self.explainer].nonzero()[:, 0].to(self.batch.images.device)
 
     @property
     def truth(self) -> Truth:
-        assert self.exhibit.truth is not None
-        return self.exhibit.truth
+        assert self.explained.truth is not None
+        return self.explained.truth
 
     @property
     def maps(self) -> Tensor:
@@ -168,25 +169,25 @@ class Judged:
 
     def of(self, image: Tensor | slice) -> Tensor:
         """The maps of some images, on the network's device."""
-        stack = self.exhibit.maps[:, self.target, self.explainer]
+        stack = self.explained.maps[:, self.target, self.explainer]
         image = image.to(stack.device) if isinstance(image, Tensor) else image
-        return stack[image].nan_to_num(0.0, 0.0, 0.0).to(self.case.images)
+        return stack[image].nan_to_num(0.0, 0.0, 0.0).to(self.batch.images)
 
     @property
     def before(self) -> Tensor:
         """``(image,)``, the explained scalars of the images as they are."""
-        return self.case.answers[self.target].score
+        return self.batch.answers[self.target].score
 
     def zeros(self, points: int) -> Tensor:
         """``(image, point)`` float64, since moments are taken of answers that differ by little."""
-        return torch.zeros(len(self.case.images), points, dtype=torch.float64, device=self.case.images.device)
+        return torch.zeros(len(self.batch.images), points, dtype=torch.float64, device=self.batch.images.device)
 
 
-Judging = Generator[Questions, None, Score]
+Evaluating = Generator[Questions, None, Values]
 
 
 def ask(
-    judged: Judged,
+    evaluated: Evaluated,
     points: int,
     make: Callable[[Tensor, Tensor], Tensor],
     key: Hashable,
@@ -197,24 +198,26 @@ def ask(
 
     Questions that do not depend on the map, not `each_map`, are asked once for all maps.
     """
-    key, among = ((key, judged.same), judged.among) if each_map else (key, judged.exhibit.among)
-    found = judged.zeros(points)
+    key, among = ((key, evaluated.same), evaluated.among) if each_map else (key, evaluated.explained.among)
+    found = evaluated.zeros(points)
 
     def fold(answer: Answer) -> None:
-        if answer.target == judged.target:
+        if answer.target == evaluated.target:
             found[answer.image, answer.step] = getattr(answer, of).double()
 
     yield Questions(points, make, fold, key=key, among=among)
     return found
 
 
-def ask_hidden(judged: Judged, fill: float | Literal["mean", "blur"], of: Of) -> Generator[Questions, None, Tensor]:
+def ask_hidden(
+    evaluated: Evaluated, fill: float | Literal["mean", "blur"], of: Of
+) -> Generator[Questions, None, Tensor]:
     """``(image, 1)``, the answers about the images with every place hidden.
 
     Asked before all else, so that it is asked once for all maps and metrics.
     """
-    filled = judged.exhibit.filled(fill)
-    return (yield from ask(judged, 1, lambda image, _: filled[image], ("hidden", fill), of, each_map=False))
+    filled = evaluated.explained.filled(fill)
+    return (yield from ask(evaluated, 1, lambda image, _: filled[image], ("hidden", fill), of, each_map=False))
 
 
 class Metric(BaseModel):
@@ -263,12 +266,12 @@ class Metric(BaseModel):
 class MapMetric(Metric):
     """A metric of each map by itself, which may put questions to the network."""
 
-    def judge(self, judged: Judged) -> Judging:
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
         """Yield questions, whose answers have been folded when the generator goes on; return ``(image,)`` values."""
         yield from ()
-        return Score(self.value(judged))
+        return Values(self.value(evaluated))
 
-    def value(self, judged: Judged) -> Tensor:
+    def value(self, evaluated: Evaluated) -> Tensor:
         """``(image,)`` values, of a metric that asks nothing."""
         raise NotImplementedError
 
@@ -276,6 +279,6 @@ class MapMetric(Metric):
 class StackMetric(Metric):
     """A metric that looks at several maps together, or explains anew."""
 
-    def compare(self, exhibit: Exhibit) -> Score:
+    def compare(self, explained: Explained) -> Values:
         """Return ``(image, target, explainer)`` values."""
         raise NotImplementedError

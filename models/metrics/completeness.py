@@ -4,7 +4,7 @@ from typing import Literal
 import torch
 
 from models.explainers.fill import Fill
-from models.metrics.base import Judged, Judging, MapMetric, Score, ask_hidden
+from models.metrics.base import Evaluated, Evaluating, MapMetric, Values, ask_hidden
 
 
 class CompletenessGap(MapMetric):
@@ -21,8 +21,8 @@ class CompletenessGap(MapMetric):
     name: Literal["completeness_gap"] = "completeness_gap"
     fill: Fill = 0.0
 
-    def judge(self, judged: Judged) -> Judging:
-        hidden = yield from ask_hidden(judged, self.fill, "score")
-        difference = judged.before.double() - hidden[:, 0]
-        gap = (judged.maps.double().flatten(1).sum(1) - difference).abs() / difference.abs()
-        return Score(gap.where(difference != 0, torch.nan))
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        hidden = yield from ask_hidden(evaluated, self.fill, "score")
+        difference = evaluated.before.double() - hidden[:, 0]
+        gap = (evaluated.maps.double().flatten(1).sum(1) - difference).abs() / difference.abs()
+        return Values(gap.where(difference != 0, torch.nan))

@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from models.metrics.base import Judged, Judging, Score
+from models.metrics.base import Evaluated, Evaluating, Values
 from models.metrics.removal import Removal
 
 
@@ -26,9 +26,9 @@ class EffectiveComplexity(Removal):
     def strength(self, maps: Tensor) -> Tensor:
         return maps.abs()
 
-    def judge(self, judged: Judged) -> Judging:
-        curve = yield from self.curve(judged)
-        shares = self.shares(judged)
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        curve = yield from self.curve(evaluated)
+        shares = self.shares(evaluated)
         near = (curve - curve[:, -1:]).abs() <= self.tolerance
         least = shares.to(curve.device)[near.int().argmax(1)]
-        return Score(least, curves={"probability": curve}, points=tuple(shares.tolist()))
+        return Values(least, curves={"probability": curve}, points=tuple(shares.tolist()))

@@ -4,7 +4,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric
+from models.metrics.base import Evaluated, MapMetric
 
 
 class Entropy(MapMetric):
@@ -19,8 +19,8 @@ class Entropy(MapMetric):
     range = (0.0, inf)
     name: Literal["entropy"] = "entropy"
 
-    def value(self, judged: Judged) -> Tensor:
-        magnitude = judged.maps.flatten(1).abs().double()
+    def value(self, evaluated: Evaluated) -> Tensor:
+        magnitude = evaluated.maps.flatten(1).abs().double()
         total = magnitude.sum(1, keepdim=True)
         entropy = torch.special.entr(magnitude / total).sum(1)
         return entropy.where(total[:, 0] > 0, torch.nan)

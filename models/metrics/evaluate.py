@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.metrics.base import Exhibit, Judged, MapMetric, Metric, Score, StackMetric, Truth
-from models.questions import Case, Needs
+from models.metrics.base import Evaluated, Explained, MapMetric, Metric, StackMetric, Truth, Values
+from models.questions import Batch, Needs
 
 
 def evaluate(
@@ -22,7 +22,7 @@ def evaluate(
     spacing: Tensor | None = None,
     others: Tensor | None = None,
     target_class: Tensor | None = None,
-) -> list[Score]:
+) -> list[Values]:
     """Judge the maps that an engine made, now or earlier.
 
     The questions of a metric about all maps go out together: batches are full, and what several maps ask is asked once.
@@ -47,7 +47,7 @@ def evaluate(
 
     Returns
     -------
-    list of Score
+    list of Values
         One a metric, ``(image, target, explainer)`` float32 on the CPU; NaN where there is no map.
 
     Raises
@@ -56,28 +56,29 @@ def evaluate(
         If a metric lacks what it compares with, has no meaning on the network, or shapes do not fit.
     """
     _check(engine, metrics, images, maps, masks, spacing, others)
-    case = as_explained(engine, images, ids, masks, target_class)
-    device = case.images.device
+    batch = as_explained(engine, images, ids, masks, target_class)
+    device = batch.images.device
     truth = None if masks is None else Truth(masks.to(device), spacing)
-    exhibit = Exhibit(engine, case, maps, truth, others)
+    explained = Explained(engine, batch, maps, truth, others)
     scores = [
-        metric.compare(exhibit) if isinstance(metric, StackMetric) else _judge(exhibit, metric) for metric in metrics
+        metric.compare(explained) if isinstance(metric, StackMetric) else _evaluate(explained, metric)
+        for metric in metrics
     ]
-    return [_where_defined(score, exhibit.defined) for score in scores]
+    return [_where_defined(score, explained.defined) for score in scores]
 
 
 def as_explained(
     engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, target_class: Tensor | None
-) -> Case:
+) -> Batch:
     """Ask the plain question about images whose maps are there, and stay with the classes that these explain.
 
     On another machine a probability near a half, or as large as another, can fall on the other side.
     """
-    case = engine.case(images, ids, masks, needs=Needs())
-    if target_class is None or torch.equal(case.chosen.classes, target_class.to(case.chosen.classes)):
-        return case
-    chosen = replace(case.chosen, classes=target_class.to(case.chosen.classes))
-    return engine.case(images, ids, masks, needs=Needs(), chosen=chosen)
+    batch = engine.batch(images, ids, masks, needs=Needs())
+    if target_class is None or torch.equal(batch.chosen.classes, target_class.to(batch.chosen.classes)):
+        return batch
+    chosen = replace(batch.chosen, classes=target_class.to(batch.chosen.classes))
+    return engine.batch(images, ids, masks, needs=Needs(), chosen=chosen)
 
 
 def spacing_of(affine: Tensor, dims: int) -> Tensor:
@@ -85,23 +86,25 @@ def spacing_of(affine: Tensor, dims: int) -> Tensor:
     return affine[:, :3, 3 - dims : 3].norm(dim=1)
 
 
-def _judge(exhibit: Exhibit, metric: Metric) -> Score:
+def _evaluate(explained: Explained, metric: Metric) -> Values:
     """Run a metric on all maps side by side, and put together what it says."""
     assert isinstance(metric, MapMetric)
-    _, targets, explainers = exhibit.defined.shape
+    _, targets, explainers = explained.defined.shape
     maps = [
-        Judged(exhibit, target, explainer, _digest(exhibit.maps[:, target, explainer]))
+        Evaluated(explained, target, explainer, _digest(explained.maps[:, target, explainer]))
         for target in range(targets)
         for explainer in range(explainers)
     ]
-    return _joined(exhibit.engine.answer(exhibit.case, [metric.judge(judged) for judged in maps]), targets)
+    return _joined(
+        explained.engine.answer(explained.batch, [metric.evaluate(evaluated) for evaluated in maps]), targets
+    )
 
 
 def _digest(maps: Tensor) -> bytes:
     return blake2b(maps.contiguous().cpu().numpy().tobytes(), digest_size=16).digest()
 
 
-def _joined(parts: Sequence[Score], targets: int) -> Score:
+def _joined(parts: Sequence[Values], targets: int) -> Values:
     """From ``(image, ...)`` a target and explainer to ``(image, target, explainer, ...)``."""
 
     def join(values: Sequence[Tensor]) -> Tensor:
@@ -109,7 +112,7 @@ def _joined(parts: Sequence[Score], targets: int) -> Score:
         return stacked.unflatten(1, (targets, -1))
 
     first = parts[0]
-    return Score(
+    return Values(
         join([part.value for part in parts]),
         {name: join([part.companions[name] for part in parts]) for name in first.companions},
         {name: join([part.curves[name] for part in parts]) for name in first.curves},
@@ -117,14 +120,14 @@ def _joined(parts: Sequence[Score], targets: int) -> Score:
     )
 
 
-def _where_defined(score: Score, defined: Tensor) -> Score:
+def _where_defined(score: Values, defined: Tensor) -> Values:
     def clean(values: Tensor) -> Tensor:
         there = defined.cpu().view(*defined.shape, *[1] * (values.ndim - defined.ndim))
         return values.cpu().float().where(there, torch.nan)
 
     companions = {name: clean(values) for name, values in score.companions.items()}
     curves = {name: clean(values) for name, values in score.curves.items()}
-    return Score(clean(score.value), companions, curves, score.points)
+    return Values(clean(score.value), companions, curves, score.points)
 
 
 def _check(

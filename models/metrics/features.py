@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from models.metrics.base import Judged, MapMetric
+from models.metrics.base import Evaluated, MapMetric
 from models.metrics.ranking import drawn_order
 
 _SUM = {2: functional.avg_pool2d, 3: functional.avg_pool3d}
@@ -48,19 +48,19 @@ class FeatureMetric(MapMetric):
 
     patch: int = Field(8, ge=1, description="Side of the squares hidden as one, in pixels; 1: pixel by pixel")
 
-    def grid(self, judged: Judged) -> Grid:
-        return Grid(tuple(judged.case.images.shape[2:]), self.patch)
+    def grid(self, evaluated: Evaluated) -> Grid:
+        return Grid(tuple(evaluated.batch.images.shape[2:]), self.patch)
 
     def strength(self, maps: Tensor) -> Tensor:
         """What the places are ranked by, the largest first."""
         return maps
 
-    def ranks(self, judged: Judged, image: Tensor) -> Tensor:
+    def ranks(self, evaluated: Evaluated, image: Tensor) -> Tensor:
         """Rank of each feature for each question, 0 for the strongest: ``(question, feature)``."""
         among, place = image.unique(return_inverse=True)
-        strength = self.grid(judged).totals(self.strength(judged.of(among)))
-        return drawn_order(judged.case, among, strength)[place]
+        strength = self.grid(evaluated).totals(self.strength(evaluated.of(among)))
+        return drawn_order(evaluated.batch, among, strength)[place]
 
-    def strongest(self, judged: Judged, image: Tensor, count: Tensor) -> Tensor:
+    def strongest(self, evaluated: Evaluated, image: Tensor, count: Tensor) -> Tensor:
         """``(question, 1, *space)`` bool: the `count` strongest features of each question."""
-        return self.grid(judged).spread(self.ranks(judged, image) < count[:, None])[:, None]
+        return self.grid(evaluated).spread(self.ranks(evaluated, image) < count[:, None])[:, None]

@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric
+from models.metrics.base import Evaluated, MapMetric
 
 
 class Gini(MapMetric):
@@ -19,8 +19,8 @@ class Gini(MapMetric):
     range = (0.0, 1.0)
     name: Literal["gini"] = "gini"
 
-    def value(self, judged: Judged) -> Tensor:
-        rising = judged.maps.flatten(1).abs().double().sort(1).values
+    def value(self, evaluated: Evaluated) -> Tensor:
+        rising = evaluated.maps.flatten(1).abs().double().sort(1).values
         count = rising.shape[1]
         weight = (count - torch.arange(1, count + 1).to(rising) + 0.5) / count
         total = rising.sum(1)

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric, positive
+from models.metrics.base import Evaluated, MapMetric, positive
 
 
 class HitRate(MapMetric):
@@ -27,8 +27,8 @@ class HitRate(MapMetric):
     def needs_spacing(self) -> bool:
         return self.tolerance_mm > 0
 
-    def value(self, judged: Judged) -> Tensor:
-        truth, maps = judged.truth, positive(judged.maps).flatten(1)
+    def value(self, evaluated: Evaluated) -> Tensor:
+        truth, maps = evaluated.truth, positive(evaluated.maps).flatten(1)
         largest = maps == maps.amax(1, keepdim=True)
         if self.needs_spacing:
             distance = truth.distance.flatten(1)

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.fill import Fill
-from models.metrics.base import Judged, Judging, Score
+from models.metrics.base import Evaluated, Evaluating, Values
 from models.metrics.features import FeatureMetric
 from models.network import Network
 from models.questions import Answer, Questions
@@ -32,22 +32,22 @@ class ImpactScore(FeatureMetric):
                 f"{self.title}: the model is a regression (model.activation: identity) and decides nothing"
             )
 
-    def judge(self, judged: Judged) -> Judging:
-        images, filled = judged.case.images, judged.exhibit.filled(self.fill)
-        plain = judged.case.answers[judged.target]
-        count = max(round(self.share * self.grid(judged).count), 1)
-        impact = judged.zeros(1)
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        images, filled = evaluated.batch.images, evaluated.explained.filled(self.fill)
+        plain = evaluated.batch.answers[evaluated.target]
+        count = max(round(self.share * self.grid(evaluated).count), 1)
+        impact = evaluated.zeros(1)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            strongest = self.strongest(judged, image, torch.full_like(image, count))
+            strongest = self.strongest(evaluated, image, torch.full_like(image, count))
             return images[image].where(~strongest, filled[image])
 
         def fold(answer: Answer) -> None:
-            if answer.target == judged.target:
+            if answer.target == evaluated.target:
                 otherwise = plain.decided[answer.image] & ~answer.decided
                 fallen = answer.probability <= self.falls_to * plain.probability[answer.image]
                 impact[answer.image, answer.step] = (otherwise | fallen).double()
 
-        key = ("impact_score", self.patch, self.share, self.fill, judged.same)
-        yield Questions(1, make, fold, key=key, among=judged.among)
-        return Score(impact[:, 0])
+        key = ("impact_score", self.patch, self.share, self.fill, evaluated.same)
+        yield Questions(1, make, fold, key=key, among=evaluated.among)
+        return Values(impact[:, 0])

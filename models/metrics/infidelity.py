@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.explainers.fill import Fill
 from models.explainers.noise import draw
-from models.metrics.base import Judged, Judging, MapMetric, Score
+from models.metrics.base import Evaluated, Evaluating, MapMetric, Values
 from models.questions import Answer, Questions
 
 
@@ -28,12 +28,12 @@ class Infidelity(MapMetric):
     squares: int = Field(50, ge=2, description="Squares an image")
     fill: Fill = 0.0
 
-    def judge(self, judged: Judged) -> Judging:
-        case, filled = judged.case, judged.exhibit.filled(self.fill)
-        shape = case.images.shape[2:]
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        batch, filled = evaluated.batch, evaluated.explained.filled(self.fill)
+        shape = batch.images.shape[2:]
         side = [min(self.side, size) for size in shape]
         key = ("infidelity", self.side, self.squares, self.fill)
-        sums, drops = judged.zeros(self.squares), judged.zeros(self.squares)
+        sums, drops = evaluated.zeros(self.squares), evaluated.zeros(self.squares)
 
         def corner(seeded: torch.Generator) -> Tensor:
             rooms = zip(shape, side, strict=True)
@@ -41,22 +41,22 @@ class Infidelity(MapMetric):
 
         def boxes(image: Tensor, step: Tensor) -> Tensor:
             """``(question, *space)`` bool."""
-            found = torch.zeros(len(image), *shape, dtype=torch.bool, device=case.images.device)
-            for row, start in zip(found, draw(case, image, step, corner, "squares").long().tolist(), strict=True):
+            found = torch.zeros(len(image), *shape, dtype=torch.bool, device=batch.images.device)
+            for row, start in zip(found, draw(batch, image, step, corner, "squares").long().tolist(), strict=True):
                 row[tuple(slice(low, low + own) for low, own in zip(start, side, strict=True))] = True
             return found
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            hidden = judged.exhibit.last(key, boxes, image, step)[:, None]
-            return filled[image].where(hidden, case.images[image])
+            hidden = evaluated.explained.last(key, boxes, image, step)[:, None]
+            return filled[image].where(hidden, batch.images[image])
 
         def fold(answer: Answer) -> None:
-            if answer.target == judged.target:
-                hidden = judged.exhibit.last(key, boxes, answer.image, answer.step)
-                sums[answer.image, answer.step] = (judged.of(answer.image) * hidden).flatten(1).double().sum(1)
-                drops[answer.image, answer.step] = (judged.before[answer.image] - answer.score).double()
+            if answer.target == evaluated.target:
+                hidden = evaluated.explained.last(key, boxes, answer.image, answer.step)
+                sums[answer.image, answer.step] = (evaluated.of(answer.image) * hidden).flatten(1).double().sum(1)
+                drops[answer.image, answer.step] = (evaluated.before[answer.image] - answer.score).double()
 
-        yield Questions(self.squares, make, fold, key=key, among=judged.exhibit.among)
+        yield Questions(self.squares, make, fold, key=key, among=evaluated.explained.among)
         energy = (sums**2).sum(1, keepdim=True)
         scale = (sums * drops).sum(1, keepdim=True) / energy.where(energy > 0, 1.0)
-        return Score(((scale * sums - drops) ** 2).mean(1))
+        return Values(((scale * sums - drops) ** 2).mean(1))

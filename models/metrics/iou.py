@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric, positive
+from models.metrics.base import Evaluated, MapMetric, positive
 from models.metrics.similarity import min_max
 
 
@@ -26,10 +26,10 @@ class IoU(MapMetric):
     needs_masks = True
     name: Literal["iou"] = "iou"
 
-    def value(self, judged: Judged) -> Tensor:
-        maps = min_max(positive(judged.maps))
+    def value(self, evaluated: Evaluated) -> Tensor:
+        maps = min_max(positive(evaluated.maps))
         found = torch.full((len(maps),), torch.nan, dtype=torch.float64)
-        pairs = zip(maps.cpu().numpy(), judged.truth.masks.cpu().numpy(), strict=True)
+        pairs = zip(maps.cpu().numpy(), evaluated.truth.masks.cpu().numpy(), strict=True)
         for row, (scaled, mask) in enumerate(pairs):
             if mask.any() and np.isfinite(scaled).all():
                 area = segment(scaled)

@@ -1,6 +1,6 @@
 from typing import Literal
 
-from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.base import Explained, StackMetric, Values
 from models.metrics.similarity import mean_similarities, similarities_of_noise
 
 
@@ -26,11 +26,11 @@ class LabelRandomisation(StackMetric):
     only_named = True
     name: Literal["label_randomisation"] = "label_randomisation"
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        assert exhibit.others is not None
-        maps = exhibit.maps
-        ssim, spearman = mean_similarities(maps, exhibit.others)
-        level = similarities_of_noise(exhibit.case.ids, maps)
+    def compare(self, explained: Explained) -> Values:
+        assert explained.others is not None
+        maps = explained.maps
+        ssim, spearman = mean_similarities(maps, explained.others)
+        level = similarities_of_noise(explained.batch.ids, maps)
         random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
         companions = {"spearman": spearman, "random_ssim": random_ssim, "random_spearman": random_spearman}
-        return Score(ssim, companions)
+        return Values(ssim, companions)

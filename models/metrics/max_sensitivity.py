@@ -5,7 +5,7 @@ import torch
 from pydantic import Field
 
 from models.explainers.noise import draw
-from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.base import Explained, StackMetric, Values
 from models.questions import per_question
 
 
@@ -25,12 +25,12 @@ class MaxSensitivity(StackMetric):
     radius: float = Field(0.02, gt=0, description="Largest change of a pixel (r), as a share of the image's range")
     samples: int = Field(10, ge=1, description="Changed copies an image")
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        engine, case = exhibit.engine, exhibit.case
-        images = case.images
+    def compare(self, explained: Explained) -> Values:
+        engine, batch = explained.engine, explained.batch
+        images = batch.images
         flat = images.flatten(1)
         radius = per_question(self.radius * (flat.amax(1) - flat.amin(1)), images)
-        maps = exhibit.maps.flatten(3).double()
+        maps = explained.maps.flatten(3).double()
         norm = maps.norm(dim=-1)
         largest = torch.zeros_like(norm)
         shape = images.shape[1:]
@@ -39,9 +39,9 @@ class MaxSensitivity(StackMetric):
             count = min(together, self.samples - first)
             image = torch.arange(len(images), device=images.device).repeat(count)
             sample = torch.arange(first, first + count, device=images.device).repeat_interleave(len(images))
-            uniform = draw(case, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
+            uniform = draw(batch, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
             copies = images[image] + radius[image] * (2 * uniform - 1)
-            again = engine.case(copies, case.ids * count, chosen=case.chosen.rows(image))
-            anew = engine.maps(again).to(exhibit.maps).flatten(3).double().unflatten(0, (count, -1))
+            again = engine.batch(copies, batch.ids * count, chosen=batch.chosen.rows(image))
+            anew = engine.maps(again).to(explained.maps).flatten(3).double().unflatten(0, (count, -1))
             largest = torch.maximum(largest, (anew - maps).norm(dim=-1).amax(0))
-        return Score((largest / norm).where(norm > 0, torch.nan))
+        return Values((largest / norm).where(norm > 0, torch.nan))

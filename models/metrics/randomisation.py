@@ -11,7 +11,7 @@ from torch import nn
 
 from models.engine import Engine
 from models.explainers.noise import generator
-from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.base import Explained, StackMetric, Values
 from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
 
@@ -47,24 +47,24 @@ class Randomisation(StackMetric):
     def check(self, network: Network) -> None:
         self._layers(network)
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        engine, case = exhibit.engine, exhibit.case
-        maps = exhibit.maps.abs() if self.magnitude else exhibit.maps
+    def compare(self, explained: Explained) -> Values:
+        engine, batch = explained.engine, explained.batch
+        maps = explained.maps.abs() if self.magnitude else explained.maps
         layers = self._layers(engine.network)
         found = []
         for network in self._random(engine.network, layers):
             anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.background)
-            random = anew.maps(anew.case(case.images, case.ids, chosen=case.chosen)).to(maps)
+            random = anew.maps(anew.batch(batch.images, batch.ids, chosen=batch.chosen)).to(maps)
             engine.forward_passes += anew.forward_passes
             engine.backward_passes += anew.backward_passes
             found.append(similarities(maps, random.abs() if self.magnitude else random))
         ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
         ends = {"cascading_randomisation": lambda curve: curve[..., -1]}
         whole = ends.get(self.name, lambda curve: curve.mean(-1))
-        level = similarities_of_noise(case.ids, maps, self.magnitude)
+        level = similarities_of_noise(batch.ids, maps, self.magnitude)
         random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
         companions = {"spearman": whole(spearman), "random_ssim": random_ssim, "random_spearman": random_spearman}
-        return Score(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
+        return Values(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
 
     def _layers(self, network: Network) -> tuple[str, ...]:
         """Names of what is made random, in that order."""

@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 
 from models.explainers.noise import generator
-from models.questions import Case
+from models.questions import Batch
 
 _ROUNDING = 1e-10
 
 
-def drawn_order(case: Case, image: Tensor, values: Tensor) -> Tensor:
+def drawn_order(batch: Batch, image: Tensor, values: Tensor) -> Tensor:
     """Rank of each feature, 0 for the largest: ``(image, feature)`` from values of the same shape.
 
     Equal values, such as the zeros of a rectified map, are ranked as drawn by the image's name: an order of their own,
     from left to right, would favour what lies at the end. So a constant map is ranked at random.
     """
     count = values.shape[1]
-    drawn = torch.stack([torch.randperm(count, generator=generator(case.ids[row], "order", 0)) for row in image])
+    drawn = torch.stack([torch.randperm(count, generator=generator(batch.ids[row], "order", 0)) for row in image])
     drawn = drawn.to(values.device)
     order = drawn.gather(1, values.gather(1, drawn).argsort(dim=1, descending=True, stable=True))
     return torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand_as(order))

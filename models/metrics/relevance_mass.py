@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric, positive
+from models.metrics.base import Evaluated, MapMetric, positive
 
 
 class RelevanceMass(MapMetric):
@@ -19,7 +19,7 @@ class RelevanceMass(MapMetric):
     needs_masks = True
     name: Literal["relevance_mass"] = "relevance_mass"
 
-    def value(self, judged: Judged) -> Tensor:
-        maps, masks = positive(judged.maps).double().flatten(1), judged.truth.masks.flatten(1)
+    def value(self, evaluated: Evaluated) -> Tensor:
+        maps, masks = positive(evaluated.maps).double().flatten(1), evaluated.truth.masks.flatten(1)
         total = maps.sum(1)
-        return ((maps * masks).sum(1) / total).where(judged.truth.there & (total > 0), torch.nan)
+        return ((maps * masks).sum(1) / total).where(evaluated.truth.there & (total > 0), torch.nan)

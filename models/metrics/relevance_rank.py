@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.metrics.base import Judged, MapMetric, positive
+from models.metrics.base import Evaluated, MapMetric, positive
 
 
 class RelevanceRank(MapMetric):
@@ -22,11 +22,11 @@ class RelevanceRank(MapMetric):
     needs_masks = True
     name: Literal["relevance_rank"] = "relevance_rank"
 
-    def value(self, judged: Judged) -> Tensor:
-        maps, masks = positive(judged.maps).flatten(1), judged.truth.masks.flatten(1)
+    def value(self, evaluated: Evaluated) -> Tensor:
+        maps, masks = positive(evaluated.maps).flatten(1), evaluated.truth.masks.flatten(1)
         area = masks.sum(1)
         limit = maps.sort(1, descending=True).values.gather(1, (area - 1).clamp_min(0)[:, None])
         above, level = maps > limit, maps == limit
         share = (area - above.sum(1)) / level.sum(1)
         hits = (above & masks).sum(1) + share * (level & masks).sum(1)
-        return (hits / area).where(judged.truth.there, torch.nan)
+        return (hits / area).where(evaluated.truth.there, torch.nan)

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.fill import Fill
-from models.metrics.base import Judged, Judging, Score, ask, ask_hidden
+from models.metrics.base import Evaluated, Evaluating, Values, ask, ask_hidden
 from models.metrics.features import FeatureMetric
 from models.questions import Questions
 
@@ -21,29 +21,29 @@ class Removal(FeatureMetric):
     points: int = Field(20, ge=2, description="Steps from the image as it is to the one that is wholly hidden")
     fill: Fill = 0.0
 
-    def judge(self, judged: Judged) -> Judging:
-        curve = yield from self.curve(judged)
-        shares = self.shares(judged)
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        curve = yield from self.curve(evaluated)
+        shares = self.shares(evaluated)
         area = torch.trapezoid(curve, shares.to(curve), dim=1)
-        return Score(area, curves={"probability": curve}, points=tuple(shares.tolist()))
+        return Values(area, curves={"probability": curve}, points=tuple(shares.tolist()))
 
-    def shares(self, judged: Judged) -> Tensor:
+    def shares(self, evaluated: Evaluated) -> Tensor:
         """``(point,)`` shares of the features, from 0 to 1."""
-        count = self.grid(judged).count
+        count = self.grid(evaluated).count
         steps = min(self.points, count)
         return (torch.arange(steps + 1, dtype=torch.float64) * count / steps).round() / count
 
-    def curve(self, judged: Judged) -> Generator[Questions, None, Tensor]:
+    def curve(self, evaluated: Evaluated) -> Generator[Questions, None, Tensor]:
         """``(image, point)`` probabilities; at the ends are the image as it is and one that is wholly hidden."""
-        images, filled = judged.case.images, judged.exhibit.filled(self.fill)
-        counts = (self.shares(judged) * self.grid(judged).count).round().to(images.device)
+        images, filled = evaluated.batch.images, evaluated.explained.filled(self.fill)
+        counts = (self.shares(evaluated) * self.grid(evaluated).count).round().to(images.device)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            strongest = self.strongest(judged, image, counts[step + 1])
+            strongest = self.strongest(evaluated, image, counts[step + 1])
             return images[image].where(strongest if self.shows else ~strongest, filled[image])
 
-        hidden = yield from ask_hidden(judged, self.fill, "probability")
+        hidden = yield from ask_hidden(evaluated, self.fill, "probability")
         key = (self.name, self.patch, self.points, self.fill)
-        middle = yield from ask(judged, len(counts) - 2, make, key, "probability")
-        whole = judged.case.answers[judged.target].probability[:, None].double()
+        middle = yield from ask(evaluated, len(counts) - 2, make, key, "probability")
+        whole = evaluated.batch.answers[evaluated.target].probability[:, None].double()
         return torch.cat([hidden, middle, whole] if self.shows else [whole, middle, hidden], dim=1)

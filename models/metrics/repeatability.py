@@ -1,6 +1,6 @@
 from typing import Literal
 
-from models.metrics.base import Exhibit, Score, StackMetric
+from models.metrics.base import Explained, StackMetric, Values
 from models.metrics.similarity import mean_similarities
 
 
@@ -19,7 +19,7 @@ class Repeatability(StackMetric):
     needs_others = True
     name: Literal["repeatability", "reproducibility"] = "repeatability"
 
-    def compare(self, exhibit: Exhibit) -> Score:
-        assert exhibit.others is not None
-        ssim, spearman = mean_similarities(exhibit.maps, exhibit.others)
-        return Score(ssim, companions={"spearman": spearman})
+    def compare(self, explained: Explained) -> Values:
+        assert explained.others is not None
+        ssim, spearman = mean_similarities(explained.maps, explained.others)
+        return Values(ssim, companions={"spearman": spearman})

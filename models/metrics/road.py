@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.noise import draw
-from models.metrics.base import Judged, Judging, Score, ask
+from models.metrics.base import Evaluated, Evaluating, Values, ask
 from models.metrics.features import FeatureMetric
 from models.metrics.imputation import impute
 from models.questions import per_question
@@ -19,21 +19,21 @@ class _ROAD(FeatureMetric):
     patch: int = Field(1, ge=1, description="Side of the squares removed as one, in pixels; 1: pixel by pixel")
     noise: float = Field(0.01, ge=0, description="Standard deviation of what is added, as a share of the image's range")
 
-    def judge(self, judged: Judged) -> Judging:
-        images = judged.case.images
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        images = evaluated.batch.images
         flat = images.flatten(1)
         sigma = self.noise * (flat.amax(1) - flat.amin(1))
-        counts = (torch.tensor(_SHARES) * self.grid(judged).count).round().to(images.device)
+        counts = (torch.tensor(_SHARES) * self.grid(evaluated).count).round().to(images.device)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            removed = self.strongest(judged, image, counts[step])
+            removed = self.strongest(evaluated, image, counts[step])
             shape = images.shape[1:]
-            noise = draw(judged.case, image, step, lambda seeded: torch.randn(shape, generator=seeded), "road")
+            noise = draw(evaluated.batch, image, step, lambda seeded: torch.randn(shape, generator=seeded), "road")
             rough = impute(images[image], removed) + per_question(sigma[image], noise) * noise
             return images[image].where(~removed, rough)
 
-        curve = yield from ask(judged, len(counts), make, (self.name, self.patch, self.noise), "probability")
-        return Score(curve.mean(1), curves={"probability": curve}, points=_SHARES)
+        curve = yield from ask(evaluated, len(counts), make, (self.name, self.patch, self.noise), "probability")
+        return Values(curve.mean(1), curves={"probability": curve}, points=_SHARES)
 
 
 class ROADMoRF(_ROAD):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.explainers.fill import Fill
 from models.explainers.noise import draw
-from models.metrics.base import Judged, Judging, Score
+from models.metrics.base import Evaluated, Evaluating, Values
 from models.metrics.features import FeatureMetric
 from models.metrics.ranking import pearson
 from models.questions import Answer, Questions
@@ -19,7 +19,7 @@ class SensitivityN(FeatureMetric):
 
     ``mean_n corr_T(sum_{i in T} R_i, S(x) - S(x without T))`` with `S` the target's logit and `T` random sets of `n`
     features. The sets are drawn by the image's name, independently of the map and of each other; they are not the first
-    `n` in its order. So all maps are judged by the same answers. In [-1, 1]; higher is better. NaN where the map, or
+    `n` in its order. So all maps are evaluated by the same answers. In [-1, 1]; higher is better. NaN where the map, or
     the network, gives every set the same.
     """
 
@@ -31,30 +31,30 @@ class SensitivityN(FeatureMetric):
     sets: int = Field(50, ge=3, description="Random sets of each size")
     fill: Fill = 0.0
 
-    def judge(self, judged: Judged) -> Judging:
-        case, grid = judged.case, self.grid(judged)
-        filled = judged.exhibit.filled(self.fill)
+    def evaluate(self, evaluated: Evaluated) -> Evaluating:
+        batch, grid = evaluated.batch, self.grid(evaluated)
+        filled = evaluated.explained.filled(self.fill)
         sizes = (torch.tensor(self.shares) * grid.count).round().clamp(1, max(grid.count - 1, 1))
-        size = sizes.repeat_interleave(self.sets).to(case.images.device)
+        size = sizes.repeat_interleave(self.sets).to(batch.images.device)
         key = ("sensitivity_n", self.patch, self.shares, self.sets, self.fill)
-        totals = grid.totals(judged.maps)
-        sums, drops = judged.zeros(len(size)), judged.zeros(len(size))
+        totals = grid.totals(evaluated.maps)
+        sums, drops = evaluated.zeros(len(size)), evaluated.zeros(len(size))
 
         def hidden(image: Tensor, step: Tensor) -> Tensor:
-            order = draw(case, image, step, lambda seeded: torch.randperm(grid.count, generator=seeded), "sets")
+            order = draw(batch, image, step, lambda seeded: torch.randperm(grid.count, generator=seeded), "sets")
             return order < size[step, None]
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            shown = ~grid.spread(judged.exhibit.last(key, hidden, image, step))[:, None]
-            return case.images[image].where(shown, filled[image])
+            shown = ~grid.spread(evaluated.explained.last(key, hidden, image, step))[:, None]
+            return batch.images[image].where(shown, filled[image])
 
         def fold(answer: Answer) -> None:
-            if answer.target == judged.target:
-                sets = judged.exhibit.last(key, hidden, answer.image, answer.step)
+            if answer.target == evaluated.target:
+                sets = evaluated.explained.last(key, hidden, answer.image, answer.step)
                 sums[answer.image, answer.step] = (totals[answer.image].double() * sets).sum(1)
-                drops[answer.image, answer.step] = (judged.before[answer.image] - answer.score).double()
+                drops[answer.image, answer.step] = (evaluated.before[answer.image] - answer.score).double()
 
-        yield Questions(len(size), make, fold, key=key, among=judged.exhibit.among)
-        by_size = len(case.images), len(self.shares), self.sets
+        yield Questions(len(size), make, fold, key=key, among=evaluated.explained.among)
+        by_size = len(batch.images), len(self.shares), self.sets
         correlation = pearson(sums.view(by_size), drops.view(by_size))
-        return Score(correlation.mean(1), curves={"correlation": correlation}, points=self.shares)
+        return Values(correlation.mean(1), curves={"correlation": correlation}, points=self.shares)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.engine import Engine
 from models.network import Network
-from models.questions import Case
+from models.questions import Batch
 from models.targets import NO_CLASS
 from models.uncertainty.base import Member
 
@@ -44,7 +44,7 @@ class Spread:
 def ask_members(
     engine: Engine,
     members: Sequence[Member],
-    case: Case,
+    batch: Batch,
     explainers: Sequence[str] | None = None,
 ) -> Spread:
     """Let every member predict and explain some images, one member after the other.
@@ -53,7 +53,7 @@ def ask_members(
     ----------
     engine
         Of the explainers and the target.
-    case
+    batch
         The images, and what is explained of each, whatever a member would choose.
     explainers
         Whose maps are made; None for all of the engine.
@@ -63,9 +63,9 @@ def ask_members(
     outputs, maps, entropies = _Moments(), _Moments(), _Moments()
     for member in members:
         own = Engine(member.network, asked, engine.target, engine.batch_size, engine.background)
-        view = None if member.view is None else member.view(case.ids, case.images)
-        seen = case.images if view is None else view.look(case.images)
-        again = own.case(seen, case.ids, chosen=case.chosen if view is None else view.choose(case.chosen))
+        view = None if member.view is None else member.view(batch.ids, batch.images)
+        seen = batch.images if view is None else view.look(batch.images)
+        again = own.batch(seen, batch.ids, chosen=batch.chosen if view is None else view.choose(batch.chosen))
         probability, made = member.network.probability(again.logits), own.maps(again)
         if view is not None:
             made = view.back(made.flatten(1, 2)).view_as(made) if wanted else made
@@ -77,7 +77,7 @@ def ask_members(
         maps.add(made.double())
     of_mean = _entropy(outputs.mean, engine.network)
     size = (outputs.spread.flatten(2).mean(-1) if outputs.spread.ndim > 2 else outputs.spread).float().cpu()
-    there = case.chosen.classes != NO_CLASS
+    there = batch.chosen.classes != NO_CLASS
     mean, spread = (_whole(part, there, wanted, len(engine.explainers)) for part in (maps.mean, maps.spread))
     norm = mean.flatten(3).norm(dim=-1)
     return Spread(

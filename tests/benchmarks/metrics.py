@@ -21,7 +21,7 @@ from models.explainers.base import Explainer
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_random import ControlRandom
 from models.explainers.saliency import Saliency
-from models.metrics import Metric, MetricConfig, Score, StackMetric, evaluate
+from models.metrics import Metric, MetricConfig, StackMetric, Values, evaluate
 from models.network import Network
 from models.targets import Classes
 from tests.benchmarks.explainers import DEVICE, best_batch, images_of, network_of, rows, seconds
@@ -50,7 +50,7 @@ class Setting:
         )
         return Engine(self.network, explainers, Classes(classes=("b",)), self.batch)
 
-    def judge(self, engine: Engine, metric: Metric, maps: Tensor) -> list[Score]:
+    def judge(self, engine: Engine, metric: Metric, maps: Tensor) -> list[Values]:
         masks = torch.zeros(len(self.images), *self.images.shape[2:], dtype=torch.bool)
         masks[..., 50:90, 30:80] = True
         spacing = torch.ones(len(self.images), self.images.ndim - 2)

@@ -164,7 +164,7 @@ def test_the_network_decides_for_one_class_for_those_over_a_half_or_for_nothing(
     every, ahead = Classes(classes=CLASSES), Difference(of="b", against="d")
 
     def decided(network: Network, target: Any) -> Tensor:
-        case = Engine(network, [], target, batch_size=2).case(batch, names(batch))
+        case = Engine(network, [], target, batch_size=2).batch(batch, names(batch))
         return torch.stack([answer.decided for answer in case.answers], 1)
 
     softmax, sigmoid = make("AttentionGated", 2), with_activation("sigmoid")
@@ -181,7 +181,7 @@ def test_the_network_decides_for_a_region_by_most_of_its_places(activation: Any)
     network = segmenter(activation=activation)
     batch = torch.randn(3, 1, *network.config.input_shape, dtype=torch.float64)
     masks = torch.rand(3, *network.config.input_shape) < 0.4
-    case = Engine(network, [], Region(classes=CLASSES, of="mask")).case(batch, names(batch), masks)
+    case = Engine(network, [], Region(classes=CLASSES, of="mask")).batch(batch, names(batch), masks)
     found = torch.stack([answer.decided for answer in case.answers], 1)
     logits = network(batch)
     for row in range(3):
@@ -193,8 +193,8 @@ def test_the_network_decides_for_a_region_by_most_of_its_places(activation: Any)
 def test_what_is_explained_can_be_handed_over() -> None:
     network, batch = make("AttentionGated", 2), images(2)
     engine = Engine(network, [Saliency()], Predicted(), batch_size=2)
-    first = engine.case(batch, names(batch))
-    again = engine.case(batch.flip(0), names(batch), chosen=first.chosen)
+    first = engine.batch(batch, names(batch))
+    again = engine.batch(batch.flip(0), names(batch), chosen=first.chosen)
     assert not torch.equal(first.chosen.classes, first.chosen.classes.flip(0))
     assert torch.equal(again.chosen.classes, first.chosen.classes)
     expected = torch.autograd.grad(

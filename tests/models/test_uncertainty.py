@@ -49,7 +49,7 @@ def spread_of(network, members, given, explainers=SALIENCY, target=PREDICTED, on
 def plain(network, given, target=PREDICTED):  # type: ignore[no-untyped-def]
     """Saliency of the network as it is."""
     engine = Engine(network, SALIENCY, target)
-    return engine.maps(engine.case(given, names(given)))
+    return engine.maps(engine.batch(given, names(given)))
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "identity"])
@@ -93,7 +93,7 @@ def test_mean_and_spread_of_maps_by_hand(dims: int) -> None:
     maps = torch.stack(
         [
             (own := Engine(member.network, explainers, Classes(classes=("b", "d")))).maps(
-                own.case(case.images, case.ids)
+                own.batch(case.images, case.ids)
             )
             for member in members
         ]
@@ -150,7 +150,7 @@ def test_explainers_that_take_networks_apart_are_right_on_a_thinned_one(explaine
     network, given = dropping(), batch()
     (member, _) = MCDropout(samples=2).members(network)
     engine = Engine(member.network, [explainer], Classes(classes=("a",)))
-    case = engine.case(given, names(given))
+    case = engine.batch(given, names(given))
     maps = engine.maps(case)[:, 0, 0]
     plain = member.network(given)[:, 0]
     if isinstance(explainer, Occlusion):

@@ -9,7 +9,7 @@ import pytest
 
 from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
-from models.questions import Case
+from models.questions import Batch
 from tasks.storage.location import Location
 from tasks.store.commit import stamps
 from tasks.work import explain as shard_module
@@ -30,10 +30,10 @@ CLASSIFIER = {
 def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
     """An explainer whose map is the image less the mean of the background."""
 
-    def explain(self: Saliency, case: Case) -> Explaining:
+    def explain(self: Saliency, batch: Batch) -> Explaining:
         yield from ()
-        assert case.background is not None
-        return (case.images - case.background.mean(0)).mean(1)[None].expand(len(case.answers), -1, -1, -1)
+        assert batch.background is not None
+        return (batch.images - batch.background.mean(0)).mean(1)[None].expand(len(batch.answers), -1, -1, -1)
 
     monkeypatch.setattr(Saliency, "needs_background", True)
     monkeypatch.setattr(Saliency, "explain", explain)

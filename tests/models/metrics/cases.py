@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers.control_random import ControlRandom
-from models.metrics import Metric, Score, evaluate
+from models.metrics import Metric, Values, evaluate
 from models.network import Network, NetworkConfig
 from models.targets import Classes
 
@@ -70,7 +70,7 @@ def boxes(dims: int, count: int = 3) -> Tensor:
     return masks
 
 
-def judge(network: Network, metric: Metric, batch: Tensor, maps: Tensor, **given: Any) -> Score:
+def judge(network: Network, metric: Metric, batch: Tensor, maps: Tensor, **given: Any) -> Values:
     """The score of maps ``(image, *space)``, or ``(image, explainer, *space)``, for class b."""
     maps = maps[:, None] if maps.ndim == batch.ndim - 1 else maps
     engine = given.pop("engine", None) or Engine(network, [ControlRandom()] * maps.shape[1], B, batch_size=5)

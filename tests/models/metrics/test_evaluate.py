@@ -13,7 +13,7 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.explainers.smoothgrad import SmoothGrad
-from models.metrics import Metric, MetricConfig, Score, evaluate
+from models.metrics import Metric, MetricConfig, Values, evaluate
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.metrics.infidelity import Infidelity
@@ -50,7 +50,7 @@ def part(given: dict[str, Tensor], rows: list[int]) -> dict[str, Tensor]:
     return {name: value[:, rows] if name == "others" else value[rows] for name, value in given.items()}
 
 
-def everything(score: Score) -> Tensor:
+def everything(score: Values) -> Tensor:
     values = [score.value, *score.companions.values()]
     return torch.cat([torch.stack(values, -1), *score.curves.values()], -1)
 

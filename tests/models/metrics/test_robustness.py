@@ -72,9 +72,9 @@ def test_the_target_and_the_noise_of_an_explainer_stay_those_of_the_image() -> N
     value = judge(network, metric, batch, explanation.maps[:, 0], engine=engine).value[:, 0]
     assert value.max() < 1e-3
     noisy = batch + 0.4 * torch.randn(batch.shape, generator=torch.Generator().manual_seed(0))
-    changed = engine.case(noisy, names(6)).chosen.classes != explanation.target_class
+    changed = engine.batch(noisy, names(6)).chosen.classes != explanation.target_class
     assert changed.any()
-    fixed = engine.case(noisy, names(6), chosen=engine.case(batch, names(6)).chosen)
+    fixed = engine.batch(noisy, names(6), chosen=engine.batch(batch, names(6)).chosen)
     assert torch.equal(fixed.chosen.classes, explanation.target_class)
 
 
