@@ -77,7 +77,7 @@ def carry_out(
 
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
 def _set_up(output: Location, plan: Plan) -> list[int]:
-    store.set_up(output, plan, manifest.read(output, facts=False))
+    store.set_up(output, plan, manifest.read(output, sources=False))
     return pending(output, plan)
 
 

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, JsonValue
 
+from models.errors import ConfigurationError
+
 
 def _names_a_target(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     target = value.get("_target_")
     if not isinstance(target, str) or "." not in target:
-        raise ValueError(f"needs `_target_: package.Class`, found {target!r}")
+        raise ConfigurationError(f"needs `_target_: package.Class`, found {target!r}")
     return value
 
 
@@ -22,20 +24,20 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...]) -> Any:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If the name lies elsewhere or there is nothing of that name.
     """
     target = str(component["_target_"])
     home, _, name = target.rpartition(".")
     if not any(home == allowed or home.startswith(allowed + ".") for allowed in namespaces):
-        raise ValueError(f"`_target_: {target}` is not allowed here: it must lie in {' or '.join(namespaces)}")
+        raise ConfigurationError(f"`_target_: {target}` is not allowed here: it must lie in {' or '.join(namespaces)}")
     try:
         located = getattr(importlib.import_module(home), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"`_target_: {target}` cannot be imported: {error}") from error
+        raise ConfigurationError(f"`_target_: {target}` cannot be imported: {error}") from error
     made = getattr(located, "__module__", None) or ""
     if not any(made == allowed or made.startswith(allowed + ".") for allowed in namespaces):
-        raise ValueError(
+        raise ConfigurationError(
             f"`_target_: {target}` is not allowed here: it was only imported there, from {made or 'elsewhere'}"
         )
     return located
@@ -46,11 +48,11 @@ def instantiate(component: Mapping[str, Any], located: Any) -> Any:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If the arguments do not fit, with the message of the call.
     """
     arguments = {name: value for name, value in component.items() if name != "_target_"}
     try:
         return located(**arguments)
     except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"`_target_: {component['_target_']}` with {arguments}: {error}") from error
+        raise ConfigurationError(f"`_target_: {component['_target_']}` with {arguments}: {error}") from error

@@ -7,7 +7,7 @@ folded as they come: memory depends on the batch, never on the number of questio
 """
 
 import logging
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from models.explainers import Explainer
+from models.errors import ConfigurationError
+from models.explainers.base import MAP_FLAGS, MAPS, Explainer, MapExplainer
 from models.flags import MapFlag, flag_images, flag_maps
 from models.network import Network
+from models.outputs import Computed
+from models.prediction import IMAGE_FLAGS, LOGIT, PROBABILITY, TARGET_CLASS
 from models.questions import Answer, Ask, Batch, Needs, Questions, plainly
 from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
@@ -30,10 +33,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """The maps and predictions of some images.
+    """What was computed of some images: predictions, maps, and whatever else explainers declare.
 
     Attributes
     ----------
+    outputs
+        By name, ``(image, ...)``.
     logits, probability
         ``(image, class)``; the means over space where the network segments. NaN for an image that is not finite.
     target_class
@@ -45,12 +50,31 @@ class Explanation:
         ``(image,)`` and ``(image, target, explainer)``, of `ImageFlag` and `MapFlag`.
     """
 
-    logits: Tensor
-    probability: Tensor
-    target_class: Tensor
-    maps: Tensor
-    image_flags: Tensor
-    map_flags: Tensor
+    outputs: Computed
+
+    @property
+    def logits(self) -> Tensor:
+        return self.outputs[LOGIT]
+
+    @property
+    def probability(self) -> Tensor:
+        return self.outputs[PROBABILITY]
+
+    @property
+    def target_class(self) -> Tensor:
+        return self.outputs[TARGET_CLASS]
+
+    @property
+    def maps(self) -> Tensor:
+        return self.outputs[MAPS]
+
+    @property
+    def image_flags(self) -> Tensor:
+        return self.outputs[IMAGE_FLAGS]
+
+    @property
+    def map_flags(self) -> Tensor:
+        return self.outputs[MAP_FLAGS]
 
 
 class Engine:
@@ -58,8 +82,8 @@ class Engine:
 
     Parameters
     ----------
-    background
-        ``(background, channel, *space)``: images of the cohort, for the explainers that compare with what is usual.
+    fitted
+        By name, the artefacts that explainers use: `models.fits`.
 
     Attributes
     ----------
@@ -70,7 +94,7 @@ class Engine:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If an explainer cannot be right on the network, or the target names what it does not have.
     """
 
@@ -80,7 +104,7 @@ class Engine:
         explainers: Sequence[Explainer],
         target: Target,
         batch_size: int = 16,
-        background: Tensor | None = None,
+        fitted: Mapping[str, Tensor] | None = None,
     ) -> None:
         target.check(network)
         self.network = network
@@ -88,11 +112,10 @@ class Engine:
         self.batch_size = batch_size
         self.forward_passes = self.backward_passes = self.halvings = 0
         self._known: dict[Hashable, Any] = {}
-        self.explainers = [explainer for explainer in explainers if explainer.makes_map]
-        self.needs = reduce(or_, (_needs(explainer, network) for explainer in self.explainers), Needs())
-        self.background = None if background is None else network.prepare(background)
-        if background is None and (wanting := [known.title for known in self.explainers if known.needs_background]):
-            raise ValueError(f"{', '.join(wanting)}: needs background images of the cohort, and there are none")
+        self.asking = tuple(explainers)
+        self.explainers = [explainer for explainer in explainers if isinstance(explainer, MapExplainer)]
+        self.needs = reduce(or_, (_needs(explainer, network) for explainer in explainers), Needs())
+        self.fitted = {name: artefact.to(network.device) for name, artefact in (fitted or {}).items()}
 
     def explain(self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None) -> Explanation:
         """Explain ``(image, channel, *space)``, on the CPU or the network's device.
@@ -107,7 +130,8 @@ class Engine:
         images = self.network.prepare(images)
         finite = _finite(images)
         batch = self.batch(images, ids, masks)
-        logits, maps = batch.logits, self.maps(batch)
+        found = self.answer(batch, [explainer.produce(batch) for explainer in self.asking])
+        logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
         there = (batch.chosen.classes >= 0) & finite[:, None]
         flags *= there[..., None]
@@ -116,13 +140,17 @@ class Engine:
         if self.network.segments:
             logits, probability = logits.flatten(2).mean(-1), probability.flatten(2).mean(-1)
         logits, probability = (part.where(finite[:, None], torch.nan) for part in (logits, probability))
+        others = {name: values for one in found for name, values in one.items() if name != MAPS}
         return Explanation(
-            logits,
-            probability,
-            batch.chosen.classes.where(finite[:, None], NO_CLASS),
-            maps.where(_over(whole, maps), torch.nan),
-            flag_images(images, None if self.network.config.activation == "identity" else probability),
-            flags,
+            {
+                LOGIT: logits,
+                PROBABILITY: probability,
+                TARGET_CLASS: batch.chosen.classes.where(finite[:, None], NO_CLASS),
+                MAPS: maps.where(_over(whole, maps), torch.nan),
+                IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
+                MAP_FLAGS: flags,
+                **{name: values.where(_over(finite, values), torch.nan) for name, values in others.items()},
+            }
         )
 
     def batch(
@@ -157,15 +185,16 @@ class Engine:
         logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
         everything = Chosen.join(chosen_by_batch)
-        return Batch(
-            self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.background, self._known
-        )
+        return Batch(self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known)
 
     def maps(self, batch: Batch) -> Tensor:
         """Maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
-        maps = self.answer(batch, [explainer.explain(batch) for explainer in self.explainers])
-        stacked = torch.stack(maps) if maps else batch.zeros()[None][:0]
-        return stacked.permute(2, 1, 0, *range(3, stacked.ndim))
+        found = self.answer(batch, [explainer.produce(batch) for explainer in self.explainers])
+        return self._stacked([one[MAPS] for one in found], batch)
+
+    def _stacked(self, maps: Sequence[Tensor], batch: Batch) -> Tensor:
+        """Stack ``(image, target, *space)`` of each explainer along a third axis."""
+        return torch.stack(list(maps), dim=2) if maps else batch.zeros().transpose(0, 1)[:, :, None][:, :, :0]
 
     def answer(self, batch: Batch, asking: Sequence[Generator[Questions, None, T]]) -> list[T]:
         """Answer the questions of all who ask until each has returned; equal questions are asked once."""
@@ -300,5 +329,5 @@ def _over(values: Tensor, like: Tensor) -> Tensor:
 def _needs(explainer: Explainer, network: Network) -> Needs:
     try:
         return explainer.needs(network)
-    except ValueError as error:
-        raise ValueError(f"{explainer.title}: {error}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{explainer.title}: {error}") from None

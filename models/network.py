@@ -15,6 +15,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from models.components import Component, instantiate, locate
+from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
 
 Precision = Literal["fp32", "bf16"]
@@ -68,7 +69,7 @@ class Network:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If the module does not take the configured shape or does not return logits for each class.
     """
 
@@ -162,22 +163,28 @@ class Network:
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If there is no such layer, with the nearest names.
         """
         if name is None:
             if not self.spatial_layers:
-                raise ValueError(f"{type(self.module).__name__} has no layer with a spatial extent")
+                raise ConfigurationError(f"{type(self.module).__name__} has no layer with a spatial extent")
             fewest = min(self._extents.values())
             return [name for name, places in self._extents.items() if places == fewest or not self.segments][-1]
         if name not in self.spatial_layers:
             names = [known for known, _ in self.module.named_modules() if known]
             if name in self._folded:
-                raise ValueError(f"layer {name!r} is folded with the BatchNorm after it: name {self._folded[name]!r}")
+                raise ConfigurationError(
+                    f"layer {name!r} is folded with the BatchNorm after it: name {self._folded[name]!r}"
+                )
             if name in names:
-                raise ValueError(f"layer {name!r} has no spatial extent; the last that has is {self.layer(None)!r}")
+                raise ConfigurationError(
+                    f"layer {name!r} has no spatial extent; the last that has is {self.layer(None)!r}"
+                )
             nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[-3:]
-            raise ValueError(f"there is no layer {name!r}; the nearest names are {', '.join(map(repr, nearest))}")
+            raise ConfigurationError(
+                f"there is no layer {name!r}; the nearest names are {', '.join(map(repr, nearest))}"
+            )
         return name
 
     @contextmanager
@@ -265,14 +272,14 @@ class Network:
         try:
             logits = self.answer_to_zeros()
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{name} does not take an image of shape {shape} (model.channels, model.input_shape): {error}"
             ) from error
         expected = (1, len(self.config.classes))
         segmented = expected + self.config.input_shape
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if found not in (expected, segmented):
-            raise ValueError(
+            raise ConfigurationError(
                 f"{name} returns {found} for one image; {expected} was expected, or {segmented} where it "
                 f"segments: one logit for each of model.classes {list(self.config.classes)}"
             )
@@ -286,20 +293,20 @@ def build(
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If the digest differs, the weights cannot be read or do not fit the network.
     """
     digest = hashlib.sha256(weights).hexdigest()
     if config.sha256 not in (None, digest):
-        raise ValueError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
+        raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
     module = instantiate(config.network, locate(config.network, NAMESPACES))
     if not isinstance(module, nn.Module):
-        raise ValueError(f"`_target_: {config.network['_target_']}` is not a torch module")
+        raise ConfigurationError(f"`_target_: {config.network['_target_']}` is not a torch module")
     state = _state_dict(weights)
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(
+        raise ConfigurationError(
             f"model.weights do not fit {type(module).__name__}: {_misfit(module, state) or error}"
         ) from error
     return Network(module, config, device, precision)
@@ -330,12 +337,12 @@ def _state_dict(weights: bytes) -> dict[str, Tensor]:
         try:
             state = torch.load(BytesIO(weights), map_location="cpu", weights_only=True)
         except Exception as error:
-            raise ValueError(f"the weights hold more than tensors, or are damaged: {error}") from error
+            raise ConfigurationError(f"the weights hold more than tensors, or are damaged: {error}") from error
         state = state.get("state_dict", state) if isinstance(state, dict) else state
         if not isinstance(state, dict):
-            raise ValueError(f"the weights hold a {type(state).__name__}, not a state dict")
+            raise ConfigurationError(f"the weights hold a {type(state).__name__}, not a state dict")
         return state
     try:
         return load_safetensors(weights)
     except SafetensorError as error:
-        raise ValueError(f"the weights are neither safetensors nor a .pt state dict: {error}") from error
+        raise ConfigurationError(f"the weights are neither safetensors nor a .pt state dict: {error}") from error

@@ -1,4 +1,4 @@
-"""How far maps that were computed in bf16 agree with those of fp32."""
+"""How far maps that were computed in bf16 are from those of fp32."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,34 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from models.engine import Explanation
+from models.errors import ConfigurationError
 from models.metrics.ranking import spearman
+from models.network import Precision
 
 LEAST_RANK_CORRELATION = 0.9
 MOST_RELATIVE_L2 = 0.2
 
 
-class Agreement(BaseModel):
+def check_instructions(precision: Precision, device: str) -> None:
+    """Refuse bf16 on a processor without instructions for it.
+
+    Raises
+    ------
+    ConfigurationError
+        If `device` is such a processor.
+    """
+    if precision == "bf16" and device == "cpu" and not _has_instructions():
+        raise ConfigurationError(
+            "precision: this processor has no instructions for bf16, which would take some thirty times as "
+            "long as fp32: set fp32, or use GPUs"
+        )
+
+
+def _has_instructions() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class Deviation(BaseModel):
     """Medians over maps; single images may differ by more, since a maximum or a sign may flip.
 
     Attributes
@@ -35,7 +56,7 @@ class Agreement(BaseModel):
         return self.rank_correlation >= LEAST_RANK_CORRELATION and self.relative_l2 <= MOST_RELATIVE_L2
 
 
-def agreement(exact: Explanation, rounded: Explanation, names: Sequence[str]) -> dict[str, Agreement]:
+def deviation(exact: Explanation, rounded: Explanation, names: Sequence[str]) -> dict[str, Deviation]:
     """Compare two explanations of the same images, explainer by explainer, and their logits.
 
     Maps that are not finite in fp32, or constant, are left out; of an explainer without any other, nothing is said.
@@ -53,7 +74,7 @@ def agreement(exact: Explanation, rounded: Explanation, names: Sequence[str]) ->
         known = _tells(one)
         if known.any():
             rank, relative = _compare(one[known], other[known])
-            found[name] = Agreement(rank_correlation=rank, relative_l2=relative)
+            found[name] = Deviation(rank_correlation=rank, relative_l2=relative)
     return found
 
 

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from models.components import Component, instantiate, locate
+from models.errors import ConfigurationError
 
 NAMESPACES = ("monai.transforms",)
 _AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
@@ -20,7 +21,7 @@ _UNTRACKED = ("Transpose", "GridDistortion")
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Preprocessed:
     """One image on the model's grid.
 
     Attributes
@@ -50,7 +51,7 @@ class Preprocessing:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If a component is not an array transform of ``monai.transforms`` that gives the same result every time.
     """
 
@@ -59,7 +60,7 @@ class Preprocessing:
         trailing = sum(1 for _ in takewhile(_changes_intensity_only, reversed(self.transforms)))
         self._intensity_from = len(self.transforms) - trailing
 
-    def __call__(self, pixels: NDArray[np.float32], affine: NDArray[np.float64] | None) -> Prepared:
+    def __call__(self, pixels: NDArray[np.float32], affine: NDArray[np.float64] | None) -> Preprocessed:
         """Prepare ``(channel, *space)`` with its affine (index (z, y, x) to RAS mm), or None if it has none."""
         from monai.data import MetaTensor
 
@@ -72,7 +73,7 @@ class Preprocessing:
         image = moved.as_tensor()
         back = np.argsort(axes)
         tracked = np.asarray(moved.affine, dtype=np.float64)
-        return Prepared(
+        return Preprocessed(
             network_input=self.network_input(image),
             image=_array(image),
             affine=np.full((4, 4), np.nan) if affine is None else tracked[:, back],
@@ -102,17 +103,19 @@ def _transform(component: Component) -> Any:
     located = locate(component, NAMESPACES)
     name = component["_target_"]
     if not (isinstance(located, type) and issubclass(located, Transform)):
-        raise ValueError(f"`_target_: {name}` is not a transform")
+        raise ConfigurationError(f"`_target_: {name}` is not a transform")
     if located.__module__.startswith("monai.transforms.io"):
-        raise ValueError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")
+        raise ConfigurationError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")
     if issubclass(located, MapTransform):
-        raise ValueError(
+        raise ConfigurationError(
             f"`_target_: {name}` is a dictionary transform; use {str(name).removesuffix('d').removesuffix('Dict')}"
         )
     if issubclass(located, (Randomizable, RandomizableTrait)):
-        raise ValueError(f"`_target_: {name}` is random; a cohort is prepared the same way every time")
+        raise ConfigurationError(f"`_target_: {name}` is random; a cohort is prepared the same way every time")
     if located.__name__ in _UNTRACKED:
-        raise ValueError(f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip")
+        raise ConfigurationError(
+            f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip"
+        )
     return instantiate(component, located)
 
 

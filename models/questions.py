@@ -1,6 +1,6 @@
 """Questions that are put to the network, its answers, and the batch of images that they are about."""
 
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -150,8 +150,8 @@ class Batch:
         What is explained of each image.
     answers
         One a target: the answer to the plain question, with what `Explainer.needs` asked for.
-    background
-        ``(background, channel, *space)``, images of the cohort that stand for what is usual; None if nobody needs them.
+    fitted
+        By name, the artefacts that were computed before: `models.fits`.
     known
         What explainers worked out once for all images.
     """
@@ -162,7 +162,7 @@ class Batch:
     logits: Tensor
     chosen: Chosen
     answers: tuple[Answer, ...]
-    background: Tensor | None = None
+    fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from models.errors import ConfigurationError
 from models.network import Network
 
 NO_CLASS = -1
@@ -91,7 +92,7 @@ class Target(BaseModel):
     def check(self, network: Network) -> None:
         """Raise ValueError if the network does not have what is to be explained."""
         if network.segments:
-            raise ValueError("the model returns a map for each class: use the target `region`")
+            raise ConfigurationError("the model returns a map for each class: use the target `region`")
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         """Choose by the logits ``(image, class[, *space])`` and the masks ``(image, *space)``."""
@@ -100,7 +101,7 @@ class Target(BaseModel):
     def _known(self, names: tuple[str, ...], network: Network) -> None:
         unknown = [name for name in names if name not in network.config.classes]
         if unknown:
-            raise ValueError(f"target names {unknown}, but model.classes are {list(network.config.classes)}")
+            raise ConfigurationError(f"target names {unknown}, but model.classes are {list(network.config.classes)}")
 
 
 class Predicted(Target):
@@ -115,7 +116,7 @@ class Predicted(Target):
     def check(self, network: Network) -> None:
         super().check(network)
         if self.k > len(network.config.classes):
-            raise ValueError(f"target.k is {self.k}, but the model has {len(network.config.classes)} classes")
+            raise ConfigurationError(f"target.k is {self.k}, but the model has {len(network.config.classes)} classes")
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         return Chosen(logits.topk(self.k, dim=1).indices)
@@ -150,7 +151,7 @@ class OverThreshold(Target):
     def check(self, network: Network) -> None:
         super().check(network)
         if isinstance(self.threshold, dict) and set(self.threshold) != set(network.config.classes):
-            raise ValueError(
+            raise ConfigurationError(
                 f"target.threshold has {sorted(self.threshold)}, but model.classes are {list(network.config.classes)}"
             )
 
@@ -198,14 +199,14 @@ class Region(Target):
 
     def check(self, network: Network) -> None:
         if not network.segments:
-            raise ValueError("target `region` needs a model that returns a map for each class")
+            raise ConfigurationError("target `region` needs a model that returns a map for each class")
         self._known(self.classes, network)
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         classes = _indices(self.classes, network, logits)
         if self.of == "mask":
             if masks is None:
-                raise ValueError("target `region` of the mask: the cohort has no masks")
+                raise ConfigurationError("target `region` of the mask: the cohort has no masks")
             region = masks[:, None].expand(-1, classes.shape[1], *masks.shape[1:])
         elif network.config.activation == "softmax":
             region = logits.argmax(1, keepdim=True) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))

@@ -2,12 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
-
 from models.explainers.ablationcam import AblationCAM
 from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
-from models.explainers.base import Explainer
+from models.explainers.base import Explainer, MapExplainer
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
@@ -42,47 +40,48 @@ from models.explainers.smoothgrad import SmoothGrad
 from models.explainers.smoothgrad_squared import SmoothGradSquared
 from models.explainers.vargrad import VarGrad
 from models.explainers.xgradcam import XGradCAM
-from models.questions import Answer, Needs
+from models.producer import Registry
 
-ExplainerConfig = Annotated[
-    Prediction
-    | Saliency
-    | InputXGradient
-    | Deconvolution
-    | GuidedBackprop
-    | CAM
-    | GradCAM
-    | GradCAMPlusPlus
-    | HiResCAM
-    | LayerCAM
-    | XGradCAM
-    | EigenCAM
-    | ScoreCAM
-    | AblationCAM
-    | GuidedGradCAM
-    | IntegratedGradients
-    | ExpectedGradients
-    | SmoothGrad
-    | SmoothGradSquared
-    | VarGrad
-    | DeepLIFT
-    | DeepSHAP
-    | LRP
-    | DeepTaylor
-    | PatternAttribution
-    | Occlusion
-    | FeatureAblation
-    | LIME
-    | KernelSHAP
-    | ShapleySampling
-    | RISE
-    | Attention
-    | AttentionRollout
-    | MILAttention
-    | ControlRandom
-    | ControlEdges
-    | ControlCentre,
-    Field(discriminator="name"),
-]
+EXPLAINERS: Registry[Explainer] = Registry(
+    Prediction,
+    Saliency,
+    InputXGradient,
+    Deconvolution,
+    GuidedBackprop,
+    CAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    LayerCAM,
+    XGradCAM,
+    EigenCAM,
+    ScoreCAM,
+    AblationCAM,
+    GuidedGradCAM,
+    IntegratedGradients,
+    ExpectedGradients,
+    SmoothGrad,
+    SmoothGradSquared,
+    VarGrad,
+    DeepLIFT,
+    DeepSHAP,
+    LRP,
+    DeepTaylor,
+    PatternAttribution,
+    Occlusion,
+    FeatureAblation,
+    LIME,
+    KernelSHAP,
+    ShapleySampling,
+    RISE,
+    Attention,
+    AttentionRollout,
+    MILAttention,
+    ControlRandom,
+    ControlEdges,
+    ControlCentre,
+)
 
-__all__ = ["Answer", "Explainer", "ExplainerConfig", "Needs"]
+ExplainerConfig = Annotated[Explainer, EXPLAINERS]
+
+__all__ = ["EXPLAINERS", "Explainer", "ExplainerConfig", "MapExplainer"]

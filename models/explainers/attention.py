@@ -4,12 +4,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, upsample
+from models.errors import ConfigurationError
+from models.explainers.base import MapExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Needs
 
 
-class Attention(Explainer):
+class Attention(MapExplainer):
     """Mean of the network's attention coefficients over its scales (Schlemper et al. 2019, section 3).
 
     ``map = mean_s upsample(alpha_s)``, with a layer's channels averaged first. In [0, 1] for sigmoid gates. It
@@ -34,7 +35,7 @@ class Attention(Explainer):
     def _layers(self, network: Network) -> tuple[str, ...]:
         declared = self.layers or getattr(network.module, "attention_layers", ())
         if not declared:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{type(network.module).__name__} declares no attention layers; "
                 "name the layers whose outputs are attention coefficients in `layers`, or leave attention out"
             )

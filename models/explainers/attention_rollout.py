@@ -5,14 +5,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.explainers.base import Explainer, upsample
+from models.errors import ConfigurationError
+from models.explainers.base import MapExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Needs
 
 _WEIGHTS = "attn.drop_weights"
 
 
-class AttentionRollout(Explainer):
+class AttentionRollout(MapExplainer):
     """Attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1), for MONAI's ViT.
 
     ``map = prod_l norm(mean_h A_lh + I)``, rows summing to 1: what the class token takes from each patch through all
@@ -25,12 +26,12 @@ class AttentionRollout(Explainer):
     def needs(self, network: Network) -> Needs:
         layers = self._layers(network)
         if not layers or not isinstance(_patch_convolution(network), nn.Conv2d | nn.Conv3d):
-            raise ValueError(
+            raise ConfigurationError(
                 f"{type(network.module).__name__} is not a vision transformer of MONAI "
                 "(with `proj_type: conv`); use gradcam or integrated_gradients instead"
             )
         if any(network.module.get_submodule(layer.rpartition(".")[0]).use_flash_attention for layer in layers):
-            raise ValueError("flash attention keeps no weights; build the network without it")
+            raise ConfigurationError("flash attention keeps no weights; build the network without it")
         return Needs(activations=frozenset(layers))
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:

@@ -4,40 +4,84 @@ from collections.abc import Generator
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.fits.base import Fit
+from models.flags import MapFlag
 from models.network import Network
+from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
+from models.producer import Producer
 from models.questions import Answer, Batch, Needs, Questions
+
+MAPS, MAP_FLAGS = "attribution", "map_flags"
+MANTISSA_KEPT = 7
 
 Explaining = Generator[Questions, None, Tensor]
 
 
-class Explainer(BaseModel):
-    """A named way to turn (network, image, target) into an attribution map; its fields are its parameters."""
+class Explainer(Producer):
+    """A named way to explain an image by asking the network; its fields are its parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    makes_map: ClassVar[bool] = True
-    needs_background: ClassVar[bool] = False
-
-    name: str
-    label: str | None = Field(None, description="What the map is called; none: the name")
-
-    @property
-    def title(self) -> str:
-        return self.label or self.name
+    fits: ClassVar[tuple[type[Fit], ...]] = ()
 
     def needs(self, network: Network) -> Needs:
         """Say what is used of the answer to the plain question: the image as it is.
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If the explainer cannot be right on this network.
         """
         return Needs()
+
+    def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
+        """Declare what is stored of every image; all outputs have the dimension `image_id`."""
+        raise NotImplementedError
+
+    def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
+        """Yield questions, whose answers have been folded when the generator goes on; return the values.
+
+        Returns
+        -------
+        dict
+            By name of the output, ``(image, ...)``.
+        """
+        raise NotImplementedError
+
+
+class MapExplainer(Explainer):
+    """An explainer that makes an attribution map for each target."""
+
+    def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
+        own = (Axis(name=EXPLAINER, labels=(self.title,), long_name="explainer"),)
+        of = (IMAGE_ID, "target", EXPLAINER)
+        return (
+            Output(
+                name=MAPS,
+                dims=(*of, *frame.space),
+                kind="map",
+                long_name="attribution map, raw and signed; NaN where not computed",
+                axes=own,
+                mantissa=MANTISSA_KEPT,
+                attrs={"comment": f"mantissa rounded to {MANTISSA_KEPT} bits"},
+            ),
+            Output(
+                name=MAP_FLAGS,
+                dims=of,
+                kind="flags",
+                long_name="what is odd about the map; bits that add up",
+                dtype="uint8",
+                fill=0,
+                flags=flags_of(MapFlag),
+                axes=own,
+            ),
+        )
+
+    def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
+        maps = yield from self.explain(batch)
+        return {MAPS: maps.transpose(0, 1)}
 
     def explain(self, batch: Batch) -> Explaining:
         """Yield questions, whose answers have been folded when the generator goes on; return the maps.
@@ -55,7 +99,7 @@ class Explainer(BaseModel):
         raise NotImplementedError
 
 
-class LayerExplainer(Explainer):
+class LayerExplainer(MapExplainer):
     """An explainer that looks at the output of one layer."""
 
     layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")

@@ -2,6 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.errors import ConfigurationError
 from models.explainers.base import LayerExplainer, upsample, weighted_sum
 from models.network import Network
 from models.questions import Answer, Needs
@@ -19,7 +20,7 @@ class CAM(LayerExplainer):
     def needs(self, network: Network) -> Needs:
         layer = network.layer(self.layer)
         if network.linear_head(layer) is None:
-            raise ValueError(
+            raise ConfigurationError(
                 f"the logits of {type(network.module).__name__} are not linear in the mean over space of "
                 f"{layer!r}; use gradcam or hirescam instead"
             )

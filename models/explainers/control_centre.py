@@ -3,11 +3,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.questions import Batch
 
 
-class ControlCentre(Explainer):
+class ControlCentre(MapExplainer):
     """A Gaussian at the image's centre: a map that knows neither model nor image, but where photographers aim.
 
     ``map = exp(-sum_axis ((i - (n - 1) / 2) / (width * n))**2 / 2)`` for an axis of ``n`` pixels. In (0, 1].

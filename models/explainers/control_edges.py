@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.explainers.base import Explainer
+from models.explainers.base import MapExplainer
 from models.network import Network
 from models.questions import Answer
 
 _CONV = {2: functional.conv2d, 3: functional.conv3d}
 
 
-class ControlEdges(Explainer):
+class ControlEdges(MapExplainer):
     """Sobel's gradient magnitude of the image's mean channel: a map that knows the image, but no model.
 
     ``map = sqrt(sum_axis (D_axis S_others x)**2)`` with ``D = [-1, 0, 1]`` and ``S = [1, 2, 1]``; edges repeated.

@@ -2,12 +2,12 @@ from typing import Literal
 
 import torch
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.noise import generator
 from models.questions import Batch
 
 
-class ControlRandom(Explainer):
+class ControlRandom(MapExplainer):
     """A map of standard normal noise: what a metric gives to a map that knows neither model nor image."""
 
     name: Literal["control_random"] = "control_random"

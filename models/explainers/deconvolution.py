@@ -1,13 +1,13 @@
 from typing import Literal
 
-from models.explainers.base import Explainer, Explaining, strongest_channel
+from models.explainers.base import Explaining, MapExplainer, strongest_channel
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relu import deconvolved, require_relu
 
 
-class Deconvolution(Explainer):
+class Deconvolution(MapExplainer):
     """Deconvolution (Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1).
 
     The gradient with respect to the image, where every ReLU passes back what is positive, whatever it did on the way

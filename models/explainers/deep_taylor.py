@@ -2,14 +2,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.lrp import LRP, ZBox
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relu import require_relu
 
 
-class DeepTaylor(Explainer):
+class DeepTaylor(MapExplainer):
     """Deep Taylor decomposition (Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008, eq. 14 and 16).
 
     The z-plus rule in every layer and the z-box rule at the input, whose pixels lie in [`low`, `high`]. Relevance is

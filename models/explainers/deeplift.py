@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
@@ -12,7 +12,7 @@ from models.rules.relevance import require_rules
 from models.rules.rescale import AskMultipliers
 
 
-class DeepLIFT(Explainer):
+class DeepLIFT(MapExplainer):
     """DeepLIFT (Shrikumar et al. 2017, arXiv:1704.02685, eq. 3 and 11), rescale rule, against a constant image.
 
     ``map = sum_c (x - x0) * m`` with `m` the multipliers towards ``x0``. It sums to ``S(x) - S(x0)``.

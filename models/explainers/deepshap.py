@@ -1,22 +1,23 @@
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
+from models.fits.background import Background
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
 from models.rules.relevance import require_rules
 from models.rules.rescale import AskMultipliers
 
 
-class DeepSHAP(Explainer):
+class DeepSHAP(MapExplainer):
     """DeepSHAP (Lundberg and Lee 2017, arXiv:1705.07874, section 4.2; Chen et al. 2021, arXiv:1911.11888).
 
     ``map = mean_b sum_c (x - b) * m_b``, DeepLIFT against every image of the background. It sums to
     ``S(x) - mean_b S(b)``.
     """
 
-    needs_background: ClassVar[bool] = True
+    fits = (Background,)
     name: Literal["deepshap"] = "deepshap"
 
     def needs(self, network: Network) -> Needs:
@@ -24,8 +25,7 @@ class DeepSHAP(Explainer):
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
-        assert batch.background is not None
-        background = batch.background
+        background = batch.fitted["background"]
         total = batch.zeros()
 
         def make(image: Tensor, step: Tensor) -> Tensor:

@@ -1,28 +1,28 @@
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.noise import generator
+from models.fits.background import Background
 from models.questions import Answer, Batch, Needs, Questions, per_question
 
 
-class ExpectedGradients(Explainer):
+class ExpectedGradients(MapExplainer):
     """Expected gradients (Erion et al. 2021, doi:10.1038/s42256-021-00343-w, eq. 3; Captum's GradientSHAP).
 
     ``map = mean_s sum_c (x - b_s) * dS/dx(b_s + a_s (x - b_s))`` with ``b_s`` an image of the background and ``a_s``
     from [0, 1], one from each of `samples` equal parts. In the mean over draws it sums to ``S(x) - mean_b S(b)``.
     """
 
-    needs_background: ClassVar[bool] = True
+    fits = (Background,)
     name: Literal["expected_gradients"] = "expected_gradients"
     samples: int = Field(50, ge=1, description="Gradients an image")
 
     def explain(self, batch: Batch) -> Explaining:
-        assert batch.background is not None
-        background = batch.background
+        background = batch.fitted["background"]
         drawn = torch.tensor(
             [[self._draw(name, len(background), s) for s in range(self.samples)] for name in batch.ids]
         )

@@ -3,13 +3,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining, strongest_channel
+from models.explainers.base import Explaining, MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions
 from models.rules.relu import guided, require_relu
 
 
-class GuidedBackprop(Explainer):
+class GuidedBackprop(MapExplainer):
     """Guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806, section 3.4).
 
     The gradient with respect to the image, where every ReLU passes back what is positive and was positive on the

@@ -2,12 +2,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Explainer
+from models.explainers.base import MapExplainer
 from models.network import Network
 from models.questions import Answer, Needs
 
 
-class InputXGradient(Explainer):
+class InputXGradient(MapExplainer):
     """Gradient times image, summed over channels (Shrikumar et al. 2016, arXiv:1605.01713).
 
     ``map[p] = sum_c x[c, p] * dS/dx[c, p]``. Positive where the pixel speaks for the target.

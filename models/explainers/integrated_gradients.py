@@ -6,13 +6,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.questions import Answer, Batch, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
 
 
-class IntegratedGradients(Explainer):
+class IntegratedGradients(MapExplainer):
     """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, eq. 1), by Gauss-Legendre quadrature.
 
     ``map = sum_c (x - x0) * sum_s w_s dS/dx(x0 + a_s (x - x0))`` with nodes ``a_s`` and weights ``w_s`` on [0, 1].

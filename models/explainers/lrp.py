@@ -6,7 +6,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.errors import ConfigurationError
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
@@ -141,7 +142,7 @@ class _FirstThatApplies:
         return next(rule for rule in self.rules if rule.applies(layer)).stand_in(layer)
 
 
-class LRP(Explainer):
+class LRP(MapExplainer):
     """Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140, eq. 56 to 62).
 
     Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
@@ -190,5 +191,7 @@ def _bias_shape(layer: Linear, output: Tensor) -> tuple[int, ...]:
 
 def _ones(layer: Linear, rule: str) -> Tensor:
     if layer.ones is None:
-        raise ValueError(f"rule {rule} is for the input alone, not for layer {layer.name!r}: give it `layers: input`")
+        raise ConfigurationError(
+            f"rule {rule} is for the input alone, not for layer {layer.name!r}: give it `layers: input`"
+        )
     return layer.ones

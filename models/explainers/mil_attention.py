@@ -2,12 +2,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Explainer
+from models.errors import ConfigurationError
+from models.explainers.base import MapExplainer
 from models.network import Network
 from models.questions import Answer, Needs
 
 
-class MILAttention(Explainer):
+class MILAttention(MapExplainer):
     """Attention weights of a bag of slices (Ilse et al. 2018, arXiv:1802.04712, eq. 8), for MONAI's `MILModel`.
 
     ``map[z, y, x] = softmax_z(attention(h_z))``: each slice's weight, on the whole of the slice. In [0, 1], sums to 1
@@ -27,7 +28,7 @@ class MILAttention(Explainer):
         for name, module in network.module.named_modules():
             if type(module).__name__ == "MILModel" and len(module.attention) and network.config.spatial_dims == 3:
                 return f"{name}.attention".removeprefix(".")
-        raise ValueError(
+        raise ConfigurationError(
             f"{type(network.module).__name__} holds no MILModel with attention over a volume's slices "
             "(`mil_mode: att` or `att_trans`); use occlusion with windows of one slice instead"
         )

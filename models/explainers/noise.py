@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, strongest_channel
+from models.explainers.base import MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
 from models.rules.relu import deconvolved, guided, require_relu
@@ -27,7 +27,7 @@ def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generat
     return torch.stack(drawn).to(batch.images)
 
 
-class NoisyGradient(Explainer):
+class NoisyGradient(MapExplainer):
     """An explainer of the gradients at noisy copies of the image; all of them with equal fields share the copies."""
 
     samples: int = Field(25, ge=1, description="Noisy copies an image")

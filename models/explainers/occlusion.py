@@ -5,7 +5,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.errors import ConfigurationError
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.fill import Fill, filled
 from models.questions import Answer, Batch, Questions, per_question
 from models.rules.incremental import AskBoxes
@@ -13,7 +14,7 @@ from models.rules.incremental import AskBoxes
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
 
 
-class Occlusion(Explainer):
+class Occlusion(MapExplainer):
     """Occlusion (Zeiler and Fergus 2013, arXiv:1311.2901, section 4.2).
 
     ``map[p] = mean over the windows W that cover p of S(x) - S(x without W)``. Positive where hiding the place lowers
@@ -50,7 +51,7 @@ class Occlusion(Explainer):
             (value,) * len(shape) if isinstance(value, int) else value for value in (self.window, self.stride)
         )
         if len(sides) != len(shape) or len(strides) != len(shape):
-            raise ValueError(f"occlusion: window {sides} and stride {strides} must fit an image of {shape}")
+            raise ConfigurationError(f"occlusion: window {sides} and stride {strides} must fit an image of {shape}")
         starts = (
             range(0, max(size - side, 0) + stride, stride)
             for size, side, stride in zip(shape, sides, strides, strict=True)

@@ -1,18 +1,19 @@
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
+from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs, per_question
 from models.rules.relevance import AskGradient, Linear, require_rules
 
 
-class PatternAttribution(Explainer):
+class PatternAttribution(MapExplainer):
     """PatternAttribution (Kindermans et al. 2018, arXiv:1705.05598, eq. 9, and the estimator of section 4).
 
     The score is handed back through the network with every weight `w` replaced by ``w * a``, where the pattern
@@ -20,7 +21,7 @@ class PatternAttribution(Explainer):
     over the background's places where ``y > 0``, and where there are none ``a = w / (w . w)``. Summed over channels.
     """
 
-    needs_background: ClassVar[bool] = True
+    fits = (Background,)
     name: Literal["pattern_attribution"] = "pattern_attribution"
 
     def needs(self, network: Network) -> Needs:
@@ -28,8 +29,7 @@ class PatternAttribution(Explainer):
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
-        background = batch.background
-        assert background is not None
+        background = batch.fitted["background"]
         patterns = batch.once(self.name, lambda: _Patterns(batch.network, background))
         gradients = yield from gradients_by_rule(batch, AskGradient(patterns))
         maps = gradients.sum(2)

@@ -5,12 +5,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from models.explainers.base import Explainer, Explaining
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.noise import draw
 from models.questions import Answer, Batch, Questions, per_question
 
 
-class RISE(Explainer):
+class RISE(MapExplainer):
     """RISE (Petsiuk et al. 2018, arXiv:1806.07421, eq. 6).
 
     ``map = 1 / (N p) sum_s P(x * m_s) m_s`` with `P` the target's probability and ``m_s`` random grids of zeros and

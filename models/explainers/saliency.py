@@ -2,12 +2,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import Explainer, strongest_channel
+from models.explainers.base import MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Needs
 
 
-class Saliency(Explainer):
+class Saliency(MapExplainer):
     """Gradient of the target's logit with respect to the image (Simonyan et al. 2013, arXiv:1312.6034, section 3).
 
     ``map[p] = dS/dx[c*, p]`` with ``c*`` the channel of the largest magnitude at ``p``. The sign is kept:

@@ -9,7 +9,7 @@ from pydantic import Field
 from skimage.segmentation import slic
 from torch import Tensor
 
-from models.explainers.base import Explainer
+from models.explainers.base import MapExplainer
 from models.questions import Answer, Batch, Questions
 
 
@@ -48,7 +48,7 @@ def cut(images: Tensor, segments: int, compactness: float) -> Supervoxels:
     return Supervoxels(stacked, tuple(int(part.max()) + 1 for part in labels))
 
 
-class SegmentExplainer(Explainer):
+class SegmentExplainer(MapExplainer):
     """An explainer that hides segments of the image behind a baseline."""
 
     segments: int = Field(50, ge=1, description="About how many supervoxels an image is cut into")

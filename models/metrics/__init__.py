@@ -1,8 +1,6 @@
 """Metrics by name. To add one: write its file, and name it here."""
 
-from typing import Annotated, Any, get_args
-
-from pydantic import Field
+from typing import Annotated
 
 from models.metrics.agreement import ExplainerAgreement, NetworkAgreement
 from models.metrics.auprc import AUPRC
@@ -26,38 +24,49 @@ from models.metrics.relevance_rank import RelevanceRank
 from models.metrics.repeatability import Repeatability
 from models.metrics.road import ROADLeRF, ROADMoRF
 from models.metrics.sensitivity_n import SensitivityN
+from models.producer import Registry
 
-MetricConfig = Annotated[
-    Deletion
-    | Insertion
-    | ROADMoRF
-    | ROADLeRF
-    | SensitivityN
-    | Infidelity
-    | CompletenessGap
-    | ImpactScore
-    | HitRate
-    | IoU
-    | AUPRC
-    | RelevanceMass
-    | RelevanceRank
-    | MaxSensitivity
-    | Repeatability
-    | Gini
-    | Entropy
-    | EffectiveComplexity
-    | Randomisation
-    | LabelRandomisation
-    | ExplainerAgreement
-    | NetworkAgreement,
-    Field(discriminator="name"),
-]
+METRICS: Registry[Metric] = Registry(
+    Deletion,
+    Insertion,
+    ROADMoRF,
+    ROADLeRF,
+    SensitivityN,
+    Infidelity,
+    CompletenessGap,
+    ImpactScore,
+    HitRate,
+    IoU,
+    AUPRC,
+    RelevanceMass,
+    RelevanceRank,
+    MaxSensitivity,
+    Repeatability,
+    Gini,
+    Entropy,
+    EffectiveComplexity,
+    Randomisation,
+    LabelRandomisation,
+    ExplainerAgreement,
+    NetworkAgreement,
+)
+
+MetricConfig = Annotated[Metric, METRICS]
 
 
-def standard() -> tuple[Any, ...]:
+def standard() -> tuple[Metric, ...]:
     """Make one of each kind of metric, with its standard parameters."""
-    union, *_ = get_args(MetricConfig)
-    return tuple(kind() for kind in get_args(union))
+    return tuple(METRICS.adapter.validate_python({"name": name}) for name in METRICS.kinds)
 
 
-__all__ = ["MapMetric", "Metric", "MetricConfig", "StackMetric", "Values", "evaluate", "spacing_of", "standard"]
+__all__ = [
+    "METRICS",
+    "MapMetric",
+    "Metric",
+    "MetricConfig",
+    "StackMetric",
+    "Values",
+    "evaluate",
+    "spacing_of",
+    "standard",
+]

@@ -19,6 +19,7 @@ class AUPRC(MapMetric):
     better = "higher"
     range = (0.0, 1.0)
     needs_masks = True
+    companions = ("chance",)
     name: Literal["auprc"] = "auprc"
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:

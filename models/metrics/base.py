@@ -1,4 +1,4 @@
-"""What a metric is: a number that judges one map, and what it is evaluated by."""
+"""What a metric is: a number that says how far a map can be trusted, and what it is computed from."""
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
@@ -6,15 +6,21 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import JsonValue
 from scipy import ndimage
 from torch import Tensor
 
 from models.engine import Engine
 from models.explainers.fill import filled
 from models.network import Network
+from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output
+from models.producer import Producer
 from models.questions import Answer, Batch, Questions
 
+METRIC, CURVE = "metric_", "curve_"
+"""How the names of outputs begin that hold a metric, and the curve that it is made of."""
+
+Points = tuple[float, ...] | tuple[str, ...]
 Family = Literal["faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"]
 Of = Literal["score", "probability", "decided"]
 Fill = float | Literal["mean", "blur"]
@@ -220,8 +226,8 @@ def ask_hidden(
     return (yield from ask(evaluated, 1, lambda image, _: filled[image], ("hidden", fill), of, each_map=False))
 
 
-class Metric(BaseModel):
-    """A named number that judges maps; its fields are its parameters.
+class Metric(Producer):
+    """A named number that says how far maps can be trusted; its fields are its parameters.
 
     Attributes
     ----------
@@ -233,12 +239,12 @@ class Metric(BaseModel):
         The least and the largest value.
     needs_masks, needs_others
         Whether it compares with where the finding is, and with maps of other networks.
+    companions
+        Names of what the value is to be read with, such as its chance level.
     only_named
         Whether it is computed only when it is named: it makes every map several times, which takes as long, or the
         other networks must be of a certain kind.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     family: ClassVar[Family]
     better: ClassVar[Literal["higher", "lower"] | None] = None
@@ -246,13 +252,7 @@ class Metric(BaseModel):
     needs_masks: ClassVar[bool] = False
     needs_others: ClassVar[bool] = False
     only_named: ClassVar[bool] = False
-
-    name: str
-    label: str | None = Field(None, description="What the metric is called; none: the name")
-
-    @property
-    def title(self) -> str:
-        return self.label or self.name
+    companions: ClassVar[tuple[str, ...]] = ()
 
     @property
     def needs_spacing(self) -> bool:
@@ -260,7 +260,64 @@ class Metric(BaseModel):
         return False
 
     def check(self, network: Network) -> None:
-        """Raise ValueError if the metric has no meaning on this network."""
+        """Raise ConfigurationError if the metric has no meaning on this network."""
+
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        """Name the curves that the value is made of, and their points."""
+        return {}
+
+    @property
+    def variable(self) -> str:
+        return f"{METRIC}{self.title}"
+
+    def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
+        """Declare the value, what it is to be read with, and the curves it is made of."""
+        of = (IMAGE_ID, "target", EXPLAINER)
+        about: dict[str, JsonValue] = {
+            "family": self.family,
+            "better": self.better or "none",
+            "references": self.references,
+        }
+        limits: JsonValue = [float(end) for end in self.range]
+        value = Output(
+            name=self.variable,
+            dims=of,
+            kind="metric",
+            long_name=self.title.replace("_", " "),
+            attrs=about | {"valid_range": limits},
+        )
+        companions = [
+            Output(
+                name=f"{self.variable}_{name}",
+                dims=of,
+                kind="companion",
+                long_name=f"{self.title}: {name}",
+                attrs={"companion_of": self.variable},
+            )
+            for name in self.companions
+        ]
+        curves = [
+            Output(
+                name=f"{CURVE}{self.title}_{name}",
+                dims=(*of, f"point_{self.title}"),
+                kind="curve",
+                long_name=f"{self.title}: {name}",
+                attrs={"metric": self.title, "curve": name},
+                axes=(
+                    Axis(name=f"point_{self.title}", labels=points, long_name=f"point of the curves of {self.title}"),
+                ),
+            )
+            for name, points in self.curves(frame, network).items()
+        ]
+        return (value, *companions, *curves)
+
+    def by_output(self, values: Values) -> Computed:
+        """Arrange what the metric says of some maps by name of the output."""
+        return {
+            self.variable: values.value,
+            **{f"{self.variable}_{name}": companion for name, companion in values.companions.items()},
+            **{f"{CURVE}{self.title}_{name}": curve for name, curve in values.curves.items()},
+        }
 
 
 class MapMetric(Metric):

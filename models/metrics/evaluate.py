@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.metrics.base import Evaluated, Explained, MapMetric, Metric, StackMetric, Truth, Values
 from models.questions import Batch, Needs
 
@@ -52,7 +53,7 @@ def evaluate(
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If a metric lacks what it compares with, has no meaning on the network, or shapes do not fit.
     """
     _check(engine, metrics, images, maps, masks, spacing, others)
@@ -152,8 +153,10 @@ def _check(
     for metric in metrics:
         metric.check(engine.network)
         if metric.needs_masks and masks is None:
-            raise ValueError(f"{metric.title}: compares with masks, and the cohort has none")
+            raise ConfigurationError(f"{metric.title}: compares with masks, and the cohort has none")
         if metric.needs_spacing and spacing is None:
-            raise ValueError(f"{metric.title}: a tolerance in mm needs the spacing of the images, and there is none")
+            raise ConfigurationError(
+                f"{metric.title}: a tolerance in mm needs the spacing of the images, and there is none"
+            )
         if metric.needs_others and others is None:
-            raise ValueError(f"{metric.title}: compares with maps of other networks, and there are none")
+            raise ConfigurationError(f"{metric.title}: compares with maps of other networks, and there are none")

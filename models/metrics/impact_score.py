@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.errors import ConfigurationError
 from models.explainers.fill import Fill
 from models.metrics.base import Evaluated, Evaluating, Values
 from models.metrics.features import FeatureMetric
@@ -28,7 +29,7 @@ class ImpactScore(FeatureMetric):
 
     def check(self, network: Network) -> None:
         if network.config.activation == "identity":
-            raise ValueError(
+            raise ConfigurationError(
                 f"{self.title}: the model is a regression (model.activation: identity) and decides nothing"
             )
 

@@ -24,6 +24,7 @@ class LabelRandomisation(StackMetric):
     range = (-1.0, 1.0)
     needs_others = True
     only_named = True
+    companions = ("spearman", "random_ssim", "random_spearman")
     name: Literal["label_randomisation"] = "label_randomisation"
 
     def compare(self, explained: Explained) -> Values:

@@ -10,10 +10,12 @@ from pydantic import Field
 from torch import nn
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.explainers.noise import generator
-from models.metrics.base import Explained, StackMetric, Values
+from models.metrics.base import Explained, Points, StackMetric, Values
 from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
+from models.outputs import Frame
 
 
 class Randomisation(StackMetric):
@@ -35,6 +37,7 @@ class Randomisation(StackMetric):
     family = "sanity"
     better = "lower"
     only_named = True
+    companions = ("spearman", "random_ssim", "random_spearman")
     range = (-1.0, 1.0)
     name: Literal["cascading_randomisation", "independent_randomisation"] = "cascading_randomisation"
     layers: tuple[str, ...] | None = Field(
@@ -47,13 +50,16 @@ class Randomisation(StackMetric):
     def check(self, network: Network) -> None:
         self._layers(network)
 
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        return dict.fromkeys(("ssim", "spearman"), self._layers(network))
+
     def compare(self, explained: Explained) -> Values:
         engine, batch = explained.engine, explained.batch
         maps = explained.maps.abs() if self.magnitude else explained.maps
         layers = self._layers(engine.network)
         found = []
         for network in self._random(engine.network, layers):
-            anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.background)
+            anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.fitted)
             random = anew.maps(anew.batch(batch.images, batch.ids, chosen=batch.chosen)).to(maps)
             engine.forward_passes += anew.forward_passes
             engine.backward_passes += anew.backward_passes
@@ -74,9 +80,9 @@ class Randomisation(StackMetric):
         for name in self.layers:
             if name not in modules:
                 nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
-                raise ValueError(f"{self.title}: there is no layer {name!r}; the nearest names are {nearest}")
+                raise ConfigurationError(f"{self.title}: there is no layer {name!r}; the nearest names are {nearest}")
             if not any(True for _ in modules[name].parameters()):
-                raise ValueError(f"{self.title}: layer {name!r} has no parameters to make random")
+                raise ConfigurationError(f"{self.title}: layer {name!r} has no parameters to make random")
         return self.layers
 
     def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:

@@ -8,8 +8,10 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.fill import Fill
-from models.metrics.base import Evaluated, Evaluating, Values, ask, ask_hidden
-from models.metrics.features import FeatureMetric
+from models.metrics.base import Evaluated, Evaluating, Points, Values, ask, ask_hidden
+from models.metrics.features import FeatureMetric, Grid
+from models.network import Network
+from models.outputs import Frame
 from models.questions import Questions
 
 
@@ -21,6 +23,9 @@ class Removal(FeatureMetric):
     points: int = Field(20, ge=2, description="Steps from the image as it is to the one that is wholly hidden")
     fill: Fill = 0.0
 
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        return {"probability": self.points_of(Grid(frame.grid, self.patch))}
+
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         curve = yield from self.curve(evaluated)
         shares = self.shares(evaluated)
@@ -29,9 +34,12 @@ class Removal(FeatureMetric):
 
     def shares(self, evaluated: Evaluated) -> Tensor:
         """``(point,)`` shares of the features, from 0 to 1."""
-        count = self.grid(evaluated).count
-        steps = min(self.points, count)
-        return (torch.arange(steps + 1, dtype=torch.float64) * count / steps).round() / count
+        return torch.tensor(self.points_of(self.grid(evaluated)), dtype=torch.float64)
+
+    def points_of(self, grid: Grid) -> tuple[float, ...]:
+        steps = min(self.points, grid.count)
+        shares = (torch.arange(steps + 1, dtype=torch.float64) * grid.count / steps).round() / grid.count
+        return tuple(shares.tolist())
 
     def curve(self, evaluated: Evaluated) -> Generator[Questions, None, Tensor]:
         """``(image, point)`` probabilities; at the ends are the image as it is and one that is wholly hidden."""

@@ -17,6 +17,7 @@ class Repeatability(StackMetric):
     better = "higher"
     range = (-1.0, 1.0)
     needs_others = True
+    companions = ("spearman",)
     name: Literal["repeatability", "reproducibility"] = "repeatability"
 
     def compare(self, explained: Explained) -> Values:

@@ -5,9 +5,11 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.noise import draw
-from models.metrics.base import Evaluated, Evaluating, Values, ask
+from models.metrics.base import Evaluated, Evaluating, Points, Values, ask
 from models.metrics.features import FeatureMetric
 from models.metrics.imputation import impute
+from models.network import Network
+from models.outputs import Frame
 from models.questions import per_question
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -18,6 +20,9 @@ class _ROAD(FeatureMetric):
 
     patch: int = Field(1, ge=1, description="Side of the squares removed as one, in pixels; 1: pixel by pixel")
     noise: float = Field(0.01, ge=0, description="Standard deviation of what is added, as a share of the image's range")
+
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        return {"probability": _SHARES}
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         images = evaluated.batch.images

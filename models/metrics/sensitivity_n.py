@@ -6,9 +6,11 @@ from torch import Tensor
 
 from models.explainers.fill import Fill
 from models.explainers.noise import draw
-from models.metrics.base import Evaluated, Evaluating, Values
+from models.metrics.base import Evaluated, Evaluating, Points, Values
 from models.metrics.features import FeatureMetric
 from models.metrics.ranking import pearson
+from models.network import Network
+from models.outputs import Frame
 from models.questions import Answer, Questions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -30,6 +32,9 @@ class SensitivityN(FeatureMetric):
     shares: tuple[Share, ...] = Field((0.1, 0.3, 0.5, 0.7), strict=False, description="Sizes n, as shares of all")
     sets: int = Field(50, ge=3, description="Random sets of each size")
     fill: Fill = 0.0
+
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        return {"correlation": self.shares}
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         batch, grid = evaluated.batch, self.grid(evaluated)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from models.errors import ConfigurationError
 from models.network import Network
 from models.questions import Ask
 
@@ -209,7 +210,7 @@ class _Refused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        raise ValueError(f"there is no rule for {ctx.name}")
+        raise ConfigurationError(f"there is no rule for {ctx.name}")
 
 
 def refused(outcome: Any, name: str) -> Any:
@@ -255,9 +256,11 @@ def require_rules(network: Network, ask: Ask) -> None:
             (gradient,) = torch.autograd.grad(logits.sum(), inputs)
             _reject_custom(logits.grad_fn)
     except ValueError as error:
-        raise ValueError(f"{type(network.module).__name__}: {error}; use integrated_gradients instead") from None
+        raise ConfigurationError(
+            f"{type(network.module).__name__}: {error}; use integrated_gradients instead"
+        ) from None
     if not gradient.isfinite().all():
-        raise ValueError(f"{type(network.module).__name__} gives relevance that is not finite")
+        raise ConfigurationError(f"{type(network.module).__name__} gives relevance that is not finite")
 
 
 def _reject_custom(last: Any) -> None:
@@ -269,5 +272,5 @@ def _reject_custom(last: Any) -> None:
             continue
         seen.add(node)
         if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise ValueError(f"there is no rule for {type(node).__name__.removesuffix('Backward')}")
+            raise ConfigurationError(f"there is no rule for {type(node).__name__.removesuffix('Backward')}")
         following += [before for before, _ in node.next_functions]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from models.errors import ConfigurationError
 from models.network import Network
 
 _RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_)
@@ -72,7 +73,7 @@ def require_relu(network: Network) -> None:
         activations = sorted(
             {type(part).__name__ for part in network.module.modules() if "activation" in type(part).__module__}
         )
-        raise ValueError(
+        raise ConfigurationError(
             f"{type(network.module).__name__} has no ReLU (its activations: {', '.join(activations)}); "
             "the rule would be the plain gradient. Use integrated_gradients or smoothgrad instead"
         )

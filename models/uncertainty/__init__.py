@@ -5,8 +5,9 @@ been taken. All are asked about the same targets as the network itself, and the 
 image alone, so that what varies is due to the members.
 """
 
-from models.uncertainty.base import Member, Uncertainty
+from models.uncertainty.base import Uncertainty
 from models.uncertainty.mc_dropout import MCDropout
+from models.uncertainty.members import Member
 from models.uncertainty.spread import Spread, ask_members
 from models.uncertainty.test_time_augmentation import TestTimeAugmentation
 

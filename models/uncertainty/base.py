@@ -1,51 +1,80 @@
 """What a kind of uncertainty is: the members that it makes of a network."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from pydantic import Field
 
+from models.explainers.base import MANTISSA_KEPT
 from models.network import Network
-from models.uncertainty.affine import Affine
-
-View = Callable[[Sequence[str], Tensor], Affine]
-"""From the names of images and an image-like tensor to how a member sees them."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A network to ask, and the view of the image that it is given: None if it is the image as it is."""
-
-    network: Network
-    view: View | None = None
+from models.outputs import EXPLAINER, IMAGE_ID, Computed, Frame, Output
+from models.producer import Producer
+from models.uncertainty.members import Member
+from models.uncertainty.spread import Spread
 
 
-class Uncertainty(BaseModel):
+class Uncertainty(Producer):
     """A kind of members; its fields are its parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     about: ClassVar[str]
 
-    name: str
-    label: str | None = Field(None, description="What it is called in the store; none: the name")
     explainers: tuple[str, ...] | None = Field(
         None, strict=False, description="Whose maps every member makes; none: those of all"
     )
 
-    @property
-    def title(self) -> str:
-        return self.label or self.name
-
     def check(self, network: Network) -> None:
-        """Raise ValueError if the network can have no such members."""
+        """Raise ConfigurationError if the network can have no such members."""
 
     def members(self, network: Network) -> list[Member]:
         """Make the members of a network."""
         raise NotImplementedError
 
-    def pinned(self) -> Self:
-        """The same, with the digest of every file that it names."""
-        return self
+    @property
+    def variable(self) -> str:
+        """How the names of its outputs begin."""
+        return f"uncertainty_{self.title}"
+
+    def declare(self, frame: Frame) -> tuple[Output, ...]:
+        """Declare what the members say together: of the prediction, and of each map."""
+        between = f"between {self.about}"
+        maps = (IMAGE_ID, "target", EXPLAINER)
+
+        def one(name: str, dims: tuple[str, ...], about: str, units: str = "1", mantissa: int | None = None) -> Output:
+            return Output(
+                name=name,
+                dims=dims,
+                kind="uncertainty",
+                long_name=about,
+                units=units,
+                mantissa=mantissa,
+                attrs={"of": self.title, "references": self.references},
+            )
+
+        found = [
+            one(f"{self.variable}_outputs", (IMAGE_ID, "class"), f"standard deviation of the prediction {between}")
+        ]
+        if frame.activation != "identity":
+            due = f"entropy that is due to differences {between}"
+            found += [
+                one(f"{self.variable}_entropy", (IMAGE_ID,), "entropy of the mean prediction", "bit"),
+                one(f"{self.variable}_mutual_information", (IMAGE_ID,), due, "bit"),
+            ]
+        if frame.explainers:
+            mean, deviation = f"mean map {between}", f"standard deviation of the map {between}"
+            of_map, stem = (*maps, *frame.space), f"attribution_{self.title}"
+            found += [
+                one(f"{self.variable}_maps", maps, f"spread of maps {between}, as a share of their mean"),
+                one(f"{stem}_mean", of_map, mean, mantissa=MANTISSA_KEPT),
+                one(f"{stem}_spread", of_map, deviation, mantissa=MANTISSA_KEPT),
+            ]
+        return tuple(found)
+
+    def by_output(self, spread: Spread) -> Computed:
+        """Arrange what the members said by name of the output."""
+        return {
+            f"{self.variable}_outputs": spread.outputs,
+            f"{self.variable}_entropy": spread.entropy,
+            f"{self.variable}_mutual_information": spread.mutual_information,
+            f"{self.variable}_maps": spread.maps,
+            f"attribution_{self.title}_mean": spread.mean,
+            f"attribution_{self.title}_spread": spread.spread,
+        }

@@ -6,9 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from models.errors import ConfigurationError
 from models.explainers.noise import generator
 from models.network import Network
-from models.uncertainty.base import Member, Uncertainty
+from models.uncertainty.base import Uncertainty
+from models.uncertainty.members import Member
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -26,7 +28,7 @@ class MCDropout(Uncertainty):
 
     def check(self, network: Network) -> None:
         if not any(isinstance(part, _DROPOUTS) and part.p > 0 for part in network.module.modules()):
-            raise ValueError(
+            raise ConfigurationError(
                 f"{self.title}: {type(network.module).__name__} has no dropout: use test_time_augmentation or "
                 "deep_ensemble"
             )

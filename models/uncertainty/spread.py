@@ -11,7 +11,7 @@ from models.engine import Engine
 from models.network import Network
 from models.questions import Batch
 from models.targets import NO_CLASS
-from models.uncertainty.base import Member
+from models.uncertainty.members import Member
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def ask_members(
     asked = [engine.explainers[index] for index in wanted]
     outputs, maps, entropies = _Moments(), _Moments(), _Moments()
     for member in members:
-        own = Engine(member.network, asked, engine.target, engine.batch_size, engine.background)
+        own = Engine(member.network, asked, engine.target, engine.batch_size, engine.fitted)
         view = None if member.view is None else member.view(batch.ids, batch.images)
         seen = batch.images if view is None else view.look(batch.images)
         again = own.batch(seen, batch.ids, chosen=batch.chosen if view is None else view.choose(batch.chosen))

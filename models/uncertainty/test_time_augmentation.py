@@ -7,10 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.errors import ConfigurationError
 from models.explainers.noise import generator
 from models.network import Network
 from models.uncertainty.affine import Affine
-from models.uncertainty.base import Member, Uncertainty
+from models.uncertainty.base import Uncertainty
+from models.uncertainty.members import Member
 
 
 class TestTimeAugmentation(Uncertainty):
@@ -34,7 +36,7 @@ class TestTimeAugmentation(Uncertainty):
     def check(self, network: Network) -> None:
         axes = ("z", "y", "x")[3 - network.config.spatial_dims :]
         if unknown := [axis for axis in self.flip if axis not in axes]:
-            raise ValueError(f"{self.title}: flip names {unknown}, but the images have the axes {list(axes)}")
+            raise ConfigurationError(f"{self.title}: flip names {unknown}, but the images have the axes {list(axes)}")
 
     def members(self, network: Network) -> list[Member]:
         return [Member(network, partial(self._view, sample)) for sample in range(self.samples)]

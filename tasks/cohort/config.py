@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from models.components import Component
+from models.errors import ConfigurationError
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
 from tasks.cohort.sources import is_manifest
@@ -53,7 +54,7 @@ class CohortConfig(BaseModel):
     @model_validator(mode="after")
     def _root_is_of_a_manifest(self) -> "CohortConfig":
         if self.root and not is_manifest(self.source):
-            raise ValueError("root is for what a manifest names, and the source is none: leave it out")
+            raise ConfigurationError("root is for what a manifest names, and the source is none: leave it out")
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Fact(NamedTuple):
@@ -28,6 +28,28 @@ class Fact(NamedTuple):
     decoded: int
 
 
+class Source(NamedTuple):
+    """One of the things that an image is made of.
+
+    Attributes
+    ----------
+    name
+        Name of the sequence or view; empty where an image has one source.
+    kind
+        `image`: one file, or the files of a series, whose pixels are explained; `record`: a row of a table; `mask`:
+        the reference region, which is not shown to the network.
+    digest
+        SHA-256 of the file, or over the digests of the files in their order.
+    files
+        The facts of its files; none for a record.
+    """
+
+    name: str
+    kind: Literal["image", "record", "mask"]
+    digest: str
+    files: tuple[Fact, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One image of the cohort. Where it lies is not said: see `tasks.cohort.sources`.
@@ -37,7 +59,7 @@ class Entry:
     id
         Stable name of the image, unique in the cohort.
     digest
-        SHA-256 of its bytes; of the files' digests, in their order, for a series.
+        SHA-256 over what the network sees of the image: that of its source; over those of several, in their order.
     mask
         SHA-256 of its mask's bytes.
     reason
@@ -45,11 +67,11 @@ class Entry:
     subject
         Whose image it is; None: the image stands for itself.
     present
-        Whether its source was there at the last run.
+        Whether its sources were there at the last run.
     withdrawn
         Whether its subject was withdrawn: nothing of it is left but the row.
-    facts
-        Of its files, and of its mask.
+    sources
+        What the image is made of.
     """
 
     id: str
@@ -61,12 +83,17 @@ class Entry:
     subject: str | None = None
     present: bool = True
     withdrawn: bool = False
-    facts: tuple[Fact, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """The facts of all files, those of the mask last."""
+        return tuple(fact for source in self.sources for fact in source.files)
 
     def quarantined(self, reason: str) -> "Entry":
         return replace(self, reason=reason)
 
 
 def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:
-    """What is known of files, by their pseudonyms."""
+    """Collect what is known of files, by their pseudonyms."""
     return {fact.file: fact for entry in entries for fact in entry.facts}

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.errors import ConfigurationError
+
 VARIABLE = "COHORTLENS_PSEUDONYM_KEY"
 
 _SHORTEST = 16
@@ -36,12 +38,12 @@ class Key(BaseModel):
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If the one of the environment can be guessed.
         """
         given = os.environ.get(VARIABLE)
         if given and len(given) < _SHORTEST:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{VARIABLE} has {len(given)} characters, so that it can be guessed: give it at least {_SHORTEST}, "
                 "such as those of `openssl rand -hex 32`"
             )
@@ -54,12 +56,12 @@ class Key(BaseModel):
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If it is not at hand, or the environment holds another.
         """
         given = os.environ.get(VARIABLE)
         if given and _hmac(given, _CONSTANT) != self.fingerprint:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{VARIABLE} is not the key of this output's pseudonyms: "
                 + (
                     "unset it, since the output has a key of its own"
@@ -70,7 +72,9 @@ class Key(BaseModel):
             )
         if found := self.kept or given:
             return found
-        raise ValueError(f"the pseudonyms of this output need the key that it was begun with: set {VARIABLE} to it")
+        raise ConfigurationError(
+            f"the pseudonyms of this output need the key that it was begun with: set {VARIABLE} to it"
+        )
 
     def pseudonym(self, identifier: str) -> str:
         """The first 16 hexadecimal digits of the identifier's HMAC-SHA256."""

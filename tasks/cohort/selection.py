@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
 from tasks.cohort.readers.dicom import MODALITIES
 from tasks.cohort.sources import Listed
@@ -32,7 +33,9 @@ class Selection(BaseModel):
     @classmethod
     def _known(cls, modality: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := sorted({*modality} - MODALITIES):
-            raise ValueError(f"DICOM has no modality {', '.join(unknown)}; it has {', '.join(sorted(MODALITIES))}")
+            raise ConfigurationError(
+                f"DICOM has no modality {', '.join(unknown)}; it has {', '.join(sorted(MODALITIES))}"
+            )
         return modality
 
     def at(self, scheduled: datetime) -> "Selection":
@@ -51,12 +54,12 @@ class Selection(BaseModel):
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If the time that the run was scheduled for was never given.
         """
         after, before = self.modified_after, self.modified_before
         if isinstance(before, str):
-            raise ValueError("only.modified_before is `scheduled`, but this run has no schedule: give a time")
+            raise ConfigurationError("only.modified_before is `scheduled`, but this run has no schedule: give a time")
         times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
         ids = set(self.ids)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 from fsspec.utils import glob_translate
 
+from models.errors import ConfigurationError
 from tasks.storage.location import Location, nameless
 
 _COLUMNS = ("uri", "id", "label", "mask", "subject")
@@ -81,7 +82,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If a manifest is not usable.
     """
     if is_manifest(source):
@@ -89,7 +90,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     try:
         files = source.files()
     except FileNotFoundError as error:
-        raise ValueError(f"cohort.source: {error}") from None
+        raise ConfigurationError(f"cohort.source: {error}") from None
     except OSError as error:
         server = f" at {source.endpoint_url}" if source.endpoint_url else ""
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
@@ -104,7 +105,7 @@ def _from_manifest(source: Location, root: Location) -> list[Listed]:
     table = _read(source)
     unknown = [str(place + 1) for place, column in enumerate(table.columns) if column not in _COLUMNS]
     if "uri" not in table or unknown:
-        raise ValueError(
+        raise ConfigurationError(
             f"cohort.source: {source} has "
             + " and ".join(
                 ["no column `uri`"] * ("uri" not in table)
@@ -117,13 +118,13 @@ def _from_manifest(source: Location, root: Location) -> list[Listed]:
     listed = []
     for number, row in enumerate(table.astype(object).where(table.notna(), None).to_dict("records"), 1):
         if row["uri"] is None:
-            raise ValueError(f"cohort.source: row {number} of {source} has no `uri`")
+            raise ConfigurationError(f"cohort.source: row {number} of {source} has no `uri`")
         places: dict[str, str | None] = {}
         for column in ("uri", "mask"):
             named = row.get(column)
             places[column] = place = None if named is None else _resolve(str(named), folder)
             if place is not None and not lies_below(place):
-                raise ValueError(
+                raise ConfigurationError(
                     f"cohort.source: the `{column}` in row {number} of {source} lies outside {root}, where the images "
                     "of this manifest must lie: move it there, or set cohort.root to a folder or prefix that holds all"
                 )
@@ -142,7 +143,7 @@ def _from_manifest(source: Location, root: Location) -> list[Listed]:
     rows: dict[str, int] = {}
     repeated = [(rows.setdefault(image.name, number), number) for number, image in enumerate(listed, 1)]
     if twice := [pair for pair in repeated if pair[0] != pair[1]]:
-        raise ValueError(
+        raise ConfigurationError(
             f"cohort.source: {source} names {len({first for first, _ in twice})} ids more than once, such as in rows "
             f"{twice[0][0]} and {twice[0][1]}"
         )
@@ -153,13 +154,15 @@ def _read(source: Location) -> pd.DataFrame:
     try:
         data = BytesIO(source.read())
     except FileNotFoundError:
-        raise ValueError(f"cohort.source: there is no manifest {source}") from None
+        raise ConfigurationError(f"cohort.source: there is no manifest {source}") from None
     try:
         if source.url.endswith(".csv"):
             return pd.read_csv(data, dtype=str, keep_default_na=False, na_values=[""])  # NA and None are labels too
         return pd.read_parquet(data)
     except Exception as error:  # what the readers of tables say may quote them
-        raise ValueError(f"cohort.source: {source} is no table that can be read ({type(error).__name__})") from None
+        raise ConfigurationError(
+            f"cohort.source: {source} is no table that can be read ({type(error).__name__})"
+        ) from None
 
 
 def _resolve(named: str, folder: str) -> str:

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from posixpath import dirname
 
+from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.entry import Entry, Fact, Source
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
@@ -61,12 +62,14 @@ def survey(
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If there is nothing to explain, or a manifest of the user's is not usable.
     """
     listed = list_images(config.source, config.home)
     if not listed:
-        raise ValueError(f"cohort.source: there are no files at {config.source}: put some there, or name another place")
+        raise ConfigurationError(
+            f"cohort.source: there are no files at {config.source}: put some there, or name another place"
+        )
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, files, alias)
@@ -175,9 +178,13 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
+    digest = combine([fact.digest for fact in own])
+    sources = [Source("", "image", digest, tuple(own))]
+    if mask:
+        sources.append(Source("", "mask", mask.digest, (mask,)))
     return replace(
         entry,
-        digest=combine([fact.digest for fact in own]),
+        digest=digest,
         mask=mask.digest if mask else None,
-        facts=tuple(own) if mask is None else (*own, mask),
+        sources=tuple(sources),
     )

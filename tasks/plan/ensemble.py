@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from models.errors import ConfigurationError
 from models.network import Network, build
 from models.uncertainty import MCDropout, Member, TestTimeAugmentation, Uncertainty
 from tasks.storage.location import Location
@@ -26,18 +27,18 @@ class DeepEnsemble(Uncertainty):
 
         Raises
         ------
-        ValueError
+        ConfigurationError
             If a file does not fit the network, or is not the one that the plan names.
         """
         digests = self.sha256 or (None,) * len(self.weights)
         if len(digests) != len(self.weights):
-            raise ValueError(f"{self.title}: {len(self.weights)} weights, but {len(digests)} digests in sha256")
+            raise ConfigurationError(f"{self.title}: {len(self.weights)} weights, but {len(digests)} digests in sha256")
         others = []
         for weights, digest in zip(self.weights, digests, strict=True):
             try:
                 data = weights.read()
             except FileNotFoundError:
-                raise ValueError(f"{self.title}: there is no file {weights}") from None
+                raise ConfigurationError(f"{self.title}: there is no file {weights}") from None
             config = network.config.model_copy(update={"sha256": digest})
             others.append(Member(build(config, data, network.device, network.precision)))
         return [Member(network), *others]

@@ -14,11 +14,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.cohort.entry import Entry, Fact
+from models.errors import ConfigurationError
+from tasks.cohort.entry import Entry, Fact, Source
 from tasks.storage.location import Location
 
 NAME = "manifest.parquet"
 
+_FACT = pa.struct(
+    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
+    + [(name, pa.int64()) for name in ("size", "decoded")]
+)
+_SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -30,22 +36,14 @@ _SCHEMA = pa.schema(
         ("subject", pa.string()),
         ("present", pa.bool_()),
         ("withdrawn", pa.bool_()),
-        (
-            "facts",
-            pa.list_(
-                pa.struct(
-                    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
-                    + [(name, pa.int64()) for name in ("size", "decoded")]
-                )
-            ),
-        ),
+        ("sources", pa.list_(_SOURCE)),
     ]
 )
 
 _ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
 """Of a file's index: Arrow would write a plan of 100 MB, that of some 20 million images, and refuse to read it."""
 
-_WITHOUT_FACTS = [name for name in _SCHEMA.names if name != "facts"]
+_WITHOUT_SOURCES = [name for name in _SCHEMA.names if name != "sources"]
 
 
 def write(
@@ -68,18 +66,18 @@ def read(
     groups: Sequence[int] | None = None,
     ids: Sequence[str] | None = None,
     *,
-    facts: bool = True,
+    sources: bool = True,
 ) -> list[Entry]:
     """Read all rows, or those of some row groups (shards), or those with some ids.
 
     Parameters
     ----------
-    facts
-        Whether entries come with their facts, which are half of them, and needed only to plan and to write anew.
+    sources
+        Whether entries come with their sources, which are half of the file, and needed only to plan and to write anew.
     """
     with _opened(output) as parquet:
         chosen = list(range(parquet.num_row_groups) if groups is None else groups)
-        columns = None if facts else _WITHOUT_FACTS
+        columns = None if sources else _WITHOUT_SOURCES
         found = []
         for batch in parquet.iter_batches(row_groups=chosen, columns=columns) if chosen else ():
             rows = batch if ids is None else batch.filter(pc.is_in(batch.column("id"), pa.array(ids, pa.string())))
@@ -88,10 +86,10 @@ def read(
 
 
 def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
-    """Read the rows of some row groups (shards), without facts, one group after the other; the file is opened once."""
+    """Read the rows of some shards, one shard after the other, without sources; the file is opened once."""
     with _opened(output) as parquet:
         for group in groups:
-            yield [_entry(row) for row in parquet.read_row_group(group, _WITHOUT_FACTS).to_pylist()]
+            yield [_entry(row) for row in parquet.read_row_group(group, _WITHOUT_SOURCES).to_pylist()]
 
 
 @contextmanager
@@ -100,7 +98,7 @@ def _opened(output: Location) -> Iterator[pq.ParquetFile]:
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True, **_ANY_SIZE)
         if not parquet.schema_arrow.equals(_SCHEMA):
-            raise ValueError(f"{location} does not have the columns of a manifest: damaged")
+            raise ConfigurationError(f"{location} does not have the columns of a manifest: damaged")
         yield parquet
 
 
@@ -120,9 +118,13 @@ def read_metadata(output: Location) -> dict[str, str]:
 
 def _row(entry: Entry) -> dict[str, Any]:
     row = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    return row | {"facts": [fact._asdict() for fact in entry.facts]}
+    sources = [source._asdict() | {"files": [fact._asdict() for fact in source.files]} for source in entry.sources]
+    return row | {"sources": sources}
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    facts = tuple(Fact(**fact) for fact in row.pop("facts", ()))
-    return Entry(**row | {"facts": facts})
+    sources = (
+        Source(**source | {"files": tuple(Fact(**fact) for fact in source["files"])})
+        for source in row.pop("sources", ())
+    )
+    return Entry(**row | {"sources": tuple(sources)})

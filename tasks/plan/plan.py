@@ -7,37 +7,96 @@ import platform
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
-from itertools import accumulate, pairwise
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.errors import ConfigurationError
 from models.explainers import ExplainerConfig
+from models.explainers.base import Explainer, MapExplainer
+from models.fits import FitConfig
 from models.metrics import MetricConfig
-from models.network import NetworkConfig, Precision
-from models.precision import Agreement
+from models.network import Network, Precision
+from models.outputs import EXPLAINER, Frame, Output, joined
+from models.precision import Deviation
+from models.prediction import declare_prediction, declare_source
+from models.results import ResultConfig
 from models.targets import TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
 from tasks.plan import manifest
 from tasks.plan.ensemble import UncertaintyConfig
-from tasks.plan.shards import Shard, cut, digest_of, images_per_shard, spread
+from tasks.plan.recipe import ModelConfig, Recipe
+from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 4
+LAYOUT = 5
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
 
-class ModelConfig(NetworkConfig):
-    """The model to explain."""
+class StoredObject(BaseModel):
+    """One stored object: its SHA-256 and its size in bytes."""
 
-    weights: Location = Field(description="A .safetensors file, or a .pt file that holds a state dict and nothing else")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size: int
 
 
-class Measure(BaseModel):
-    """A metric, and what it stores beside its value: companions, and curves over points.
+class Part(BaseModel):
+    """Explainers that are asked together, and what they deliver of every shard. What extends an output is another part.
+
+    Attributes
+    ----------
+    outputs
+        Of an output along `explainer`, the part holds the places of its own explainers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    explainers: tuple[ExplainerConfig, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the explainers that make a map."""
+        labels = {axis.labels for output in self.outputs for axis in output.axes if axis.name == EXPLAINER}
+        return next((tuple(map(str, own)) for own in labels if not isinstance(own, int)), ())
+
+    def holds(self, name: str) -> bool:
+        return any(output.name == name for output in self.outputs)
+
+
+class PlannedFit(BaseModel):
+    """An artefact that is computed before the shards.
+
+    Attributes
+    ----------
+    images
+        Ids of the images that the artefact is computed from.
+    digest
+        SHA-256 over what the artefact is computed from, and how.
+    objects
+        Every stored object by its key in the store; none as long as the artefact has not been computed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fit: FitConfig
+    outputs: tuple[Output, ...]
+    images: tuple[str, ...]
+    digest: str
+    objects: dict[str, StoredObject] = {}
+
+    @property
+    def title(self) -> str:
+        return self.fit.title
+
+
+class PlannedMetric(BaseModel):
+    """A metric, which is computed from what is stored of each shard.
 
     Attributes
     ----------
@@ -48,9 +107,7 @@ class Measure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: MetricConfig
-    companions: tuple[str, ...]
-    curves: tuple[str, ...]
-    points: tuple[float, ...] | tuple[str, ...]
+    outputs: tuple[Output, ...]
     others: tuple[Location, ...] = ()
     others_digest: str = ""
 
@@ -58,20 +115,31 @@ class Measure(BaseModel):
     def title(self) -> str:
         return self.metric.title
 
+
+class PlannedUncertainty(BaseModel):
+    """A kind of uncertainty, which is computed from what is stored of each shard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uncertainty: UncertaintyConfig
+    outputs: tuple[Output, ...]
+
     @property
-    def variable(self) -> str:
-        return f"metric_{self.title}"
+    def title(self) -> str:
+        return self.uncertainty.title
 
-    def companion(self, name: str) -> str:
-        return f"{self.variable}_{name}"
 
-    def curve(self, name: str) -> str:
-        return f"curve_{self.title}_{name}"
+class PlannedResult(BaseModel):
+    """A result, which is computed over all images after the last shard."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    result: ResultConfig
+    outputs: tuple[Output, ...]
 
     @property
-    def axis(self) -> str:
-        """The dimension of the curves."""
-        return f"point_{self.title}"
+    def title(self) -> str:
+        return self.result.title
 
 
 class Plan(BaseModel):
@@ -79,21 +147,23 @@ class Plan(BaseModel):
 
     Attributes
     ----------
-    together
-        How many of the explainers, in their order, are asked together: a part of every shard. What extends an output
-        is a part of its own.
+    grid
+        Sides of the images as they are explained, ([z,] y, x); those of the window that the network takes, as long as
+        an image is explained in one window.
+    parts
+        Explainers that are asked together, with what they deliver; each is a part of every shard.
+    fits, metrics, uncertainty, results
+        What is computed before the shards, from what is stored of each, and over all of them.
     withdrawn
         Digests of the subjects that were withdrawn and must not come back.
     run_id
-        Of the run that drew up the plan.
-    agreement
-        Of bf16 with fp32, in the maps of the first batch by explainer.
+        Name of the run that drew up the plan.
+    deviation
+        By explainer, how far bf16 is from fp32 in the maps of the first batch.
     masks, segments
         Whether any image has a mask; whether the model returns a map for each class.
-    background
-        Ids of the images that stand for what is usual; none if no explainer compares with them.
     key
-        Of the pseudonyms in the manifest.
+        The key of the pseudonyms in the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,17 +173,18 @@ class Plan(BaseModel):
     shards: tuple[Shard, ...]
     cohort: CohortConfig
     model: ModelConfig
-    explainers: tuple[ExplainerConfig, ...]
-    together: tuple[int, ...]
     target: TargetConfig
     batch_size: int
     precision: Precision = "fp32"
-    agreement: dict[str, Agreement] = {}
+    deviation: dict[str, Deviation] = {}
+    grid: tuple[int, ...]
     masks: bool
     segments: bool
-    background: tuple[str, ...]
-    metrics: tuple[Measure, ...] = ()
-    uncertainty: tuple[UncertaintyConfig, ...] = ()
+    parts: tuple[Part, ...]
+    fits: tuple[PlannedFit, ...] = ()
+    metrics: tuple[PlannedMetric, ...] = ()
+    uncertainty: tuple[PlannedUncertainty, ...] = ()
+    results: tuple[PlannedResult, ...] = ()
     key: Key
     withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]
@@ -123,39 +194,57 @@ class Plan(BaseModel):
     def images(self) -> int:
         return self.shards[-1].stop
 
-    @property
+    @cached_property
+    def explainers(self) -> tuple[Explainer, ...]:
+        return tuple(explainer for part in self.parts for explainer in part.explainers)
+
+    @cached_property
     def maps(self) -> tuple[str, ...]:
         """Names of the explainers that make a map."""
-        return tuple(explainer.title for explainer in self.explainers if explainer.makes_map)
+        return tuple(name for part in self.parts for name in part.maps)
 
     @property
-    def measures(self) -> tuple[Measure | UncertaintyConfig, ...]:
-        """What is worked out of what the shards have delivered."""
+    def evaluated(self) -> tuple[PlannedMetric | PlannedUncertainty, ...]:
+        """What is computed from what is stored of each shard."""
         return (*self.metrics, *self.uncertainty)
 
+    @cached_property
+    def frame(self) -> Frame:
+        """The common dimensions of all outputs."""
+        return frame_of(self.model, self.target, self.maps, segments=self.segments, masks=self.masks)
+
+    @cached_property
+    def outputs(self) -> dict[str, Output]:
+        """Everything that is stored beside coordinates and index, by name."""
+        planned = (*self.parts, *self.fits, *self.evaluated, *self.results)
+        return joined(*(one.outputs for one in planned))
+
+    def part_with(self, name: str) -> int:
+        """Find the part that delivers an output."""
+        return next(number for number, part in enumerate(self.parts) if part.holds(name))
+
     @property
-    def parts(self) -> tuple[tuple[ExplainerConfig, ...], ...]:
-        """The explainers, by the part of a shard that they belong to."""
-        stops = [0, *accumulate(self.together)]
-        return tuple(self.explainers[start:stop] for start, stop in pairwise(stops))
+    def fitted(self) -> bool:
+        """Whether every artefact has been computed."""
+        return all(fit.objects for fit in self.fits)
 
     @property
     def digest(self) -> str:
         """SHA-256 over all that decides the result."""
-        return digest_of(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key", "agreement"}))
+        return digest_of(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key", "deviation"}))
 
     @cached_property
     def part_digests(self) -> tuple[str, ...]:
-        """Over all that decides each part of a shard beside its images."""
+        """By part, a digest over all that decides it in a shard beside the images."""
         common = {
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
-            **self.model_dump(mode="json", include={"masks", "segments"}),
+            **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
             **({} if self.precision == "fp32" else {"precision": self.precision}),
             "model": self.model.model_dump(mode="json", exclude={"weights"}),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
         }
         return tuple(
-            digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part]})
+            digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
             for part in self.parts
         )
 
@@ -182,53 +271,69 @@ class Plan(BaseModel):
         ------
         FileNotFoundError
             If there is none.
-        ValueError
+        ConfigurationError
             If it is damaged, or of another version.
         """
         found = manifest.read_metadata(output)
         text = found.get("plan")
         if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
-            raise ValueError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+            raise ConfigurationError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
         if (layout := json.loads(text).get("layout")) != LAYOUT:
-            raise ValueError(f"output {output} has the layout {layout}, this version writes {LAYOUT}: {_WAYS_OUT}")
+            raise ConfigurationError(
+                f"output {output} has the layout {layout}, this version writes {LAYOUT}: {_WAYS_OUT}"
+            )
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise ValueError(f"output {output} holds a plan of another version: {_WAYS_OUT}") from error
+            raise ConfigurationError(f"output {output} holds a plan of another version: {_WAYS_OUT}") from error
 
 
-def make_plan(
-    entries: Sequence[Entry],
-    *,
-    cohort: CohortConfig,
-    model: ModelConfig,
-    weights_digest: str,
-    explainers: Sequence[ExplainerConfig],
-    target: TargetConfig,
-    batch_size: int,
-    precision: Precision = "fp32",
-    segments: bool,
-    key: Key,
-) -> Plan:
-    """Cut `entries`, in their order, into shards; their size depends on the work alone, never on the workers."""
-    maps = sum(explainer.makes_map for explainer in explainers) * len(target.labels(model.classes))
-    size = images_per_shard(len(entries), max(maps, model.channels) * math.prod(model.input_shape) * 4)
-    wanted = cohort.background if any(explainer.needs_background for explainer in explainers) else 0
+def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, weights_digest: str, key: Key) -> Plan:
+    """Cut `entries`, in their order, into shards, and let the explainers declare what they store.
+
+    The size of a shard depends on the work alone, never on the workers.
+    """
+    masks = any(entry.mask for entry in entries)
+    maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
+    frame = frame_of(recipe.model, recipe.target, maps, segments=network.segments, masks=masks)
+    size = images_per_shard(
+        len(entries), max(len(maps) * len(frame.targets), len(frame.channels)) * math.prod(frame.grid) * 4
+    )
     return Plan(
         images_per_shard=size,
-        shards=cut(entries, size, batch_size),
-        cohort=cohort,
-        model=model.model_copy(update={"sha256": weights_digest}),
-        explainers=tuple(explainers),
-        together=(len(explainers),),
-        target=target,
-        batch_size=batch_size,
-        precision=precision,
-        masks=any(entry.mask for entry in entries),
-        segments=segments,
-        background=spread(entries, wanted),
+        shards=cut(entries, size, recipe.batch_size),
+        cohort=recipe.cohort,
+        model=recipe.model.model_copy(update={"sha256": weights_digest}),
+        target=recipe.target,
+        batch_size=recipe.batch_size,
+        precision=recipe.precision,
+        grid=frame.grid,
+        masks=masks,
+        segments=network.segments,
+        parts=(make_part(recipe.explainers, frame, network, first=True),),
         key=key,
         versions=versions(),
+    )
+
+
+def make_part(explainers: Sequence[Explainer], frame: Frame, network: Network, *, first: bool) -> Part:
+    """Let explainers declare what they store; the `first` part holds the images and predictions, too."""
+    common = (*declare_source(frame), *declare_prediction(frame)) if first else ()
+    declared = joined(common, *(explainer.declare(frame, network) for explainer in explainers))
+    return Part(explainers=tuple(explainers), outputs=tuple(declared.values()))
+
+
+def frame_of(model: ModelConfig, target: TargetConfig, maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
+    """Collect the common dimensions of a run's outputs."""
+    return Frame(
+        classes=model.classes,
+        targets=tuple(target.labels(model.classes)),
+        explainers=maps,
+        channels=tuple(map(str, range(model.channels))),
+        grid=model.input_shape,
+        activation=model.activation,
+        segments=segments,
+        masks=masks,
     )
 
 

@@ -114,13 +114,6 @@ def groups(shards: Sequence[int], workers: int) -> list[Sequence[int]]:
     return [shards[start:stop] for start, stop in pairwise([0, *accumulate(sizes)])]
 
 
-def spread(entries: Sequence[Entry], count: int) -> tuple[str, ...]:
-    """Choose the ids of `count` readable images at even distances, or of all if there are no more."""
-    ids = [entry.id for entry in entries if not entry.reason]
-    count = min(count, len(ids))
-    return tuple(ids[number * len(ids) // count] for number in range(count))
-
-
 def digest_of(promised: Any) -> str:
     """SHA-256 of anything that JSON holds."""
     return hashlib.sha256(json.dumps(promised, sort_keys=True).encode()).hexdigest()

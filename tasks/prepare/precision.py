@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
-
 from models.engine import Engine
-from models.network import Precision
-from models.precision import LEAST_RANK_CORRELATION, MOST_RELATIVE_L2, Agreement, agreement
+from models.errors import ConfigurationError
+from models.precision import LEAST_RANK_CORRELATION, MOST_RELATIVE_L2, Deviation, deviation
 from models.preprocessing import Preprocessing
 from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
@@ -15,28 +13,9 @@ from tasks.plan.plan import Plan
 from tasks.work.images import read_images, stack, stack_masks
 
 
-def check_instructions(precision: Precision, device: str) -> None:
-    """Refuse bf16 on a processor without instructions for it.
-
-    Raises
-    ------
-    ValueError
-        If `device` is such a processor.
-    """
-    if precision == "bf16" and device == "cpu" and not _has_instructions():
-        raise ValueError(
-            "compute.precision: this processor has no instructions for bf16, which would take some thirty times as "
-            "long as fp32: set fp32, or use GPUs"
-        )
-
-
-def _has_instructions() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def check_agreement(
+def check_deviation(
     plan: Plan, entries: Sequence[Entry], engine: Callable[[], Engine], find: Find
-) -> dict[str, Agreement]:
+) -> dict[str, Deviation]:
     """Explain the first batch of a plan in fp32 and in bf16, and compare.
 
     Parameters
@@ -46,7 +25,7 @@ def check_agreement(
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If the maps of an explainer differ by more than the bounds of `models.precision`.
     """
     batch = next((batch for shard in plan.shards for batch in shard.batches), ())
@@ -54,7 +33,7 @@ def check_agreement(
     images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing), find)
     there = [(entry.id, one) for entry, one in zip(chosen, images, strict=True) if not isinstance(one, Unreadable)]
     if not there:
-        raise ValueError("compute.precision: none of the first images can be read, so that bf16 cannot be checked")
+        raise ConfigurationError("precision: none of the first images can be read, so that bf16 cannot be checked")
     ids = [id for id, _ in there]
     inputs = stack([image.network_input for _, (image, _) in there])
     masks = stack_masks([mask for _, (_, mask) in there])
@@ -62,14 +41,14 @@ def check_agreement(
     exactly = engine()
     with exactly.network.exact():
         exact = exactly.explain(inputs, ids, masks)
-    found = agreement(exact, rounded, plan.maps)
+    found = deviation(exact, rounded, plan.maps)
     if apart := {name: one for name, one in found.items() if not one.suffices}:
         named = "; ".join(
             f"{name}: rank correlation {one.rank_correlation:.3f}, relative L2 {one.relative_l2:.3f}"
             for name, one in apart.items()
         )
-        raise ValueError(
-            f"compute.precision: in the first batch, bf16 differs from fp32 by more than is allowed (rank correlation "
+        raise ConfigurationError(
+            f"precision: in the first batch, bf16 differs from fp32 by more than is allowed (rank correlation "
             f"at least {LEAST_RANK_CORRELATION}, relative L2 at most {MOST_RELATIVE_L2}, medians): {named}. Set fp32, "
             "or leave these explainers out"
         )

@@ -4,33 +4,33 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers import ExplainerConfig
-from models.metrics import MetricConfig
-from models.network import Precision, build
+from models.errors import ConfigurationError
+from models.fits import FITS
+from models.network import Network, build
+from models.precision import check_instructions
 from models.preprocessing import Preprocessing
-from models.targets import Region, TargetConfig
-from tasks.cohort.config import CohortConfig
+from models.targets import Region
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
-from tasks.plan.ensemble import UncertaintyConfig
-from tasks.plan.plan import ModelConfig, Plan, begun, make_plan
-from tasks.prepare.cost import Cost, estimate
-from tasks.prepare.metrics import check_uncertainty, measure
-from tasks.prepare.precision import check_agreement, check_instructions
+from tasks.plan.plan import Plan, PlannedFit, begun, make_plan
+from tasks.plan.recipe import Recipe
+from tasks.prepare.cost import HERE, Cost, Place, estimate
+from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
+from tasks.prepare.precision import check_deviation
 from tasks.prepare.replan import Changes, replan, without_withdrawn
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, stamps
 from tasks.work.batches import device
 from tasks.work.failures import check_survey
-from tasks.work.images import Misfit, read_background, read_images
+from tasks.work.fit import fit_digest
+from tasks.work.images import Misfit, read_images, read_inputs, stack
 from tasks.work.pending import check_ours
 
 _TRIED = 3
@@ -87,7 +87,7 @@ class Before:
             return cls()
         try:
             plan = Plan.read(output)
-        except ValueError:
+        except ConfigurationError:
             if overwrite:
                 return cls()
             raise
@@ -96,33 +96,26 @@ class Before:
         return cls(plan, manifest.read(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
 
 
+NOTHING = Before()
+
+
 def prepare(
+    recipe: Recipe,
+    place: Place = HERE,
+    before: Before = NOTHING,
     *,
-    cohort: CohortConfig,
-    model: ModelConfig,
-    explainers: Sequence[ExplainerConfig],
-    target: TargetConfig,
-    metrics: Sequence[MetricConfig] = (),
-    uncertainty: Sequence[UncertaintyConfig] = (),
-    batch_size: int,
-    precision: Precision = "fp32",
-    elsewhere: bool = False,
-    workers: int,
-    threads: int,
-    memory_limit: int | None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-    before: Before = Before(),
     extend: bool = False,
     only: Selection = ALL,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Prepared:
-    """Build the network, check explainers, target and preprocessing against it, survey the cohort, and plan.
+    """Build the network, check the recipe against it, survey the cohort, and plan.
 
     Nothing is written.
 
     Parameters
     ----------
-    elsewhere
-        Whether the workers may be of other machines, whose processors are unknown here.
+    place
+        Where the work will be done.
     before
         What the output holds; the plan goes on from there.
     extend
@@ -132,62 +125,61 @@ def prepare(
 
     Raises
     ------
-    ValueError
-        If the configuration cannot be carried out, with the field, what was found and what to do.
+    ConfigurationError
+        If the recipe cannot be carried out, with the field, what was found and what to do.
     """
+    cohort, model = recipe.cohort, recipe.model
     key = before.key or Key.make()
     key.pseudonym("")  # complains if it is not at hand
     try:
         weights = model.weights.read()
     except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"model.weights: there is no file {model.weights}") from None
-    if not elsewhere:
-        check_instructions(precision, device())
-    network = build(model, weights, device(), precision)
+        raise ConfigurationError(f"model.weights: there is no file {model.weights}") from None
+    if not place.elsewhere:
+        check_instructions(recipe.precision, device())
+    network = build(model, weights, device(), recipe.precision)
 
-    def engine(background: Tensor | None) -> Engine:
-        return Engine(network, explainers, target, batch_size, background)
+    def engine(fitted: Mapping[str, Tensor]) -> Engine:
+        return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
-    engine(torch.zeros(1, model.channels, *model.input_shape))  # complains before the cohort is read, which can be long
+    engine({})  # complains before the cohort is read, which can be long
     preprocessing = Preprocessing(cohort.preprocessing)
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
     if not entries:
-        raise ValueError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
-    plan = make_plan(
-        entries,
-        cohort=cohort,
-        model=model,
-        weights_digest=hashlib.sha256(weights).hexdigest(),
-        explainers=explainers,
-        target=target,
-        batch_size=batch_size,
-        precision=precision,
-        segments=network.segments,
-        key=key,
-    )
-    if isinstance(target, Region) and target.of == "mask" and not plan.masks:
-        raise ValueError(
+        raise ConfigurationError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
+    plan = make_plan(recipe, entries, network, weights_digest=hashlib.sha256(weights).hexdigest(), key=key)
+    if isinstance(recipe.target, Region) and recipe.target.of == "mask" and not plan.masks:
+        raise ConfigurationError(
             "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
-            "manifest, or explain the predicted region"
+            "cohort table, or explain the predicted region"
         )
-    plan, background = _with_background(plan, entries, preprocessing, sources)
+    fits, fitted = _plan_fits(recipe, plan, entries, network, sources)
+    plan = plan.model_copy(update={"fits": fits})
     if before.plan is None:
         _check_preprocessing(plan, entries, preprocessing, sources)
-    asked = engine(background)
-    if precision == "bf16":
-        plan = plan.model_copy(
-            update={"agreement": check_agreement(plan, entries, lambda: engine(background), sources)}
-        )
-    measures = {"metrics": measure(metrics, asked, plan), "uncertainty": check_uncertainty(uncertainty, asked, plan)}
-    plan = plan.model_copy(update=measures)
-    cost = estimate(plan, entries, engine(background), workers=workers, threads=threads, memory_limit=memory_limit)
+    if recipe.precision == "bf16":
+        plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
+    computed_later = {
+        "metrics": plan_metrics(recipe.metrics, network, plan),
+        "uncertainty": plan_uncertainty(recipe.uncertainty, network, plan),
+    }
+    plan = plan.model_copy(update=computed_later)
+    plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
+    cost = estimate(plan, entries, engine(fitted), place)
     if before.plan is None:
         check_survey(plan, entries)
         return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)
     plan, entries, changes = replan(
-        before.plan, before.entries, before.commits, plan, entries, extend=extend, unselected=surveyed.unselected
+        before.plan,
+        before.entries,
+        before.commits,
+        plan,
+        entries,
+        network,
+        extend=extend,
+        unselected=surveyed.unselected,
     )
     return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
 
@@ -197,17 +189,41 @@ def _check_preprocessing(plan: Plan, entries: Sequence[Entry], preprocessing: Pr
     readable = [entry for entry in entries if not entry.reason]
     tried = read_images(plan, readable[:: max(1, len(readable) // _TRIED)][:_TRIED], preprocessing, find)
     if tried and all(isinstance(image, Misfit) for image in tried):
-        raise ValueError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
+        raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
 
 
-def _with_background(
-    plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
-) -> tuple[Plan, Tensor | None]:
-    """Read the background and leave out of the plan what cannot be read, so that every worker has the same."""
-    ids, background = read_background(plan, entries, preprocessing, find)
-    if plan.background and not ids:
-        raise ValueError(
-            f"cohort.background: none of {len(plan.background)} images, such as {plan.background[0]!r}, can be read, "
-            "but an explainer compares with them: mend the files or the preprocessing, or raise the number"
+def _plan_fits(
+    recipe: Recipe, plan: Plan, entries: Sequence[Entry], network: Network, find: Find
+) -> tuple[tuple[PlannedFit, ...], dict[str, Tensor]]:
+    """Choose the images that artefacts are computed from, and leave out those that cannot be read.
+
+    Returns
+    -------
+    tuple
+        What is planned, and the artefacts as they are for this process's trials.
+    """
+    kinds = {kind: None for explainer in recipe.explainers for kind in explainer.fits}
+    preprocessing = Preprocessing(recipe.cohort.preprocessing)
+    planned: list[PlannedFit] = []
+    fitted: dict[str, Tensor] = {}
+    for kind in (FITS.adapter.validate_python({"name": kind.model_fields["name"].default}) for kind in kinds):
+        chosen = set(kind.choose([entry for entry in entries if not entry.reason], recipe.cohort.background))
+        asked = [entry for entry in entries if entry.id in chosen]
+        inputs = read_inputs(plan, asked, preprocessing, find)
+        if not inputs:
+            raise ConfigurationError(
+                f"cohort.background: none of {len(chosen)} images, such as {min(chosen, default='')!r}, can be read, "
+                f"but an explainer uses the artefact {kind.title!r} that is computed from them: mend the files or the "
+                "preprocessing, or raise the number"
+            )
+        read = [entry for entry in asked if entry.id in inputs]
+        planned.append(
+            PlannedFit(
+                fit=kind,
+                outputs=kind.declare(plan.frame, network, len(read)),
+                images=tuple(inputs),
+                digest=fit_digest(plan, kind, read),
+            )
         )
-    return plan.model_copy(update={"background": ids}), background
+        fitted |= kind.compute(network, stack(list(inputs.values())))
+    return tuple(planned), fitted

@@ -6,17 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from models.uncertainty import Uncertainty
+from models.errors import ConfigurationError
+from models.network import Network
+from models.outputs import joined
 from tasks.cohort.entry import Entry
-from tasks.plan.ensemble import UncertaintyConfig
-from tasks.plan.plan import Measure, Plan
+from tasks.plan.plan import Plan, PlannedMetric, PlannedResult, PlannedUncertainty, make_part
 from tasks.plan.shards import cut
 from tasks.store.commit import Commit
 
-AMeasure = TypeVar("AMeasure", Measure, UncertaintyConfig)
+P = TypeVar("P", PlannedMetric, PlannedUncertainty, PlannedResult)
 
 
-class Refused(ValueError):
+class Refused(ConfigurationError):
     """A run that would make two results of one output."""
 
 
@@ -36,6 +37,7 @@ def replan(
     commits: Mapping[int, Commit],
     plan: Plan,
     entries: Sequence[Entry],
+    network: Network,
     *,
     extend: bool,
     unselected: Collection[str] = (),
@@ -51,6 +53,8 @@ def replan(
         Plan and manifest of the output, and what it has delivered.
     plan, entries
         What the configuration asks for, as if nothing were there.
+    network
+        Tells what explainers that are added declare.
     extend
         Whether explainers may be added.
     unselected
@@ -66,49 +70,57 @@ def replan(
     _refuse_another_cohort(there, entries_there, found)
     titles = {explainer.title for explainer in there.explainers}
     added = tuple(explainer for explainer in plan.explainers if explainer.title not in titles)
+    parts = there.parts
+    if added:
+        parts = (*parts, make_part(added, there.frame, network, first=False))
     shards = cut(found, there.images_per_shard, there.batch_size, there.shards, again)
-    background = there.background
-    if not background and any(explainer.needs_background for explainer in added):
-        background = plan.background
+    known = {fit.title for fit in there.fits}
     goes_on = plan.model_copy(
         update={
             "images_per_shard": there.images_per_shard,
             "shards": shards,
-            "explainers": (*there.explainers, *added),
-            "together": (*there.together, len(added)) if added else there.together,
-            "agreement": plan.agreement | there.agreement,
+            "parts": parts,
+            "fits": (*there.fits, *(fit for fit in plan.fits if fit.title not in known)),
+            "deviation": plan.deviation | there.deviation,
             "masks": there.masks,
-            "background": background,
             "withdrawn": there.withdrawn,
-            "metrics": with_measures(there.metrics, plan.metrics),
-            "uncertainty": with_measures(there.uncertainty, plan.uncertainty),
+            "metrics": with_added(there.metrics, plan.metrics),
+            "uncertainty": with_added(there.uncertainty, plan.uncertainty),
+            "results": with_added(there.results, plan.results),
         }
     )
-    if shards == there.shards and not added and goes_on.measures == there.measures:
+    joined(*(part.outputs for part in goes_on.parts))  # complains of an output that is declared twice
+    if (shards, goes_on.evaluated, goes_on.results, added) == (there.shards, there.evaluated, there.results, ()):
         goes_on = goes_on.model_copy(update={"versions": there.versions, "run_id": there.run_id})
     return goes_on, found, replace(changes, explainers=tuple(explainer.title for explainer in added))
 
 
-def with_measures(there: Sequence[AMeasure], asked: Sequence[AMeasure]) -> tuple[AMeasure, ...]:
-    """Add the measures that are asked for to those that are there.
+def with_added(there: Sequence[P], asked: Sequence[P]) -> tuple[P, ...]:
+    """Add what is asked for to what is there.
 
     Raises
     ------
     Refused
         If one of them has the name of another that is there.
     """
-    known = {measure.title: measure for measure in there}
-    for measure in asked:
-        before, now = (_parameters(one) for one in (known.get(measure.title, measure), measure))
+    known = {planned.title: planned for planned in there}
+    for planned in asked:
+        before, now = (_parameters(one) for one in (known.get(planned.title, planned), planned))
         if before != now:
             raise Refused(
-                f"the output holds {measure.title!r} with other parameters ({before!r}): give this one another `label`"
+                f"the output holds {planned.title!r} with other parameters ({before!r}): give this one another `label`"
             )
-    return tuple((known | {measure.title: measure for measure in asked}).values())
+    return tuple((known | {planned.title: planned for planned in asked}).values())
 
 
-def _parameters(measure: Measure | Uncertainty) -> Any:
-    return (measure.metric, measure.others) if isinstance(measure, Measure) else measure
+def _parameters(planned: PlannedMetric | PlannedUncertainty | PlannedResult) -> Any:
+    match planned:
+        case PlannedMetric():
+            return planned.metric, planned.others
+        case PlannedUncertainty():
+            return planned.uncertainty
+        case PlannedResult():
+            return planned.result
 
 
 def tombstone(subject: str) -> str:
@@ -168,8 +180,8 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
     "cohort.identifiers": lambda plan: plan.cohort.identifiers,
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
-    "compute.batch_size": lambda plan: plan.batch_size,
-    "compute.precision": lambda plan: plan.precision,
+    "batch_size": lambda plan: plan.batch_size,
+    "precision": lambda plan: plan.precision,
 }
 
 
@@ -181,7 +193,7 @@ def _refuse_differences(there: Plan, plan: Plan, extend: bool) -> None:
     ]
     if plan.masks and not there.masks:
         differing.append(("masks in the cohort", "none", "some"))
-    if there.background and plan.cohort.background != there.cohort.background:
+    if there.fits and plan.cohort.background != there.cohort.background:
         differing.append(("cohort.background", there.cohort.background, plan.cohort.background))
     before, now = ({known.title: known.model_dump(mode="json") for known in one.explainers} for one in (there, plan))
     only_added = all(now.get(title) == known for title, known in before.items())
@@ -218,10 +230,4 @@ def _refuse_another_cohort(there: Plan, before: Sequence[Entry], now: Sequence[E
         raise Refused(
             f"none of the {len(had)} images of the output is in the cohort as it was, which came from "
             f"{there.cohort.source}: is this another cohort? Name another output, or --overwrite this one"
-        )
-    changed = {now[row].id for row in had if now[row].digest != before[row].digest}
-    if gone := sorted(changed & set(there.background)):
-        raise Refused(
-            f"{len(gone)} background images, such as {gone[0]!r}, changed, but every map compares with them: restore "
-            "them, name another output, or --overwrite this one"
         )

@@ -14,12 +14,13 @@ from tasks.plan.plan import Plan
 from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.evidence import curves, evidence_table, families, suspicion
 from tasks.report.means import fitting, mean_maps
+from tasks.report.others import describe
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.sheet import sheet
 from tasks.storage.location import Location
-from tasks.store.store import EXPLAINED, open_store
+from tasks.store.template import EXPLAINED, open_store
 from tasks.work.finish import summarise
 
 NAME, PICTURE, TABLE = "report/index.html", "report/cases.png", "report/evidence.csv"
@@ -33,7 +34,7 @@ def write_report(output: Location) -> Location:
     Returns where the page is.
     """
     summary = summarise(output)
-    plan, entries = Plan.read(output), manifest.read(output, facts=False)
+    plan, entries = Plan.read(output), manifest.read(output, sources=False)
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
     dataset = dataset.isel(image_id=explained)
@@ -81,6 +82,7 @@ def write_report(output: Location) -> Location:
         mean_scales=mean_scales,
         scales=scales,
         choices=choices,
+        others=list(describe(plan.outputs.values(), dataset)),
         cases=cases,
         orders=[
             name for name in (cases[0].orders if cases else ()) if any(np.isfinite(one.orders[name]) for one in cases)

@@ -13,7 +13,7 @@ from tasks.plan.plan import Plan
 from tasks.report.evidence import CONTROLS
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.words import Findings, findings, sentences
-from tasks.store.flags import raised
+from tasks.store.flags import flags_in, raised
 
 _SAMPLE_SEED = 20261123
 _CASES = 12
@@ -116,9 +116,9 @@ def doubts(dataset: xr.Dataset) -> dict[str, NDArray[np.floating]]:
     """What members say of some images, or of one: by name, ``(image,)`` or a number; the larger, the less sure."""
     found = {}
     for variable in dataset.data_vars.values():
-        kind, of = variable.attrs.get("kind"), str(variable.name).rpartition("_")[2]
-        if kind is None:
+        if variable.attrs.get("kind") != "uncertainty":
             continue
+        kind, of = variable.attrs["of"], str(variable.name).rpartition("_")[2]
         if of == "entropy":
             found[f"uncertainty by {kind}"] = variable.values
         elif of == "information":
@@ -161,7 +161,7 @@ def show(
 def _case(
     image: xr.Dataset, row: int, choices: Sequence[Choice], predictions: Predictions, plan: Plan, scales: list[Scale]
 ) -> Case:
-    flags = raised({"image_flags": image["image_flags"].values[None]})
+    flags = _raised(image["image_flags"].expand_dims("row"))
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     targets = np.flatnonzero(image["target_class"].values != NO_CLASS)
     found = findings(image, int(targets[0]), told) if len(targets) and told else None
@@ -206,7 +206,7 @@ def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
     rows = []
     for target, index in enumerate(image["target_class"].values):
         if index != NO_CLASS and scales:
-            flags = raised({"map_flags": image["map_flags"].values[target]})
+            flags = _raised(image["map_flags"].isel(target=target))
             found = [f"{name}: {', '.join(image['explainer'].values[on])}" for name, on in flags.items() if on.any()]
             by_rank = isinstance(plan.target, Predicted)
             title = image["class"].values[index] if by_rank else image["target"].values[target]
@@ -218,3 +218,8 @@ def _mean(metric: xr.DataArray) -> NDArray[np.floating]:
     """Mean over targets and explainers that look at the model; NaN where there is none."""
     told = [name for name in metric["explainer"].values if not str(name).startswith(CONTROLS)]
     return metric.sel(explainer=told).mean(("target", "explainer")).values
+
+
+def _raised(flags: xr.DataArray) -> dict[str, NDArray[np.bool_]]:
+    """Tell of each flag in words whether it is raised in each place of the first axis."""
+    return raised(str(flags.name), flags_in(flags), flags.values)

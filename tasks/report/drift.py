@@ -5,10 +5,11 @@ from io import BytesIO
 
 import pandas as pd
 
+from models.metrics.base import METRIC
 from tasks.report import TABLE
-from tasks.report.evidence import CONTROLS, METRIC, metric_variables
+from tasks.report.evidence import CONTROLS, metric_variables
 from tasks.storage.location import Location
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 
 _INDEX = ["class", "metric", "explainer"]
 

@@ -8,12 +8,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.metrics.base import METRIC
 from tasks.report.statistics import ALL_CLASSES, evidence
 
 CONTROLS = "control_"
 """How the names of maps begin that know nothing of the model."""
 
-METRIC, CURVE = "metric_", "curve_"
 _AT_ONCE = 2**14
 """Images whose curves are in memory together."""
 
@@ -112,7 +112,7 @@ def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASS
 def curves(dataset: xr.Dataset) -> list[Curve]:
     """Average the curves that metrics were made of."""
     found = []
-    for name in sorted(str(name) for name in dataset.data_vars if str(name).startswith(CURVE)):
+    for name in sorted(str(name) for name, one in dataset.data_vars.items() if one.attrs.get("kind") == "curve"):
         curve = dataset[name].chunk({"image_id": _AT_ONCE})
         means = curve.mean(("image_id", "target"))
         noise = f"{METRIC}{curve.attrs['metric']}_random_{curve.attrs['curve']}"
@@ -146,11 +146,7 @@ def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[tuple[str, lis
 
 def metric_variables(dataset: xr.Dataset) -> list[str]:
     """Names of the variables that hold metrics, without those that a metric is read with."""
-    return [
-        str(name)
-        for name, values in dataset.data_vars.items()
-        if str(name).startswith(METRIC) and "companion_of" not in values.attrs
-    ]
+    return [str(name) for name, values in dataset.data_vars.items() if values.attrs.get("kind") == "metric"]
 
 
 def suspicion(table: pd.DataFrame, auc: float) -> str:

@@ -1,101 +1,30 @@
 """The commit: the record, written last, that says what has been delivered of a shard."""
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import ClassVar, Self
-
-from pydantic import BaseModel, ConfigDict
 
 from tasks.plan.plan import Plan
 from tasks.plan.shards import digest_rows
 from tasks.storage.location import Location
+from tasks.store.record import Delivered, ShardRecord, StoredObject
 
 FOLDER = "commits"
 STAGED = "staged"
 
 
-class StoredObject(BaseModel):
-    """One stored object: its SHA-256 and its size in bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    size: int
-
-
-class Part(BaseModel):
-    """What some explainers that are asked together delivered; the first part holds everything beside maps, too.
+class DeliveredPart(Delivered):
+    """What the explainers of a part of the plan have stored of a shard.
 
     Attributes
     ----------
-    digest
-        The part's digest in the plan that was carried out.
-    objects
-        Every stored object by its key in the store.
     flags
         Rows by flag in words, such as "map blank"; without those that no image has.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    digest: str
-    objects: dict[str, StoredObject]
     flags: dict[str, tuple[int, ...]]
 
-    @property
-    def size(self) -> int:
-        """Bytes of its objects."""
-        return sum(stored.size for stored in self.objects.values())
 
-
-class Record(BaseModel):
-    """What is recorded of one shard, as JSON with its own SHA-256, so that a single different byte is noticed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    folder: ClassVar[str]
-
-    shard: int
-
-    def write(self, output: Location) -> None:
-        self.location(output, self.shard).write(self.encode())
-
-    @classmethod
-    def location(cls, output: Location, shard: int) -> Location:
-        return output / cls.folder / f"{shard:06d}.json"
-
-    @classmethod
-    def read(cls, output: Location, shards: Iterable[int]) -> dict[int, Self]:
-        """Read the records of some shards; a damaged one counts as missing."""
-        asked = list(shards)
-        found = {}
-        for shard, data in zip(asked, output.read_all([cls.location(output, one).url for one in asked]), strict=True):
-            if isinstance(data, FileNotFoundError):
-                continue
-            if isinstance(data, Exception):
-                raise data
-            if (record := cls.decode(data)) and record.shard == shard:
-                found[shard] = record
-        return found
-
-    def encode(self) -> bytes:
-        body = self.model_dump(mode="json")
-        return json.dumps({"sha256": hashlib.sha256(json.dumps(body).encode()).hexdigest(), **body}).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self | None:
-        """Read what was written; None if a single byte of it is different."""
-        try:
-            content = json.loads(data)
-            del content["sha256"]
-            record = cls.model_validate(content)
-        except (ValueError, KeyError, TypeError):  # pydantic's error is a ValueError, too
-            return None
-        return record if record.encode() == data else None
-
-
-class Commit(Record):
+class Commit(ShardRecord):
     """What has been delivered of one shard.
 
     Attributes
@@ -118,7 +47,7 @@ class Commit(Record):
     status: tuple[int, ...]
     reasons: dict[str, str]
     again: tuple[int, ...]
-    parts: dict[int, Part]
+    parts: dict[int, DeliveredPart]
     seconds: dict[str, float]
 
     @property

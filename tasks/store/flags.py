@@ -1,30 +1,31 @@
 """Flags of the store in words, for those who count them and those who show them."""
 
 from collections.abc import Mapping
-from enum import IntFlag
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from models.flags import ImageFlag, MapFlag
 
-KINDS: dict[str, type[IntFlag]] = {"image_flags": ImageFlag, "map_flags": MapFlag}
-"""The flags that each variable of the store holds."""
-
-
-def raised(flags: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
-    """For each flag in words, such as "map blank": whether it is raised anywhere in each row of its variable.
+def raised(name: str, flags: Mapping[str, int], values: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """Tell of each flag in words, such as "map blank", whether it is raised anywhere in each row.
 
     Parameters
     ----------
+    name
+        Name of the output, such as ``map_flags``.
     flags
-        By variable: ``(row, ...)``; what holds no flags is left alone.
+        By name of the flag, its bit.
+    values
+        ``(row, ...)``.
     """
-    found = {}
-    for variable in (known for known in KINDS if known in flags):
-        rows = flags[variable].reshape(len(flags[variable]), -1)
-        for name, flag in KINDS[variable].__members__.items():
-            in_words = f"{variable.removesuffix('_flags')} {name.lower().replace('_', ' ')}"
-            found[in_words] = np.any(rows & flag, axis=1)
-    return found
+    rows = values.reshape(len(values), -1)
+    about = name.removesuffix("_flags")
+    return {f"{about} {flag.replace('_', ' ')}": np.any(rows & bit, axis=1) for flag, bit in flags.items()}
+
+
+def flags_in(variable: xr.DataArray) -> dict[str, int]:
+    """Read the flags of a stored array from its attributes: by name, the bit."""
+    masks = np.atleast_1d(variable.attrs["flag_masks"]).tolist()
+    return dict(zip(variable.attrs["flag_meanings"].split(), masks, strict=True))

@@ -1,226 +1,89 @@
-"""The variables of the store that shards deliver: dimensions, types, and what they say of themselves."""
+"""The arrays of the store: what is declared, with its sides, and how it is cut into objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from models.targets import NO_CLASS
-from models.uncertainty import Spread, Uncertainty
-from tasks.plan.plan import Measure, Plan
-from tasks.store.flags import KINDS
+from models.outputs import EXPLAINER, SPACE, Output, shape_of
+from tasks.plan.plan import Plan
+from tasks.plan.shards import object_rows
 
-NO_MASK = 255
-MANTISSA_KEPT = 7
-UNCERTAINTY = "uncertainty_"
-"""How the names of variables begin that say how unsure the model is."""
+Block = dict[str, NDArray[Any]]
+"""By variable: the rows of it that belong to a shard, or the whole of it where it has no `image_id`."""
 
 
 class Variable(NamedTuple):
-    """One array of the store; `dims` without the leading image_id."""
+    """One array of the store, or the stretch of it along `explainer` that one part of the plan holds.
 
-    dims: tuple[str, ...]
+    Attributes
+    ----------
+    shape
+        Sides without `image_id`.
+    first
+        Place along `explainer` where the stretch begins.
+    """
+
+    output: Output
     shape: tuple[int, ...]
-    dtype: str
-    fill: float
-    attrs: dict[str, Any]
+    first: int = 0
+
+    @property
+    def dtype(self) -> str:
+        return self.output.dtype
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
 
 
-def variables(plan: Plan) -> dict[str, Variable]:
-    """The arrays that shards deliver."""
-    space = ("z", "y", "x")[3 - plan.model.spatial_dims :]
-    grid = plan.model.input_shape
-    classes, targets = len(plan.model.classes), len(plan.target.labels(plan.model.classes))
-    activation = plan.model.activation
-    over_space = ", mean over space" if plan.segments else ""
-    found = {
-        "image": Variable(
-            ("channel", *space),
-            (plan.model.channels, *grid),
-            "float32",
-            np.nan,
-            {"long_name": "image on the model's grid, before intensity normalisation", "units": "1"},
-        ),
-        "logit": Variable(
-            ("class",),
-            (classes,),
-            "float32",
-            np.nan,
-            {
-                "long_name": f"model output{over_space}" if activation == "identity" else f"logit{over_space}",
-                "units": "1",
-            },
-        ),
-        "target_class": Variable(
-            ("target",),
-            (targets,),
-            "int32",
-            NO_CLASS,
-            {"long_name": "index along class of the class that the map explains; -1 where there is none", "units": "1"},
-        ),
-        "affine": Variable(
-            ("world", "voxel"),
-            (4, 4),
-            "float64",
-            np.nan,
-            {
-                "long_name": "affine from voxel index (z, y, x, 1) of the model's grid to patient coordinates; "
-                "NaN where the source has no geometry",
-                "units": "mm",
-                "space": "RAS",
-            },
-        ),
-        "image_flags": _flags("image_flags", (), (), "what is odd about the image or its prediction"),
-    }
-    if activation != "identity":
-        found["probability"] = Variable(
-            ("class",),
-            (classes,),
-            "float32",
-            np.nan,
-            {"long_name": f"{activation} of the logits{over_space}", "units": "1", "valid_range": [0.0, 1.0]},
-        )
-    if plan.maps:
-        found["attribution"] = Variable(
-            ("target", "explainer", *space),
-            (targets, len(plan.maps), *grid),
-            "float32",
-            np.nan,
-            {
-                "long_name": "attribution map, raw and signed; NaN where not computed",
-                "units": "1",
-                "comment": f"mantissa rounded to {MANTISSA_KEPT} bits",
-            },
-        )
-        found["map_flags"] = _flags(
-            "map_flags", ("target", "explainer"), (targets, len(plan.maps)), "what is odd about the map"
-        )
-    if plan.masks:
-        found["mask"] = Variable(
-            space,
-            grid,
-            "uint8",
-            NO_MASK,
-            {
-                "long_name": "reference region on the model's grid, by nearest neighbour",
-                "units": "1",
-                "flag_values": np.array([0, 1, NO_MASK], np.uint8),
-                "flag_meanings": "outside inside no_mask",
-            },
-        )
-    return found
+class Layout(NamedTuple):
+    """The sides of an object, and of the chunks in it; None: the object is one chunk."""
+
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...] | None
+
+
+def variables(plan: Plan, outputs: Iterable[Output], first: int = 0) -> dict[str, Variable]:
+    """Give declared outputs their sides."""
+    return {output.name: Variable(output, shape_of(output, plan.frame), first) for output in outputs}
 
 
 def part_variables(plan: Plan, part: int) -> dict[str, Variable]:
-    """The arrays, or the stretch of them along `explainer`, that one part of a shard delivers."""
-    maps = sum(explainer.makes_map for explainer in plan.parts[part])
-    found = {}
-    for name, variable in variables(plan).items():
-        if "explainer" not in variable.dims:
-            if part == 0:
-                found[name] = variable
-        elif maps:
-            axis = variable.dims.index("explainer")
-            found[name] = variable._replace(shape=(*variable.shape[:axis], maps, *variable.shape[axis + 1 :]))
-    return found
+    """The arrays, or the stretches of them along `explainer`, that one part of every shard holds."""
+    first = sum(len(before.maps) for before in plan.parts[:part])
+    return variables(plan, plan.parts[part].outputs, first)
 
 
-def measured_variables(plan: Plan, measures: Sequence[Measure | Uncertainty]) -> dict[str, Variable]:
-    """The arrays that hold what is worked out of what shards have delivered."""
-    found: dict[str, Variable] = {}
-    for measure in measures:
-        found |= _of_metric(plan, measure) if isinstance(measure, Measure) else _of_uncertainty(plan, measure)
-    return found
+def layout(plan: Plan, variable: Variable) -> Layout:
+    """Say how an array is cut into objects and chunks: a chunk is one picture or volume.
+
+    An object's shape is cut so that it stays under the limit, and holds whole chunks. Of what explainers store it holds
+    one explainer alone, so that others can be added beside it; a small array that is computed later, at once for all
+    explainers, is one object a shard.
+    """
+    output, shape, itemsize = variable.output, variable.shape, variable.itemsize
+    if not output.per_image:
+        return Layout(object_rows((1, *shape), itemsize)[1:], None)
+    spatial = [dim in SPACE for dim in output.own_dims]
+    is_delivered = any(axis.name == EXPLAINER for axis in output.axes)
+    if not any(spatial) and not is_delivered:
+        return Layout((plan.images_per_shard, *shape), None)
+    alone = (1 if dim == EXPLAINER else size for dim, size in zip(output.own_dims, shape, strict=True))
+    sides = object_rows((plan.images_per_shard, *alone), itemsize)
+    if not any(spatial):
+        return Layout(sides, None)
+    return Layout(sides, (1, *(size if is_space else 1 for size, is_space in zip(sides[1:], spatial, strict=True))))
 
 
-def _of_metric(plan: Plan, measure: Measure) -> dict[str, Variable]:
-    """Values, what they are to be read with, and the curves they were made of."""
-    sizes = (len(plan.target.labels(plan.model.classes)), len(plan.maps))
-    metric = measure.metric
-    about = {
-        "units": "1",
-        "family": metric.family,
-        "better": metric.better or "none",
-        "references": _references(metric),
-    }
-    value = {"long_name": metric.title.replace("_", " "), "valid_range": [float(end) for end in metric.range]}
-    found = {measure.variable: Variable(("target", "explainer"), sizes, "float32", np.nan, about | value)}
-    for name in measure.companions:
-        attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "companion_of": measure.variable}
-        found[measure.companion(name)] = Variable(("target", "explainer"), sizes, "float32", np.nan, attrs)
-    for name in measure.curves:
-        attrs = {"long_name": f"{metric.title}: {name}", "units": "1", "metric": metric.title, "curve": name}
-        dims, shape = ("target", "explainer", measure.axis), (*sizes, len(measure.points))
-        found[measure.curve(name)] = Variable(dims, shape, "float32", np.nan, attrs)
-    return found
-
-
-def _of_uncertainty(plan: Plan, uncertainty: Uncertainty) -> dict[str, Variable]:
-    """What the members say together: of the prediction, and of each map."""
-    name, between = stem(uncertainty), f"between {uncertainty.about}"
-    references = {"references": _references(uncertainty)}
-    maps = variables(plan).get("attribution")
-    classes = len(plan.model.classes)
-
-    def one(dims: tuple[str, ...], shape: tuple[int, ...], about: str, units: str = "1") -> Variable:
-        attrs = {"long_name": about, "units": units, "kind": uncertainty.title, **references}
-        return Variable(dims, shape, "float32", np.nan, attrs)
-
-    found = {f"{name}_outputs": one(("class",), (classes,), f"standard deviation of the prediction {between}")}
-    if plan.model.activation != "identity":
-        found |= {
-            f"{name}_entropy": one((), (), "entropy of the mean prediction", "bit"),
-            f"{name}_mutual_information": one((), (), f"entropy that is due to differences {between}", "bit"),
-        }
-    if maps:
-        found |= {
-            f"{name}_maps": one(maps.dims[:2], maps.shape[:2], f"spread of maps {between}, as a share of their mean"),
-            f"attribution_{uncertainty.title}_mean": one(maps.dims, maps.shape, f"mean map {between}"),
-            f"attribution_{uncertainty.title}_spread": one(
-                maps.dims, maps.shape, f"standard deviation of the map {between}"
-            ),
-        }
-    return found
-
-
-def uncertainty_values(uncertainty: Uncertainty, spread: Spread) -> dict[str, Tensor]:
-    """What the members said, by the variable that holds it."""
-    name = stem(uncertainty)
+def empty_block(described: Mapping[str, Variable], rows: int) -> Block:
+    """Make arrays that hold the fill value of each variable: of `rows` images, or whole."""
     return {
-        f"{name}_outputs": spread.outputs,
-        f"{name}_entropy": spread.entropy,
-        f"{name}_mutual_information": spread.mutual_information,
-        f"{name}_maps": spread.maps,
-        f"attribution_{uncertainty.title}_mean": spread.mean,
-        f"attribution_{uncertainty.title}_spread": spread.spread,
-    }
-
-
-def stem(measure: Measure | Uncertainty) -> str:
-    """How the names of a measure's variables begin."""
-    return measure.variable if isinstance(measure, Measure) else f"{UNCERTAINTY}{measure.title}"
-
-
-def _references(source: Any) -> str:
-    return " ".join((type(source).__doc__ or "").split())
-
-
-def empty_block(described: Mapping[str, Variable], rows: int) -> dict[str, NDArray[Any]]:
-    """Arrays of `rows` images filled with each variable's fill value."""
-    return {
-        name: np.full((rows, *variable.shape), variable.fill, dtype=variable.dtype)
+        name: np.full(
+            (rows, *variable.shape) if variable.output.per_image else variable.shape,
+            variable.output.fill_value,
+            dtype=variable.dtype,
+        )
         for name, variable in described.items()
     }
-
-
-def _flags(name: str, dims: tuple[str, ...], shape: tuple[int, ...], about: str) -> Variable:
-    kind = KINDS[name]
-    attrs = {
-        "long_name": f"{about}; bits that add up",
-        "units": "1",
-        "flag_masks": np.array(list(kind), np.uint8),
-        "flag_meanings": " ".join(kind.__members__).lower(),
-    }
-    return Variable(dims, shape, "uint8", 0, attrs)

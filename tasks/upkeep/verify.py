@@ -1,28 +1,32 @@
-"""Verify: everything stored, held against the plan, the manifest and the commits; and mended where it is damaged."""
+"""Verify: everything stored, held against the plan, the manifest and the records; and mended where it is damaged."""
 
-import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pyarrow import ArrowException
 
+from models.errors import ConfigurationError
+from models.explainers.base import MAP_FLAGS
 from models.flags import MapFlag
+from models.prediction import TARGET_CLASS
 from models.targets import NO_CLASS
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
 from tasks.plan.plan import NAME as PLAN
-from tasks.plan.plan import Plan
+from tasks.plan.plan import Plan, StoredObject
 from tasks.plan.shards import Shard, digest_rows
+from tasks.run import complete
 from tasks.storage.location import PARTIAL, Location, Unavailable
-from tasks.store import store
 from tasks.store.commit import STAGED, Commit, disown, stamps
-from tasks.store.store import EXPLAINED, FAILED, Block
-from tasks.store.variables import part_variables
-from tasks.work import evaluate
-from tasks.work.explain import explain_shards
-from tasks.work.finish import finish, status, with_reasons
+from tasks.store.objects import NAME, Piece, assemble, part_pieces, pieces
+from tasks.store.record import problem_with
+from tasks.store.template import EXPLAINED, FAILED, template
+from tasks.store.variables import Block, part_variables, variables
+from tasks.work import evaluate, fit, results
+from tasks.work.engines import Engines
+from tasks.work.finish import status, with_reasons
 from tasks.work.pending import pending
 
 Progress = Callable[[int, int], None]
@@ -36,6 +40,8 @@ class Damage:
     ----------
     shard, part
         What has to be delivered again; None if nothing has.
+    title
+        The artefact or result that has to be computed again.
     """
 
     what: str
@@ -43,6 +49,7 @@ class Damage:
     problem: str
     shard: int | None = None
     part: int | None = None
+    title: str | None = None
 
 
 def verify(output: Location, progress: Progress = lambda done, of: None) -> list[Damage]:
@@ -62,7 +69,7 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
     """
     try:
         plan, entries = Plan.read(output), manifest.read(output)
-    except (ValueError, ArrowException, OSError) as error:
+    except (ConfigurationError, ArrowException, OSError) as error:
         if isinstance(error, (FileNotFoundError, Unavailable)):
             raise
         return [Damage("manifest", manifest.NAME, f"damaged, and nothing else can be held against it: {error}")]
@@ -76,12 +83,14 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
             found.append(Damage("shard", str(shard.index), "no valid commit", shard.index))
         else:
             found.extend(_damaged(output, plan, shard, commits[shard.index]))
-            found.extend(_misjudged(output, plan, shard, commits[shard.index]))
+            found.extend(_not_evaluated(output, plan, shard, commits[shard.index]))
         progress(shard.index + 1, len(plan.shards))
-    template = store.template(plan, entries, status(plan, commits))
+    found.extend(_damaged_artefacts(output, plan))
+    written = template(plan, entries, status(plan, commits))
     if all(shard.index in commits for shard in plan.shards):
-        found.extend(_misaligned(output, plan, entries, commits, template))
-    found.extend(_strays(output, plan, template.keys()))
+        found.extend(_damaged_results(output, plan))
+        found.extend(_misaligned(output, plan, entries, commits, written))
+    found.extend(_strays(output, plan, written.keys()))
     return found
 
 
@@ -98,15 +107,28 @@ def repair(output: Location, found: Sequence[Damage]) -> None:
         disown(output, commit, [key for part in parts & commit.parts.keys() for key in commit.parts[part].objects])
     for damage in found:
         if damage.what == "metric" and damage.shard is not None:
-            evaluate.withdraw_judgement(output, damage.shard)
-    lacking = pending(output, plan)
-    explain_shards(output, lacking)
-    evaluate.judge_shards(output, lacking)
-    for damage in found:
-        if damage.what == "stray":
+            evaluate.forget(output, damage.shard)
+        elif damage.what == "artefact" and damage.title:
+            fit.Fitted.location(output, damage.title).remove()
+        elif damage.what == "result" and damage.title:
+            results.forget(output, damage.title)
+        elif damage.what == "stray":
             (output / damage.where).remove()
-    store.set_up(output, plan, manifest.read(output))
-    finish(output)
+    complete(output, Engines())
+
+
+def _problems(
+    output: Location, cut: Iterable[Piece], promised: Mapping[str, StoredObject]
+) -> tuple[list[tuple[str, str]], dict[str, bytes]]:
+    """Read some objects: key and problem of those that are not as promised, and the others."""
+    keys = [piece.key for piece in cut]
+    found, objects = [], {}
+    for key, data in zip(keys, output.read_all([(output / NAME / key).url for key in keys]), strict=True):
+        if problem := problem_with(promised.get(key), data):
+            found.append((key, problem))
+        elif isinstance(data, bytes):
+            objects[key] = data
+    return found, objects
 
 
 def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
@@ -115,72 +137,79 @@ def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iter
         return
     blocks: dict[int, Block] = {}
     for part, promised in commit.parts.items():
-        objects: dict[str, bytes] = {}
-        keys = store.part_keys(plan, shard, part)
-        for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
-            if problem := _problem(promised.objects.get(key), data):
-                yield Damage("object", key, problem, shard.index, part)
-            elif isinstance(data, bytes):
-                objects[key] = data
-        if len(objects) == len(keys):
-            blocks[part] = store.assemble(plan, shard, part, objects, shard.images)
-    if 0 in blocks:
-        for part, block in blocks.items():
-            for where, problem in _wrong(plan, part, block, blocks[0], np.array(commit.status)):
-                yield Damage("content", f"{where} in shard {shard.index}", problem, shard.index, part)
+        cut = part_pieces(plan, shard, part)
+        problems, objects = _problems(output, cut, promised.objects)
+        for key, problem in problems:
+            yield Damage("object", key, problem, shard.index, part)
+        if not problems:
+            blocks[part] = assemble(part_variables(plan, part), cut, objects, shard.images)
+    chosen = blocks.get(plan.part_with(TARGET_CLASS), {}).get(TARGET_CLASS)
+    for part, block in blocks.items():
+        for where, problem in _wrong(plan, part, block, chosen, np.array(commit.status)):
+            yield Damage("content", f"{where} in shard {shard.index}", problem, shard.index, part)
 
 
-def _misjudged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
-    if not plan.measures or not commit.is_whole(plan):
+def _not_evaluated(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iterator[Damage]:
+    if not plan.evaluated or not commit.is_whole(plan):
         return
-    judgement = evaluate.Judgement.read(output, [shard.index]).get(shard.index)
-    if judgement is None or evaluate.lacking(plan, commit, judgement):
-        yield Damage("metric", f"shard {shard.index}", "no valid judgement of what is stored", shard.index)
+    evaluation = evaluate.Evaluation.read(output, [shard.index]).get(shard.index)
+    if evaluation is None or evaluate.not_evaluated(plan, commit, evaluation):
+        yield Damage("metric", f"shard {shard.index}", "no valid evaluation of what is stored", shard.index)
         return
-    keys = store.measured_keys(plan, shard)
-    for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
-        if problem := _problem(judgement.objects.get(key), data):
-            yield Damage("metric", key, problem, shard.index)
+    problems, _ = _problems(output, _evaluated_pieces(plan, shard), evaluation.objects)
+    for key, problem in problems:
+        yield Damage("metric", key, problem, shard.index)
 
 
-def _problem(promised: store.StoredObject | None, data: bytes | Exception) -> str:
-    if isinstance(data, Unavailable):
-        raise data
-    if promised is None:
-        return "the commit does not speak of it"
-    if isinstance(data, FileNotFoundError):
-        return "missing"
-    if isinstance(data, Exception):
-        return f"unreadable: {type(data).__name__}: {data}"
-    if len(data) != promised.size:
-        return f"{len(data)} bytes, {promised.size} were written"
-    return "" if hashlib.sha256(data).hexdigest() == promised.sha256 else "its bytes changed"
+def _damaged_artefacts(output: Location, plan: Plan) -> Iterator[Damage]:
+    missing = {planned.title for planned in fit.unfitted(output, plan)}
+    for planned in plan.fits:
+        if planned.title in missing:
+            yield Damage("artefact", planned.title, "no valid record of it: run again", title=planned.title)
+            continue
+        problems, _ = _problems(output, pieces(plan, variables(plan, planned.outputs), None), planned.objects)
+        for key, problem in problems:
+            yield Damage("artefact", key, problem, title=planned.title)
 
 
-def _wrong(plan: Plan, part: int, block: Block, first: Block, status: NDArray[np.int8]) -> Iterator[tuple[str, str]]:
-    """What a delivered shard cannot hold: by variable, what is wrong with it in how many images."""
+def _damaged_results(output: Location, plan: Plan) -> Iterator[Damage]:
+    missing = {planned.title for planned in results.uncomputed(output, plan)}
+    records = results.Computed.read_keys(output, [planned.title for planned in plan.results])
+    for planned in plan.results:
+        if planned.title in missing:
+            yield Damage("result", planned.title, "not computed from what is stored: run again", title=planned.title)
+            continue
+        promised = records[planned.title].delivered.objects
+        for cut, _ in results.result_pieces(plan, planned):
+            for key, problem in _problems(output, cut, promised)[0]:
+                yield Damage("result", key, problem, title=planned.title)
+
+
+def _wrong(
+    plan: Plan, part: int, block: Block, chosen: NDArray[np.int32] | None, status: NDArray[np.int8]
+) -> Iterator[tuple[str, str]]:
+    """Find what a delivered shard cannot hold: by variable, what is wrong with it in how many images."""
     explained = status == EXPLAINED
 
     def found(name: str, rows: NDArray[np.bool_], problem: str) -> Iterator[tuple[str, str]]:
         if rows.any():
             yield name, f"{problem} in {int(rows.sum())} images, such as row {int(np.flatnonzero(rows)[0])}"
 
-    for name, variable in part_variables(plan, part).items():
-        values = block[name].reshape(len(status), -1)
-        filled = np.isnan(values) if np.isnan(variable.fill) else values == variable.fill
-        empty = ~explained & ~((status == FAILED) & (name in ("image", "affine", "mask")))
-        yield from found(name, empty & ~filled.all(1), "values of images that were not explained")
-        if name in ("logit", "probability"):
-            yield from found(name, explained & filled.any(1), "NaN")
-    if "attribution" not in block:
-        return
-    maps, flags = block["attribution"], block["map_flags"]
-    maps = maps.reshape(*maps.shape[:3], -1)
-    there = explained[:, None, None] & (first["target_class"] != NO_CLASS)[..., None]
-    excused = flags & (MapFlag.NOT_FINITE | MapFlag.NO_SOURCE) > 0
-    blank = (maps == 0).all(-1)
-    yield from found("attribution", (there & ~excused & ~np.isfinite(maps).all(-1)).any((1, 2)), "NaN")
-    yield from found("attribution", (blank & (flags & MapFlag.BLANK == 0)).any((1, 2)), "blank maps without a flag")
+    for output in plan.parts[part].outputs:
+        values = block[output.name].reshape(len(status), -1)
+        filled = np.isnan(values) if output.fill is None else values == output.fill
+        empty = ~explained & ~((status == FAILED) & (output.kind in ("image", "mask")))
+        yield from found(output.name, empty & ~filled.all(1), "values of images that were not explained")
+        if output.required:
+            yield from found(output.name, explained & filled.any(1), "NaN")
+        if output.kind == "map" and chosen is not None:
+            maps, flags = block[output.name], block[MAP_FLAGS]
+            maps = maps.reshape(*maps.shape[:3], -1)
+            there = explained[:, None, None] & (chosen != NO_CLASS)[..., None]
+            excused = flags & (MapFlag.NOT_FINITE | MapFlag.NO_SOURCE) > 0
+            blank = (maps == 0).all(-1) & (flags & MapFlag.BLANK == 0)
+            yield from found(output.name, (there & ~excused & ~np.isfinite(maps).all(-1)).any((1, 2)), "NaN")
+            yield from found(output.name, blank.any((1, 2)), "blank maps without a flag")
 
 
 def _misaligned(
@@ -193,7 +222,7 @@ def _misaligned(
     if with_reasons(plan, entries, commits) != entries:
         yield Damage("manifest", "reason", "differs from the commits: the run was not finished; run again")
     keys = list(promised)
-    for key, data in zip(keys, output.read_all([(output / store.NAME / key).url for key in keys]), strict=True):
+    for key, data in zip(keys, output.read_all([(output / NAME / key).url for key in keys]), strict=True):
         if data != promised[key]:
             problem = "missing" if isinstance(data, FileNotFoundError) else "differs from manifest, plan and commits"
             yield Damage("coordinate" if "/c/" in key else "metadata", key, f"{problem}: run again")
@@ -202,14 +231,29 @@ def _misaligned(
         yield Damage("plan", PLAN, "differs from the plan in the manifest: run again")
 
 
+def _evaluated_pieces(plan: Plan, shard: Shard) -> Iterator[Piece]:
+    return pieces(plan, variables(plan, [one for planned in plan.evaluated for one in planned.outputs]), shard)
+
+
+def _planned(plan: Plan) -> Iterator[Piece]:
+    """Every object that a run of the plan stores beside metadata and coordinates."""
+    for shard in plan.shards:
+        for part in range(len(plan.parts)):
+            yield from part_pieces(plan, shard, part)
+        yield from _evaluated_pieces(plan, shard)
+    for planned in plan.fits:
+        yield from pieces(plan, variables(plan, planned.outputs), None)
+    for result in plan.results:
+        for cut, _ in results.result_pieces(plan, result):
+            yield from cut
+
+
 def _strays(output: Location, plan: Plan, promised: Collection[str]) -> Iterator[Damage]:
-    """Files that are in nobody's plan; what is in it, but not committed, may be on its way."""
-    parts = range(len(plan.parts))
-    keys = {*promised, *(key for shard in plan.shards for part in parts for key in store.part_keys(plan, shard, part))}
-    keys |= {key for shard in plan.shards for key in store.measured_keys(plan, shard)}
+    """Find files that are in nobody's plan; what is in it, but not committed, may be on its way."""
+    keys = {*promised, *(piece.key for piece in _planned(plan))}
     for path in sorted(output.sizes()):
         folder, _, key = path.partition("/")
-        if (folder == store.NAME and key not in keys) or folder == STAGED or path.endswith(PARTIAL):
+        if (folder == NAME and key not in keys) or folder == STAGED or path.endswith(PARTIAL):
             yield Damage("stray", path, "in nobody's plan")
     for shard in sorted(stamps(output)):
         if shard >= len(plan.shards):

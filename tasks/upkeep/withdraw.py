@@ -1,20 +1,29 @@
 """Withdraw a subject: every trace of it goes, and it does not come back."""
 
+import logging
 from dataclasses import dataclass
 
+from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
-from tasks.plan.plan import Plan
+from tasks.plan.plan import Plan, PlannedFit
 from tasks.plan.shards import digest_rows
 from tasks.prepare.replan import tombstone
 from tasks.report import remove_report, write_report
 from tasks.storage.location import Location
-from tasks.store import store
 from tasks.store.commit import Commit, delivered, stamps
-from tasks.work.evaluate import judge_shards
+from tasks.store.objects import NAME, part_pieces
+from tasks.store.template import set_up
+from tasks.work.engines import Engines
+from tasks.work.evaluate import evaluate_shards
 from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
+from tasks.work.fit import fit, fit_digest, forget
+from tasks.work.images import find_again
 from tasks.work.pending import pending
+from tasks.work.results import compute_results
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,15 +36,16 @@ class Erased:
         Rows of the store that hold nothing any more.
     objects
         Stored objects that were written anew without them, or deleted.
-    background
-        How many of the images were among those that maps of others were compared with; such maps stay as they are.
+    fitted
+        How many of the images were among those that artefacts were computed from; maps that were made with these stay
+        as they are.
     whole
         Whether the output is finished; if not, its report was deleted, and the next run writes another.
     """
 
     images: tuple[int, ...]
     objects: int
-    background: int
+    fitted: int
     whole: bool
 
 
@@ -51,7 +61,7 @@ def withdraw(output: Location, subject: str) -> Erased:
     ------
     FileNotFoundError
         If there is no run at `output`.
-    ValueError
+    ConfigurationError
         If it holds no such subject, or the key is needed to tell.
     """
     plan, entries = Plan.read(output), manifest.read(output)
@@ -62,26 +72,31 @@ def withdraw(output: Location, subject: str) -> Erased:
     rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and name in (entry.id, entry.subject)]
     stone = tombstone(name)
     if not rows and stone not in plan.withdrawn:
-        raise ValueError(f"output {output} holds no image or subject of the name that was given: nothing was erased")
-    background = {entries[row].id for row in rows} & set(plan.background)
+        raise ConfigurationError(
+            f"output {output} holds no image or subject of the name that was given: nothing was erased"
+        )
+    gone = {entries[row].id for row in rows}
+    fitted = gone & {id for planned in plan.fits for id in planned.images}
+    engines = Engines()
     if rows:
-        plan = _without(plan, entries, rows, stone)
+        plan = _without(output, plan, entries, rows, stone, engines)
         plan.write(output, entries)
     empty = [row for row, entry in enumerate(entries) if entry.withdrawn]
     shards = sorted({row // plan.images_per_shard for row in empty})
-    objects = _erase(output, plan, shards)
-    store.set_up(output, plan, entries)
-    judge_shards(output, shards)
-    whole = len(delivered(output, plan)) == len(plan.shards)
+    objects = _erase(output, plan, shards, engines)
+    set_up(output, plan, entries)
+    whole = len(delivered(output, plan)) == len(plan.shards) and _fitted_again(output, plan, engines)
     if whole:
+        evaluate_shards(output, shards, engines)
+        compute_results(output)
         finish(output)
         write_report(output)
     else:
         remove_report(output)
-    return Erased(tuple(rows or empty), objects, len(background), whole)
+    return Erased(tuple(rows or empty), objects, len(fitted), whole)
 
 
-def _without(plan: Plan, entries: list[Entry], rows: list[int], stone: str) -> Plan:
+def _without(output: Location, plan: Plan, entries: list[Entry], rows: list[int], stone: str, engines: Engines) -> Plan:
     """Empty some rows of the manifest in place, and make the plan that promises so."""
     gone = {entries[row].id for row in rows}
     for row in rows:
@@ -90,31 +105,60 @@ def _without(plan: Plan, entries: list[Entry], rows: list[int], stone: str) -> P
         shard.model_copy(update={"digest": digest_rows(shard.rows(entries[shard.start : shard.stop]))})
         for shard in plan.shards
     )
+    fits = [_fit_without(output, plan, planned, gone, entries, engines) for planned in plan.fits]
     return plan.model_copy(
         update={
             "shards": shards,
             "withdrawn": tuple(sorted({*plan.withdrawn, stone})),
-            "background": tuple(id for id in plan.background if id not in gone),
+            "fits": tuple(planned for planned in fits if planned.images),
         }
     )
 
 
-def _erase(output: Location, plan: Plan, shards: list[int]) -> int:
+def _fit_without(
+    output: Location, plan: Plan, planned: PlannedFit, gone: set[str], entries: list[Entry], engines: Engines
+) -> PlannedFit:
+    """Delete an artefact that was computed from images that go; plan another from those that stay."""
+    if not gone & set(planned.images):
+        return planned
+    forget(output, planned)
+    stay = [entry for entry in entries if entry.id in planned.images]
+    return PlannedFit(
+        fit=planned.fit,
+        outputs=planned.fit.declare(plan.frame, engines.network(plan), len(stay)),
+        images=tuple(entry.id for entry in stay),
+        digest=fit_digest(plan, planned.fit, stay),
+    )
+
+
+def _fitted_again(output: Location, plan: Plan, engines: Engines) -> bool:
+    """Compute the artefacts that are missing; tell whether that could be done."""
+    if plan.fitted:
+        return True
+    try:
+        fit(output, find_again(output, plan), engines)
+    except (ConfigurationError, OSError) as error:
+        logger.warning("an artefact cannot be computed now, and will be by the next run: %s", error)
+        return False
+    return True
+
+
+def _erase(output: Location, plan: Plan, shards: list[int], engines: Engines) -> int:
     """Write the shards anew without what is withdrawn, and delete what no commit speaks of."""
     commits = Commit.read(output, stamps(output))
     stale = [shard for shard in shards if shard in commits and not commits[shard].is_whole(plan)]
     for shard in stale:
-        explain_shards(output, [shard])
+        explain_shards(output, [shard], engines)
     commits |= Commit.read(output, stale)
     known = {key for shard in shards if shard in commits for key in commits[shard].objects}
-    there = (output / store.NAME).sizes()
-    planned = [
-        key
+    there = (output / NAME).sizes()
+    planned = (
+        piece.key
         for shard in shards
         for part in range(len(plan.parts))
-        for key in store.part_keys(plan, plan.shards[shard], part)
-    ]
+        for piece in part_pieces(plan, plan.shards[shard], part)
+    )
     strays = [key for key in planned if key in there and key not in known]
     for key in strays:
-        (output / store.NAME / key).remove()
+        (output / NAME / key).remove()
     return sum(len(commits[shard].objects) for shard in stale) + len(strays)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from models.preprocessing import Preprocessing
@@ -17,12 +16,13 @@ from tasks.plan.plan import Plan
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
+from tasks.work.engines import device
 from tasks.work.images import Image, read_images, stack, stack_masks
-from tasks.work.remaining import Work, lacking
+from tasks.work.remaining import Remaining, remaining
 
 
 @dataclass(frozen=True)
-class Batch:
+class ReadBatch:
     """Some images of a shard, read: each prepared, with its mask on the grid, or with the reason why not.
 
     Attributes
@@ -35,7 +35,7 @@ class Batch:
         What the network is given, on its way to the device; None if no image can be read.
     """
 
-    work: Work
+    remaining: Remaining
     number: int | None
     images: dict[int, Image | Unreadable]
     inputs: Sent | None
@@ -59,35 +59,30 @@ class Batch:
 
     @property
     def ids(self) -> list[str]:
-        return [self.work.entries[row].id for row in self.there]
+        return [self.remaining.entries[row].id for row in self.there]
 
     @property
     def masks(self) -> Tensor | None:
         return stack_masks([self.readable[row][1] for row in self.there])
 
 
-def device() -> str:
-    """Where this process computes."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def read_batches(
     output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find
-) -> Iterator[Batch]:
+) -> Iterator[ReadBatch]:
     """Read what shards lack, batch by batch; what can be read is sent to the device at once."""
     preprocessing = Preprocessing(plan.cohort.preprocessing)
     rows = manifest.read_each(output, [shard.index for shard, _ in todo])
     for (shard, commit), entries in zip(todo, rows, strict=True):
-        work = lacking(output, plan, shard, entries, commit)
-        numbers = list(work.batches())
+        left = remaining(output, plan, shard, entries, commit)
+        numbers = list(left.batches())
         if not numbers:
-            yield Batch(work, None, {}, None, 0.0, is_first=True, is_last=True)
+            yield ReadBatch(left, None, {}, None, 0.0, is_first=True, is_last=True)
         for number in numbers:
             began = time.perf_counter()
             own = shard.batches[number]
-            read = read_images(plan, [work.entries[row] for row in own], preprocessing, find)
-            batch = Batch(
-                work,
+            read = read_images(plan, [left.entries[row] for row in own], preprocessing, find)
+            batch = ReadBatch(
+                left,
                 number,
                 dict(zip(own, read, strict=True)),
                 None,

@@ -1,82 +1,103 @@
-"""The network that metrics and uncertainty ask about stored maps, built of what an output holds."""
+"""The engines of a worker: one network, whatever is asked of it, built of what an output holds."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.engine import Engine
-from models.network import build
-from models.preprocessing import Preprocessing
+from models.network import Network, build
+from models.precision import check_instructions
 from models.uncertainty import Member, Uncertainty
-from tasks.cohort.sources import Find
-from tasks.plan import manifest
 from tasks.plan.plan import Plan
-from tasks.prepare.precision import check_instructions
 from tasks.storage.location import Location
-from tasks.store.commit import Commit
-from tasks.store.store import read_part
-from tasks.work.batches import device
-from tasks.work.images import read_background, stack
+from tasks.store.objects import read_whole
+
+
+def device() -> str:
+    """Where this process computes."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass
-class Asked:
-    """The network that is asked, by the explainers that make maps; and its members by kind, made when needed."""
+class PlanEngines:
+    """The engines of one plan, which share its network.
 
-    engine: Engine
+    Attributes
+    ----------
+    parts
+        One engine for each part of the plan.
+    whole
+        The engine of all explainers, which metrics and uncertainty ask.
+    """
+
+    network: Network
+    parts: tuple[Engine, ...]
+    whole: Engine
     _members: dict[str, list[Member]] = field(default_factory=dict)
 
     def members(self, uncertainty: Uncertainty) -> list[Member]:
+        """The members of a kind, which are made when they are asked for first."""
         if uncertainty.title not in self._members:
-            self._members[uncertainty.title] = uncertainty.members(self.engine.network)
+            self._members[uncertainty.title] = uncertainty.members(self.network)
         return self._members[uncertainty.title]
 
 
-_kept: dict[tuple[Location, str], Asked] = {}
-"""What was asked last: one network a worker, whatever the number of its tasks."""
+class Engines:
+    """The engines of a process: those of the plan that was worked on last, whatever the number of its tasks."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple[Location, str], PlanEngines] | None = None
+        self._network: tuple[str, Network] | None = None
+
+    def of(self, output: Location, plan: Plan) -> PlanEngines:
+        """Build the engines of a plan whose artefacts are fitted, or take those that were built last.
+
+        Raises
+        ------
+        OSError
+            If an artefact is missing or damaged.
+        """
+        key = output, plan.digest
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # before the next is built: memory holds one network
+            self._kept = key, self._build(output, plan)
+        return self._kept[1]
+
+    def network(self, plan: Plan) -> Network:
+        """Build the network of a plan, or take that which was built last."""
+        key = plan.model.model_dump_json() + plan.precision
+        if self._network is None or self._network[0] != key:
+            self._network = None
+            check_instructions(plan.precision, device())
+            self._network = key, build(plan.model, plan.model.weights.read(), device(), plan.precision)
+        return self._network[1]
+
+    def _build(self, output: Location, plan: Plan) -> PlanEngines:
+        network, fitted = self.network(plan), read_fitted(output, plan)
+
+        def engine(number: int | None) -> Engine:
+            explainers = plan.explainers if number is None else plan.parts[number].explainers
+            return Engine(network, explainers, plan.target, plan.batch_size, fitted)
+
+        return PlanEngines(network, tuple(engine(number) for number in range(len(plan.parts))), engine(None))
 
 
-def asked_of(output: Location, plan: Plan, find: Find | None = None) -> Asked:
-    """Build what is asked about an output, or take that which was built last."""
-    if (output, plan.digest) not in _kept:
-        _kept.clear()
-        _kept[output, plan.digest] = Asked(engine_of(output, plan, find))
-    return _kept[output, plan.digest]
+def read_fitted(output: Location, plan: Plan) -> dict[str, Tensor]:
+    """Read the artefacts of a plan, by name of the output; each is the one that the plan names.
 
-
-def engine_of(output: Location, plan: Plan, find: Find | None = None) -> Engine:
-    """Build the engine of the explainers that made the stored maps."""
-    check_instructions(plan.precision, device())
-    network = build(plan.model, plan.model.weights.read(), device(), plan.precision)
-    background = _background(output, plan, find) if plan.background else None
-    return Engine(network, plan.explainers, plan.target, plan.batch_size, background)
-
-
-def _background(output: Location, plan: Plan, find: Find | None) -> Tensor:
-    """The images that explainers compare with, as they are stored; in a run's course, as they lie in the cohort."""
-    rows = [row for row, entry in enumerate(manifest.read(output)) if entry.id in plan.background]
-    shards = sorted({row // plan.images_per_shard for row in rows})
-    images: dict[int, NDArray[np.float32]] = {}
-    for index, commit in Commit.read(output, shards).items():
-        block = read_part(output, plan, plan.shards[index], 0, commit.parts[0], plan.shards[index].images)
-        if block is not None:
-            start = plan.shards[index].start
-            images |= {row: block["image"][row - start] for row in rows if row in range(start, plan.shards[index].stop)}
-    if len(images) < len(rows) and find:
-        entries = manifest.read(output, ids=plan.background)
-        ids, background = read_background(plan, entries, Preprocessing(plan.cohort.preprocessing), find)
-        if background is not None and len(ids) == len(rows):
-            return background
-    if len(images) < len(rows):
-        raise OSError(f"background images of {output} are not delivered, or damaged: run again, or verify --repair")
-    return inputs_of(plan, np.stack([images[row] for row in rows]))
-
-
-def inputs_of(plan: Plan, images: NDArray[Any]) -> Tensor:
-    """What the network takes, ``(image, channel, *space)``, of images as they are stored."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
-    return stack([preprocessing.network_input(torch.from_numpy(image)) for image in images])
+    Raises
+    ------
+    OSError
+        If one is missing or damaged.
+    """
+    found: dict[str, Tensor] = {}
+    for planned in plan.fits:
+        block = read_whole(output, plan, planned.outputs, planned.objects)
+        if block is None:
+            raise OSError(
+                f"the artefact {planned.title!r} of {output} is missing or damaged: run again, or `cohortlens verify "
+                "--repair` mends it"
+            )
+        found |= {name: torch.from_numpy(values) for name, values in block.items()}
+    return found

@@ -10,185 +10,168 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from models.explainers.base import MAPS
 from models.metrics.evaluate import as_explained, evaluate, spacing_of
-from models.uncertainty import Uncertainty, ask_members
+from models.outputs import Computed
+from models.prediction import AFFINE, IMAGE, MASK, TARGET_CLASS
+from models.preprocessing import Preprocessing
+from models.uncertainty import ask_members
 from tasks import telemetry
-from tasks.cohort.sources import Find
 from tasks.plan import manifest
-from tasks.plan.plan import Measure, Plan
+from tasks.plan.plan import Plan, PlannedMetric, PlannedUncertainty
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
-from tasks.store.commit import Commit, Record, StoredObject
-from tasks.store.store import EXPLAINED, NAME, Block, read_part, write_measured
-from tasks.store.variables import empty_block, measured_variables, stem, uncertainty_values
-from tasks.work.engines import Asked, asked_of, inputs_of
+from tasks.store.commit import Commit
+from tasks.store.objects import NAME, pieces, read_shard, write
+from tasks.store.record import Delivered, ShardRecord, StoredObject
+from tasks.store.template import EXPLAINED
+from tasks.store.variables import Block, empty_block, variables
+from tasks.work.engines import Engines, PlanEngines
+from tasks.work.images import stack
 from tasks.work.other_outputs import maps_of
 
-FOLDER = "judgements"
+Planned = PlannedMetric | PlannedUncertainty
 
 logger = logging.getLogger(__name__)
 
 
-class Delivered(BaseModel):
-    """What one measure stored of a shard: objects by key, and a digest over what was judged, and how."""
+class Evaluation(ShardRecord):
+    """What metrics and kinds of uncertainty, by the stem of their outputs' names, have stored of one shard."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    folder = "evaluations"
 
-    digest: str
-    objects: dict[str, StoredObject]
-
-
-class Judgement(Record):
-    """What measures, by the stem of their variables' names, have stored of one shard."""
-
-    folder = FOLDER
-
-    measures: dict[str, Delivered]
+    delivered: dict[str, Delivered]
     seconds: float
 
     @property
     def objects(self) -> dict[str, StoredObject]:
-        return {key: stored for delivered in self.measures.values() for key, stored in delivered.objects.items()}
+        return {key: stored for one in self.delivered.values() for key, stored in one.objects.items()}
 
 
-def judge_shards(
-    output: Location, shards: Sequence[int], check: Callable[[], None] = lambda: None, find: Find | None = None
+def evaluate_shards(
+    output: Location, shards: Sequence[int], engines: Engines, check: Callable[[], None] = lambda: None
 ) -> None:
     """Compute metrics and uncertainty for shards that are delivered; those that have them are left alone.
 
     Parameters
     ----------
+    engines
+        The engines of this process.
     check
         Called before every shard; raises if nobody wants the work any more.
-    find
-        Where images of the cohort lie; needed while those of the background are not all delivered.
     """
     plan = Plan.read(output)
-    if not plan.measures:
+    if not plan.evaluated:
         return
-    commits, judgements = Commit.read(output, shards), Judgement.read(output, shards)
+    commits, evaluations = Commit.read(output, shards), Evaluation.read(output, shards)
     left = {
-        index: measures
+        index: planned
         for index, commit in commits.items()
-        if commit.is_whole(plan) and (measures := lacking(plan, commit, judgements.get(index)))
+        if commit.is_whole(plan) and (planned := not_evaluated(plan, commit, evaluations.get(index)))
     }
     if not left:
         return
-    asked = asked_of(output, plan, find)
-    for (index, measures), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
+    own = engines.of(output, plan)
+    for (index, planned), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
         check()
         ids = [entry.id for entry in entries]
-        _judge(asked, output, plan, plan.shards[index], ids, commits[index], measures, judgements.get(index))
+        _evaluate(own, output, plan, plan.shards[index], ids, commits[index], planned, evaluations.get(index))
 
 
-def unjudged(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
-    """Find the delivered shards that lack measures of the plan, or whose stored ones are not all there.
+def unevaluated(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
+    """Find the delivered shards that lack metrics of the plan, or whose stored ones are not all there.
 
     Parameters
     ----------
     sizes
         Of every file of the output.
     """
-    if not plan.measures:
+    if not plan.evaluated:
         return []
-    judgements = Judgement.read(output, commits)
+    evaluations = Evaluation.read(output, commits)
     return [
         shard
         for shard, commit in commits.items()
         if commit.is_whole(plan)
         and (
-            lacking(plan, commit, judgements.get(shard))
-            or any(sizes.get(f"{NAME}/{key}") != stored.size for key, stored in judgements[shard].objects.items())
+            not_evaluated(plan, commit, evaluations.get(shard))
+            or any(sizes.get(f"{NAME}/{key}") != stored.size for key, stored in evaluations[shard].objects.items())
         )
     ]
 
 
-def withdraw_judgement(output: Location, shard: int) -> None:
-    """Take back what is said of a shard: it will be judged again."""
-    Judgement.location(output, shard).remove()
+def forget(output: Location, shard: int) -> None:
+    """Take back what is said of a shard: it will be evaluated again."""
+    (output / Evaluation.folder / f"{shard:06d}.json").remove()
 
 
-def lacking(plan: Plan, commit: Commit, judgement: Judgement | None) -> list[Measure | Uncertainty]:
-    """Find the measures that are not computed from what the commit speaks of."""
-    known = {name: delivered.digest for name, delivered in judgement.measures.items()} if judgement else {}
-    digests = _digests(plan, commit, plan.measures)
-    return [measure for measure in plan.measures if known.get(name := stem(measure)) != digests[name]]
+def not_evaluated(plan: Plan, commit: Commit, evaluation: Evaluation | None) -> list[Planned]:
+    """Find what is planned and has not been computed from what the commit speaks of."""
+    known = {name: delivered.digest for name, delivered in evaluation.delivered.items()} if evaluation else {}
+    digests = _digests(plan, commit, plan.evaluated)
+    return [planned for planned in plan.evaluated if known.get(name := stem(planned)) != digests[name]]
 
 
-def _judge(
-    asked: Asked,
+def stem(planned: Planned) -> str:
+    """How the names of the outputs begin."""
+    return planned.metric.variable if isinstance(planned, PlannedMetric) else planned.uncertainty.variable
+
+
+def _evaluate(
+    engines: PlanEngines,
     output: Location,
     plan: Plan,
     shard: Shard,
     ids: list[str],
     commit: Commit,
-    left: Sequence[Measure | Uncertainty],
-    before: Judgement | None,
+    left: Sequence[Planned],
+    before: Evaluation | None,
 ) -> None:
-    """Compute and store the measures that are left, and record them beside those that there are."""
-    began, halvings = time.perf_counter(), asked.engine.halvings
-    stored = _stored(output, plan, shard, commit)
+    """Compute and store what is left, and record it beside what there is."""
+    began, halvings = time.perf_counter(), engines.whole.halvings
+    stored = read_shard(output, plan, shard, commit.objects, (IMAGE, AFFINE, MASK, TARGET_CLASS, MAPS))
     others = {
-        measure.title: _others(plan, measure, ids, stored)
-        for measure in left
-        if isinstance(measure, Measure) and measure.others
+        planned.title: np.stack([maps_of(other, plan, ids, stored[TARGET_CLASS]) for other in planned.others])
+        for planned in left
+        if isinstance(planned, PlannedMetric) and planned.others
     }
     explained = np.array(commit.status) == EXPLAINED
-    found = empty_block(measured_variables(plan, left), shard.images)
+    described = variables(plan, [one for planned in left for one in planned.outputs])
+    found = empty_block(described, shard.images)
     for number, rows in enumerate(shard.batches):
         delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
         if delivered:
             # What is not explained leaves its place to another image, so that the batch keeps its size.
             there = [row if explained[row] else delivered[0] for row in rows]
             places = [rows.index(row) for row in delivered]
-            batch = Batch.take(plan, stored, ids, there)
+            batch = StoredBatch.take(plan, stored, ids, there)
             beside = {title: maps[:, there] for title, maps in others.items()}
-            for name, values in _values(asked, left, batch, beside).items():
+            for name, values in _values(engines, left, batch, beside).items():
                 if name in found:
                     found[name][delivered] = values[places]
-    wanted = {stem(measure) for measure in plan.measures}
-    kept = {name: known for name, known in (before.measures if before else {}).items() if name in wanted}
+    wanted = {stem(planned) for planned in plan.evaluated}
+    kept = {name: known for name, known in (before.delivered if before else {}).items() if name in wanted}
     digests = _digests(plan, commit, left)
-    new = {
-        (name := stem(measure)): Delivered(
-            digest=digests[name], objects=write_measured(output, plan, shard, measure, found)
-        )
-        for measure in left
-    }
+    new = {}
+    for planned in left:
+        objects = write(output / NAME, pieces(plan, variables(plan, planned.outputs), shard), found)
+        new[stem(planned)] = Delivered(digest=digests[stem(planned)], objects=objects)
     seconds = time.perf_counter() - began
-    Judgement(shard=shard.index, measures=kept | new, seconds=seconds).write(output)
-    telemetry.SECONDS.labels("judge").inc(seconds)
-    telemetry.HALVINGS.inc(asked.engine.halvings - halvings)
-    logger.info("shard %d judged: %d images", shard.index, shard.images, extra={"shard": shard.index})
-
-
-def _stored(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Block:
-    """Read everything that is stored of a shard, maps of all explainers together.
-
-    Raises
-    ------
-    OSError
-        If any of it is missing or damaged.
-    """
-    blocks = []
-    for part, promised in sorted(commit.parts.items()):
-        block = read_part(output, plan, shard, part, promised, shard.images)
-        if block is None:
-            raise OSError(f"shard {shard.index} of {output} is damaged: `cohortlens verify --repair` mends it")
-        blocks.append(block)
-    maps = [block["attribution"] for block in blocks if "attribution" in block]
-    return blocks[0] | ({"attribution": np.concatenate(maps, axis=2)} if maps else {})
+    Evaluation(shard=shard.index, delivered=kept | new, seconds=seconds).write(output)
+    telemetry.SECONDS.labels("evaluate").inc(seconds)
+    telemetry.HALVINGS.inc(engines.whole.halvings - halvings)
+    logger.info("shard %d evaluated: %d images", shard.index, shard.images, extra={"shard": shard.index})
 
 
 @dataclass(frozen=True)
-class Batch:
+class StoredBatch:
     """Some images of a shard as they are stored, and as the network takes them."""
 
     images: Tensor
@@ -199,40 +182,46 @@ class Batch:
     target_class: Tensor
 
     @classmethod
-    def take(cls, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]) -> "Batch":
+    def take(cls, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]) -> "StoredBatch":
         return cls(
-            images=inputs_of(plan, stored["image"][rows]),
+            images=_inputs(plan, stored[IMAGE][rows]),
             ids=[ids[row] for row in rows],
-            maps=torch.from_numpy(stored["attribution"][rows]) if plan.maps else torch.empty(0),
-            masks=torch.from_numpy(stored["mask"][rows] == 1) if plan.masks else None,
-            spacing=spacing_of(torch.from_numpy(stored["affine"][rows]), plan.model.spatial_dims),
-            target_class=torch.from_numpy(stored["target_class"][rows]).long(),
+            maps=torch.from_numpy(stored[MAPS][rows]) if plan.maps else torch.empty(0),
+            masks=torch.from_numpy(stored[MASK][rows] == 1) if plan.masks else None,
+            spacing=spacing_of(torch.from_numpy(stored[AFFINE][rows]), len(plan.grid)),
+            target_class=torch.from_numpy(stored[TARGET_CLASS][rows]).long(),
         )
 
 
+def _inputs(plan: Plan, images: NDArray[Any]) -> Tensor:
+    """Make what the network takes, ``(image, channel, *space)``, of images as they are stored."""
+    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    return stack([preprocessing.network_input(torch.from_numpy(image)) for image in images])
+
+
 def _values(
-    asked: Asked,
-    measures: Sequence[Measure | Uncertainty],
-    batch: Batch,
+    engines: PlanEngines,
+    left: Sequence[Planned],
+    batch: StoredBatch,
     others: Mapping[str, NDArray[np.float32]],
 ) -> dict[str, NDArray[np.floating]]:
-    """Work out measures of a batch: values by variable.
+    """Compute what is left of a batch: values by output.
 
     Parameters
     ----------
     others
         By metric, the maps of other outputs: ``(other, image, target, explainer, *space)``.
     """
-    found: dict[str, Tensor] = {}
-    metrics = [measure for measure in measures if isinstance(measure, Measure)]
-    alone = [measure for measure in metrics if measure.title not in others]
-    for together in (alone, *([measure] for measure in metrics if measure.title in others)):
+    found: Computed = {}
+    metrics = [planned.metric for planned in left if isinstance(planned, PlannedMetric)]
+    alone = [metric for metric in metrics if metric.title not in others]
+    for together in (alone, *([metric] for metric in metrics if metric.title in others)):
         if not together:
             continue
         beside = others.get(together[0].title)
-        scores = evaluate(
-            asked.engine,
-            [measure.metric for measure in together],
+        values = evaluate(
+            engines.whole,
+            together,
             batch.images,
             batch.ids,
             batch.maps,
@@ -241,34 +230,28 @@ def _values(
             None if beside is None else torch.from_numpy(beside),
             batch.target_class,
         )
-        for measure, score in zip(together, scores, strict=True):
-            found[measure.variable] = score.value
-            found |= {measure.companion(name): values for name, values in score.companions.items()}
-            found |= {measure.curve(name): values for name, values in score.curves.items()}
-    for uncertainty in measures:
-        if isinstance(uncertainty, Uncertainty):
-            case = as_explained(asked.engine, batch.images, batch.ids, batch.masks, batch.target_class)
-            spread = ask_members(asked.engine, asked.members(uncertainty), case, uncertainty.explainers)
-            found |= uncertainty_values(uncertainty, spread)
+        for metric, own in zip(together, values, strict=True):
+            found |= metric.by_output(own)
+    for planned in left:
+        if isinstance(planned, PlannedUncertainty):
+            kind = planned.uncertainty
+            asked = as_explained(engines.whole, batch.images, batch.ids, batch.masks, batch.target_class)
+            found |= kind.by_output(ask_members(engines.whole, engines.members(kind), asked, kind.explainers))
     return {name: values.numpy() for name, values in found.items()}
 
 
-def _others(plan: Plan, measure: Measure, ids: Sequence[str], stored: Block) -> NDArray[np.float32]:
-    return np.stack([maps_of(other, plan, ids, stored["target_class"]) for other in measure.others])
-
-
-def _digests(plan: Plan, commit: Commit, measures: Sequence[Measure | Uncertainty]) -> dict[str, str]:
-    """SHA-256 over what a shard's measures, by the stem of their names, are computed from, and how."""
-    judged = hashlib.sha256()
+def _digests(plan: Plan, commit: Commit, planned: Sequence[Planned]) -> dict[str, str]:
+    """By the stem of the names, SHA-256 over what is computed, from what, and how."""
+    common = hashlib.sha256()
     for known in (
         {key: stored.sha256 for key, stored in commit.objects.items()},
         commit.status,
         [plan.part_digests[part] for part in sorted(commit.parts)],
     ):
-        judged.update(json.dumps(known, sort_keys=True).encode())
+        common.update(json.dumps(known, sort_keys=True).encode())
     found = {}
-    for measure in measures:
-        digest = judged.copy()
-        digest.update(json.dumps(measure.model_dump(mode="json"), sort_keys=True).encode())
-        found[stem(measure)] = digest.hexdigest()
+    for one in planned:
+        digest = common.copy()
+        digest.update(json.dumps(one.model_dump(mode="json", exclude={"outputs"}), sort_keys=True).encode())
+        found[stem(one)] = digest.hexdigest()
     return found

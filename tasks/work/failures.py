@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan
 from tasks.store.commit import Commit
-from tasks.store.store import STATUS
+from tasks.store.template import STATUS
 
 _FEWEST = 50
 """Images that have to be seen before a run is stopped."""

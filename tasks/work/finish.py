@@ -12,11 +12,13 @@ from tasks.plan import manifest
 from tasks.plan.plan import NAME as PLAN
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
-from tasks.store import store
 from tasks.store.commit import FOLDER as COMMITS
 from tasks.store.commit import Commit, delivered
-from tasks.store.store import PENDING, STATUS
-from tasks.work.evaluate import unjudged
+from tasks.store.objects import NAME
+from tasks.store.template import PENDING, STATUS, publish
+from tasks.work.evaluate import unevaluated
+from tasks.work.fit import unfitted
+from tasks.work.results import uncomputed
 
 
 class Incomplete(Exception):
@@ -67,7 +69,7 @@ def summarise(output: Location) -> Summary:
         If there is no plan at `output`.
     """
     plan = Plan.read(output)
-    return _summary(plan, delivered(output, plan), manifest.read(output, facts=False))
+    return _summary(plan, delivered(output, plan), manifest.read(output, sources=False))
 
 
 def finish(output: Location) -> Summary:
@@ -83,17 +85,22 @@ def finish(output: Location) -> Summary:
     missing = [shard.index for shard in plan.shards if shard.index not in commits]
     if missing:
         raise Incomplete(f"{len(missing)} of {len(plan.shards)} shards are missing, such as {missing[:5]}: run again")
-    if left := unjudged(output, plan, commits, output.sizes() if plan.measures else {}):
+    sizes = output.sizes() if plan.fits or plan.evaluated or plan.results else {}
+    if left := unevaluated(output, plan, commits, sizes):
         raise Incomplete(f"{len(left)} of {len(plan.shards)} shards lack metrics, such as {left[:5]}: run again")
-    for folder in (store.NAME, COMMITS):  # of workers that were killed, and whose work another has done
+    titles = [fit.title for fit in unfitted(output, plan, sizes)]
+    titles += [result.title for result in uncomputed(output, plan, sizes)]
+    if titles:
+        raise Incomplete(f"not computed from what is delivered: {', '.join(titles)}; run again")
+    for folder in (NAME, COMMITS):  # of workers that were killed, and whose work another has done
         (output / folder).sweep()
-    entries = manifest.read(output, facts=False)
+    entries = manifest.read(output, sources=False)
     explained = with_reasons(plan, entries, commits)
     if explained != entries:
         plan.write(output, with_reasons(plan, manifest.read(output), commits))
     elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
-    store.publish(output, plan, explained, status(plan, commits))
+    publish(output, plan, explained, status(plan, commits))
     return _summary(plan, commits, explained)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocessing import Prepared, Preprocessing, TransformError, resample_mask
+from models.preprocessing import Preprocessed, Preprocessing, TransformError, resample_mask
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.readers import read
 from tasks.cohort.reading import Unreadable
@@ -19,7 +19,7 @@ from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
 
-Image = tuple[Prepared, NDArray[np.bool_] | None]
+Image = tuple[Preprocessed, NDArray[np.bool_] | None]
 """An image and its mask on the grid, if it has one."""
 
 
@@ -55,25 +55,16 @@ def read_images(
     return [_image(plan, entry, source, files, preprocessing) for entry, source in found]
 
 
-def read_background(
+def read_inputs(
     plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find
-) -> tuple[tuple[str, ...], Tensor | None]:
-    """Read those of `entries` that are the plan's background: the ids of the readable ones, and their network inputs.
-
-    Returns
-    -------
-    tuple
-        Ids, and ``(background, channel, *space)``; None if there is none.
-    """
-    wanted = set(plan.background)
-    chosen = [entry for entry in entries if entry.id in wanted]
-    images = read_images(plan, chosen, preprocessing, find)
-    inputs = {
+) -> dict[str, NDArray[np.float32]]:
+    """Read what the network takes of some images, by id; those that cannot be read are left out."""
+    images = read_images(plan, entries, preprocessing, find)
+    return {
         entry.id: image[0].network_input
-        for entry, image in zip(chosen, images, strict=True)
+        for entry, image in zip(entries, images, strict=True)
         if not isinstance(image, Unreadable)
     }
-    return tuple(inputs), stack(list(inputs.values())) if inputs else None
 
 
 def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
@@ -130,7 +121,7 @@ def _present(data: bytes | Exception) -> bytes:
 
 def _prepare(
     pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, preprocessing: Preprocessing, plan: Plan
-) -> Prepared:
+) -> Preprocessed:
     try:
         prepared = preprocessing(pixels, affine)
     except TransformError as error:

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.commit import delivered
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 
 
 def check_comparable(plan: Plan, entries: Sequence[Entry], other: Location) -> str:
@@ -22,24 +23,26 @@ def check_comparable(plan: Plan, entries: Sequence[Entry], other: Location) -> s
     ------
     FileNotFoundError
         If there is no run.
-    ValueError
+    ConfigurationError
         If it lacks shards, explainers, targets or classes, has another grid, or no image in common.
     """
     theirs = Plan.read(other)
     commits = delivered(other, theirs)
     if left := len(theirs.shards) - len(commits):
-        raise ValueError(f"{left} of {len(theirs.shards)} shards of {other} are not delivered: finish its run first")
+        raise ConfigurationError(
+            f"{left} of {len(theirs.shards)} shards of {other} are not delivered: finish its run first"
+        )
     if missing := [name for name in plan.maps if name not in theirs.maps]:
-        raise ValueError(f"{other} has no maps by {', '.join(missing)}: add them there with `run --extend`")
+        raise ConfigurationError(f"{other} has no maps by {', '.join(missing)}: add them there with `run --extend`")
     for field, own, found in (
         ("grid", plan.model.input_shape, theirs.model.input_shape),
         ("classes", plan.model.classes, theirs.model.classes),
         ("target", plan.target, theirs.target),
     ):
         if own != found:
-            raise ValueError(f"{other} cannot be compared with: its {field} is {found!r}, here it is {own!r}")
+            raise ConfigurationError(f"{other} cannot be compared with: its {field} is {found!r}, here it is {own!r}")
     if not {entry.id for entry in entries} & {entry.id for entry in manifest.read(other)}:
-        raise ValueError(
+        raise ConfigurationError(
             f"{other} has no image in common: ids are pseudonyms; run both with the same COHORTLENS_PSEUDONYM_KEY"
         )
     digests = sorted(f"{key} {stored.sha256}" for one in commits.values() for key, stored in one.objects.items())

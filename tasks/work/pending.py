@@ -1,17 +1,19 @@
-"""An output that is there: whether it is ours, what it still lacks, and how it is put out of the way."""
+"""An output that is there: whether it is ours, which shards it still lacks, and how it is put out of the way."""
 
 from collections.abc import Mapping
 
+from models.errors import ConfigurationError
 from tasks.plan import manifest
 from tasks.plan.plan import NAME, Plan, begun
 from tasks.storage import lease
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects
 from tasks.store.commit import FOLDER, STAGED, Commit, disown, settle, stamps
-from tasks.work.evaluate import FOLDER as JUDGEMENTS
-from tasks.work.evaluate import unjudged
+from tasks.work.evaluate import Evaluation, unevaluated
+from tasks.work.fit import Fitted
+from tasks.work.results import Computed
 
-_OURS = (STAGED, "report", JUDGEMENTS, FOLDER, store.NAME, NAME)
+_OURS = (STAGED, "report", Computed.folder, Evaluation.folder, FOLDER, Fitted.folder, objects.NAME, NAME)
 
 
 def check_ours(output: Location) -> None:
@@ -19,17 +21,17 @@ def check_ours(output: Location) -> None:
 
     Raises
     ------
-    ValueError
+    ConfigurationError
         If it holds anything else.
     """
     if not begun(output) and [url for url in output.files() if f"/{lease.NAME}-" not in url]:
-        raise ValueError(
+        raise ConfigurationError(
             f"output {output} holds files that are of no run: an output holds nothing else; name another folder"
         )
 
 
 def pending(output: Location, plan: Plan) -> list[int]:
-    """Mend what a killed run left half done, and return the shards that are not delivered and judged as planned.
+    """Mend what a killed run left half done, and return the shards that are not delivered and evaluated as planned.
 
     What commits say is held against one listing: objects that are missing or have another size are damaged. Bytes are
     read by `tasks.upkeep.verify` alone.
@@ -40,10 +42,10 @@ def pending(output: Location, plan: Plan) -> list[int]:
     commits |= _with_another_try(output, plan, commits)
     shards = range(len(plan.shards))
     if any(path.startswith(f"{STAGED}/") for path in sizes):
-        settle(output, output / store.NAME, shards, commits)
+        settle(output, output / objects.NAME, shards, commits)
         sizes = output.sizes()
     whole = {shard: commit for shard, commit in commits.items() if _held_against(output, sizes, commit).is_whole(plan)}
-    return sorted({*shards} - whole.keys() | {*unjudged(output, plan, whole, sizes)})
+    return sorted({*shards} - whole.keys() | {*unevaluated(output, plan, whole, sizes)})
 
 
 def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit]) -> dict[int, Commit]:
@@ -59,7 +61,7 @@ def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit
 
 def _held_against(output: Location, sizes: dict[str, int], commit: Commit) -> Commit:
     """Take back what a commit says of objects that are not there as it says."""
-    damaged = [key for key, stored in commit.objects.items() if sizes.get(f"{store.NAME}/{key}") != stored.size]
+    damaged = [key for key, stored in commit.objects.items() if sizes.get(f"{objects.NAME}/{key}") != stored.size]
     return disown(output, commit, damaged) if damaged else commit
 
 

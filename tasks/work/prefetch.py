@@ -1,4 +1,4 @@
-"""An iterator that runs in a thread of its own, ahead of who takes its items."""
+"""Items are made in a thread of their own, before they are taken."""
 
 import queue
 import threading
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T], depth: int) -> Generator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Generator[T]:
     """Run an iterator in a thread of its own, at most `depth` items ahead of who takes them.
 
     The thread runs in a copy of the caller's context: what it logs belongs to the same run.

@@ -1,4 +1,4 @@
-"""What a shard still lacks: which of its parts, and which of their rows cannot be taken from what is stored."""
+"""What remains to be done for a shard: which of its parts, and which of their rows cannot be taken from the store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.prediction import LOGIT
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.shards import Shard, digest_rows
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.store import Block, read_part
+from tasks.store.objects import read_part
+from tasks.store.variables import Block
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A shard that is to be delivered.
+class Remaining:
+    """A shard, and what of it remains to be delivered.
 
     Attributes
     ----------
@@ -35,6 +37,8 @@ class Work:
         What was delivered of it before, of whatever rows.
     parts
         By number of a part that is to be written: what of it is kept.
+    decided
+        ``(row,)`` whether the row's status stands, since its prediction is stored.
     """
 
     shard: Shard
@@ -42,6 +46,7 @@ class Work:
     rows: tuple[str, ...]
     commit: Commit | None
     parts: dict[int, Kept]
+    decided: NDArray[np.bool_]
 
     @property
     def unchanged(self) -> bool:
@@ -64,11 +69,11 @@ class Work:
                 yield number
 
 
-def lacking(output: Location, plan: Plan, shard: Shard, entries: Sequence[Entry], commit: Commit | None) -> Work:
+def remaining(output: Location, plan: Plan, shard: Shard, entries: Sequence[Entry], commit: Commit | None) -> Remaining:
     """Find out what is to be done for a shard; what of it is stored is read where it has to be written again."""
     rows = shard.rows(entries)
     if digest_rows(rows) != shard.digest:
-        raise ValueError(f"{output / manifest.NAME} is damaged: shard {shard.index} does not hold the planned images")
+        raise OSError(f"{output / manifest.NAME} is damaged: shard {shard.index} does not hold the planned images")
     parts = {}
     for part in range(len(plan.parts)):
         if commit is None or not commit.delivers(plan, part):
@@ -77,7 +82,9 @@ def lacking(output: Location, plan: Plan, shard: Shard, entries: Sequence[Entry]
             block = read_part(output, plan, shard, part, commit.parts[part], len(rows))
             same = np.array([before == now for before, now in zip(_padded(commit.rows, len(rows)), rows, strict=True)])
             parts[part] = Kept(same if block else np.zeros(len(rows), bool), block)
-    return Work(shard, entries, rows, commit, parts)
+    predicting = plan.part_with(LOGIT)
+    decided = parts[predicting].rows if predicting in parts else np.ones(len(rows), bool)
+    return Remaining(shard, entries, rows, commit, parts, decided)
 
 
 def _padded(rows: Sequence[str], count: int) -> list[str]:

@@ -40,7 +40,7 @@ def test_shards_are_read_one_after_the_other_without_facts(output: Location) -> 
     manifest.write(output, ENTRIES, rows_per_group=2)
     plain = [replace(entry, facts=()) for entry in ENTRIES]
     assert list(manifest.read_each(output, [2, 0])) == [plain[4:], plain[:2]]
-    assert manifest.read(output, facts=False) == plain
+    assert manifest.read(output, sources=False) == plain
 
 
 def test_some_rows_are_found_by_their_ids(output: Location) -> None:

@@ -1,0 +1,191 @@
+"""Outputs: the arrays that are computed of images or of a cohort, declared before they are computed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import Tensor
+
+from models.errors import ConfigurationError
+
+IMAGE_ID = "image_id"
+EXPLAINER = "explainer"
+SPACE = ("z", "y", "x")
+
+Kind = Literal[
+    "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
+    "result",
+]  # fmt: skip
+"""What a reader does with an output: the report has a section for most of them."""
+
+
+Computed = dict[str, Tensor]
+"""By name of the output: what was computed of some images, ``(image, ...)``, or of all of them together."""
+
+
+class Axis(BaseModel):
+    """A dimension that an output brings along.
+
+    Attributes
+    ----------
+    labels
+        Names or numbers of its places; or how many there are, where they have no names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    labels: tuple[float, ...] | tuple[str, ...] | int
+    long_name: str = ""
+
+    @property
+    def size(self) -> int:
+        return self.labels if isinstance(self.labels, int) else len(self.labels)
+
+
+class Output(BaseModel):
+    """One array of the store, as whoever computes it declares it.
+
+    Attributes
+    ----------
+    dims
+        All dimensions; `image_id` is the first where there is one value, or one array, of each image.
+    fill
+        The value of what is not computed; None: NaN.
+    flags
+        By name, the bits that add up in an array of flags.
+    axes
+        The dimensions that no other output is declared with: `Frame.sizes` has the common ones.
+    mantissa
+        Bits that are kept of each value's mantissa; None: all.
+    required
+        Whether every explained image has values.
+    attrs
+        More attributes of the array.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dims: tuple[str, ...]
+    kind: Kind
+    long_name: str
+    units: str = "1"
+    dtype: Literal["float32", "float64", "int32", "uint8"] = "float32"
+    fill: float | None = None
+    flags: dict[str, int] = {}
+    axes: tuple[Axis, ...] = ()
+    mantissa: int | None = None
+    required: bool = False
+    attrs: dict[str, JsonValue] = {}
+
+    @property
+    def per_image(self) -> bool:
+        return self.dims[:1] == (IMAGE_ID,)
+
+    @property
+    def own_dims(self) -> tuple[str, ...]:
+        """The dimensions after `image_id`."""
+        return self.dims[1:] if self.per_image else self.dims
+
+    @property
+    def fill_value(self) -> Any:
+        return np.dtype(self.dtype).type(np.nan if self.fill is None else self.fill)
+
+    @property
+    def cf_attrs(self) -> dict[str, Any]:
+        """Attributes of the array, by the CF conventions."""
+        flags = {
+            "flag_masks": np.array(list(self.flags.values()), self.dtype),
+            "flag_meanings": " ".join(self.flags),
+        }
+        return {
+            "long_name": self.long_name,
+            "units": self.units,
+            "kind": self.kind,
+            **(flags if self.flags else {}),
+            **self.attrs,
+        }
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The common dimensions of a run's outputs.
+
+    Attributes
+    ----------
+    targets
+        Names of the explained outputs.
+    explainers
+        Names of the explainers that make maps.
+    grid
+        Sides of the images as they are explained, ([z,] y, x).
+    """
+
+    classes: tuple[str, ...]
+    targets: tuple[str, ...]
+    explainers: tuple[str, ...]
+    channels: tuple[str, ...]
+    grid: tuple[int, ...]
+    activation: Literal["softmax", "sigmoid", "identity"]
+    segments: bool = False
+    masks: bool = False
+
+    @property
+    def space(self) -> tuple[str, ...]:
+        return SPACE[3 - len(self.grid) :]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The common dimensions, and how many places each has."""
+        return {
+            "class": len(self.classes),
+            "target": len(self.targets),
+            EXPLAINER: len(self.explainers),
+            "channel": len(self.channels),
+            "world": 4,
+            "voxel": 4,
+            **dict(zip(self.space, self.grid, strict=True)),
+        }
+
+
+def flags_of(kind: type[IntFlag]) -> dict[str, int]:
+    """Name the bits of an enumeration of flags."""
+    return {name.lower(): int(flag) for name, flag in kind.__members__.items()}
+
+
+def joined(*parts: Sequence[Output]) -> dict[str, Output]:
+    """Put together what several declare, by name; the places along `explainer` follow one another.
+
+    Raises
+    ------
+    ConfigurationError
+        If two declare an output of the same name that is not along `explainer`, or is not the same.
+    """
+    found: dict[str, Output] = {}
+    for output in (output for part in parts for output in part):
+        before = found.get(output.name)
+        found[output.name] = output if before is None else _appended(before, output)
+    return found
+
+
+def _appended(before: Output, output: Output) -> Output:
+    axes = {axis.name: axis for axis in before.axes}
+    own = {axis.name: axis for axis in output.axes}
+    if EXPLAINER not in own or output.model_copy(update={"axes": before.axes}) != before:
+        raise ConfigurationError(
+            f"the output {output.name!r} is declared twice: give one of those who make it another `label`"
+        )
+    first, second = axes[EXPLAINER].labels, own[EXPLAINER].labels
+    assert isinstance(first, tuple) and isinstance(second, tuple)
+    both = Axis(name=EXPLAINER, labels=(*first, *second), long_name=axes[EXPLAINER].long_name)
+    return before.model_copy(update={"axes": tuple(both if axis.name == EXPLAINER else axis for axis in before.axes)})
+
+
+def shape_of(output: Output, frame: Frame) -> tuple[int, ...]:
+    """The sides of an output without `image_id`."""
+    sizes = frame.sizes | {axis.name: axis.size for axis in output.axes}
+    return tuple(sizes[dim] for dim in output.own_dims)

@@ -1,0 +1,86 @@
+"""Producers: whatever computes outputs, by name and with its parameters; and the lists of those that there are."""
+
+from functools import cached_property, reduce
+from operator import or_
+from typing import Annotated, Any, Generic, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+
+class Producer(BaseModel):
+    """A named way to compute outputs; its fields are its parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    label: str | None = Field(
+        None, pattern=r"^\w[\w .+-]*$", description="What it is called in the store; none: the name"
+    )
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+    @property
+    def references(self) -> str:
+        """What its class says of it: formula and source, on one line."""
+        return " ".join((type(self).__doc__ or "").split())
+
+    def pinned(self) -> Self:
+        """The same, with the digest of every file that it names."""
+        return self
+
+
+P = TypeVar("P", bound=Producer)
+
+
+class Registry(Generic[P]):
+    """The kinds of one sort of producer, by name. As an annotation, it makes a field that takes any of them.
+
+    A kind that is added later is taken, too.
+    """
+
+    def __init__(self, *kinds: type[P]) -> None:
+        self.kinds: dict[str, type[P]] = {}
+        for kind in kinds:
+            self.add(kind)
+
+    def add(self, kind: type[P]) -> type[P]:
+        self.kinds[kind.model_fields["name"].default] = kind
+        self.__dict__.pop("adapter", None)
+        return kind
+
+    def remove(self, kind: type[P]) -> None:
+        del self.kinds[kind.model_fields["name"].default]
+        self.__dict__.pop("adapter", None)
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[P]:
+        kinds = list(self.kinds.values())
+        union: Any = reduce(or_, kinds)
+        wanted: Any = Annotated[union, Discriminator("name")] if len(kinds) > 1 else union
+        return TypeAdapter(wanted)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda one, info: one.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+
+    def _validate(self, value: Any) -> P:
+        return self.adapter.validate_python(value)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self.adapter.core_schema)

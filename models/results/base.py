@@ -1,0 +1,74 @@
+"""What a result is: arrays over a whole cohort, computed from what is stored of its images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ConfigurationError
+from models.outputs import Frame, Output
+from models.producer import Producer
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Stored(Protocol):
+    """What is stored of a cohort whose images are all delivered.
+
+    Attributes
+    ----------
+    ids, labels, subjects
+        Of every row of the store; a label is empty where it is unknown or the image was withdrawn.
+    explained
+        ``(image,)`` whether the row holds an explanation; other rows hold fill values.
+    """
+
+    @property
+    def frame(self) -> Frame: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    @property
+    def subjects(self) -> Sequence[str]: ...
+
+    @property
+    def explained(self) -> NDArray[np.bool_]: ...
+
+    def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
+        """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
+        ...
+
+
+class Result(Producer):
+    """A named way to compute a result over all images; its fields are its parameters."""
+
+    def reads(self) -> tuple[str, ...]:
+        """Name the outputs that the result is computed from."""
+        raise NotImplementedError
+
+    def declare(self, frame: Frame) -> tuple[Output, ...]:
+        """Declare the arrays of the result; one with the dimension `image_id` has a place for every row."""
+        raise NotImplementedError
+
+    def compute(self, stored: Stored) -> Arrays:
+        """Compute the arrays, by name; a function of what is stored alone."""
+        raise NotImplementedError
+
+    def check(self, outputs: Mapping[str, Output]) -> None:
+        """Check that the store has what the result is computed from.
+
+        Raises
+        ------
+        ConfigurationError
+            If it lacks an output.
+        """
+        if missing := [name for name in self.reads() if name not in outputs]:
+            raise ConfigurationError(
+                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer or metric of the run "
+                "stores: add one, or leave the result out"
+            )

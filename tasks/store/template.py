@@ -1,0 +1,197 @@
+"""The store: one flat xarray Dataset in Zarr format 3. It is the public interface.
+
+xarray writes the template and reads. Workers write whole objects: `tasks.store.objects`.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+import zarr.errors
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from models.outputs import EXPLAINER, Axis
+from tasks.cohort.entry import Entry
+from tasks.plan.plan import Plan
+from tasks.storage.location import Location
+from tasks.store.encoding import LEVEL
+from tasks.store.objects import NAME
+from tasks.store.variables import layout, variables
+
+PENDING, EXPLAINED, QUARANTINED, FAILED, WITHDRAWN = range(5)
+STATUS = ("pending", "explained", "quarantined", "failed", "withdrawn")
+
+_ROOT = "zarr.json"
+_INDEX = ("status", "shard", "present")
+_INDEX_CHUNK = 2**16
+"""Of what has one small value an image. It stays the same as images are added, so that a reader who opened the store
+before is not led astray."""
+
+
+def set_up(output: Location, plan: Plan, entries: Sequence[Entry]) -> None:
+    """Write the metadata and the known coordinates, if they are not there; no data.
+
+    What readers go by, the index and the consolidated metadata, stays as it was until `publish`.
+    """
+    there = (output / NAME / _ROOT).exists()
+    objects = template(plan, entries, np.zeros(len(entries), np.int8))
+    kept = {key for key in objects if there and (key == _ROOT or key.split("/")[0] in _INDEX)}
+    _write_changed(output, {key: data for key, data in objects.items() if key not in kept})
+
+
+def publish(output: Location, plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> None:
+    """Write the per-image index and the consolidated metadata: the last thing a run does to the store."""
+    _write_changed(output, template(plan, entries, status))
+
+
+def _write_changed(output: Location, objects: Mapping[str, bytes]) -> None:
+    """Write what differs from what is there; the root last, since readers begin with it."""
+    keys = sorted(objects, key=lambda key: (key == _ROOT, key))
+    there = output.read_all([(output / NAME / key).url for key in keys])
+    for key, data in zip(keys, there, strict=True):
+        if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+            raise data
+        if data != objects[key]:
+            (output / NAME / key).write(objects[key])
+
+
+def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, bytes]:
+    """Make all objects of a finished store but those that are computed: metadata, coordinates, index; by key."""
+    described = variables(plan, plan.outputs.values())
+    encoding: dict[str, dict[str, Any]] = {}
+    data = {}
+    for name, variable in described.items():
+        output, (shape, chunk) = variable.output, layout(plan, variable)
+        sides = (len(entries), *variable.shape) if output.per_image else variable.shape
+        empty = da.full(sides, output.fill_value, dtype=variable.dtype, chunks=-1)
+        data[name] = (output.dims, empty, output.cf_attrs)
+        encoding[name] = {
+            "fill_value": output.fill_value,
+            "compressors": [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")],
+            "chunks": chunk or shape,
+            **({"shards": shape} if chunk else {}),
+        }
+    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan))
+    dataset["label"] = (
+        "image_id",
+        _strings([entry.label or "" for entry in entries]),
+        {"long_name": "reference label; empty where unknown", "units": "1"},
+    )
+    for name, values in _index(plan, entries, status).items():
+        dataset[name] = values
+        encoding[name] = {"fill_value": -1 if name == "shard" else 0}
+    for other in dataset.variables.keys() - described.keys():
+        encoding.setdefault(str(other), {})["chunks"] = (_INDEX_CHUNK,)
+    written: dict[str, Buffer] = {}
+    memory = MemoryStore(written)
+    with warnings.catch_warnings():
+        # zarr warns that consolidated metadata is not yet in the specification; readers without it ignore it.
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        dataset.to_zarr(memory, zarr_format=3, compute=False, encoding=encoding, write_empty_chunks=True)
+    return {key: buffer.to_bytes() for key, buffer in written.items()}
+
+
+def open_store(output: Location) -> xr.Dataset:
+    """Open the explanations for reading, with lazy arrays.
+
+    They are not Dask's, which would have a task for every picture of the cohort, whatever is read of it.
+    """
+    location = output / NAME
+    return xr.open_zarr(location.url, chunks=None, storage_options=location.storage_options or None)
+
+
+def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
+    frame = plan.frame
+    named = {
+        "image_id": ([entry.id for entry in entries], "image", "1"),
+        "channel": (frame.channels, "channel of the image", "1"),
+        "class": (frame.classes, "class", "1"),
+        "target": (frame.targets, "explained output", "1"),
+        "world": ("RAS1", "axis towards right, anterior, superior", "mm"),
+        "voxel": ("zyx1", "axis of the voxel index", "1"),
+        **({EXPLAINER: (frame.explainers, "explainer", "1")} if frame.explainers else {}),
+    }
+    axes = {axis.name: axis for output in plan.outputs.values() for axis in output.axes if axis.name not in named}
+    return {
+        **{
+            name: (name, _strings(of), {"long_name": about, "units": unit}) for name, (of, about, unit) in named.items()
+        },
+        **{name: (name, _labels(axis), {"long_name": axis.long_name, "units": "1"}) for name, axis in axes.items()},
+    }
+
+
+def _labels(axis: Axis) -> NDArray[Any]:
+    if isinstance(axis.labels, int):
+        return np.arange(axis.labels)
+    if all(isinstance(label, float) for label in axis.labels):
+        return np.array(axis.labels)
+    return _strings(list(map(str, axis.labels)))
+
+
+def _index(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> dict[str, Any]:
+    shard = np.repeat(np.arange(len(plan.shards), dtype=np.int32), [shard.images for shard in plan.shards])
+    return {
+        "status": (
+            "image_id",
+            status,
+            {
+                "long_name": "what became of the image",
+                "units": "1",
+                "flag_values": np.arange(len(STATUS), dtype=np.int8),
+                "flag_meanings": " ".join(STATUS),
+            },
+        ),
+        "shard": (
+            "image_id",
+            np.where(status == PENDING, np.int32(-1), shard),
+            {"long_name": "shard whose commit delivered the image", "units": "1"},
+        ),
+        "present": (
+            "image_id",
+            np.array([entry.present for entry in entries], np.int8),
+            {
+                "long_name": "whether the image was in the cohort at the last run",
+                "units": "1",
+                "flag_values": np.array([0, 1], np.int8),
+                "flag_meanings": "vanished present",
+            },
+        ),
+    }
+
+
+def _attributes(plan: Plan) -> dict[str, Any]:
+    return {
+        "Conventions": "CF-1.12",
+        "title": "Attribution maps of a cohort",
+        "comment": plan.cohort.description,
+        "source": f"cohortlens {plan.versions['cohortlens']}",
+        "layout": plan.layout,
+        "run_id": plan.run_id,
+        "plan_digest": plan.digest,
+        "model": json.dumps(plan.model.network),
+        "model_digest": f"sha256:{plan.model.sha256}",
+        "explainers": json.dumps([explainer.model_dump(mode="json") for explainer in plan.explainers]),
+        "target": json.dumps(plan.target.model_dump(mode="json")),
+        "preprocessing": json.dumps(plan.cohort.preprocessing),
+        "versions": json.dumps(plan.versions),
+        **(
+            {}
+            if plan.precision == "fp32"
+            else {
+                "precision": plan.precision,
+                "deviation_from_fp32": json.dumps({name: one.model_dump() for name, one in plan.deviation.items()}),
+            }
+        ),
+    }
+
+
+def _strings(values: Sequence[str]) -> NDArray[Any]:
+    return np.array(list(values), dtype=np.dtypes.StringDType())

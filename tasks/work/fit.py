@@ -1,0 +1,157 @@
+"""The fit stage: artefacts that are computed from some images before any image is explained, and stored once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.errors import ConfigurationError
+from models.fits import Fit
+from models.preprocessing import Preprocessing
+from tasks.cohort.entry import Entry
+from tasks.cohort.reading import Unreadable
+from tasks.cohort.sources import Find
+from tasks.plan import manifest
+from tasks.plan.plan import Plan, PlannedFit
+from tasks.plan.shards import digest_of
+from tasks.storage.location import Location
+from tasks.store.commit import Commit
+from tasks.store.objects import NAME, pieces, read_shard, write
+from tasks.store.record import Delivered, Record
+from tasks.store.template import EXPLAINED
+from tasks.store.variables import variables
+from tasks.work.engines import Engines
+from tasks.work.images import read_images, stack
+
+logger = logging.getLogger(__name__)
+
+
+class Fitted(Record):
+    """What a fit has stored."""
+
+    folder = "fits"
+
+    title: str
+    delivered: Delivered
+
+    @property
+    def key(self) -> str:
+        return self.title
+
+
+def fit_digest(plan: Plan, kind: Fit, entries: Sequence[Entry]) -> str:
+    """SHA-256 over what an artefact is computed from, and how: the images in `entries`, and the network."""
+    return digest_of(
+        {
+            "fit": kind.model_dump(mode="json"),
+            "images": [(entry.id, entry.digest) for entry in entries],
+            "model": plan.model.model_dump(mode="json", exclude={"weights"}),
+            "cohort": plan.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
+            "precision": plan.precision,
+        }
+    )
+
+
+def unfitted(output: Location, plan: Plan, sizes: Mapping[str, int] | None = None) -> list[PlannedFit]:
+    """Find the artefacts that are not stored as the plan and their records say.
+
+    Parameters
+    ----------
+    sizes
+        Of every file of the output; None: the artefacts' objects are not looked at.
+    """
+    records = Fitted.read_keys(output, [planned.title for planned in plan.fits])
+
+    def is_there(planned: PlannedFit) -> bool:
+        record = records.get(planned.title)
+        return (
+            record is not None
+            and record.delivered.digest == planned.digest
+            and record.delivered.objects == planned.objects
+            and (sizes is None or all(sizes.get(f"{NAME}/{key}") == one.size for key, one in planned.objects.items()))
+        )
+
+    return [planned for planned in plan.fits if not is_there(planned)]
+
+
+def fit(output: Location, find: Find, engines: Engines) -> Plan:
+    """Compute the artefacts that are missing, and store them; return the plan, which names them then.
+
+    Raises
+    ------
+    ConfigurationError
+        If an artefact that was stored before does not come out as it was.
+    """
+    plan = Plan.read(output)
+    planned_now = []
+    lacking = {planned.title for planned in unfitted(output, plan, output.sizes() if plan.fits else {})}
+    for planned in plan.fits:
+        if planned.title not in lacking:
+            planned_now.append(planned)
+            continue
+        block = _computed(output, plan, planned, find, engines)
+        objects = write(output / NAME, pieces(plan, variables(plan, planned.outputs), None), block)
+        if planned.objects and objects != planned.objects:
+            raise ConfigurationError(
+                f"the artefact {planned.title!r} of {output} is damaged, and computed anew it is another, so that "
+                "other maps would come of it: put back the versions that it was made with, or --overwrite"
+            )
+        Fitted(title=planned.title, delivered=Delivered(digest=planned.digest, objects=objects)).write(output)
+        planned_now.append(planned.model_copy(update={"objects": objects}))
+        logger.info("artefact %s fitted on %d images", planned.title, len(planned.images))
+    if tuple(planned_now) != plan.fits:
+        plan = plan.model_copy(update={"fits": tuple(planned_now)})
+        plan.write(output, manifest.read(output))
+    return plan
+
+
+def forget(output: Location, planned: PlannedFit) -> None:
+    """Delete an artefact, and what is recorded of it."""
+    Fitted.location(output, planned.title).remove()
+    for key in planned.objects:
+        (output / NAME / key).remove()
+
+
+def _computed(
+    output: Location, plan: Plan, planned: PlannedFit, find: Find, engines: Engines
+) -> dict[str, NDArray[Any]]:
+    inputs = _inputs(output, plan, planned, find)
+    found = planned.fit.compute(engines.network(plan), inputs)
+    return {name: values.cpu().numpy() for name, values in found.items()}
+
+
+def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Tensor:
+    """Take the images from the store where they are delivered, else from the cohort: both are the same."""
+    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    rows = {entry.id: (row, entry) for row, entry in enumerate(manifest.read(output)) if entry.id in planned.images}
+    inputs = {
+        id: preprocessing.network_input(torch.from_numpy(image))
+        for id, image in _delivered(output, plan, {id: row for id, (row, _) in rows.items()}).items()
+    }
+    left = [entry for id, (_, entry) in rows.items() if id not in inputs]
+    read = read_images(plan, left, preprocessing, find)
+    for entry, image in zip(left, read, strict=True):
+        if isinstance(image, Unreadable):
+            raise ConfigurationError(
+                f"the image {entry.id!r}, which the artefact {planned.title!r} is computed from, cannot be read any "
+                f"more ({image}): restore it, or run again with a new output"
+            )
+        inputs[entry.id] = image[0].network_input
+    return stack([inputs[id] for id in planned.images])
+
+
+def _delivered(output: Location, plan: Plan, rows: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    found: dict[str, NDArray[np.float32]] = {}
+    shards = sorted({row // plan.images_per_shard for row in rows.values()})
+    for index, commit in Commit.read(output, shards).items():
+        shard = plan.shards[index]
+        own = {id: row - shard.start for id, row in rows.items() if shard.start <= row < shard.stop}
+        there = {id: row for id, row in own.items() if commit.status[row : row + 1] == (EXPLAINED,)}
+        if there and commit.is_whole(plan):
+            images = read_shard(output, plan, shard, commit.objects, ["image"])["image"]
+            found |= {id: images[row] for id, row in there.items()}
+    return found
