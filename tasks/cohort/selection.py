@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from tasks.cohort.entry import Entry
-from tasks.cohort.readers.dicom import MODALITIES
+from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.sources import Listed
 from tasks.storage.location import Location
 

@@ -21,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.codestreams import check_codestream
 from tasks.cohort.reading import Decoded, Unreadable, Window, WindowConfig, check_decoded, check_frames, check_length
 
@@ -30,15 +31,6 @@ config.settings.reading_validation_mode = config.IGNORE  # its remarks quote wha
 # DICOM's patient axes point left and posterior, RAS points right and anterior.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SPACING_TOLERANCE = 0.1
-
-# fmt: off
-MODALITIES = frozenset((
-    "AR", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "ES", "FA", "FID", "FS", "GM", "IO", "IVOCT",
-    "IVUS", "KER", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV",
-    "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SEG", "SM", "SMR", "SRF", "TG", "US", "VA", "XA", "XC",
-))
-# fmt: on
-"""Modalities of images (DICOM PS3.3, C.7.3.1.1.1)."""
 
 _META = 2**14
 """Bytes at the beginning in which the transfer syntax is named."""
