@@ -1,4 +1,4 @@
-"""What declares more than is allowed is refused before it is decoded, and memory does not move."""
+"""A file that declares more than is allowed is refused before it is decoded, and memory does not move."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""What only describes a cohort is imported without the libraries that decode images."""
+"""Modules that only describe a cohort import none of the libraries that decode images."""
 
 import os
 import subprocess
