@@ -1,28 +1,33 @@
-"""What a reader gives, and what it is allowed to take."""
+"""The terms between readers and those who ask them: what a reader is asked, gives, refuses and may take.
 
+The readers themselves are in `tasks.cohort.readers`. This module imports none of the libraries that decode images, so
+that a configuration can be checked, and a plan be read, without them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_FRAMES = 2**14
-"""Frames or pages of one file: more than any volume has, and each takes time of its own."""
+"""A file may have this many frames or pages: no volume has more, and each takes time of its own."""
 
 LARGEST = 2 * 2**30
-"""What the pixels of an image may take as float32 unless told otherwise: 512 x 512 x 2000."""
+"""The pixels of an image may take this many bytes as float32, unless told otherwise: 512 x 512 x 2000 of them."""
 
 _LARGEST_STORED = 2
-"""Bytes of a file for each of its pixels as float32: no stored value has more than eight."""
-
+"""A file may be larger than its pixels as float32 by this factor: no stored value has more than eight bytes."""
 
 _HEADERS = 16 * 2**20
-"""Bytes that a file may hold beside its pixels."""
+"""A file may hold this many bytes beside its pixels."""
 
 
 class Unreadable(Exception):
-    """An image that cannot be read. The message is the quarantine reason: what is wrong and what to do.
+    """An image cannot be read. The message is the quarantine reason: it says what is wrong and what to do.
 
     It is kept and shown, so it is in words of our own and holds nothing of the file but sizes and numbers: no path, no
     bytes, no attribute, and no message of a library, which may quote any of these.
@@ -46,7 +51,7 @@ class Decoded:
 
 
 class Window(BaseModel):
-    """A fixed window, in the units after rescaling (HU for CT)."""
+    """A fixed window, in the units that values have after rescaling (HU for CT)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -57,8 +62,126 @@ class Window(BaseModel):
 WindowConfig = Literal["none", "file"] | Window
 
 
+class Declared(NamedTuple):
+    """A file's header, as far as it is of use before the pixels are decoded.
+
+    Attributes
+    ----------
+    values
+        How many numbers the pixels are.
+    series
+        UID of the series whose other files make one volume with this one; empty if there is none, or it is not told.
+    modality
+        One of `tasks.cohort.modalities`; empty if the file names none, or another.
+    """
+
+    values: int
+    series: str = ""
+    modality: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The image that a reader is asked for.
+
+    Attributes
+    ----------
+    spatial_dims
+        How many spatial dimensions the network takes. It decides where an array could be meant either way; whether the
+        image fits the network is checked after it was decoded.
+    window
+        How values are windowed where a format knows of windows.
+    largest
+        How many bytes the pixels may take as float32.
+    """
+
+    spatial_dims: int
+    window: WindowConfig = "none"
+    largest: int = LARGEST
+
+
+class Reader(ABC):
+    """A reader decodes the files of one format, or of several that one library decodes alike.
+
+    To add one, write its file in `tasks/cohort/readers/`, and name it in `READERS` there.
+
+    Attributes
+    ----------
+    formats
+        Each format's name as the manifest has it, and as people write it.
+    joins_files
+        Whether several files can make one image, as the slices of a series do.
+    loggers
+        Loggers that the libraries write to. They are silenced, and so are the libraries' warnings, since a remark on a
+        file may quote it.
+    """
+
+    formats: ClassVar[Mapping[str, str]]
+    joins_files: ClassVar[bool] = False
+    loggers: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def recognise(self, data: bytes) -> str | None:
+        """Tell by its content which of `formats` a file has.
+
+        Parameters
+        ----------
+        data
+            The whole file, which may be of any format, or damaged. It is not empty.
+
+        Returns
+        -------
+        str or None
+            A key of `formats`; None if the file is another reader's.
+
+        Raises
+        ------
+        Unreadable
+            If the file is too damaged for any reader to tell. Nothing else may be raised.
+        """
+
+    @abstractmethod
+    def header(self, data: bytes) -> Declared:
+        """Read what a file declares. Nothing is decoded, and nothing of the size that it declares is allocated.
+
+        Parameters
+        ----------
+        data
+            A whole file that this reader recognised.
+
+        Raises
+        ------
+        Unreadable
+            If the file holds no image, or the header is known to be wrong. Whatever else is raised counts as damage.
+        """
+
+    @abstractmethod
+    def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
+        """Decode one image.
+
+        Whoever implements this calls `check_decoded` with what the headers declare before anything is decoded.
+
+        Parameters
+        ----------
+        parts
+            The image's file, which this reader recognised; several, in any order, if it joins files.
+
+        Raises
+        ------
+        Unreadable
+            If the image is larger than was asked for, or cannot be decoded. Whatever else is raised counts as damage.
+        """
+
+
 def check_file(size: int, largest: int) -> None:
-    """Check the size of a file in bytes before it is read.
+    """Check the size of a file before it is read.
+
+    Parameters
+    ----------
+    size
+        Bytes of the file.
+    largest
+        How many bytes the pixels of an image may take as float32.
 
     Raises
     ------
@@ -74,7 +197,14 @@ def check_file(size: int, largest: int) -> None:
 
 
 def check_decoded(size: int, largest: int) -> None:
-    """Check what the pixels of an image will take as float32, in bytes, before they are decoded.
+    """Check what the pixels of an image will take before they are decoded.
+
+    Parameters
+    ----------
+    size
+        Bytes of the pixels as float32.
+    largest
+        How many they may be.
 
     Raises
     ------
@@ -91,6 +221,11 @@ def check_decoded(size: int, largest: int) -> None:
 def check_frames(frames: int) -> None:
     """Check how many frames or pages a file declares.
 
+    Parameters
+    ----------
+    frames
+        The number that it declares.
+
     Raises
     ------
     Unreadable
@@ -102,6 +237,11 @@ def check_frames(frames: int) -> None:
 
 def check_length(declared: int, held: int) -> None:
     """Check that a file holds the bytes of pixels that it declares.
+
+    Parameters
+    ----------
+    declared, held
+        Bytes of the pixels, by the header and in the file.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 
 from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
-from tasks.cohort.readers.dicom import MODALITIES
+from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.sources import Listed
 from tasks.storage.location import Location
 

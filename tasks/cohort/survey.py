@@ -1,4 +1,4 @@
-"""The cohort: which images there are, what is known of them, and which are no images at all."""
+"""Survey a cohort: find out which images there are, what is known of them, and which are no images at all."""
 
 import hashlib
 from collections import defaultdict
@@ -22,14 +22,16 @@ _READERS = 8
 
 @dataclass(frozen=True)
 class Survey:
-    """What a cohort consists of, as it is written down; and where it lies, which is not.
+    """A survey holds what is written down of a cohort, and where it lies, which is not.
 
     Attributes
     ----------
     entries
         The images that are selected.
+    sources
+        Where the files of all images lie, by id.
     unselected
-        Ids of those that are there, but not selected.
+        Ids of the images that are there, but not selected.
     """
 
     entries: list[Entry]
@@ -49,14 +51,16 @@ def survey(
 
     Parameters
     ----------
+    config
+        Where the cohort lies, and how large its images may be.
     spatial_dims
-        Of the model: for 3, the DICOM files of one series in a folder become one image.
+        How many spatial dimensions the model takes; for 3, the files of one series in a folder become one image.
     key
-        Of the pseudonyms.
+        The key of the pseudonyms.
     progress
-        Called with the number of files read and of all files.
+        It is called with the number of files read and of all files.
     known
-        By pseudonym, what is known of files from an earlier run: they are not read again if their stamp is the same.
+        Facts from an earlier run, by the pseudonyms of files: a file is not read again if its stamp is the same.
     only
         Which images are asked for.
 
@@ -97,7 +101,22 @@ def survey(
 
 
 def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Find the files of images, or of subjects, by pseudonym; of a series that was listed, its first file."""
+    """Find the files of images or subjects.
+
+    Parameters
+    ----------
+    config
+        Where the cohort lies.
+    key
+        The key of the pseudonyms.
+    ids
+        The pseudonyms of the images or subjects.
+
+    Returns
+    -------
+    dict
+        URIs by pseudonym. Of a series in a folder, only the first file is found, since no file is read here.
+    """
     alias = config.alias(key)
     found: dict[str, tuple[str, ...]] = {}
     for image in list_images(config.source, config.home):
@@ -108,7 +127,18 @@ def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tup
 
 
 def combine(digests: Sequence[str]) -> str:
-    """The digest of an image from its files': that of the only file, or one over all."""
+    """Make the digest of an image from those of its files.
+
+    Parameters
+    ----------
+    digests
+        The SHA-256 of each file, in their order.
+
+    Returns
+    -------
+    str
+        The digest of the only file, or one over all.
+    """
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -1,46 +1,57 @@
-"""Readers: bytes in, a decoded image out. The format is decided by content, never by a file's name."""
+"""Readers turn bytes into a decoded image. The format is decided by content, never by a file's name.
 
-import gzip
+To add a reader, write its file, and name it in `READERS`.
+"""
+
 import logging
 import warnings
-import zlib
-from collections.abc import Sequence
-from io import BytesIO
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
-from tasks.cohort.readers import dicom, nifti, npy, picture
-from tasks.cohort.reading import LARGEST, Decoded, Unreadable
+from tasks.cohort.readers.dicom import Dicom
+from tasks.cohort.readers.nifti import Nifti
+from tasks.cohort.readers.npy import Npy
+from tasks.cohort.readers.picture import Picture
+from tasks.cohort.reading import LARGEST, Decoded, Reader, Request, Unreadable, WindowConfig
 
-# What the decoding libraries remark on a file may quote it.
-for _library in ("pydicom", "nibabel", "nibabel.global", "PIL"):
-    logging.getLogger(_library).setLevel(logging.CRITICAL + 1)
-warnings.filterwarnings("ignore", module=r"(pydicom|nibabel|PIL)\b")
-
-Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "npy"]
-
-_MAGIC: tuple[tuple[bytes, Format], ...] = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"II*\x00", "tiff"),
-    (b"MM\x00*", "tiff"),
-    (b"\x93NUMPY", "npy"),
+READERS: tuple[Reader, ...] = (
+    Dicom(),  # first, since its preamble may be another format's beginning, mostly TIFF's
+    Picture(),
+    Npy(),
+    Nifti(),
 )
+"""All readers; a file is offered to them in this order."""
+
+
+def _silence(readers: Iterable[Reader]) -> None:
+    """Keep the libraries from remarking on files, since they may quote them."""
+    loggers = [name for reader in readers for name in reader.loggers]
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    libraries = sorted({name.partition(".")[0] for name in loggers})
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(libraries)})\b")
+
+
+_silence(READERS)
 
 
 class Header(NamedTuple):
-    """What a file says of itself.
+    """A file's format, and what its header says of it.
 
     Attributes
     ----------
+    format
+        The format's name, as the manifest has it.
     decoded
-        Bytes that its pixels will take as float32.
+        Bytes that the pixels will take as float32.
     series
-        UID of the DICOM series it belongs to; empty if it does not say.
+        UID of the series it belongs to; empty if it does not say.
     modality
         One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
     """
 
-    format: Format
+    format: str
     decoded: int
     series: str = ""
     modality: str = ""
@@ -54,57 +65,33 @@ def inspect(data: bytes) -> Header:
     Unreadable
         If the file is no image, or its header is damaged.
     """
-    format = detect(data)
-    try:
-        match format:
-            case "dicom":
-                values, series, modality = dicom.values(data)
-                return Header(format, 4 * values, series, modality)
-            case "nifti":
-                return Header(format, 4 * nifti.values(data))
-            case "npy":
-                return Header(format, 4 * npy.values(data))
-            case "png" | "jpeg" | "tiff":
-                return Header(format, 4 * picture.values(data))
-    except Unreadable:
-        raise
-    except Exception as error:  # a damaged header can raise anything
-        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
+    reader, format = _recognised(data)
+    with _damage_as_a_reason(format):
+        declared = reader.header(data)
+    return Header(format, 4 * declared.values, declared.series, declared.modality)
 
 
-def detect(data: bytes) -> Format:
-    """Tell the format of a file by its first bytes.
+def detect(data: bytes) -> str:
+    """Tell the format of a file by its content.
 
     Raises
     ------
     Unreadable
         If it is none that can be read.
     """
-    if not data:
-        raise Unreadable("the file is empty: copy it again from its source")
-    if dicom.is_dicom(data):  # first, since its preamble may be another format's beginning, mostly TIFF's
-        return "dicom"
-    for magic, format in _MAGIC:
-        if data.startswith(magic):
-            return format
-    head = _gunzip_head(data) if data.startswith(b"\x1f\x8b") else data[:540]
-    if nifti.is_nifti(head):
-        return "nifti"
-    raise Unreadable(
-        "not a known image format: expected DICOM, NIfTI, PNG, JPEG, TIFF or NPY; narrow the source with a glob if it "
-        "is no image"
-    )
+    _, format = _recognised(data)
+    return format
 
 
-def read(
-    parts: Sequence[bytes], spatial_dims: int, window: dicom.WindowConfig = "none", largest: int = LARGEST
-) -> Decoded:
+def read(parts: Sequence[bytes], spatial_dims: int, window: WindowConfig = "none", largest: int = LARGEST) -> Decoded:
     """Decode one image for a network of `spatial_dims`.
 
     Parameters
     ----------
     parts
-        The bytes of the image's file, or of each file of a DICOM series, in any order.
+        The bytes of the image's file, or of each file of a series, in any order.
+    spatial_dims
+        How many spatial dimensions the network takes.
     window
         How DICOM values are windowed.
     largest
@@ -115,27 +102,54 @@ def read(
     Unreadable
         If the image is larger, cannot be decoded, is empty or has another number of spatial dimensions.
     """
-    format = detect(parts[0])
-    if len(parts) > 1 and format != "dicom":
-        raise Unreadable(f"{len(parts)} files for one image, but only DICOM has series: name the one {format} file")
-    try:
-        match format:
-            case "dicom":
-                decoded = dicom.read(parts, largest, window)
-            case "nifti":
-                decoded = nifti.read(parts[0], largest)
-            case "npy":
-                decoded = npy.read(parts[0], spatial_dims, largest)
-            case "png" | "jpeg" | "tiff":
-                decoded = picture.read(parts[0], largest)
-    except Unreadable:
-        raise
-    except Exception as error:  # a damaged file can raise anything in a decoder; it must not stop the run
-        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
+    reader, format = _recognised(parts[0])
+    if len(parts) > 1 and not reader.joins_files:
+        series = _titles(reader for reader in READERS if reader.joins_files)
+        raise Unreadable(
+            f"{len(parts)} files for one image, but only {_enumerated(series, 'and')} "
+            f"{'has' if len(series) == 1 else 'have'} series: name the one {format} file"
+        )
+    with _damage_as_a_reason(format):
+        decoded = reader.decode(parts, Request(spatial_dims, window, largest))
     return _with_dims(decoded, spatial_dims)
 
 
+def _recognised(data: bytes) -> tuple[Reader, str]:
+    """Find the reader of a file, and the file's format."""
+    if not data:
+        raise Unreadable("the file is empty: copy it again from its source")
+    for reader in READERS:
+        format = reader.recognise(data)
+        if format is not None:
+            return reader, format
+    raise Unreadable(
+        f"not a known image format: expected {_enumerated(_titles(READERS), 'or')}; "
+        "narrow the source with a glob if it is no image"
+    )
+
+
+@contextmanager
+def _damage_as_a_reason(format: str) -> Iterator[None]:
+    """Take whatever a library raises for damage: a damaged file can raise anything, and must not stop the run."""
+    try:
+        yield
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
+
+
+def _titles(readers: Iterable[Reader]) -> list[str]:
+    return [title for reader in readers for title in reader.formats.values()]
+
+
+def _enumerated(words: Sequence[str], conjunction: str) -> str:
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
 def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
+    """Check that an image has the dimensions that the network takes; a volume of one slice is also a picture."""
     pixels = decoded.pixels
     if 0 in pixels.shape:
         raise Unreadable(f"the image holds no pixels: shape {pixels.shape} (channel, *space)")
@@ -152,13 +166,3 @@ def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
             "extract the slices to explain, or use a 3-D model"
         )
     return decoded
-
-
-def _gunzip_head(data: bytes) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
-            return stream.read(nifti.HEAD)
-    except EOFError:
-        return b""
-    except (OSError, zlib.error) as error:
-        raise Unreadable(f"damaged gzip ({type(error).__name__}): copy the file again from its source") from None

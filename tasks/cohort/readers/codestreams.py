@@ -1,15 +1,20 @@
-"""What compressed frames say of their own size, which need not be what the file around them says."""
+"""Read what compressed frames say of their own size, which need not be what the file around them says."""
 
 from tasks.cohort.reading import Unreadable
 
 _SCAN, _APP0 = 0xDA, 0xE0
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-"""Of JPEG and JPEG-LS; the three left out are tables."""
+"""Markers of JPEG and JPEG-LS; the three that are left out are tables."""
 
 
 def check_codestream(frame: bytes, rows: int, columns: int) -> None:
     """Check, before it is decoded, that a JPEG, JPEG-LS or JPEG 2000 frame has the size that is allocated for it.
+
+    Parameters
+    ----------
+    rows, columns
+        The size that the file around the frame declares.
 
     Raises
     ------

@@ -1,9 +1,10 @@
-"""DICOM: single frames, multi-frame objects, and series of slices as one volume."""
+"""Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import ClassVar
 
 import numpy as np
 import pydicom
@@ -21,27 +22,77 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.codestreams import check_codestream
-from tasks.cohort.reading import Decoded, Unreadable, Window, WindowConfig, check_decoded, check_frames, check_length
+from tasks.cohort.reading import (
+    Declared,
+    Decoded,
+    Reader,
+    Request,
+    Unreadable,
+    Window,
+    WindowConfig,
+    check_decoded,
+    check_frames,
+    check_length,
+)
 
 config.settings.reading_validation_mode = config.IGNORE  # its remarks quote what they remark on
-
 
 # DICOM's patient axes point left and posterior, RAS points right and anterior.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SPACING_TOLERANCE = 0.1
 
-# fmt: off
-MODALITIES = frozenset((
-    "AR", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "ES", "FA", "FID", "FS", "GM", "IO", "IVOCT",
-    "IVUS", "KER", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP", "OPM", "OPT", "OPTBSV", "OPTENF", "OPV",
-    "OT", "PT", "PX", "RF", "RG", "RTIMAGE", "SEG", "SM", "SMR", "SRF", "TG", "US", "VA", "XA", "XC",
-))
-# fmt: on
-"""Modalities of images (DICOM PS3.3, C.7.3.1.1.1)."""
+_FIRST_ELEMENTS = (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
+"""Tags that a file without a preamble begins with."""
 
 _META = 2**14
-"""Bytes at the beginning in which the transfer syntax is named."""
+"""The transfer syntax is named within this many bytes from the beginning."""
+
+
+class Dicom(Reader):
+    """The reader of DICOM: one object, or the slices of one series ordered by their position in the patient.
+
+    Values are rescaled (modality LUT), then windowed if asked, and MONOCHROME1 is inverted, so that larger
+    always means brighter.
+    """
+
+    formats: ClassVar = {"dicom": "DICOM"}
+    joins_files = True
+    loggers = ("pydicom",)
+
+    def recognise(self, data: bytes) -> str | None:
+        """Recognise the preamble, or the first element where the preamble was left out."""
+        return "dicom" if data[128:132] == b"DICM" or data[:4] in _FIRST_ELEMENTS else None
+
+    def header(self, data: bytes) -> Declared:
+        """Refuse what has no pixels, too many frames, or is deflated."""
+        _refuse_deflated(data)
+        header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
+        if header.get("Rows") is None:
+            raise _without_pixels(header)
+        modality = str(header.get("Modality", ""))
+        return Declared(
+            _count(header),
+            str(header.get("SeriesInstanceUID", "")),
+            modality if modality in MODALITIES else "",  # anything else might be of a patient
+        )
+
+    def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
+        """Refuse slices that do not make one volume."""
+        datasets = [_dataset(part) for part in parts]
+        check_decoded(4 * sum(_count(dataset) for dataset in datasets), request.largest)
+        frames = [frame for dataset in datasets for frame in _frames(dataset, request.window)]
+        sizes = {frame.values.shape for frame in frames}
+        if len(sizes) > 1:
+            raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
+        located = all(frame.columns is not None for frame in frames)
+        if len(frames) > 1 and not located:
+            if len(datasets) > 1:
+                raise Unreadable("slices without ImagePositionPatient cannot be ordered: export them again with it")
+            return Decoded(_stack(frames))
+        frames = _ordered(frames)
+        return Decoded(_stack(frames), _affine(frames) if located else None)
 
 
 @dataclass(frozen=True)
@@ -53,63 +104,18 @@ class _Frame:
 
     @property
     def height(self) -> float:
-        """Position along the slice normal in mm."""
+        """The position along the slice normal in mm."""
         assert self.columns is not None
         normal = np.cross(self.columns[2], self.columns[1])
         return float(self.columns[3] @ normal / np.linalg.norm(normal))
 
 
-def is_dicom(data: bytes) -> bool:
-    """Tell DICOM by its preamble, or by its first element where the preamble was left out."""
-    return data[128:132] == b"DICM" or data[:4] in (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
-
-
-def values(data: bytes) -> tuple[int, str, str]:
-    """How many numbers the pixels of a file are, as its header says; its series and its modality, if it says so.
-
-    Raises
-    ------
-    Unreadable
-        If there are no pixels, or too many frames.
-    """
-    _refuse_deflated(data)
-    header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
-    if header.get("Rows") is None:
-        raise _without_pixels(header)
-    modality = str(header.get("Modality", ""))
-    return (
-        _values_of(header),
-        str(header.get("SeriesInstanceUID", "")),
-        modality if modality in MODALITIES else "",  # anything else might be of a patient
-    )
-
-
-def _values_of(header: Dataset) -> int:
+def _count(header: Dataset) -> int:
+    """Tell how many numbers the pixels are once they are decoded."""
     check_frames(int(header.get("NumberOfFrames", 1) or 1))
     samples = 3 if header.get("PhotometricInterpretation") == "PALETTE COLOR" else header.get("SamplesPerPixel", 1)
     sizes = [int(header.Rows), int(header.Columns), int(header.get("NumberOfFrames", 1) or 1), int(samples or 1)]
     return math.prod(sizes)
-
-
-def read(parts: Sequence[bytes], largest: int, window: WindowConfig) -> Decoded:
-    """Read one object, or the slices of one series ordered by their position in the patient.
-
-    Values are rescaled (modality LUT), then windowed if asked, and MONOCHROME1 is inverted, so that larger
-    always means brighter.
-    """
-    datasets = [_dataset(part) for part in parts]
-    check_decoded(4 * sum(_values_of(dataset) for dataset in datasets), largest)
-    frames = [frame for dataset in datasets for frame in _frames(dataset, window)]
-    sizes = {frame.values.shape for frame in frames}
-    if len(sizes) > 1:
-        raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
-    located = all(frame.columns is not None for frame in frames)
-    if len(frames) > 1 and not located:
-        if len(datasets) > 1:
-            raise Unreadable("slices without ImagePositionPatient cannot be ordered: export them again with it")
-        return Decoded(_stack(frames))
-    frames = _ordered(frames)
-    return Decoded(_stack(frames), _affine(frames) if located else None)
 
 
 def _refuse_deflated(data: bytes) -> None:

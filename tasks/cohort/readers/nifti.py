@@ -1,66 +1,86 @@
-"""NIfTI-1 and NIfTI-2, plain or gzipped."""
+"""Read NIfTI-1 and NIfTI-2, plain or gzipped."""
 
 import gzip
 import math
+import zlib
+from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
 
-from tasks.cohort.reading import Decoded, Unreadable, check_decoded, check_length
+from tasks.cohort.reading import Declared, Decoded, Reader, Request, Unreadable, check_decoded, check_length
 
-HEAD = 540
-"""Bytes of the longer of the two headers."""
+_GZIP = b"\x1f\x8b"
+
+_HEAD = 540
+"""The longer of the two headers has this many bytes."""
 
 _TRAILING = 2**20
-"""Bytes after the voxels that are passed over."""
+"""This many bytes after the voxels are passed over."""
 
 
-def is_nifti(head: bytes) -> bool:
-    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+class Nifti(Reader):
+    """The reader of NIfTI: ``(i, j[, k[, channel]])`` becomes ``(channel, [k,] j, i)``.
 
-
-def values(data: bytes) -> int:
-    """How many voxels the header declares.
-
-    Raises
-    ------
-    Unreadable
-        If a file that is not compressed holds less.
+    Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one.
     """
-    if data.startswith(b"\x1f\x8b"):
+
+    formats: ClassVar = {"nifti": "NIfTI"}
+    loggers = ("nibabel", "nibabel.global")
+
+    def recognise(self, data: bytes) -> str | None:
+        """Recognise the magic string within the header, which is unpacked if need be."""
+        head = _gunzip_head(data) if data.startswith(_GZIP) else data[:_HEAD]
+        is_nifti = head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
+        return "nifti" if is_nifti else None
+
+    def header(self, data: bytes) -> Declared:
+        """Refuse a header without its image, and a file that holds less than it declares unless it is compressed."""
+        if data.startswith(_GZIP):
+            with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
+                return Declared(math.prod(_header(stream.read(_HEAD)).get_data_shape()))
+        header = _header(data[:_HEAD])
+        check_length(_promised(header), len(data))
+        return Declared(math.prod(header.get_data_shape()))
+
+    def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
+        """Refuse voxels that are no real numbers, and shapes that are neither picture nor volume."""
+        (data,) = parts
+        check_decoded(4 * self.header(data).values, request.largest)
+        if data.startswith(_GZIP):
+            data = _expanded(data)
+        image = _kind(data).from_bytes(data)
+        voxels = np.asarray(image.dataobj)
+        if voxels.dtype.kind not in "buif":
+            raise Unreadable(f"voxels of type {voxels.dtype.type.__name__}: convert them to integers or floats")
+        while voxels.ndim > 3 and voxels.shape[-1] == 1:
+            voxels = voxels[..., 0]
+        if not 2 <= voxels.ndim <= 4:
+            raise Unreadable(f"shape {voxels.shape}: a picture, a volume, or a volume with channels last is needed")
+        voxels = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels[None]
+        pixels = voxels.transpose(0, *range(voxels.ndim - 1, 0, -1)).astype(np.float32)
+        is_placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
+        affine = image.affine[:, [2, 1, 0, 3]].astype(np.float64) if is_placed else None
+        return Decoded(np.ascontiguousarray(pixels), affine)
+
+
+def _gunzip_head(data: bytes) -> bytes:
+    """Decompress what a header may be of, of a file that need not be NIfTI."""
+    try:
         with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
-            return math.prod(_header(stream.read(HEAD)).get_data_shape())
-    header = _header(data[:HEAD])
-    check_length(_promised(header), len(data))
-    return math.prod(header.get_data_shape())
-
-
-def read(data: bytes, largest: int) -> Decoded:
-    """Read ``(i, j[, k[, channel]])`` as ``(channel, [k,] j, i)``; scaled, with the sform or qform affine if any."""
-    check_decoded(4 * values(data), largest)
-    if data.startswith(b"\x1f\x8b"):
-        data = _expanded(data)
-    image = _kind(data).from_bytes(data)
-    voxels = np.asarray(image.dataobj)
-    if voxels.dtype.kind not in "buif":
-        raise Unreadable(f"voxels of type {voxels.dtype.type.__name__}: convert them to integers or floats")
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    if not 2 <= voxels.ndim <= 4:
-        raise Unreadable(f"shape {voxels.shape}: a picture, a volume, or a volume with channels last is needed")
-    voxels = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels[None]
-    pixels = voxels.transpose(0, *range(voxels.ndim - 1, 0, -1)).astype(np.float32)
-    is_placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
-    affine = image.affine[:, [2, 1, 0, 3]].astype(np.float64) if is_placed else None
-    return Decoded(np.ascontiguousarray(pixels), affine)
+            return stream.read(_HEAD)
+    except EOFError:
+        return b""
+    except (OSError, zlib.error) as error:
+        raise Unreadable(f"damaged gzip ({type(error).__name__}): copy the file again from its source") from None
 
 
 def _expanded(data: bytes) -> bytes:
     """Decompress what the header promises and the little that may follow, never all that the file would expand to."""
     with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
-        head = stream.read(HEAD)
+        head = stream.read(_HEAD)
         promised = _promised(_header(head))
         body = head + stream.read(max(0, promised - len(head)))
         check_length(promised, len(body))
@@ -70,7 +90,7 @@ def _expanded(data: bytes) -> bytes:
 
 
 def _promised(header: Any) -> int:
-    """Bytes up to the last voxel."""
+    """Tell how many bytes a file has up to its last voxel."""
     return int(header["vox_offset"]) + math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
 
 

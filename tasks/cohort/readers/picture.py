@@ -1,48 +1,59 @@
-"""PNG, JPEG and TIFF."""
+"""Read PNG, JPEG and TIFF."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TILELENGTH, TILEWIDTH, TiffImageFile
 
-from tasks.cohort.reading import Decoded, Unreadable, check_decoded, check_frames
+from tasks.cohort.reading import Declared, Decoded, Reader, Request, Unreadable, check_decoded, check_frames
 
 Image.MAX_IMAGE_PIXELS = None  # sizes are held against a bound of the cohort's instead
 
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\x00": "tiff",
+    b"MM\x00*": "tiff",
+}
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def values(data: bytes) -> int:
-    """How many numbers the picture or pages hold, as their headers say: one a pixel, or three in colour.
-
-    Raises
-    ------
-    Unreadable
-        If there are too many pages.
-    """
-    with Image.open(BytesIO(data)) as image:
-        return sum(_values(page) for page in _pages(image))
-
-
-def read(data: bytes, largest: int) -> Decoded:
-    """Read grey or colour as ``(channel, y, x)``, a TIFF of several pages as ``(channel, page, y, x)``.
+class Picture(Reader):
+    """The reader of pictures in grey or colour, ``(channel, y, x)``, and of TIFFs of pages, ``(channel, page, y, x)``.
 
     Transparency is dropped, palettes are resolved, and a JPEG's orientation tag is applied. Of an animation,
     or a photograph with a preview, the first picture is read.
     """
-    check_decoded(4 * values(data), largest)
-    with Image.open(BytesIO(data)) as image:
-        if _is_deep_colour(image, data):
-            raise Unreadable("16-bit colour, of which only 8 bits would be read: save the channels as NPY")
-        if isinstance(image, TiffImageFile):
-            _check_byte_order(image)
-        pages = [_page(page) for page in _pages(image)]
-    if len({page.shape for page in pages}) > 1:
-        raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
-    return Decoded(pages[0] if len(pages) == 1 else np.stack(pages, axis=1))
+
+    formats: ClassVar = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF"}
+    loggers = ("PIL",)
+
+    def recognise(self, data: bytes) -> str | None:
+        """Recognise the first bytes."""
+        return next((format for magic, format in _MAGIC.items() if data.startswith(magic)), None)
+
+    def header(self, data: bytes) -> Declared:
+        """Count one number a pixel in grey, and three in colour, over all pages; refuse too many pages."""
+        with Image.open(BytesIO(data)) as image:
+            return Declared(sum(_values(page) for page in _pages(image)))
+
+    def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
+        """Refuse pages that differ, and what Pillow would decode wrongly without a word."""
+        (data,) = parts
+        check_decoded(4 * self.header(data).values, request.largest)
+        with Image.open(BytesIO(data)) as image:
+            if _is_deep_colour(image, data):
+                raise Unreadable("16-bit colour, of which only 8 bits would be read: save the channels as NPY")
+            if isinstance(image, TiffImageFile):
+                _check_byte_order(image)
+            pages = [_page(page) for page in _pages(image)]
+        if len({page.shape for page in pages}) > 1:
+            raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
+        return Decoded(pages[0] if len(pages) == 1 else np.stack(pages, axis=1))
 
 
 def _pages(image: Image.Image) -> Iterator[Image.Image]:
@@ -55,7 +66,7 @@ def _pages(image: Image.Image) -> Iterator[Image.Image]:
 
 
 def _values(page: Image.Image) -> int:
-    """Numbers of a page; of a TIFF whose tiles are larger than it, those of a tile, which is decoded whole."""
+    """Count the numbers of a page, or those of a TIFF's tile that is larger, since a tile is decoded whole."""
     size = page.width * page.height
     if isinstance(page, TiffImageFile):
         size = max(size, int(page.tag_v2.get(TILEWIDTH, 0)) * int(page.tag_v2.get(TILELENGTH, 0)))

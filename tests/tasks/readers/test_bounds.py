@@ -1,4 +1,4 @@
-"""What declares more than is allowed is refused before it is decoded, and memory does not move."""
+"""A file that declares more than is allowed is refused before it is decoded, and memory does not move."""
 
 import gzip
 import os
@@ -161,8 +161,8 @@ def test_no_memory_is_taken_for_it(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from tasks.readers import inspect, read
-from tasks.readers.base import Unreadable
+from tasks.cohort.readers import inspect, read
+from tasks.cohort.reading import Unreadable
 peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 folder, bound, control = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "control"
 read([(folder / "warm").read_bytes()], 3)

@@ -25,8 +25,7 @@ from pydicom.uid import (
 )
 
 from tasks.cohort.readers import detect, inspect, read
-from tasks.cohort.readers.dicom import Window, WindowConfig
-from tasks.cohort.reading import Unreadable
+from tasks.cohort.reading import Unreadable, Window, WindowConfig
 
 RNG = np.random.default_rng(5)
 STORED = {bits: RNG.integers(0, 2**bits, (12, 10)).astype(np.uint16) for bits in (12, 16)}
