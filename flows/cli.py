@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,8 +34,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         from flows.config import make_selection
 
         named = {name: options.pop(name) for name in ("ids", "modality", "modified_after", "modified_before")}
-        with _usage_errors():
-            only = make_selection(**named)
+        only = make_selection(**named)
         command(**options, only=only)
 
     for option in (
@@ -49,7 +49,40 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_selection
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
+class _Commands(click.Group):
+    """Commands whose errors are told apart: what a user can mend, a run that ended early, a fault of the program."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from models.errors import ConfigurationError
+
+        try:
+            return super().invoke(context)
+        except (ConfigurationError, FileNotFoundError) as error:
+            raise click.UsageError(str(error)) from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except OSError as error:
+            ended = plain(str(error))
+        except Exception as error:
+            if not _ended_early(error):
+                traceback.print_exc()
+                click.echo("This is a fault of cohortlens itself: please report it, with the lines above.", err=True)
+                sys.exit(4)
+            ended = str(error)
+        click.echo(f"Error: {ended}", err=True)
+        sys.exit(3)
+
+
+def _ended_early(error: Exception) -> bool:
+    from prefect.exceptions import CancelledRun
+
+    from flows.errors import Stopped
+    from tasks.work.failures import TooManyFailures
+
+    return isinstance(error, (TooManyFailures, Stopped, CancelledRun))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
 @click.version_option(package_name="cohortlens")
 def main() -> None:
     """Explain every image of a medical imaging cohort.
@@ -57,7 +90,8 @@ def main() -> None:
     A run reads a cohort, explains each image on Dask workers and writes one Zarr store and a page of pictures.
 
     Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
-    or configuration; 3 ended early: too much failed, or storage or workers went away.
+    or configuration; 3 ended early: too much failed, or storage or workers went away; 4 a fault of cohortlens itself,
+    with its traceback.
     """
     logs.set_up()
 
@@ -74,7 +108,7 @@ def demo(output: str, dims: int, images: int, marker: bool) -> None:
     """
     from flows.server import prefect_server
 
-    with prefect_server() as server_url, _usage_errors():
+    with prefect_server() as server_url:
         from flows.demo import demo_config
 
         config = demo_config(output, spatial_dims=dims, images=images, marker=marker)
@@ -91,14 +125,13 @@ def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None
     """
     from flows.server import keep_inside
 
-    with _usage_errors():
-        loaded = _load(config)
-        with _temporary_home() as home:
-            keep_inside(home)
-            from flows.explain import prepare_run
+    loaded = _load(config)
+    with _temporary_home() as home:
+        keep_inside(home)
+        from flows.explain import prepare_run
 
-            prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only)
-        print_plan(prepared)
+        prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only)
+    print_plan(prepared)
 
 
 @main.command(epilog="Example: cohortlens run deployments/demo-2d.yaml")
@@ -111,11 +144,10 @@ def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
     """
     from flows.server import prefect_server
 
-    with _usage_errors():
-        loaded = _load(config)
-        with prefect_server() as server_url:
-            summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite, only=only)
-        _finish_run(loaded, summary)
+    loaded = _load(config)
+    with prefect_server() as server_url:
+        summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite, only=only)
+    _finish_run(loaded, summary)
 
 
 @main.command(epilog="Example: cohortlens evaluate out/demo --metric deletion --metric hit_rate")
@@ -129,14 +161,14 @@ def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
 def evaluate(
     output: str, metrics: tuple[str, ...], others: tuple[str, ...], workers: int | None, endpoint_url: str | None
 ) -> None:
-    """Judge the maps of a finished OUTPUT by metrics, and write its report anew with the evidence.
+    """Evaluate the maps of a finished OUTPUT by metrics, and write its report anew with the evidence.
 
     With others, by the metrics that compare maps between networks: repeatability (the same architecture, trained from
     other seeds), reproducibility (other architectures), network_agreement, label_randomisation (shuffled labels).
     """
     from flows.server import prefect_server
 
-    with _usage_errors(), _output(output, endpoint_url) as location:
+    with _output(output, endpoint_url) as location:
         from flows.config import named_metrics
         from tasks.plan.plan import Plan
         from tasks.storage.location import Location
@@ -144,12 +176,12 @@ def evaluate(
         named = named_metrics(metrics)
         compared = tuple(Location(url=other, endpoint_url=endpoint_url) for other in others)
         Plan.read(location)  # complains before a server is started
-    with _usage_errors(), _output(output, endpoint_url), prefect_server() as server_url:
-        from flows.cluster import ComputeConfig
+    with _output(output, endpoint_url), prefect_server() as server_url:
+        from flows.cluster import PlaceConfig
         from flows.evaluate import evaluate_cohort
 
         with _prefect(server_url(), location):
-            evaluate_cohort(location, named, compared, ComputeConfig(workers=workers))
+            evaluate_cohort(location, named, compared, PlaceConfig(workers=workers))
         click.echo(f"report        {location / 'report/index.html'}")
 
 
@@ -203,10 +235,10 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
         click.echo(f"images erased     {len(erased.images)}, in rows {', '.join(map(str, erased.images))}")
         click.echo(f"objects rewritten {erased.objects}")
         click.echo("manifest, coordinates and report written anew" if erased.whole else "report deleted: run again")
-        if erased.background:
+        if erased.fitted:
             click.echo(
-                f"{erased.background} of the images were part of the background: maps that were compared with them "
-                "stay as they are"
+                f"{erased.fitted} of the images were among those that an artefact was computed from: it is computed "
+                "anew from the others, and maps that were made with it stay as they are"
             )
 
 
@@ -215,18 +247,19 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
 @click.argument("ids", nargs=-1, required=True)
 def which(config: Path, ids: tuple[str, ...]) -> None:
     """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
+    from models.errors import ConfigurationError
     from tasks.cohort.survey import which as find
     from tasks.plan.plan import Plan
 
     loaded = _load(config)
-    with _output(loaded.output.url, loaded.output.endpoint_url), _usage_errors():
+    with _output(loaded.output.url, loaded.output.endpoint_url):
         plan = Plan.read(loaded.output)
         found = find(loaded.cohort, plan.key, ids)
         for id in ids:
             for uri in found.get(id, ()):
                 click.echo(f"{plain(id)}  {plain(uri)}")
         if missing := [id for id in ids if id not in found]:
-            raise ValueError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
+            raise ConfigurationError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output out/weights")
@@ -312,16 +345,16 @@ def _prefect(server_url: str, output: "Location") -> Iterator[None]:
 
 def _finish_run(config: "RunConfig", summary: "Summary") -> None:
     from tasks import report
-    from tasks.store import store
+    from tasks.store.objects import NAME
 
     output = config.output
     options = output.storage_options
     endpoint = options.get("endpoint_url")
     extra = f", storage_options={{'endpoint_url': {endpoint!r}}}" if endpoint else ""
     print_summary(summary)
-    click.echo(f"store         {output / store.NAME}")
+    click.echo(f"store         {output / NAME}")
     click.echo(f"report        {output / report.NAME}")
-    click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / store.NAME}"{extra})\n    print(ds)\n')
+    click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / NAME}"{extra})\n    print(ds)\n')
     if summary.not_explained > config.cohort.allowed_failures:
         click.echo(
             f"{summary.not_explained:.2%} of the images are quarantined or failed; "
@@ -329,26 +362,6 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
             err=True,
         )
         sys.exit(1)
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Turn what a user can mend into a message and exit code 2; or 3, where a run ended before its end."""
-    from flows.errors import ConfigurationError, Stopped
-
-    try:
-        yield
-    except (ConfigurationError, FileNotFoundError) as error:
-        raise click.UsageError(str(error)) from error
-    except Exception as error:
-        from prefect.exceptions import CancelledRun
-
-        from tasks.work.failures import TooManyFailures
-
-        if not isinstance(error, (TooManyFailures, Stopped, CancelledRun, OSError)):
-            raise
-        click.echo(f"Error: {plain(str(error)) if isinstance(error, OSError) else error}", err=True)
-        sys.exit(3)
 
 
 @contextmanager
@@ -364,17 +377,6 @@ def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
     except FileNotFoundError as error:
         missing = error.filename or error
         raise click.UsageError(f"there is no run at {url}: no {missing}; `cohortlens run` makes it") from error
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    except OSError as error:
-        click.echo(f"Error: {plain(str(error))}", err=True)
-        sys.exit(3)
-    except Exception as error:
-        from tasks.storage.lease import Occupied
-
-        if isinstance(error, Occupied):
-            raise click.UsageError(str(error)) from error
-        raise
 
 
 @contextmanager
@@ -383,3 +385,7 @@ def _temporary_home() -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,10 +9,10 @@ import dask
 import dask.utils
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flows.errors import ConfigurationError
 from flows.prices import Prices
 from models.components import Component
-from models.network import Precision
+from models.errors import ConfigurationError
+from tasks.prepare.place import Place
 
 _CLUSTERS = (
     "distributed",
@@ -54,7 +54,7 @@ class Adapt(BaseModel):
         return self
 
 
-class ComputeConfig(BaseModel):
+class PlaceConfig(BaseModel):
     """Where the work is done; empty: a Dask cluster on this machine, one worker a core or a GPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -76,15 +76,11 @@ class ComputeConfig(BaseModel):
     memory_per_worker: str | None = Field(
         None, description="Memory limit of a local worker, e.g. 8GiB; none: its share of the machine"
     )
-    batch_size: int = Field(16, ge=1, description="Images explained at once")
-    precision: Precision = Field(
-        "fp32", description="bf16: of the plain questions to the network, if the maps agree with those of fp32"
-    )
     performance_report: bool = Field(False, description="Whether Dask's account of the run is kept in the output")
     prices: Prices = Field(Prices(), description="What a run's cost is reckoned with in the UI")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "ComputeConfig":
+    def _one_kind(self) -> "PlaceConfig":
         if self.scheduler and self.cluster:
             raise ValueError("scheduler and cluster exclude each other: give the one that is to be used")
         if self.cluster and str(self.cluster["_target_"]).partition(".")[0] not in _CLUSTERS:
@@ -98,17 +94,17 @@ class ComputeConfig(BaseModel):
         return self
 
 
-def local_workers(compute: ComputeConfig) -> int:
+def local_workers(compute: PlaceConfig) -> int:
     """Workers that a local cluster has."""
     return len(gpus(compute)) or compute.workers or cores()
 
 
-def is_elsewhere(compute: ComputeConfig) -> bool:
+def is_elsewhere(compute: PlaceConfig) -> bool:
     """Whether the workers may be of other machines, of which nothing is known here."""
     return bool(compute.scheduler or compute.cluster)
 
 
-def gpus(compute: ComputeConfig) -> list[str]:
+def gpus(compute: PlaceConfig) -> list[str]:
     """The GPUs that a local cluster uses, one worker each; none: it computes on cores.
 
     Raises
@@ -138,7 +134,7 @@ def gpus(compute: ComputeConfig) -> list[str]:
     return visible[:wanted]
 
 
-def expected_workers(compute: ComputeConfig) -> int:
+def expected_workers(compute: PlaceConfig) -> int:
     """Workers that the work is dealt out to; those of a cluster may come and go, so it is as many as there may be."""
     if compute.adapt:
         return compute.adapt.maximum
@@ -149,7 +145,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def worker_memory(compute: ComputeConfig) -> int | None:
+def worker_memory(compute: PlaceConfig) -> int | None:
     """Bytes that a local worker may use; None for a cluster that is not ours to say."""
     if is_elsewhere(compute):
         return None
@@ -160,7 +156,13 @@ def worker_memory(compute: ComputeConfig) -> int | None:
     return int(MEMORY_LIMIT) // local_workers(compute)
 
 
-def task_runner(compute: ComputeConfig, performance: Path | None = None) -> Any:
+def place_of(compute: PlaceConfig) -> Place:
+    """Say what a plan is reckoned with: the workers, and what each has."""
+    workers = local_workers(compute)
+    return Place(workers, max(1, cores() // workers), worker_memory(compute), is_elsewhere(compute))
+
+
+def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
     """Make the Prefect task runner; the cluster starts when it is entered.
 
     Parameters

@@ -2,40 +2,28 @@
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
-from flows.cluster import ComputeConfig
-from flows.errors import ConfigurationError
-from models.explainers import ExplainerConfig
+from flows.cluster import PlaceConfig
+from models.errors import ConfigurationError
 from models.metrics import MetricConfig
-from models.targets import Predicted, TargetConfig
-from tasks.cohort.config import CohortConfig
+from models.producer import Registry
 from tasks.cohort.selection import Selection
 from tasks.cohort.sources import would_list
-from tasks.plan.ensemble import UncertaintyConfig
-from tasks.plan.plan import ModelConfig
+from tasks.plan.recipe import Named, Recipe
 from tasks.storage.location import Location
-
-
-def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
 
 _PLAIN_URL = r"^https?://[^?#@\s]+$"
 """Without credentials, a signature or anything else that Prefect should not be told."""
@@ -46,28 +34,9 @@ def described(text: str) -> Any:
     return Field(json_schema_extra={"description": text})
 
 
-T = TypeVar("T")
-Named = Annotated[T, BeforeValidator(_by_name)]
-"""Of what may be given by its name alone."""
+class RunConfig(Recipe):
+    """Everything a run is told: the recipe, where the result goes, and where the work is done."""
 
-
-class RunConfig(BaseModel):
-    """Everything a run is told. Explainers and the target may be given by name alone: ``gradcam``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    cohort: CohortConfig = Field(title="Cohort", description="Which images, and how they are prepared")
-    model: ModelConfig = Field(title="Model", description="The trained network")
-    explainers: tuple[Named[ExplainerConfig], ...] = Field(
-        title="Explainers", description="How maps are made", strict=False, min_length=1
-    )
-    target: Named[TargetConfig] = Field(Predicted(), title="Target", description="Which output is explained")
-    metrics: tuple[Named[MetricConfig], ...] = Field(
-        (), title="Metrics", description="What the maps are judged by; more can be computed later", strict=False
-    )
-    uncertainty: tuple[Named[UncertaintyConfig], ...] = Field(
-        (), title="Uncertainty", description="How sure predictions and maps are, and by what members", strict=False
-    )
     output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
     report_url: str | None = Field(
         None,
@@ -75,7 +44,21 @@ class RunConfig(BaseModel):
         description="Where a browser finds the output's folder `report`; none: the UI shows no pictures",
         pattern=_PLAIN_URL,
     )
-    compute: ComputeConfig = Field(ComputeConfig(), title="Compute", description="Where the work is done")
+    compute: PlaceConfig = Field(PlaceConfig(), title="Compute", description="Where the work is done")
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe.model_construct(**{name: getattr(self, name) for name in Recipe.model_fields})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_is_not_of_the_place(cls, content: Any) -> Any:
+        """Take `batch_size` and `precision` also from below `compute`, where earlier versions had them."""
+        compute = content.get("compute") if isinstance(content, dict) else None
+        if not isinstance(compute, dict):
+            return content
+        moved = {name: compute[name] for name in ("batch_size", "precision") if name in compute and name not in content}
+        return content | moved | {"compute": {name: value for name, value in compute.items() if name not in moved}}
 
     @model_validator(mode="after")
     def _output_is_not_of_the_cohort(self) -> "RunConfig":
@@ -86,14 +69,6 @@ class RunConfig(BaseModel):
                 "files for images: name an output outside of it, or narrow cohort.source with a glob"
             )
         return self
-
-    @field_validator("explainers", "metrics", "uncertainty")
-    @classmethod
-    def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
-        repeated = [name for name, count in Counter(one.title for one in named).items() if count > 1]
-        if repeated:
-            raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
-        return named
 
 
 def named_metrics(names: Sequence[str]) -> tuple[MetricConfig, ...]:
@@ -191,6 +166,10 @@ def _name(model: type[BaseModel]) -> Any:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models that a field may hold, however they are wrapped."""
+    if isinstance(annotation, Registry):
+        return list(annotation.kinds.values())
+    if registered := [of for of in get_args(annotation) if isinstance(of, Registry)]:
+        return _models(registered[0])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for inner in get_args(annotation) for model in _models(inner)]

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from flows.config import RunConfig
-from flows.errors import ConfigurationError
 from flows.progress import bar
+from models.errors import ConfigurationError
 from tasks.demo.cohort import write_cohort
 
 _CHECKOUT = Path(__file__).resolve().parent.parent

@@ -1,8 +1,4 @@
-"""What a user can mend."""
-
-
-class ConfigurationError(Exception):
-    """A configuration that cannot be carried out: which field, what was found, what to do."""
+"""How a run ends that does not come to its end; `models.errors` has what a user can mend."""
 
 
 class Stopped(Exception):

@@ -1,4 +1,4 @@
-"""The flow that judges the maps of a finished output."""
+"""The flow that evaluates the maps of a finished output."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,17 +6,19 @@ from typing import Annotated
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.cluster import ComputeConfig
-from flows.config import MetricConfig, Named, described
-from flows.errors import ConfigurationError
+from flows.cluster import PlaceConfig
+from flows.config import described
 from flows.run import carry_out
+from models.metrics import MetricConfig
 from tasks.cohort.sources import Sources
 from tasks.plan.plan import Plan
+from tasks.plan.recipe import Named
 from tasks.prepare.metrics import add_metrics
+from tasks.run import ENGINES
 from tasks.storage.location import Location
 from tasks.work.finish import Summary
 
-_LOCAL = ComputeConfig()
+_LOCAL = PlaceConfig()
 
 
 @flow(name="evaluate-cohort", validate_parameters=True, persist_result=False)
@@ -32,16 +34,13 @@ def evaluate_cohort(
     others: Annotated[
         tuple[Location, ...], described("Outputs of other networks on the same images, to compare with")
     ] = (),
-    compute: Annotated[ComputeConfig, described("Where the work is done")] = _LOCAL,
+    compute: Annotated[PlaceConfig, described("Where the work is done")] = _LOCAL,
     report_url: Annotated[str | None, described("Where a browser finds the output's folder `report`")] = None,
 ) -> Summary:
-    """Judge the maps of a finished output by metrics, beside those that it holds already."""
+    """Evaluate the maps of a finished output by metrics, beside those that it holds already."""
     return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})), report_url)
 
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)
 def _add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Sequence[Location]) -> Plan:
-    try:
-        return add_metrics(output, metrics, others)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+    return add_metrics(output, metrics, ENGINES, others)

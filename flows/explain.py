@@ -7,17 +7,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows.cluster import cores, is_elsewhere, local_workers, worker_memory
+from flows.cluster import place_of
 from flows.config import RunConfig, described
-from flows.errors import ConfigurationError
 from flows.progress import bar
 from flows.run import carry_out
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Sources
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import Before, Prepared, prepare
+from tasks.run import write_plan
 from tasks.work.finish import Summary
-from tasks.work.pending import erase
 
 logger = logging.getLogger("cohortlens")
 
@@ -30,29 +29,9 @@ def prepare_run(config: RunConfig, *, extend: bool = False, overwrite: bool = Fa
     ConfigurationError
         If the run could not be carried out.
     """
-    workers = local_workers(config.compute)
-    try:
-        with bar("files read", "files") as progress:
-            return prepare(
-                cohort=config.cohort,
-                model=config.model,
-                explainers=config.explainers,
-                target=config.target,
-                metrics=config.metrics,
-                uncertainty=config.uncertainty,
-                batch_size=config.compute.batch_size,
-                precision=config.compute.precision,
-                elsewhere=is_elsewhere(config.compute),
-                workers=workers,
-                threads=max(1, cores() // workers),
-                memory_limit=worker_memory(config.compute),
-                progress=progress,
-                before=Before.read(config.output, overwrite),
-                extend=extend,
-                only=only,
-            )
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+    place, before = place_of(config.compute), Before.read(config.output, overwrite)
+    with bar("files read", "files") as progress:
+        return prepare(config.recipe, place, before, extend=extend, only=only, progress=progress)
 
 
 @flow(name="explain-cohort", validate_parameters=True, persist_result=False)
@@ -78,11 +57,4 @@ def explain_cohort(
 def _plan(config: RunConfig, extend: bool, overwrite: bool, only: Selection, run_id: str) -> tuple[Plan, Sources]:
     prepared = prepare_run(config, extend=extend, overwrite=overwrite, only=only)
     logger.info("identifiers: %s", prepared.identifiers)
-    if overwrite:
-        erase(config.output)
-    if prepared.is_written:
-        return prepared.plan, prepared.sources
-    plan = prepared.plan.model_copy(update={"run_id": prepared.plan.run_id or run_id})
-    plan.write(config.output, prepared.entries)
-    logger.info("%d images in %d shards", plan.images, len(plan.shards))
-    return plan, prepared.sources
+    return write_plan(config.output, prepared, overwrite=overwrite, run_id=run_id), prepared.sources

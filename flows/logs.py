@@ -75,7 +75,8 @@ def _json_handler() -> logging.Handler:
 
 def _without_traceback(record: logging.LogRecord) -> bool:
     """Say of what a user can mend what it is, and not where in the code it was found."""
-    from flows.errors import ConfigurationError, Stopped
+    from flows.errors import Stopped
+    from models.errors import ConfigurationError
     from tasks.work.failures import TooManyFailures
 
     error = record.exc_info[1] if record.exc_info else None

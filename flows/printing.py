@@ -47,17 +47,19 @@ def print_plan(prepared: "Prepared") -> None:
     click.echo(
         f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
     )
-    if plan.background:
-        click.echo(f"background         {len(plan.background)} images of the cohort")
+    for planned in plan.fits:
+        click.echo(f"fitted before      {planned.title}, on {len(planned.images)} images of the cohort")
     click.echo(f"forward passes     {cost.forward_passes}")
     click.echo(f"backward passes    {cost.backward_passes}")
     click.echo(f"stored             {decimal(cost.bytes_stored)} before compression, {cost.objects} objects")
     click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
     click.echo(f"time               {_time(cost.hours)} on {cost.workers} workers at this machine's pace")
-    if plan.measures:
+    if plan.evaluated:
         click.echo(
-            f"  to judge         {_time(cost.judging_hours)}, by {', '.join(one.title for one in plan.measures)}"
+            f"  to evaluate      {_time(cost.evaluating_hours)}, by {', '.join(one.title for one in plan.evaluated)}"
         )
+    if plan.results:
+        click.echo(f"results            {', '.join(planned.title for planned in plan.results)}")
     click.echo(f"identifiers        {prepared.identifiers}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")

@@ -1,4 +1,4 @@
-"""What every run does with its plan: set up, map the shards over workers, finish, report."""
+"""What every run does with its plan: set up, let workers deliver, finish, report; `tasks.run` has the course of it."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,23 @@ from prefect.states import Cancelled
 
 from flows.alarms import quarantined_too_many, tell_of_drift, tell_of_failures
 from flows.artifacts import publish, publish_evidence, server_may_be_away
-from flows.cluster import ComputeConfig
-from flows.errors import CalledOff, ConfigurationError, Stopped
+from flows.cluster import PlaceConfig
+from flows.errors import CalledOff, Stopped
 from flows.logs import told_to_prefect
-from flows.shards import map_shards
+from flows.shards import deliver
 from tasks import telemetry
 from tasks.cohort.sources import Sources
-from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.report import TABLE, write_report
 from tasks.report.drift import directions, read_evidence, worsened
-from tasks.storage.lease import Occupied, lease
+from tasks.run import Lacking, begin
+from tasks.storage.lease import lease
 from tasks.storage.location import Location
-from tasks.store import store
 from tasks.telemetry import Reading
 from tasks.work.failures import TooManyFailures
 from tasks.work.finish import Summary, finish
-from tasks.work.pending import check_ours, pending
+from tasks.work.pending import check_ours
+from tasks.work.results import compute_results
 
 done: dict[str, Summary] = {}
 """What the runs of this process came to, by output: for whom Prefect cannot tell, since its server is away."""
@@ -34,7 +34,7 @@ done: dict[str, Summary] = {}
 @told_to_prefect()
 def carry_out(
     output: Location,
-    compute: ComputeConfig,
+    compute: PlaceConfig,
     draw_up: Callable[[str], tuple[Plan, Sources]],
     report_url: str | None = None,
 ) -> Summary:
@@ -47,25 +47,25 @@ def carry_out(
         with lease(output, run_id) as held:
             evidence = read_evidence(output)
             plan, sources = draw_up(run_id)
-            shards = _set_up(output, plan)
-            if shards:
-                readings = map_shards(output, compute, plan, sources, shards, held)
+            lacking = _begin(output, plan)
+            if lacking:
+                readings = deliver(output, compute, plan, sources, lacking, held)
             del sources  # of a million images they take half a gigabyte, which is needed for what follows
+            if plan.results:
+                _compute_results(output)
             summary = _finish(output)
             report = _report(output)
             worse = worsened(evidence, read_evidence(output), directions(output))
     except TooManyFailures as error:
         quarantined_too_many(output, str(error).splitlines()[0])
         raise
-    except (Occupied, ValueError) as error:
-        raise ConfigurationError(str(error)) from error
     except CalledOff as error:
         return Cancelled(message=str(error))  # type: ignore[return-value] # a state that is returned is the run's own
     except OSError as error:
         said = str(error) or type(error).__name__
         raise Stopped(f"{said}. What is delivered stays: mend this, and run again to go on") from error
     with server_may_be_away():
-        delivered = sum(plan.shards[shard].images for shard in shards)
+        delivered = sum(plan.shards[shard].images for shard in lacking.shards)
         spent = telemetry.spent(readings, [before, telemetry.read()])
         publish(summary, delivered, spent, compute.prices, report, report_url)
         publish_evidence(output / TABLE)
@@ -76,9 +76,13 @@ def carry_out(
 
 
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
-def _set_up(output: Location, plan: Plan) -> list[int]:
-    store.set_up(output, plan, manifest.read(output, sources=False))
-    return pending(output, plan)
+def _begin(output: Location, plan: Plan) -> Lacking:
+    return begin(output, plan)
+
+
+@task(name="results", cache_policy=NO_CACHE, persist_result=False)
+def _compute_results(output: Location) -> None:
+    compute_results(output)
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)

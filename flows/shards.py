@@ -18,23 +18,23 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from flows.artifacts import Progress, server_may_be_away
-from flows.cluster import ComputeConfig, expected_workers, task_runner
+from flows.cluster import PlaceConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
 from flows.logs import told_to_prefect
 from flows.progress import bar
-from tasks import telemetry
+from tasks import run, telemetry
 from tasks.cohort.sources import Sources
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.shards import groups
+from tasks.run import ENGINES, Lacking
 from tasks.storage.lease import Lease, Occupied, guard
 from tasks.storage.location import Location
 from tasks.store import commit
 from tasks.telemetry import Reading
-from tasks.work import evaluate
-from tasks.work.evaluate import judge_shards
-from tasks.work.explain import explain_shards
+from tasks.work.evaluate import Evaluation
 from tasks.work.failures import Seen
+from tasks.work.fit import fit
 
 PERFORMANCE_REPORT = "report/dask.html"
 
@@ -45,52 +45,68 @@ _LOOKING = 0.1
 _UPDATE_SECONDS = 5.0
 
 
-def map_shards(
-    output: Location, compute: ComputeConfig, plan: Plan, sources: Sources, shards: Sequence[int], held: Lease
+def deliver(
+    output: Location, compute: PlaceConfig, plan: Plan, sources: Sources, lacking: Lacking, held: Lease
 ) -> list[Reading]:
-    """Let workers deliver shards; return what their processes had counted before and after each group."""
+    """Let workers compute artefacts, then deliver shards.
+
+    Returns what the workers' processes had counted before and after each group of shards.
+    """
+    shards = lacking.shards
     rows = manifest.read_each(output, shards)
 
     def needed(group: Sequence[int]) -> Sources:
-        ids = (entry.id for entries in islice(rows, len(group)) for entry in entries)
-        return sources.of([*ids, *plan.background])
+        return sources.of(entry.id for entries in islice(rows, len(group)) for entry in entries)
 
     with _workers(output, compute) as runner:
-        futures = [
-            runner.submit(
-                _explain_group.with_options(task_run_name=_group_name(group, len(plan.shards))),
-                parameters={
-                    "output": output,
-                    "shards": group,
-                    "sources": needed(group),
-                    "lease_number": held.number,
-                },
-            )
+
+        def submit(task: Any, name: str, **parameters: Any) -> Any:
+            named = task.with_options(task_run_name=name)
+            return runner.submit(named, parameters={"output": output, "lease_number": held.number, **parameters})
+
+        if lacking.fits:
+            images = [id for planned in plan.fits if planned.title in lacking.fits for id in planned.images]
+            fitting = [submit(_fit, f"fit {', '.join(lacking.fits)}", sources=sources.of(images))]
+            _results(fitting, lambda done: _watch(output, plan, [], done, held))
+        delivering = [
+            submit(_deliver, _group_name(group, len(plan.shards)), shards=group, sources=needed(group))
             for group in groups(shards, expected_workers(compute))
         ]
-        try:
-            _watch(output, plan, shards, lambda: all(future.wrapped_future.done() for future in futures), held)
-        except BaseException:
-            for future in futures:
-                future.wrapped_future.cancel()
-            raise
-        try:
-            return [*chain.from_iterable(future.result() for future in futures)]
-        except KilledWorker as error:
-            raise Stopped(
-                f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
-                f"{error.last_worker.address}: see their logs, or give them more memory. What is delivered stays: run "
-                "again to go on"
-            ) from error
-        except CancelledError as error:
-            raise Stopped(
-                "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
-                "again to go on"
-            ) from error
+        readings = _results(delivering, lambda done: _watch(output, plan, shards, done, held))
+    return [*chain.from_iterable(readings)]
+
+
+def _results(futures: Sequence[Any], watch: Callable[[Callable[[], bool]], None]) -> list[Any]:
+    """Wait for what was submitted, and stop it if there is a reason to.
+
+    Raises
+    ------
+    Stopped
+        If workers die of the same work again and again, or the scheduler is gone.
+    """
+    try:
+        watch(lambda: all(future.wrapped_future.done() for future in futures))
+    except BaseException:
+        for future in futures:
+            future.wrapped_future.cancel()
+        raise
+    try:
+        return [future.result() for future in futures]
+    except KilledWorker as error:
+        raise Stopped(
+            f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
+            f"{error.last_worker.address}: see their logs, or give them more memory. What is delivered stays: run "
+            "again to go on"
+        ) from error
+    except CancelledError as error:
+        raise Stopped(
+            "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
+            "again to go on"
+        ) from error
 
 
 @contextmanager
-def _workers(output: Location, compute: ComputeConfig) -> Iterator[Any]:
+def _workers(output: Location, compute: PlaceConfig) -> Iterator[Any]:
     """Start the task runner, and keep Dask's report on it if one is asked for."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "dask.html" if compute.performance_report else None
@@ -113,7 +129,7 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
     """Show progress by the commits that are written, and stop what is no good, until the work is done."""
     last = look = -math.inf
     shown = Progress(plan.images, plan.images - sum(plan.shards[shard].images for shard in shards))
-    folder = evaluate.FOLDER if plan.measures else commit.FOLDER
+    folder = Evaluation.folder if plan.evaluated else commit.FOLDER
     before = commit.stamps(output, folder)
     seen = Seen(plan, commit.Commit.read(output, before.keys() - set(shards)))
     with bar("shards done", "images") as progress:
@@ -143,15 +159,18 @@ def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[
                 time.sleep(_POLL_SECONDS)
 
 
+@task(name="fit", cache_policy=NO_CACHE, persist_result=False)
+def _fit(output: Location, sources: Sources, lease_number: int) -> None:
+    guard(output, lease_number)()
+    with told_to_prefect():
+        fit(output, sources, ENGINES)
+
+
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)
-def _explain_group(
-    output: Location, shards: Sequence[int], sources: Sources, lease_number: int
-) -> tuple[Reading, Reading]:
-    check = guard(output, lease_number)
+def _deliver(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> tuple[Reading, Reading]:
     before = telemetry.read()
     with told_to_prefect():
-        explain_shards(output, shards, sources, check)
-        judge_shards(output, shards, check, sources)
+        run.deliver(output, shards, ENGINES, sources, guard(output, lease_number))
     return before, telemetry.read()
 
 

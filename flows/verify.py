@@ -10,9 +10,10 @@ from prefect.runtime import flow_run
 
 from flows.artifacts import server_may_be_away
 from flows.config import described
-from flows.errors import ConfigurationError, Damaged
+from flows.errors import Damaged
 from flows.progress import bar
-from tasks.storage.lease import Occupied, lease
+from models.errors import ConfigurationError
+from tasks.storage.lease import lease
 from tasks.storage.location import Location
 from tasks.upkeep.verify import Damage, verify
 
@@ -31,7 +32,7 @@ def verify_output(output: Annotated[Location, described("The folder or S3 prefix
     try:
         with lease(output, str(flow_run.get_id())):  # what a run is about to write is not damage
             found = _verify(output)
-    except (Occupied, FileNotFoundError, ValueError) as error:
+    except FileNotFoundError as error:
         raise ConfigurationError(str(error)) from error
     if not found:
         return

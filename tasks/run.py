@@ -12,7 +12,7 @@ from tasks.cohort.sources import Find, Sources
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.recipe import Recipe
-from tasks.prepare.cost import HERE, Place
+from tasks.prepare.place import HERE, Place
 from tasks.prepare.prepare import Before, Prepared, prepare
 from tasks.report import write_report
 from tasks.storage.lease import lease
@@ -28,6 +28,10 @@ from tasks.work.pending import check_ours, erase, pending
 from tasks.work.results import compute_results
 
 logger = logging.getLogger("cohortlens")
+
+
+ENGINES = Engines()
+"""The engines of this process, whatever the number of its tasks."""
 
 
 @dataclass(frozen=True)

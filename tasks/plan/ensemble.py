@@ -7,6 +7,7 @@ from pydantic import Field
 
 from models.errors import ConfigurationError
 from models.network import Network, build
+from models.producer import Registry
 from models.uncertainty import MCDropout, Member, TestTimeAugmentation, Uncertainty
 from tasks.storage.location import Location
 
@@ -48,4 +49,6 @@ class DeepEnsemble(Uncertainty):
         return self.model_copy(update={"sha256": digests})
 
 
-UncertaintyConfig = Annotated[MCDropout | TestTimeAugmentation | DeepEnsemble, Field(discriminator="name")]
+UNCERTAINTY: Registry[Uncertainty] = Registry(MCDropout, TestTimeAugmentation, DeepEnsemble)
+
+UncertaintyConfig = Annotated[Uncertainty, UNCERTAINTY]

@@ -15,34 +15,12 @@ from models.metrics.evaluate import as_explained, evaluate
 from models.uncertainty import ask_members
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan
+from tasks.prepare.place import Place
 from tasks.store.variables import Variable, layout, variables
 
 _DECODING = 8
 """What an image takes while it is read, in multiples of its pixels as float32: a file of float64 voxels is held as
 stored and as scaled, both twice as large, then as float32 twice, and twice in a transform."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the work is done; it decides nothing of the result.
-
-    Attributes
-    ----------
-    threads
-        Threads that a worker computes with.
-    memory_limit
-        A worker's memory in bytes; None if it is not known.
-    elsewhere
-        Whether the workers may be of other machines, whose processors are unknown here.
-    """
-
-    workers: int = 1
-    threads: int = 1
-    memory_limit: int | None = None
-    elsewhere: bool = False
-
-
-HERE = Place()
 
 
 @dataclass(frozen=True)

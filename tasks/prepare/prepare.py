@@ -21,8 +21,9 @@ from tasks.cohort.survey import survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan, PlannedFit, begun, make_plan
 from tasks.plan.recipe import Recipe
-from tasks.prepare.cost import HERE, Cost, Place, estimate
+from tasks.prepare.cost import Cost, estimate
 from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
+from tasks.prepare.place import HERE, Place
 from tasks.prepare.precision import check_deviation
 from tasks.prepare.replan import Changes, replan, without_withdrawn
 from tasks.storage.location import Location

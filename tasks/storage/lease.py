@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from models.errors import ConfigurationError
 from tasks.storage.location import Location
 
 NAME = "lease"
@@ -25,7 +26,7 @@ STALE_SECONDS = 120.0
 _LOOK_SECONDS = 2.0
 
 
-class Occupied(Exception):
+class Occupied(ConfigurationError):
     """Another run is at work on the output."""
 
 

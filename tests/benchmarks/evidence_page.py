@@ -15,7 +15,7 @@ from tasks.plan.plan import Plan
 from tasks.report.evidence import Family, evidence_table, families, suspicion
 from tasks.report.performance import performance
 from tasks.storage.location import Location
-from tasks.store.store import EXPLAINED, open_store
+from tasks.store.template import EXPLAINED, open_store
 
 RUNS = ("reference", "marker", "shuffled")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}

@@ -114,7 +114,7 @@ def images_of(dims: int, count: int) -> Tensor:
 def ours(network: Network, explainers: Sequence[Explainer], images: Tensor, batch: int, take: int = 0) -> Run:
     """Explain; the answer compared is the map of explainer `take`."""
     background = images_of(network.config.spatial_dims, 4).flip(-1)
-    engine = Engine(network, explainers, Classes(classes=("b",)), batch, background=background)
+    engine = Engine(network, explainers, Classes(classes=("b",)), batch, fitted={"background": background})
     ids = [str(number) for number in range(len(images))]
     return lambda: engine.explain(images, ids).maps[:, 0, take]
 

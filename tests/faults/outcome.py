@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.store.store import EXPLAINED
+from tasks.store import template
+from tasks.store.template import EXPLAINED
 from tests.tasks.outputs import stored
 
 
@@ -38,7 +38,7 @@ class Expected:
     @classmethod
     def read(cls, output: Location) -> "Expected":
         objects = {key: _without_run(key, data) for key, data in stored(output).items()}
-        return cls(objects, store.open_store(output).status.values)
+        return cls(objects, template.open_store(output).status.values)
 
 
 def compare(output: Location, expected: Expected) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import pytest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.store import NAME
+from tasks.store.template import NAME
 from tasks.upkeep.verify import repair, verify
 from tests.faults.conftest import IMAGES, Measured
 from tests.tasks.outputs import carry_out

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.work.explain import explain_shards
+from tasks.store import template
 from tasks.work.finish import finish
 from tests.faults.conftest import IMAGES, Measured
 from tests.faults.workers import begin
@@ -44,18 +43,18 @@ def test_inputs_change_and_come_back(
     try:
         for number in VICTIMS:
             change(cohort.folder / f"{number}.npy")
-        explain_shards(output, range(len(plan.shards)))
+        explained(output, range(len(plan.shards)))
     finally:
         for number, data in kept.items():
             (cohort.folder / f"{number}.npy").write_bytes(data)
     assert finish(output).quarantined == len(VICTIMS)
 
     # Nothing else is touched, and nothing is explained under another's name.
-    found = store.open_store(output).load()
+    found = template.open_store(output).load()
     others = [row for row in range(IMAGES) if row not in VICTIMS]
-    assert (found.status.values[list(VICTIMS)] == store.QUARANTINED).all()
+    assert (found.status.values[list(VICTIMS)] == template.QUARANTINED).all()
     assert np.isnan(found.attribution.values[list(VICTIMS)]).all()
-    assert (found.status.values[others] == store.EXPLAINED).all()
+    assert (found.status.values[others] == template.EXPLAINED).all()
 
     carry_out(content(output))
     measured(

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from tasks.storage.location import Location
-from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, Measured
@@ -78,6 +77,6 @@ def test_shards_one_by_one_from_the_last(
 ) -> None:
     output, plan = begin(content(local))
     for shard in reversed(plan.shards):
-        explain_shards(output, [shard.index])
+        explained(output, [shard.index])
     finish(output)
     measured("shards one by one, the last first", len(plan.shards), [output], sum(explained) / IMAGES)

@@ -10,7 +10,7 @@ from typing import Any
 from flows.config import RunConfig
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import template
 from tasks.work.explain import explain_shards
 from tasks.work.pending import pending
 from tests.faults import sabotage
@@ -26,7 +26,7 @@ def begin(content: dict[str, Any]) -> tuple[Location, Plan]:
     output = RunConfig.model_validate(content).output
     ready = prepared(content)
     ready.plan.write(output, ready.entries)
-    store.set_up(output, ready.plan, ready.entries)
+    template.set_up(output, ready.plan, ready.entries)
     return output, ready.plan
 
 

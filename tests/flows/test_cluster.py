@@ -8,15 +8,15 @@ import dask
 import pytest
 from distributed import LocalCluster
 
-from flows.cluster import ComputeConfig, expected_workers, gpus, local_workers, task_runner
-from flows.errors import ConfigurationError
+from flows.cluster import PlaceConfig, expected_workers, gpus, local_workers, task_runner
+from models.errors import ConfigurationError
 from tasks.plan.shards import groups
 
 _NOBODY = {"_target_": "distributed.LocalCluster", "n_workers": 0, "threads_per_worker": 1, "dashboard_address": ":0"}
 
 
 def test_a_cluster_that_begins_with_no_worker_grows_with_the_work_up_to_the_maximum() -> None:
-    compute = ComputeConfig.model_validate({"cluster": _NOBODY, "adapt": {"maximum": 2}})
+    compute = PlaceConfig.model_validate({"cluster": _NOBODY, "adapt": {"maximum": 2}})
     with task_runner(compute) as runner:
         assert runner.client.scheduler_info()["workers"] == {}
         assert runner.client.gather(runner.client.map(pow, range(8), [2] * 8)) == [n * n for n in range(8)]
@@ -26,7 +26,7 @@ def test_a_cluster_that_begins_with_no_worker_grows_with_the_work_up_to_the_maxi
 @pytest.mark.parametrize(
     ("compute", "workers"),
     [
-        ({}, local_workers(ComputeConfig())),
+        ({}, local_workers(PlaceConfig())),
         ({"workers": 3}, 3),
         ({"scheduler": "tcp://scheduler:8786"}, 32),
         ({"cluster": _NOBODY}, 32),
@@ -34,11 +34,11 @@ def test_a_cluster_that_begins_with_no_worker_grows_with_the_work_up_to_the_maxi
     ],
 )
 def test_work_is_dealt_out_to_every_worker_that_may_come(compute: object, workers: int) -> None:
-    assert expected_workers(ComputeConfig.model_validate(compute)) == workers
+    assert expected_workers(PlaceConfig.model_validate(compute)) == workers
 
 
 def test_a_cluster_of_unknown_size_gets_as_many_groups_as_there_are() -> None:
-    assert len(groups(range(2000), expected_workers(ComputeConfig(scheduler="tcp://scheduler:8786")))) == 256
+    assert len(groups(range(2000), expected_workers(PlaceConfig(scheduler="tcp://scheduler:8786")))) == 256
 
 
 class Recorded:
@@ -64,7 +64,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_each_gpu_gets_one_worker(compute: dict[str, Any], devices: list[str], four_gpus: None) -> None:
-    config = ComputeConfig(**compute)
+    config = PlaceConfig(**compute)
     assert gpus(config) == devices
     if compute.get("scheduler"):
         return
@@ -86,16 +86,16 @@ def test_each_gpu_gets_one_worker(compute: dict[str, Any], devices: list[str], f
 )
 def test_gpus_that_are_not_there_are_refused(compute: dict[str, Any], message: str, four_gpus: None) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        gpus(ComputeConfig(**compute))
+        gpus(PlaceConfig(**compute))
 
 
 def test_without_gpus_it_computes_on_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        assert gpus(ComputeConfig()) == []
-        assert local_workers(ComputeConfig(workers=3)) == 3
+        assert gpus(PlaceConfig()) == []
+        assert local_workers(PlaceConfig(workers=3)) == 3
     with pytest.raises(ConfigurationError, match="2, but 0 GPUs"):
-        gpus(ComputeConfig(gpus=2))
+        gpus(PlaceConfig(gpus=2))
 
 
 def test_gpus_without_dask_cuda_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +103,11 @@ def test_gpus_without_dask_cuda_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
     monkeypatch.setattr("flows.cluster.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="dask-cuda is not installed"):
-        gpus(ComputeConfig())
+        gpus(PlaceConfig())
 
 
 @pytest.mark.parametrize("compute", [{"workers": 1}, {"cluster": _NOBODY}])
 def test_a_scheduler_of_ours_lets_many_workers_die_of_the_same_work(compute: object) -> None:
     with dask.config.set({"distributed.scheduler.allowed-failures": 3}):
-        task_runner(ComputeConfig.model_validate(compute))
+        task_runner(PlaceConfig.model_validate(compute))
         assert dask.config.get("distributed.scheduler.allowed-failures") == 10

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.config import RunConfig, load
-from flows.errors import ConfigurationError
+from models.errors import ConfigurationError
 from models.explainers.gradcam import GradCAM
 from models.targets import Predicted
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from io import StringIO
 
-from flows.errors import ConfigurationError
 from flows.logs import set_up_prefect
+from models.errors import ConfigurationError
 
 _SAYS_SOMETHING = """
 import logging

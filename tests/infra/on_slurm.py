@@ -11,7 +11,7 @@ import yaml
 from flows.config import RunConfig, load
 from flows.demo import demo_content
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects
 from tasks.upkeep.verify import verify
 from tests.infra.slurm_site import slurm_site
 
@@ -27,7 +27,7 @@ def test_a_cohort_is_explained_by_jobs_as_it_is_on_this_machine(slices: Path, tm
         content["cohort"] |= {"allowed_failures": 0.2}
         explain_cohort(RunConfig.model_validate(content | {"compute": compute}))
         assert verify(Location(url=str(tmp_path / name))) == []
-        return xr.open_zarr(tmp_path / name / store.NAME).load()
+        return xr.open_zarr(tmp_path / name / objects.NAME).load()
 
     site = dask.config.merge(dask.config.config, yaml.safe_load((_SLURM / "jobqueue.yaml").read_text()))
     (tmp_path / "site").mkdir()

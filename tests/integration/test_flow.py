@@ -22,7 +22,7 @@ from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects, template
 from tasks.upkeep.verify import verify
 from tasks.work.failures import TooManyFailures
 from tasks.work.finish import summarise
@@ -99,11 +99,11 @@ def test_a_folder_is_explained_and_what_is_unreadable_is_quarantined(
     assert set(refused) == expected
     assert all(len(reason or "") > 20 for reason in refused.values())
 
-    dataset = xr.open_zarr(tmp_path / "out" / store.NAME)
-    explained = dataset.status.values == store.EXPLAINED
+    dataset = xr.open_zarr(tmp_path / "out" / objects.NAME)
+    explained = dataset.status.values == template.EXPLAINED
     images = 30 if dims == 2 else 6
     assert explained.sum() == 2 * images == summary.explained
-    assert (dataset.status.values == store.QUARANTINED).sum() == len(expected) == summary.quarantined
+    assert (dataset.status.values == template.QUARANTINED).sum() == len(expected) == summary.quarantined
     assert np.isfinite(dataset.attribution.values[explained]).all()
     assert np.isnan(dataset.attribution.values[~explained]).all()
     assert dataset.attribution.shape[-dims:] == tuple(content["model"]["input_shape"])
@@ -130,8 +130,8 @@ def test_a_cohort_in_one_bucket_is_explained_into_another(
     # The same bytes wherever they lie.
     options = output.storage_options
     ours, theirs = (
-        xr.open_zarr(tmp_path / "local" / store.NAME),
-        xr.open_zarr((output / store.NAME).url, storage_options=options),
+        xr.open_zarr(tmp_path / "local" / objects.NAME),
+        xr.open_zarr((output / objects.NAME).url, storage_options=options),
     )
     xr.testing.assert_identical(ours.drop_attrs().load(), theirs.drop_attrs().load())
 
@@ -171,11 +171,11 @@ def test_the_ui_gets_parameters_readable_task_names_progress_and_artifacts(
 def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites(
     slices: Path, tmp_path: Path, prefect: str
 ) -> None:
-    from flows.errors import ConfigurationError
+    from models.errors import ConfigurationError
 
     content = demo_content(str(slices), str(tmp_path / "out"), spatial_dims=2)
     run(content)
-    shards = tmp_path / "out" / store.NAME / "attribution/c"
+    shards = tmp_path / "out" / objects.NAME / "attribution/c"
     before = {path: path.stat().st_mtime_ns for path in shards.rglob("*")}
     run(content)
     assert {path: path.stat().st_mtime_ns for path in shards.rglob("*")} == before
@@ -185,10 +185,12 @@ def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites
     assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
         path: stamp for path, stamp in before.items() if path.is_file()
     }
-    assert xr.open_zarr(tmp_path / "out" / store.NAME).sizes["explainer"] == len(content["explainers"]) + 1
+    assert xr.open_zarr(tmp_path / "out" / objects.NAME).sizes["explainer"] == len(content["explainers"]) + 1
     evaluate(content["output"], "entropy")
-    dataset = xr.open_zarr(tmp_path / "out" / store.NAME)
-    assert (dataset.metric_entropy.notnull().all(("target", "explainer")) == (dataset.status == store.EXPLAINED)).all()
+    dataset = xr.open_zarr(tmp_path / "out" / objects.NAME)
+    assert (
+        dataset.metric_entropy.notnull().all(("target", "explainer")) == (dataset.status == template.EXPLAINED)
+    ).all()
     assert "<h3>complexity</h3>" in (tmp_path / "out" / report.NAME).read_text()
     with (
         lease(Location(url=str(tmp_path / "out")), "another"),
@@ -196,7 +198,7 @@ def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites
     ):
         run(content)
     run(content | {"explainers": ["saliency"]}, overwrite=True)
-    assert list(xr.open_zarr(tmp_path / "out" / store.NAME).explainer.values) == ["saliency"]
+    assert list(xr.open_zarr(tmp_path / "out" / objects.NAME).explainer.values) == ["saliency"]
     assert verify(Location(url=str(tmp_path / "out"))) == []
 
 
@@ -221,7 +223,7 @@ def test_one_and_two_workers_store_the_same_bytes(slices: Path, tmp_path: Path, 
         out = tmp_path / f"out-{workers}"
         content = demo_content(str(slices), str(out), spatial_dims=2)
         explain_cohort(RunConfig.model_validate(content | {"compute": {"workers": workers}}))
-        files = (path for path in (out / store.NAME).rglob("*") if path.is_file() and path.name != "zarr.json")
+        files = (path for path in (out / objects.NAME).rglob("*") if path.is_file() and path.name != "zarr.json")
         return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
     one = stored(1)

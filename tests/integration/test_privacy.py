@@ -25,7 +25,7 @@ from models.network import NAMESPACES
 from tasks.cohort.pseudonyms import VARIABLE
 from tasks.plan import manifest
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tests.integration.markers import NUMBERS, TEXT, bad_files, encode, leaks, pictures, planted
@@ -118,7 +118,7 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
     with_ids = len(shape) == 2
     if with_ids:
         assert len(withdraw(output, f"{TEXT} {TEXT}-3.dcm").images) == 1
-    blocked = tmp_path / "work/out" / store.NAME / "logit/c"
+    blocked = tmp_path / "work/out" / objects.NAME / "logit/c"
     shutil.rmtree(blocked)
     blocked.write_text("in the way")
     with pytest.raises(Stopped, match="logit"):

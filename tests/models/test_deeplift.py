@@ -54,7 +54,7 @@ def test_what_differs_from_the_reference_is_credited_whole(name: str) -> None:
     logits = network.module(batch)[:, 1]
     lifted = explain(network, DeepLIFT(baseline=0.2), batch)
     assert torch.allclose(lifted.flatten(1).sum(1), logits - network.module(torch.full_like(batch, 0.2))[:, 1])
-    shapley = explain(network, DeepSHAP(), batch, background=background, batch_size=4)
+    shapley = explain(network, DeepSHAP(), batch, fitted={"background": background}, batch_size=4)
     assert torch.allclose(shapley.flatten(1).sum(1), logits - network.module(background)[:, 1].mean())
 
 
@@ -110,7 +110,7 @@ def test_expected_gradients_are_the_mean_over_points_between_image_and_backgroun
     network, batch = make("AttentionGated", 2), images(2, count=6)
     batch, background = batch[:2], batch[2:]
     asked: list[Tensor] = []
-    engine = Engine(network, [ExpectedGradients(samples=7)], B, batch_size=5, background=background)
+    engine = Engine(network, [ExpectedGradients(samples=7)], B, batch_size=5, fitted={"background": background})
     handle = network.module.register_forward_hook(lambda _, inputs, __: asked.append(inputs[0].detach()))
     found = engine.explain(batch, names(batch)).maps[:, 0, 0]
     handle.remove()
@@ -137,7 +137,7 @@ def test_expected_gradients_sum_to_the_difference_from_the_background() -> None:
     network, batch = make("AttentionGated", 2), images(2, count=6)
     network.module.classifier.weight.data *= 30
     batch, background = 3 * batch[:2], batch[2:]
-    found = explain(network, ExpectedGradients(samples=200), batch, background=background)
+    found = explain(network, ExpectedGradients(samples=200), batch, fitted={"background": background})
     expected = network.module(batch)[:, 1] - network.module(background)[:, 1].mean()
     assert difference(found.flatten(1).sum(1), expected) < 0.1
 
@@ -151,7 +151,7 @@ def test_maps_depend_on_the_image_alone() -> None:
     network, batch = make("AttentionGated", 2), images(2, count=6)
     batch, background = batch[:3], batch[3:]
     for explainer in (DeepLIFT(), DeepSHAP(), ExpectedGradients(samples=5)):
-        engine = Engine(network, [explainer], Predicted(), background=background)
+        engine = Engine(network, [explainer], Predicted(), fitted={"background": background})
         together = engine.explain(batch, names(batch)).maps
         alone = [engine.explain(batch[[row]], names(batch)[row : row + 1]).maps for row in range(3)]
         assert difference(torch.cat(alone), together) < 1e-9

@@ -262,7 +262,7 @@ def test_patterns_find_the_signal_where_weights_cancel_a_distractor() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> None:
     module, images, background = plain(dims), batch(dims, 2), batch(dims, 9)[2:]
-    found = explain(network_of(module, dims), PatternAttribution(), images, background=background)
+    found = explain(network_of(module, dims), PatternAttribution(), images, fitted={"background": background})
     patches: list[list[Array]] = [[] for _ in range(3)]
     outputs: list[list[float]] = [[] for _ in range(3)]
     answers = module[0](background).detach().numpy()

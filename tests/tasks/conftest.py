@@ -19,11 +19,13 @@ from models.network import NAMESPACES
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import prepare
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store.template import open_store, set_up
 from tasks.upkeep.verify import verify
-from tasks.work import explain as shard_module
+from tasks.work.engines import Engines
 from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
+from tasks.work.fit import fit
+from tasks.work.images import find_again
 
 Planned = Callable[..., Plan]
 
@@ -38,18 +40,9 @@ def planned(slices: Path) -> Planned:
     def plan_run(output: Location, **changes: Any) -> Plan:
         content = demo_content(str(slices), output.url, spatial_dims=2) | changes
         config = RunConfig.model_validate(content)
-        prepared = prepare(
-            cohort=config.cohort,
-            model=config.model,
-            explainers=config.explainers,
-            target=config.target,
-            batch_size=8,
-            workers=1,
-            threads=1,
-            memory_limit=None,
-        )
+        prepared = prepare(config.recipe.model_copy(update={"batch_size": 8}))
         prepared.plan.write(output, prepared.entries)
-        store.set_up(output, prepared.plan, prepared.entries)
+        set_up(output, prepared.plan, prepared.entries)
         return prepared.plan
 
     return plan_run
@@ -85,9 +78,11 @@ def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any
 
 def delivered_squares(output: Location, plan: Plan) -> xr.Dataset:
     """Explain all, finish and verify; the second shard first, by a worker that has just started."""
-    shard_module._kept.clear()
+    engines = Engines()
+    if not plan.fitted:
+        fit(output, find_again(output, plan), engines)
     for shard in reversed(plan.shards):
-        explain_shards(output, range(shard.index, shard.index + 1))
+        explain_shards(output, [shard.index], engines)
     assert finish(output).pending == 0
     assert verify(output) == []
-    return store.open_store(output).load()
+    return open_store(output).load()

@@ -8,18 +8,22 @@ import numpy as np
 import pandas as pd
 
 from flows.config import RunConfig
+from tasks import run
 from tasks.cohort.entry import Entry
 from tasks.cohort.selection import ALL, Selection
+from tasks.cohort.sources import Find
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import Before, Prepared, prepare
 from tasks.report import write_report
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.work.evaluate import judge_shards
+from tasks.store.objects import NAME
+from tasks.store.template import set_up
+from tasks.work.engines import Engines
 from tasks.work.explain import explain_shards
-from tasks.work.finish import Summary, finish
-from tasks.work.pending import erase, pending
+from tasks.work.finish import Summary
+from tasks.work.fit import fit
+from tasks.work.images import find_again
 from tests.tasks.conftest import squares_model
 
 NETWORK = {
@@ -83,22 +87,16 @@ def prepared(
     content: dict[str, Any], *, extend: bool = False, overwrite: bool = False, only: Selection = ALL
 ) -> Prepared:
     config = RunConfig.model_validate(content)
-    return prepare(
-        cohort=config.cohort,
-        model=config.model,
-        explainers=config.explainers,
-        target=config.target,
-        metrics=config.metrics,
-        uncertainty=config.uncertainty,
-        batch_size=config.compute.batch_size,
-        precision=config.compute.precision,
-        workers=1,
-        threads=1,
-        memory_limit=None,
-        before=Before.read(config.output, overwrite),
-        extend=extend,
-        only=only,
-    )
+    return prepare(config.recipe, before=Before.read(config.output, overwrite), extend=extend, only=only)
+
+
+def planned(content: dict[str, Any], **how: Any) -> Prepared:
+    """Plan a run, write the plan and set up the store."""
+    output = RunConfig.model_validate(content).output
+    ready = prepared(content, **how)
+    run.write_plan(output, ready, overwrite=how.get("overwrite", False))
+    set_up(output, ready.plan, ready.entries)
+    return ready
 
 
 def carry_out(
@@ -112,23 +110,25 @@ def carry_out(
     """Do what the flow does."""
     output = RunConfig.model_validate(content).output
     ready = prepared(content, extend=extend, overwrite=overwrite, only=only)
-    if overwrite:
-        erase(output)
-    if not ready.is_written:
-        ready.plan.write(output, ready.entries)
-    store.set_up(output, ready.plan, ready.entries)
-    lacking = pending(output, ready.plan)
-    explain_shards(output, lacking)
-    judge_shards(output, lacking)
-    summary = finish(output)
+    run.write_plan(output, ready, overwrite=overwrite)
+    summary = run.complete(output, Engines(), ready.sources)
     if report:
         write_report(output)
     return summary
 
 
+def explained(output: Location, shards: Iterable[int], find: Find | None = None, engines: Engines | None = None) -> int:
+    """Deliver some shards, by the engines of a worker that has just started if none are given."""
+    own = engines or Engines()
+    plan = Plan.read(output)
+    if not plan.fitted:
+        fit(output, find or find_again(output, plan), own)
+    return explain_shards(output, list(shards), own, find)
+
+
 def stored(output: Location) -> dict[str, bytes]:
     """Every byte of the store, by key."""
-    folder = output / store.NAME
+    folder = output / NAME
     return {key: (folder / key).read() for key in sorted(folder.sizes())}
 
 

@@ -25,4 +25,4 @@ def test_what_judges_the_maps_is_forecast_with_what_makes_them(
     content = cohort.content(Location(url=str(tmp_path / "out")), explainers=["saliency"], **asked)
     cost = prepared(content).cost
     assert (cost.forward_passes, cost.backward_passes) == (4 * (1 + forward), 4 * (1 + backward))
-    assert (cost.judging_hours > 1e-7) == bool(asked) and cost.hours > cost.judging_hours
+    assert (cost.evaluating_hours > 1e-7) == bool(asked) and cost.hours > cost.evaluating_hours

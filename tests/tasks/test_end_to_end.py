@@ -14,7 +14,7 @@ from models.components import instantiate, locate
 from models.network import NAMESPACES
 from tasks.report import write_report
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import template
 from tests.tasks.conftest import CONSTANT, EMPTY_MASK, SQUARES, WITHOUT_MASK, Planned, delivered_squares, squares_model
 
 UNET = {
@@ -75,7 +75,7 @@ def test_a_segmentation_is_explained_in_its_region(
     without = {EMPTY_MASK, WITHOUT_MASK} if of == "mask" else set()
     has_target = np.array([row not in without for row in range(SQUARES)])
     assert (dataset.target_class.values[:, 0] == np.where(has_target, 1, -1)).all()
-    assert (dataset.status.values == store.EXPLAINED).all()
+    assert (dataset.status.values == template.EXPLAINED).all()
     assert close(dataset.attribution.values[has_target, 0, 0], maps[has_target])
     assert np.isfinite(dataset.attribution.values[has_target]).all()
     assert np.isnan(dataset.attribution.values[~has_target]).all()
@@ -136,7 +136,7 @@ def test_only_classes_over_their_thresholds_have_maps(
     over = (logits.sigmoid() > torch.tensor(list(thresholds.values()))).numpy()
     assert 0 < over.any(1).sum() < SQUARES and over[:, :2].any(0).all()  # some images have no target at all
     assert (dataset.target_class.values == np.where(over, np.arange(3), -1)).all()
-    assert (dataset.status.values == store.EXPLAINED).all()
+    assert (dataset.status.values == template.EXPLAINED).all()
     for index in range(3):
         has_map = over[:, index]
         maps = dataset.attribution.values[:, index, 0]
@@ -163,7 +163,7 @@ def test_odd_images_and_maps_are_flagged_and_explained(output: Location, planned
     )
     dataset = delivered_squares(output, plan)
     rows = np.arange(SQUARES)
-    assert (dataset.status.values == store.EXPLAINED).all()
+    assert (dataset.status.values == template.EXPLAINED).all()
     assert dataset.image_flags.dtype == dataset.map_flags.dtype == np.uint8
     meanings = dataset.image_flags.attrs["flag_meanings"].split()
     masks = dict(zip(meanings, dataset.image_flags.attrs["flag_masks"], strict=True))

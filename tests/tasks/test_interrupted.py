@@ -10,7 +10,7 @@ import pytest
 
 from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import template
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
@@ -53,15 +53,15 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def templates_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes most of the time, and is the same for most of the interruptions."""
     made: dict[Any, dict[str, bytes]] = {}
-    template = store.template
+    make = template.template
 
     def known(plan: Any, entries: Any, status: Any) -> dict[str, bytes]:
         key = plan.model_dump_json(), tuple(entries), status.tobytes()
         if key not in made:
-            made[key] = template(plan, entries, status)
+            made[key] = make(plan, entries, status)
         return made[key]
 
-    monkeypatch.setattr(store, "template", known)
+    monkeypatch.setattr(template, "template", known)
 
 
 def first(cohort: Cohort, output: Location) -> None:

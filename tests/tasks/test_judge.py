@@ -16,18 +16,18 @@ from tasks.plan.plan import Plan
 from tasks.prepare.metrics import add_metrics
 from tasks.prepare.replan import Refused
 from tasks.report import write_report
+from tasks.run import complete
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.store.store import open_store
+from tasks.store import objects, template
+from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
-from tasks.work import engines as asked_module
 from tasks.work import evaluate
-from tasks.work.explain import explain_shards
+from tasks.work.engines import Engines
 from tasks.work.finish import Incomplete, finish
 from tasks.work.pending import pending
 from tests.models.metrics.cases import judge
-from tests.tasks.outputs import Cohort, carry_out, prepared, stored
+from tests.tasks.outputs import Cohort, carry_out, explained, prepared, stored
 
 METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate", "auprc", "gini"]
 
@@ -53,12 +53,9 @@ def without_run(content: dict[str, bytes]) -> dict[str, bytes]:
 
 def evaluated(output: Location, *metrics: Any, others: Sequence[Location] = ()) -> Plan:
     """Do what the flow does."""
-    plan = add_metrics(output, metrics, others)
-    store.set_up(output, plan, manifest.read(output))
-    lacking = pending(output, plan)
-    explain_shards(output, lacking)
-    evaluate.judge_shards(output, lacking)
-    finish(output)
+    plan = add_metrics(output, metrics, Engines(), others)
+    template.set_up(output, plan, manifest.read(output))
+    complete(output, Engines())
     return plan
 
 
@@ -88,13 +85,12 @@ def test_a_shard_is_judged_before_the_background_is_delivered(cohort: Cohort, ou
     later = Location(url=str(tmp_path / "later"))
     carry_out(cohort.content(later, **asked))
     ready = prepared(cohort.content(output, **asked))
-    assert len(ready.plan.background) == 10
+    assert [len(fit.images) for fit in ready.plan.fits] == [10]
     ready.plan.write(output, ready.entries)
-    store.set_up(output, ready.plan, ready.entries)
+    template.set_up(output, ready.plan, ready.entries)
     for shard in range(3):
-        explain_shards(output, [shard], ready.sources)
-        asked_module._kept.clear()  # as a worker that has just started
-        evaluate.judge_shards(output, [shard], find=ready.sources)
+        explained(output, [shard], ready.sources)
+        evaluate.evaluate_shards(output, [shard], Engines())  # as a worker that has just started
     finish(output)
     assert without_run(stored(output)) == without_run(stored(later))
 
@@ -124,17 +120,17 @@ def test_only_what_lacks_metrics_is_judged_again(
 ) -> None:
     carry_out(cohort.content(output, metrics=METRICS))
     before = stored(output)
-    (output / evaluate.FOLDER / "000001.json").remove()
-    (output / store.NAME / "metric_gini/c/2/0/0").write(b"short")
+    (output / evaluate.Evaluation.folder / "000001.json").remove()
+    (output / objects.NAME / "metric_gini/c/2/0/0").write(b"short")
     plan = Plan.read(output)
     with pytest.raises(Incomplete, match="2 of 3 shards lack metrics"):
         finish(output)
     assert pending(output, plan) == [1, 2]
     judged = []
     monkeypatch.setattr(
-        judge, "_judge", lambda *given, _judge=evaluate._judge: (judged.append(given[3].index), _judge(*given))
+        judge, "_judge", lambda *given, _do=evaluate._evaluate: (judged.append(given[3].index), _do(*given))
     )
-    (output / evaluate.FOLDER / "000002.json").remove()
+    (output / evaluate.Evaluation.folder / "000002.json").remove()
     carry_out(cohort.content(output, metrics=METRICS))
     assert judged == [1, 2]
     assert stored(output) == before
@@ -146,8 +142,8 @@ def test_damaged_metrics_are_found_and_mended(cohort: Cohort, output: Location) 
     keys = [key for key in before if key.startswith(("metric_", "curve_")) and "/c/" in key]
     assert len(keys) == 3 * 6
     for key, damage in zip(keys[::5], (b"", b"flipped", None, b"x" * 99), strict=True):
-        (output / store.NAME / key).remove() if damage is None else (output / store.NAME / key).write(damage)
-    (output / evaluate.FOLDER / "000000.json").write(b"{}")
+        (output / objects.NAME / key).remove() if damage is None else (output / objects.NAME / key).write(damage)
+    (output / evaluate.Evaluation.folder / "000000.json").write(b"{}")
     found = verify(output)
     assert {damage.where for damage in found if damage.what == "metric"} >= {
         key for key in keys[::5] if "/c/0" not in key
@@ -182,16 +178,16 @@ def test_what_is_withdrawn_has_no_metrics_and_the_rest_keeps_its_own(cohort: Coh
 
 def test_what_cannot_be_judged_is_refused(cohort: Cohort, output: Location) -> None:
     with pytest.raises(FileNotFoundError):
-        add_metrics(output, [HitRate()])
+        add_metrics(output, [HitRate()], Engines())
     carry_out(cohort.content(output, explainers=["prediction"]))
-    with pytest.raises(ValueError, match="holds no maps to judge"):
-        add_metrics(output, [HitRate()])
+    with pytest.raises(ValueError, match="holds no maps to evaluate"):
+        add_metrics(output, [HitRate()], Engines())
     carry_out(cohort.content(output, metrics=["hit_rate"]), overwrite=True)
     with pytest.raises(Refused, match="'hit_rate' with other parameters"):
-        add_metrics(output, [HitRate(tolerance_mm=3)])
+        add_metrics(output, [HitRate(tolerance_mm=3)], Engines())
     (output / "commits/000001.json").remove()
     with pytest.raises(ValueError, match="1 of 3 shards"):
-        add_metrics(output, [HitRate(label="other")])
+        add_metrics(output, [HitRate(label="other")], Engines())
 
 
 def test_an_added_metric_is_computed_alone(cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch) -> None:

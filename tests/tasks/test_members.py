@@ -17,11 +17,12 @@ from tasks.prepare.metrics import add_metrics
 from tasks.prepare.replan import Refused
 from tasks.report import write_report
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.store.store import open_store
+from tasks.store import objects
+from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work import evaluate
+from tasks.work.engines import Engines
 from tasks.work.pending import pending
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 from tests.tasks.test_judge import evaluated, without_run
@@ -92,7 +93,7 @@ def test_with_a_run_later_damaged_and_withdrawn(cohort: Cohort, output: Location
     keys = [key for key in before if "test_time" in key and "/c/1" in key]
     assert len(keys) == 8
     for key, damage in zip(keys, (b"", None, b"x" * 99, *[b"y"] * 5), strict=True):
-        (output / store.NAME / key).remove() if damage is None else (output / store.NAME / key).write(damage)
+        (output / objects.NAME / key).remove() if damage is None else (output / objects.NAME / key).write(damage)
     found = verify(output)
     assert {damage.where for damage in found} == set(keys)
     repair(output, found)
@@ -187,7 +188,7 @@ def test_the_class_that_a_map_explains_is_the_one_that_is_judged(
     monkeypatch.setattr(evaluate.Batch, "take", flipped)
     for shard in Plan.read(output).shards:
         evaluate.withdraw_judgement(output, shard.index)
-    evaluate.judge_shards(output, range(3))
+    evaluate.evaluate_shards(output, range(3), Engines())
     other = open_store(output).load()
     start = right.curve_deletion_probability.isel(point_deletion=0).values
     assert np.allclose(other.curve_deletion_probability.isel(point_deletion=0).values, 1 - start, atol=1e-5)

@@ -21,12 +21,12 @@ _PLAN = """
 import sys
 from pathlib import Path
 from flows.config import load
-from tasks.store import store
+from tasks.store.template import set_up
 from tests.tasks.outputs import prepared
 config = load(Path(sys.argv[1]))
 ready = prepared(config.model_dump(mode="json"))
 ready.plan.write(config.output, ready.entries)
-store.set_up(config.output, ready.plan, ready.entries)
+set_up(config.output, ready.plan, ready.entries)
 print(ready.cost.memory_per_worker)
 """
 
@@ -34,8 +34,8 @@ _WORK = """
 import sys
 from pathlib import Path
 from flows.config import load
-from tasks.work.explain import explain_shards
-explain_shards(load(Path(sys.argv[1])).output, [0])
+from tests.tasks.outputs import explained
+explained(load(Path(sys.argv[1])).output, [0])
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
 """
 

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from models.targets import Predicted
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
-from tasks.plan.plan import ModelConfig, Plan, make_plan
+from tasks.plan.plan import Plan, make_plan
+from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.plan.shards import OBJECT_LIMIT, groups, images_per_shard, object_rows
 
 
@@ -17,18 +19,12 @@ def plan(count: int = 100, **changes: Any) -> Plan:
     model = ModelConfig(
         network={"_target_": "a.b"}, classes=("a", "b"), input_shape=(112, 96), weights="w.pt", channels=1
     )
-    arguments: dict[str, Any] = {
-        "cohort": CohortConfig(source="images"),
-        "model": model,
-        "weights_digest": "0" * 64,
-        "explainers": [Saliency(), GradCAM()],
-        "target": Predicted(),
-        "batch_size": 16,
-        "segments": False,
-        "key": Key(fingerprint="0" * 16),
-    }
     entries = changes.pop("entries", [Entry(id=f"{n}", digest=f"{n}") for n in range(count)])
-    return make_plan(entries, **arguments | changes)
+    given = {"cohort": CohortConfig(source="images"), "model": model, "explainers": (Saliency(), GradCAM())}
+    network: Any = SimpleNamespace(segments=changes.pop("segments", False))
+    digest = changes.pop("weights_digest", "0" * 64)
+    key = changes.pop("key", Key(fingerprint="0" * 16))
+    return make_plan(Recipe(**given | changes), entries, network, weights_digest=digest, key=key)
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 100, 1000, 100_000])

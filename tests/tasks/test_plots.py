@@ -9,7 +9,7 @@ import pytest
 from tasks.report import plots
 from tasks.report.evidence import Cell, Column, Curve, Family, curves
 from tasks.storage.location import Location
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 from tests.tasks.outputs import Cohort, carry_out
 
 

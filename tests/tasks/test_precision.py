@@ -11,7 +11,7 @@ from tasks.plan.plan import Plan
 from tasks.prepare.precision import check_instructions
 from tasks.prepare.replan import Refused
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import template
 from tasks.upkeep.verify import verify
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
@@ -40,7 +40,7 @@ def test_the_check_is_stored_and_precision_decides_the_bytes(cohort: Cohort, out
     carry_out(content(cohort, output, "bf16"))
     plan = Plan.read(output)
     assert set(plan.agreement) == {"logits", "saliency", "smoothgrad"}
-    attributes = store.open_store(output).attrs
+    attributes = template.open_store(output).attrs
     assert attributes["precision"] == "bf16"
     assert json.loads(attributes["agreement_with_fp32"])["saliency"]["rank_correlation"] > 0.9
     assert verify(output) == []
@@ -48,7 +48,7 @@ def test_the_check_is_stored_and_precision_decides_the_bytes(cohort: Cohort, out
     exact = Location(url=f"{output.url}-fp32")
     carry_out(content(cohort, exact, "fp32"))
     assert stored(exact)["attribution/c/0/0/0/0/0"] != stored(output)["attribution/c/0/0/0/0/0"]
-    assert "precision" not in store.open_store(exact).attrs
+    assert "precision" not in template.open_store(exact).attrs
     with pytest.raises(Refused, match=r"compute\.precision: bf16 → fp32"):
         prepared(content(cohort, output, "fp32"))
 

@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.errors import ConfigurationError
 from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
+from models.fits import Background
 from models.questions import Batch
 from tasks.storage.location import Location
 from tasks.store.commit import stamps
-from tasks.work import explain as shard_module
-from tasks.work.explain import explain_shards
+from tasks.work.engines import Engines
+from tasks.work.fit import fit
 from tasks.work.images import find_again
 from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
+from tests.tasks.outputs import explained
 
 CLASSIFIER = {
     "_target_": "monai.networks.nets.Classifier",
@@ -32,10 +35,9 @@ def comparing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def explain(self: Saliency, batch: Batch) -> Explaining:
         yield from ()
-        assert batch.background is not None
-        return (batch.images - batch.background.mean(0)).mean(1)[None].expand(len(batch.answers), -1, -1, -1)
+        return (batch.images - batch.fitted["background"].mean(0)).mean(1)[None].expand(len(batch.answers), -1, -1, -1)
 
-    monkeypatch.setattr(Saliency, "needs_background", True)
+    monkeypatch.setattr(Saliency, "fits", (Background,))
     monkeypatch.setattr(Saliency, "explain", explain)
 
 
@@ -69,15 +71,14 @@ def test_a_background_gives_the_same_store_in_either_order(tmp_path: Path, plann
     output = Location(url=str(tmp_path / "out"))
     explainers = [{"name": "expected_gradients", "samples": 4}]
     plan = planned(output, **content(squares) | {"explainers": explainers})
-    assert len(plan.background) == 16
+    assert [len(fit.images) for fit in plan.fits] == [16]
     delivered_squares(output, plan)
     stored = {path: path.read_bytes() for path in (tmp_path / "out").glob("*.zarr/*/c/**/*") if path.is_file()}
     assert len(stored) > 20
     for path in (tmp_path / "out/commits").iterdir():
         path.unlink()
     for shard in (0, 1):
-        shard_module._kept.clear()
-        explain_shards(output, range(shard, shard + 1))
+        explained(output, range(shard, shard + 1))
     assert len(stamps(output)) == 2
     assert {path: path.read_bytes() for path in stored} == stored
 
@@ -89,10 +90,11 @@ def test_what_cannot_be_read_is_no_background(tmp_path: Path, planned: Planned, 
     (squares.parent / "15.npy").write_bytes(b"no image")  # known to be none before it is decoded
     plan = planned(Location(url=str(tmp_path / "out")), **content(squares, background=50))
     left_out = {"square-5", "square-10", "square-15"}
-    assert plan.background == tuple(name for n in range(SQUARES) if (name := f"square-{n}") not in left_out)
+    assert plan.fits[0].images == tuple(name for n in range(SQUARES) if (name := f"square-{n}") not in left_out)
     output = Location(url=str(tmp_path / "out"))
-    (engine,) = shard_module._engines(output, plan, find_again(output, plan))
-    assert engine.background is not None and len(engine.background) == SQUARES - 3
+    engines = Engines()
+    (engine,) = engines.of(output, fit(output, find_again(output, plan), engines)).parts
+    assert len(engine.fitted["background"]) == SQUARES - 3
 
 
 @pytest.mark.usefixtures("comparing")
@@ -101,9 +103,9 @@ def test_a_background_that_changed_stops_the_worker(tmp_path: Path, planned: Pla
     planned(output, **content(squares))
     np.save(squares.parent / "0.npy", np.zeros((16, 16)))
     with pytest.raises(
-        ValueError, match=r"1 background images, such as 'square-0'.* changed after the run was planned"
+        ConfigurationError, match=r"'square-0', which the artefact 'background' is computed from, .* changed after"
     ):
-        explain_shards(output, range(1))
+        explained(output, range(1))
 
 
 @pytest.mark.usefixtures("comparing")
@@ -114,7 +116,7 @@ def test_a_cohort_without_a_readable_background_is_refused(tmp_path: Path, plann
         planned(Location(url=str(tmp_path / "out")), **content(squares))
     for number in range(SQUARES):
         (squares.parent / f"{number}.npy").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="saliency: needs background images of the cohort, and there are none"):
+    with pytest.raises(ValueError, match=r"cohort\.background: none of 0 images"):
         planned(Location(url=str(tmp_path / "out")), **content(squares))
 
 

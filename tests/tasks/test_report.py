@@ -16,13 +16,12 @@ from tasks.report.means import Group, _mean, fitting, mean_maps
 from tasks.report.pictures import Panel, Scale, _outline, _slice
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
-from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
 from tests.tasks.conftest import Planned
-from tests.tasks.outputs import Cohort, carry_out
+from tests.tasks.outputs import Cohort, carry_out, explained
 
 
 @pytest.mark.parametrize("marker", [False, True])
@@ -70,7 +69,7 @@ def test_the_evidence_table_lies_beside_the_page_and_forgets_who_is_withdrawn(tm
 def page(tmp_path: Path, planned: Planned) -> str:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     finish(output)
     return write_report(output).read().decode()
 
@@ -99,7 +98,7 @@ def test_text_from_files_is_escaped(tmp_path: Path, slices: Path, planned: Plann
     plan = planned(
         output, cohort={"source": str(slices.with_name("evil.csv")), "description": evil, "identifiers": "as given"}
     )
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     finish(output)
     page = write_report(output).read().decode()
     assert evil not in page and page.count("<script") == 1 and 'onerror="' not in page

@@ -9,22 +9,21 @@ import pytest
 
 from models.engine import Engine
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.entry import Entry, Fact, Source
 from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.prepare.replan import Refused, replan
 from tasks.storage.location import Location
-from tasks.store import store
-from tasks.store.commit import Commit, Part, StoredObject, delivered, stamps
-from tasks.store.store import open_store
+from tasks.store import objects, template
+from tasks.store.commit import Commit, DeliveredPart, StoredObject, delivered, stamps
+from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.work import explain as shard_module
-from tasks.work.batches import Batch
-from tasks.work.explain import explain_shards
+from tasks.work.batches import ReadBatch
 from tasks.work.failures import Seen, TooManyFailures
 from tasks.work.finish import finish, summarise
 from tasks.work.pending import pending
-from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
+from tests.tasks.outputs import Cohort, carry_out, explained, prepared, promised, stored
 from tests.tasks.test_plan import plan as planned
 
 EXPLAINERS: list[Any] = ["saliency", {"name": "smoothgrad", "samples": 2}]
@@ -41,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     batches: list[tuple[str, ...]] = []
     ask = shard_module._ask
 
-    def noted(engine: Engine, batch: Batch) -> Any:
+    def noted(engine: Engine, batch: ReadBatch) -> Any:
         batches.append(tuple(batch.work.entries[row].id for row in batch.rows))
         return ask(engine, batch)
 
@@ -116,7 +115,7 @@ def test_an_explainer_is_added_and_the_others_stay_as_they_are(
 ) -> None:
     carry_out(cohort.content(output))
     before = {key: data for key, data in stored(output).items() if "/c/" in key}
-    stamps_before = (output / store.NAME).stamps()
+    stamps_before = (output / objects.NAME).stamps()
     asked.clear()
     more = [{"name": "saliency", "label": "added"}, *EXPLAINERS]  # new ones come last, wherever they are named
     with pytest.raises(Refused, match="--extend, which computes just the explainers that were added"):
@@ -128,7 +127,7 @@ def test_an_explainer_is_added_and_the_others_stay_as_they_are(
     np.testing.assert_array_equal(
         dataset.attribution.sel(explainer="added").values, dataset.attribution.sel(explainer="saliency").values
     )
-    after, stamps_after = stored(output), (output / store.NAME).stamps()
+    after, stamps_after = stored(output), (output / objects.NAME).stamps()
     kept = [key for key in before if key != "explainer/c/0"]
     assert all(after[key] == before[key] and stamps_after[key] == stamps_before[key] for key in kept)
     assert verify(output) == []
@@ -141,8 +140,8 @@ def test_explainers_are_added_to_an_output_that_is_not_finished(cohort: Cohort, 
         output = Location(url=str(tmp_path / name))
         ready = prepared(cohort.content(output))
         ready.plan.write(output, ready.entries)
-        store.set_up(output, ready.plan, ready.entries)
-        explain_shards(output, shards)
+        template.set_up(output, ready.plan, ready.entries)
+        explained(output, shards)
         carry_out(cohort.content(output, explainers=more), extend=True)
         found.append(stored(output))
     assert found[0] == found[1]
@@ -211,8 +210,8 @@ def test_a_hole_and_objects_of_another_size_are_filled_and_nothing_else_is_done(
     carry_out(cohort.content(output))
     before = stored(output)
     (output / "commits/000001.json").remove()
-    (output / store.NAME / "logit/c/2/0").remove()
-    path = output / store.NAME / "image/c/3/0/0/0"
+    (output / objects.NAME / "logit/c/2/0").remove()
+    path = output / objects.NAME / "image/c/3/0/0/0"
     path.write(path.read()[:-1])
     asked.clear()
     carry_out(cohort.content(output))
@@ -227,9 +226,9 @@ def test_a_source_that_was_away_while_it_was_to_be_read_is_done_by_the_next_run(
     carry_out(cohort.content(Location(url=str(tmp_path / "undisturbed"))))
     ready = prepared(cohort.content(output))
     ready.plan.write(output, ready.entries)
-    store.set_up(output, ready.plan, ready.entries)
+    template.set_up(output, ready.plan, ready.entries)
     (cohort.folder / "1.npy").rename(cohort.folder / "away")
-    explain_shards(output, pending(output, ready.plan))
+    explained(output, pending(output, ready.plan))
     assert finish(output).quarantined == 1
     (cohort.folder / "away").rename(cohort.folder / "1.npy")
     asked.clear()
@@ -246,10 +245,10 @@ def test_what_cannot_be_read_does_not_change_the_arithmetic_of_others(cohort: Co
         output = Location(url=str(tmp_path / name))
         ready = prepared(cohort.content(output))
         ready.plan.write(output, ready.entries)
-        store.set_up(output, ready.plan, ready.entries)
+        template.set_up(output, ready.plan, ready.entries)
         if name == "less":
             (cohort.folder / "1.npy").unlink()
-        explain_shards(output, [0])
+        explained(output, [0])
         found.append(open_store(output).load())
     for row in (0, 2, 3):
         for variable in ("logit", "attribution"):
@@ -304,27 +303,29 @@ def test_a_cohort_of_which_most_is_no_image_is_not_begun(cohort: Cohort, output:
     assert output.sizes() == {}
 
 
+def source_of(number: int) -> Source:
+    digest = f"{number:064x}"
+    return Source("", "image", digest, (Fact(f"{number:016x}", "1-2", digest, "png", "", "", 9, 9),))
+
+
 def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     count = 100_000
-    entries = [
-        Entry(f"{n:016x}", f"{n:064x}", "png", facts=(Fact(f"{n:016x}", "1-2", f"{n:064x}", "png", "", "", 9, 9),))
-        for n in range(count)
-    ]
+    entries = [Entry(f"{n:016x}", f"{n:064x}", "png", sources=(source_of(n),)) for n in range(count)]
     plan: Plan = planned(entries=entries)
     assert len(plan.shards) == 391
     plan.write(output, entries)
-    store.set_up(output, plan, entries)
+    template.set_up(output, plan, entries)
     for shard in plan.shards:
-        objects = {key: StoredObject(sha256="0" * 64, size=0) for key in store.part_keys(plan, shard, 0)}
-        for key in objects:
-            path = Path((output / store.NAME / key).path)
+        there = {piece.key: StoredObject(sha256="0" * 64, size=0) for piece in objects.part_pieces(plan, shard, 0)}
+        for key in there:
+            path = Path((output / objects.NAME / key).path)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         rows = shard.rows(entries[shard.start : shard.stop])
-        part = Part(digest=plan.part_digests[0], objects=objects, flags={})
+        part = DeliveredPart(digest=plan.part_digests[0], objects=there, flags={})
         status = (1,) * shard.images
         Commit(shard=shard.index, rows=rows, status=status, reasons={}, again=(), parts={0: part}, seconds={}).write(
             output
@@ -332,10 +333,11 @@ def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     finish(output)
     began = time.perf_counter()
     there, known = promised(output)
+    network: Any = None  # which no added explainer asks
     commits = Commit.read(output, stamps(output))
-    goes_on, now, changes = replan(there, known, commits, plan, entries, extend=False)
+    goes_on, now, changes = replan(there, known, commits, plan, entries, network, extend=False)
     assert (goes_on, now) == (there, known) and (changes.new, changes.changed, changes.vanished) == (0, 0, 0)
-    store.set_up(output, there, known)
+    template.set_up(output, there, known)
     assert pending(output, there) == []
     assert finish(output).explained == count
     assert time.perf_counter() - began < 30

@@ -10,12 +10,12 @@ import pytest
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 from tasks.work import batches, explain
-from tasks.work.evaluate import judge_shards
-from tasks.work.explain import explain_shards
+from tasks.work.engines import Engines
+from tasks.work.evaluate import evaluate_shards
 from tests.benchmarks import stub
-from tests.tasks.outputs import Cohort, carry_out
+from tests.tasks.outputs import Cohort, carry_out, explained
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_on
         for folder in ("commits", "judgements"):
             (output / folder).remove()
         counted.clear()
-        explain_shards(output, shards)
-        judge_shards(output, shards)
+        explained(output, shards)
+        evaluate_shards(output, shards, Engines())
         found.append(dict(counted))
     assert found[0] == found[1]
 

@@ -14,7 +14,7 @@ from tasks.cohort.pseudonyms import Key
 from tasks.cohort.selection import SCHEDULED, Selection
 from tasks.cohort.survey import survey
 from tasks.storage.location import Location
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tests.integration.markers import encode, pictures, planted
 from tests.tasks.outputs import Cohort, carry_out, promised, stored

@@ -15,20 +15,19 @@ import zarr
 from models.engine import Engine, Explanation
 from models.explainers.gradcam import GradCAM
 from models.network import Network
+from models.prediction import NO_MASK
 from models.questions import Answer
 from tasks.report import write_report
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects, template
 from tasks.store.commit import delivered, stamps
-from tasks.store.store import round_mantissa
-from tasks.store.variables import NO_MASK
+from tasks.store.objects import round_mantissa
 from tasks.upkeep.verify import verify
-from tasks.work import explain as shard_module
-from tasks.work.explain import explain_shards
+from tasks.work.engines import Engines
 from tasks.work.finish import Incomplete, finish, summarise
-from tasks.work.images import find_again
-from tasks.work.prefetch import ahead
+from tasks.work.prefetch import prefetch
 from tests.tasks.conftest import Planned
+from tests.tasks.outputs import explained
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -37,7 +36,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
 
 
 def opened(output: Location) -> xr.Dataset:
-    location = output / store.NAME
+    location = output / objects.NAME
     return xr.open_zarr(location.url, storage_options=location.storage_options or None)
 
 
@@ -45,7 +44,7 @@ def test_a_delivered_cohort_holds_what_the_engine_says_and_verifies(
     output: Location, planned: Planned, slices: Path
 ) -> None:
     plan = planned(output)
-    assert explain_shards(output, range(len(plan.shards))) == 39
+    assert explained(output, range(len(plan.shards))) == 39
     summary = finish(output)
     assert (summary.explained, summary.quarantined, summary.failed, summary.pending) == (36, 3, 0, 0)
     assert verify(output) == []
@@ -59,7 +58,7 @@ def test_a_delivered_cohort_holds_what_the_engine_says_and_verifies(
     assert np.isfinite(dataset.attribution.values[:36]).all()
 
     # Explained again from the stored images alone, standardised by hand, one at a time.
-    (engine,) = shard_module._engines(output, plan, find_again(output, plan))
+    (engine,) = Engines().of(output, plan).parts
     for row in (0, 1, 17, 35):
         image = dataset.image.values[row].astype(np.float64)
         standard = torch.tensor((image - image.mean()) / image.std(), dtype=torch.float32)
@@ -75,7 +74,7 @@ def test_a_delivered_cohort_holds_what_the_engine_says_and_verifies(
 def test_masks_and_affines_are_on_the_models_grid(tmp_path: Path, planned: Planned) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     finish(output)
     dataset = opened(output)
     labels = dataset.label.values[:36]
@@ -99,18 +98,18 @@ def test_a_shard_with_a_valid_commit_is_never_computed_again(
     monkeypatch.setattr(
         Engine, "explain", lambda self, batch, *args: explained.append(len(batch)) or explain(self, batch, *args)
     )
-    explain_shards(output, range(1, 3))
+    explained(output, range(1, 3))
     assert sum(explained) == 39 - plan.images_per_shard  # what is damaged keeps its place
     assert sorted(stamps(output)) == [1, 2]
     with pytest.raises(Incomplete, match="1 of 3 shards"):
         finish(output)
     assert summarise(output).pending == plan.images_per_shard
     explained.clear()
-    assert explain_shards(output, range(3)) == 39
+    assert explained(output, range(3)) == 39
     assert sum(explained) == plan.images_per_shard
     explained.clear()
     (tmp_path / "out/commits/000001.json").write_text("{ damaged")
-    explain_shards(output, range(3))
+    explained(output, range(3))
     assert sum(explained) == plan.images_per_shard
     assert sorted(delivered(output, plan)) == [0, 1, 2]
 
@@ -121,9 +120,9 @@ def test_two_runs_of_one_plan_store_the_same_bytes(tmp_path: Path, planned: Plan
         output = Location(url=str(tmp_path / "out"))
         plan = planned(output)
         for index in order:
-            explain_shards(output, range(index, index + 1))
+            explained(output, range(index, index + 1))
         finish(output)
-        files = sorted((tmp_path / "out" / store.NAME).rglob("*"))
+        files = sorted((tmp_path / "out" / objects.NAME).rglob("*"))
         contents.append({str(path): path.read_bytes() for path in files if path.is_file()})
         (tmp_path / "out").rename(tmp_path / f"done-{len(contents)}")
     assert plan.images_per_shard == 16
@@ -139,12 +138,12 @@ def test_a_changed_file_is_quarantined_and_never_explained_under_the_old_name(
     before = victim.read_bytes()
     try:
         victim.write_bytes((slices.parent / "phantom-00005.png").read_bytes())
-        explain_shards(output, range(len(plan.shards)))
+        explained(output, range(len(plan.shards)))
     finally:
         victim.write_bytes(before)
     summary = finish(output)
     assert summary.quarantined == 4
-    assert opened(output).status.values[2] == store.QUARANTINED
+    assert opened(output).status.values[2] == template.QUARANTINED
     assert "changed after the run was planned" in delivered(output, plan)[0].reasons["phantom-00002"]
 
 
@@ -156,7 +155,7 @@ def test_an_image_that_does_not_fit_the_model_is_quarantined_with_both_shapes(tm
     np.save(tmp_path / "cohort/nan.npy", np.full((112, 96), np.nan))
     np.save(tmp_path / "cohort/right.npy", np.random.default_rng(0).random((112, 96)))
     plan = planned(output, cohort=cohort)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     reasons = sorted(delivered(output, plan)[0].reasons.values())
     assert finish(output).explained == 1
     assert "10752 pixels are NaN or infinite" in reasons[0]
@@ -177,9 +176,9 @@ def test_a_prediction_that_is_not_finite_fails_that_image_alone(
         return explanation
 
     monkeypatch.setattr(Engine, "explain", one_bad)
-    explain_shards(output, range(1))
+    explained(output, range(1))
     commit = delivered(output, plan)[0]
-    assert [row for row, code in enumerate(commit.status) if code == store.FAILED] == [1, 9]
+    assert [row for row, code in enumerate(commit.status) if code == template.FAILED] == [1, 9]
     assert "the prediction is not finite" in commit.reasons["phantom-00001"]
 
 
@@ -197,7 +196,7 @@ def test_a_map_that_is_not_finite_is_flagged_and_its_image_explained(
         return maps
 
     monkeypatch.setattr(GradCAM, "attribute", bad)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     commit = delivered(output, plan)[0]
     assert commit.reasons == {}
     assert (commit.flags["map blank"], commit.flags["map not finite"]) == (4, 2)
@@ -224,12 +223,12 @@ def test_a_map_that_is_not_finite_is_flagged_and_its_image_explained(
 def test_verify_finds_every_damaged_object(tmp_path: Path, planned: Planned, damage: str) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     finish(output)
     keys = list(delivered(output, plan)[1].objects)
     assert len(keys) == 7 + 2 * len(plan.maps)  # seven variables, and two objects an explainer
     for key in keys:
-        path = tmp_path / "out" / store.NAME / key
+        path = tmp_path / "out" / objects.NAME / key
         before = path.read_bytes()
         if damage == "delete":
             path.unlink()
@@ -250,7 +249,7 @@ def test_reading_runs_ahead_by_its_depth_and_no_further() -> None:
             taken.append(number)
             yield number
 
-    items_ahead = ahead(items(), depth=2)
+    items_ahead = prefetch(items(), depth=2)
     assert next(items_ahead) == 0
     time.sleep(0.3)
     assert len(taken) <= 4  # one handed over, two waiting, one in the reader's hand
@@ -262,11 +261,11 @@ def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> No
         yield 1
         raise OSError("the disk is gone")
 
-    items_ahead = ahead(items(), depth=2)
+    items_ahead = prefetch(items(), depth=2)
     assert next(items_ahead) == 1
     with pytest.raises(OSError, match="the disk is gone"):
         next(items_ahead)
-    abandoned = ahead(iter(range(100)), depth=1)
+    abandoned = prefetch(iter(range(100)), depth=1)
     next(abandoned)
     abandoned.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "read"]
@@ -287,9 +286,9 @@ def test_rounding_keeps_seven_bits_and_what_is_not_finite() -> None:
 def test_the_store_is_plain_zarr_3_with_whole_shards(tmp_path: Path, planned: Planned) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
-    explain_shards(output, range(len(plan.shards)))
+    explained(output, range(len(plan.shards)))
     finish(output)
-    array = zarr.open_group(str(tmp_path / "out" / store.NAME), mode="r")["attribution"]
+    array = zarr.open_group(str(tmp_path / "out" / objects.NAME), mode="r")["attribution"]
     assert isinstance(array, zarr.Array)
     assert array.metadata.zarr_format == 3
     assert array.shards == (16, 1, 1, 112, 96)

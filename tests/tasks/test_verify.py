@@ -9,7 +9,7 @@ import pytest
 from tasks.plan import manifest
 from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
-from tasks.store import store
+from tasks.store import objects, template
 from tasks.store.commit import Commit
 from tasks.upkeep.verify import repair, verify
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
@@ -60,7 +60,7 @@ def test_all_damaged_at_once_is_found_and_mended(output: Location) -> None:
     expected = stored(output)
     keys = [key for commit in Commit.read(output, [0, 1]).values() for key in commit.objects]
     for number, key in enumerate(keys):
-        damaged(Path(output.path) / store.NAME / key, ("truncate", "flip", "delete")[number % 3])
+        damaged(Path(output.path) / objects.NAME / key, ("truncate", "flip", "delete")[number % 3])
     assert {damage.where for damage in verify(output) if damage.what == "object"} == set(keys)
     repair(output, verify(output))
     assert stored(output) == expected
@@ -85,7 +85,7 @@ def test_a_damaged_manifest_is_found(output: Location, how: str) -> None:
 
 
 def test_strays_are_found_and_removed(output: Location) -> None:
-    strays = [f"{store.NAME}/attribution/c/9/0/0/0/0", f"{store.NAME}/other/zarr.json", "staged/logit/c/0/0"]
+    strays = [f"{objects.NAME}/attribution/c/9/0/0/0/0", f"{objects.NAME}/other/zarr.json", "staged/logit/c/0/0"]
     strays += ["commits/000009.json", "commits/000000.json.abc.partial"]
     for stray in strays:
         (output / stray).write(b"x")
@@ -105,11 +105,11 @@ def test_values_that_cannot_be_are_found_though_their_checksums_are_right(output
         ("attribution", 2, np.nan, "NaN in 1 images, such as row 2"),
         ("attribution", 3, 0.0, "blank maps without a flag in 1 images, such as row 3"),
     ):
-        block = store.read_part(output, plan, shard, 0, commit.parts[0], shard.images)
+        block = objects.read_part(output, plan, shard, 0, commit.parts[0], shard.images)
         assert block
         block[name][row] = value
-        objects = store.write_part(output, plan, shard, 0, block, staged=False)
-        part = commit.parts[0].model_copy(update={"objects": objects})
+        there = objects.write(output / objects.NAME, objects.part_pieces(plan, shard, 0), block)
+        part = commit.parts[0].model_copy(update={"objects": there})
         commit.model_copy(update={"parts": commit.parts | {0: part}}).write(output)
         found = verify(output)
         assert [(damage.what, damage.problem) for damage in found] == [("content", problem)]
@@ -121,11 +121,11 @@ def test_values_that_cannot_be_are_found_though_their_checksums_are_right(output
 def test_what_cannot_be_mended_is_quarantined_and_its_neighbours_are_whole(
     output: Location, cohort: Cohort, tmp_path: Path
 ) -> None:
-    before = store.open_store(output).load()
+    before = template.open_store(output).load()
     shutil.move(cohort.folder / "1.npy", tmp_path / "lost.npy")
-    (output / store.NAME / "logit/c/0/0").remove()
+    (output / objects.NAME / "logit/c/0/0").remove()
     repair(output, verify(output))
-    after = store.open_store(output).load()
+    after = template.open_store(output).load()
     assert after.status.values.tolist() == [1, 2, 1, 1, 1, 1]
     rest = [0, 2, 3, 4, 5]
     assert before.attribution.values[rest].tobytes() == after.attribution.values[rest].tobytes()

@@ -6,11 +6,10 @@ import pytest
 from tasks.plan import manifest
 from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
-from tasks.store.store import open_store
+from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
-from tasks.work.explain import explain_shards
-from tests.tasks.outputs import Cohort, carry_out, prepared, promised, stored
+from tests.tasks.outputs import Cohort, carry_out, explained, prepared, promised, stored
 
 MARKS = (b"patient-2", b"id-4", b"id-5", b"label='l4'", b"label='l5'")
 
@@ -79,7 +78,7 @@ def test_a_subject_is_withdrawn_from_an_output_that_is_not_finished(cohort: Coho
     cohort.add(range(10, 20))
     ready = prepared(cohort.content(output))
     ready.plan.write(output, ready.entries)
-    explain_shards(output, [2])
+    explained(output, [2])
     assert not withdraw(output, "patient-2").whole
     assert traces(output) == []
     assert "report/index.html" not in output.sizes()

@@ -2,7 +2,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from tasks.work.prefetch import ahead
+from tasks.work.prefetch import prefetch
 
 run: ContextVar[str] = ContextVar("run")
 
@@ -12,4 +12,4 @@ def test_the_thread_that_reads_ahead_belongs_to_the_callers_run() -> None:
         yield threading.current_thread().name, run.get()
 
     run.set("this one")
-    assert list(ahead(items(), 1)) == [("read", "this one")]
+    assert list(prefetch(items(), 1)) == [("read", "this one")]
