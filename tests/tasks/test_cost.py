@@ -18,7 +18,7 @@ from tests.tasks.outputs import Cohort, prepared
         ({"uncertainty": [{"name": "test_time_augmentation", "samples": 3}]}, 1 + 3, 3),
     ],
 )
-def test_what_judges_the_maps_is_forecast_with_what_makes_them(
+def test_what_evaluates_the_maps_is_forecast_with_what_makes_them(
     tmp_path: Path, asked: dict[str, Any], forward: int, backward: int
 ) -> None:
     cohort = Cohort(tmp_path / "cohort", range(4))

@@ -25,7 +25,7 @@ from tasks.work import evaluate
 from tasks.work.engines import Engines
 from tasks.work.pending import pending
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
-from tests.tasks.test_judge import evaluated, without_run
+from tests.tasks.test_evaluate import evaluated, without_run
 
 VIEWS = {"name": "test_time_augmentation", "samples": 2, "explainers": ["saliency"]}
 
@@ -74,7 +74,7 @@ def test_an_ensemble_is_its_networks(cohort: Cohort, output: Location, ensemble:
     assert "Lakshminarayanan" in found.uncertainty_deep_ensemble_entropy.attrs["references"]
     assert found.attribution_deep_ensemble_mean.encoding["chunks"] == found.attribution.encoding["chunks"]
     (pinned,) = Plan.read(output).uncertainty
-    assert len(pinned.sha256) == 2  # type: ignore[union-attr]
+    assert len(pinned.uncertainty.sha256) == 2  # type: ignore[attr-defined]
     save_file(load_file(cohort.model["weights"]), ensemble["weights"][0])
     with pytest.raises(Refused, match="holds 'deep_ensemble' with other parameters"):
         prepared(cohort.content(output, uncertainty=[ensemble], target={"name": "classes", "classes": ["b"]}))
@@ -151,7 +151,7 @@ def test_maps_of_two_networks_are_compared(cohort: Cohort, output: Location, ens
     assert {"repeatability", "network_agreement"} <= {measure.title for measure in Plan.read(output).metrics}
     carry_out(cohort.content(other, explainers=["saliency"]), overwrite=True)
     with pytest.raises(ValueError, match="has no maps by smoothgrad"):
-        add_metrics(output, [], [other])
+        add_metrics(output, [], Engines(), [other])
     write_report(output)
 
 
@@ -159,35 +159,35 @@ def test_what_cannot_be_compared_is_refused(cohort: Cohort, output: Location, mo
     carry_out(cohort.content(output))
     other = output.at(f"{output.url}-other")
     with pytest.raises(FileNotFoundError):
-        add_metrics(output, [], [other])
+        add_metrics(output, [], Engines(), [other])
     source = cohort.content(output)["cohort"] | {"identifiers": "pseudonymous"}
     monkeypatch.setenv("COHORTLENS_PSEUDONYM_KEY", "another key of sixteen")
     carry_out(cohort.content(other, cohort=source))
     with pytest.raises(ValueError, match="no image in common"):
-        add_metrics(output, [], [other])
+        add_metrics(output, [], Engines(), [other])
     carry_out(cohort.content(other, target={"name": "classes", "classes": ["b"]}), overwrite=True)
     with pytest.raises(ValueError, match="its target is"):
-        add_metrics(output, [], [other])
+        add_metrics(output, [], Engines(), [other])
     (other / "commits/000001.json").remove()
     with pytest.raises(ValueError, match=r"1 of 3 shards of .*other are not delivered"):
-        add_metrics(output, [], [other])
+        add_metrics(output, [], Engines(), [other])
 
 
-def test_the_class_that_a_map_explains_is_the_one_that_is_judged(
+def test_the_class_that_a_map_explains_is_the_one_that_is_evaluated(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(cohort.content(output))
-    taken = evaluate.Batch.take
+    taken = evaluate.StoredBatch.take
 
-    def flipped(*given: Any) -> evaluate.Batch:
+    def flipped(*given: Any) -> evaluate.StoredBatch:
         batch = taken(*given)
         return replace(batch, target_class=1 - batch.target_class)
 
     evaluated(output, Deletion(points=4, patch=4))
     right = open_store(output).load()
-    monkeypatch.setattr(evaluate.Batch, "take", flipped)
+    monkeypatch.setattr(evaluate.StoredBatch, "take", flipped)
     for shard in Plan.read(output).shards:
-        evaluate.withdraw_judgement(output, shard.index)
+        evaluate.forget(output, shard.index)
     evaluate.evaluate_shards(output, range(3), Engines())
     other = open_store(output).load()
     start = right.curve_deletion_probability.isel(point_deletion=0).values

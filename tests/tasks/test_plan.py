@@ -6,11 +6,12 @@ import pytest
 
 from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
+from models.fits import Background
 from models.targets import Predicted
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
-from tasks.plan.plan import Plan, make_plan
+from tasks.plan.plan import Plan, PlannedFit, make_plan
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.plan.shards import OBJECT_LIMIT, groups, images_per_shard, object_rows
 
@@ -74,13 +75,13 @@ def test_the_digest_changes_with_all_that_decides_the_result_and_nothing_else() 
     for different in (
         changed,
         plan(weights_digest="1" * 64),
-        plan(explainers=[Saliency()]),
-        plan(explainers=[Saliency(), GradCAM(layer="x")]),
+        plan(explainers=(Saliency(),)),
+        plan(explainers=(Saliency(), GradCAM(layer="x"))),
         plan(target=Predicted(k=2)),
         plan(batch_size=8),
         plan(cohort=CohortConfig(source="images", window="file")),
         plan(segments=True),
-        base.model_copy(update={"background": ("1",)}),
+        base.model_copy(update={"fits": (PlannedFit(fit=Background(), outputs=(), images=("1",), digest=""),)}),
     ):
         assert different.digest != base.digest
     assert base.model_copy(update={"versions": {}}).digest == base.digest

@@ -51,7 +51,7 @@ def content(squares: Path, **cohort: Any) -> dict[str, Any]:
 
 
 def test_no_background_is_chosen_where_nobody_needs_it(tmp_path: Path, planned: Planned, squares: Path) -> None:
-    assert planned(Location(url=str(tmp_path / "out")), **content(squares)).background == ()
+    assert planned(Location(url=str(tmp_path / "out")), **content(squares)).fits == ()
 
 
 @pytest.mark.usefixtures("comparing")
@@ -60,7 +60,7 @@ def test_the_background_is_spread_over_the_cohort_and_handed_to_the_explainers(
 ) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output, **content(squares, background=4))
-    assert plan.background == ("square-0", "square-5", "square-10", "square-15")
+    assert plan.fits[0].images == ("square-0", "square-5", "square-10", "square-15")
     dataset = delivered_squares(output, plan)
     images = dataset.image.values[:, 0]
     expected = images - images[[0, 5, 10, 15]].mean(0)

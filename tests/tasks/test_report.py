@@ -59,7 +59,7 @@ def test_the_evidence_table_lies_beside_the_page_and_forgets_who_is_withdrawn(tm
     table = pd.read_csv(tmp_path / "out/report/evidence.csv").set_index(["class", "metric", "explainer"])
     assert table.loc[("all", "gini", "saliency"), ["values", "patients"]].tolist() == [8, 4]
     assert verify(output) == []
-    (output / "judgements").remove()
+    (output / "evaluations").remove()
     Commit.location(output, 0).remove()
     withdraw(output, "patient-1")
     assert not (output / "report/evidence.csv").exists()

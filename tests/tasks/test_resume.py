@@ -41,7 +41,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     ask = shard_module._ask
 
     def noted(engine: Engine, batch: ReadBatch) -> Any:
-        batches.append(tuple(batch.work.entries[row].id for row in batch.rows))
+        batches.append(tuple(batch.remaining.entries[row].id for row in batch.rows))
         return ask(engine, batch)
 
     monkeypatch.setattr(shard_module, "_ask", noted)

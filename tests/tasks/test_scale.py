@@ -45,7 +45,7 @@ def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_on
     carry_out(cohort.content(output, metrics=metrics))
     found = []
     for shards in ([0], [0, 1, 2]):
-        for folder in ("commits", "judgements"):
+        for folder in ("commits", "evaluations"):
             (output / folder).remove()
         counted.clear()
         explained(output, shards)

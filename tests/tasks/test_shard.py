@@ -93,24 +93,24 @@ def test_a_shard_with_a_valid_commit_is_never_computed_again(
 ) -> None:
     output = Location(url=str(tmp_path / "out"))
     plan = planned(output)
-    explained = []
+    asked = []
     explain = Engine.explain
     monkeypatch.setattr(
-        Engine, "explain", lambda self, batch, *args: explained.append(len(batch)) or explain(self, batch, *args)
+        Engine, "explain", lambda self, batch, *args: asked.append(len(batch)) or explain(self, batch, *args)
     )
     explained(output, range(1, 3))
-    assert sum(explained) == 39 - plan.images_per_shard  # what is damaged keeps its place
+    assert sum(asked) == 39 - plan.images_per_shard  # what is damaged keeps its place
     assert sorted(stamps(output)) == [1, 2]
     with pytest.raises(Incomplete, match="1 of 3 shards"):
         finish(output)
     assert summarise(output).pending == plan.images_per_shard
-    explained.clear()
+    asked.clear()
     assert explained(output, range(3)) == 39
-    assert sum(explained) == plan.images_per_shard
-    explained.clear()
+    assert sum(asked) == plan.images_per_shard
+    asked.clear()
     (tmp_path / "out/commits/000001.json").write_text("{ damaged")
     explained(output, range(3))
-    assert sum(explained) == plan.images_per_shard
+    assert sum(asked) == plan.images_per_shard
     assert sorted(delivered(output, plan)) == [0, 1, 2]
 
 
@@ -274,7 +274,7 @@ def test_an_error_while_reading_reaches_who_explains_and_no_thread_stays() -> No
 def test_rounding_keeps_seven_bits_and_what_is_not_finite() -> None:
     values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32) * np.float32(1e-3)
     values[:4] = [np.nan, np.inf, -np.inf, 0]
-    rounded = round_mantissa(values)
+    rounded = round_mantissa(values, 7)
     assert np.isnan(rounded[0])
     assert rounded[1:4].tolist() == [np.inf, -np.inf, 0]
     error = np.abs(rounded[4:] - values[4:]) / np.abs(values[4:])

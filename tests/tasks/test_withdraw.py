@@ -35,7 +35,7 @@ def test_nothing_is_left_of_a_subject_and_the_rest_is_as_it_was(cohort: Cohort, 
     before = open_store(output).load()
     assert {mark for _, mark in traces(output)} == set(MARKS)
     erased = withdraw(output, "patient-2")
-    assert (erased.images, erased.whole, erased.background) == ((4, 5), True, 0)
+    assert (erased.images, erased.whole, erased.fitted) == ((4, 5), True, 0)
     assert traces(output) == []
     everything = b"".join((output / name).read() for name in output.sizes())
     assert len(digests) == 1 and all(digest.encode() not in everything for digest in digests)

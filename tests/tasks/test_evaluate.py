@@ -26,7 +26,6 @@ from tasks.work import evaluate
 from tasks.work.engines import Engines
 from tasks.work.finish import Incomplete, finish
 from tasks.work.pending import pending
-from tests.models.metrics.cases import judge
 from tests.tasks.outputs import Cohort, carry_out, explained, prepared, stored
 
 METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate", "auprc", "gini"]
@@ -77,7 +76,9 @@ def test_values_by_hand(cohort: Cohort, output: Location) -> None:
     assert "Petsiuk" in dataset.metric_deletion.attrs["references"]
 
 
-def test_a_shard_is_judged_before_the_background_is_delivered(cohort: Cohort, output: Location, tmp_path: Path) -> None:
+def test_a_shard_is_evaluated_before_the_background_is_delivered(
+    cohort: Cohort, output: Location, tmp_path: Path
+) -> None:
     asked: dict[str, Any] = {
         "explainers": [{"name": "expected_gradients", "samples": 2}],
         "metrics": [{"name": "max_sensitivity", "samples": 1}],
@@ -115,7 +116,7 @@ def test_everything_that_applies_is_computed_by_default_and_shown(cohort: Cohort
     assert page.index("<h3>faithfulness</h3>") < page.index("<h3>plausibility</h3>") < page.index("<h3>agreement</h3>")
 
 
-def test_only_what_lacks_metrics_is_judged_again(
+def test_only_what_lacks_metrics_is_evaluated_again(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(cohort.content(output, metrics=METRICS))
@@ -126,13 +127,13 @@ def test_only_what_lacks_metrics_is_judged_again(
     with pytest.raises(Incomplete, match="2 of 3 shards lack metrics"):
         finish(output)
     assert pending(output, plan) == [1, 2]
-    judged = []
+    seen = []
     monkeypatch.setattr(
-        judge, "_judge", lambda *given, _do=evaluate._evaluate: (judged.append(given[3].index), _do(*given))
+        evaluate, "_evaluate", lambda *given, _do=evaluate._evaluate: (seen.append(given[3].index), _do(*given))
     )
     (output / evaluate.Evaluation.folder / "000002.json").remove()
     carry_out(cohort.content(output, metrics=METRICS))
-    assert judged == [1, 2]
+    assert seen == [1, 2]
     assert stored(output) == before
 
 
@@ -153,7 +154,7 @@ def test_damaged_metrics_are_found_and_mended(cohort: Cohort, output: Location) 
     assert stored(output) == before
 
 
-def test_added_explainers_and_images_are_judged_too(cohort: Cohort, output: Location, tmp_path: Path) -> None:
+def test_added_explainers_and_images_are_evaluated_too(cohort: Cohort, output: Location, tmp_path: Path) -> None:
     carry_out(cohort.content(output, metrics=METRICS, explainers=["saliency"]))
     before = open_store(output).load()
     cohort.add(range(10, 13))
@@ -176,7 +177,7 @@ def test_what_is_withdrawn_has_no_metrics_and_the_rest_keeps_its_own(cohort: Coh
         assert np.array_equal(after[name].values[rest], before[name].values[rest], equal_nan=True)
 
 
-def test_what_cannot_be_judged_is_refused(cohort: Cohort, output: Location) -> None:
+def test_what_cannot_be_evaluated_is_refused(cohort: Cohort, output: Location) -> None:
     with pytest.raises(FileNotFoundError):
         add_metrics(output, [HitRate()], Engines())
     carry_out(cohort.content(output, explainers=["prediction"]))
