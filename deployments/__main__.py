@@ -81,7 +81,7 @@ def _apply_automations() -> None:
 
 
 def _notifications(text: dict[str, str]) -> list[dict[str, Any]]:
-    """What tells somebody: a webhook, if there is a URL for it, and a block of the server's, if one is named."""
+    """Make the actions that tell somebody: a webhook, if there is a URL, and a block, if one is named."""
     from prefect.blocks.core import Block
     from prefect.blocks.webhook import Webhook
 

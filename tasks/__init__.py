@@ -1,1 +1,1 @@
-"""What happens to data: the steps that have an outside."""
+"""The steps that happen to data: reading, storing, planning, delivering."""

@@ -36,7 +36,7 @@ ENGINES = Engines()
 
 @dataclass(frozen=True)
 class Lacking:
-    """What an output lacks of its plan: artefacts by title, and shards by number."""
+    """The artefacts, by title, and the shards, by number, that an output lacks of its plan."""
 
     fits: tuple[str, ...]
     shards: list[int]

@@ -1,4 +1,4 @@
-"""What a process counts of its work, for Prometheus and for the account of a run.
+"""Counters of a process's work, for Prometheus and for the account of a run.
 
 Dask's workers serve the default registry, and so these beside their own metrics, at ``/metrics`` of their dashboard's
 port. A process counts from its start, whatever it works for.
@@ -27,7 +27,7 @@ _STARTED = time.time()
 
 @dataclass(frozen=True)
 class Reading:
-    """What a process has counted so far.
+    """The counters of a process at a moment.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Spent:
-    """What processes spent between their first and their last reading.
+    """Time and requests that processes spent between their first and their last reading.
 
     Attributes
     ----------

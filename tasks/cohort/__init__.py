@@ -1,1 +1,1 @@
-"""What comes in: the images of a cohort, and what is known of them."""
+"""The images of a cohort come in here: what there is, and what is known of each."""

@@ -1,4 +1,4 @@
-"""Which images are explained, and how they are prepared: the configuration."""
+"""The configuration of a cohort: its images, and how they are prepared."""
 
 from collections.abc import Callable
 from posixpath import dirname
@@ -10,20 +10,20 @@ from models.components import Component
 from models.errors import ConfigurationError
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
-from tasks.cohort.sources import is_manifest
+from tasks.cohort.sources import is_table
 from tasks.storage.location import Location
 
 
 class CohortConfig(BaseModel):
-    """Which images are explained, and how they are prepared."""
+    """The images that are explained, and how they are prepared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Location = Field(
-        description="A folder, glob or prefix; or a .csv or .parquet manifest: uri, id, label, mask, subject"
+        description="A folder, glob or prefix; or a .csv or .parquet table: uri, id, label, mask, subject"
     )
     root: Location | None = Field(
-        None, description="What a manifest names must lie below this folder or prefix; none: below the manifest's own"
+        None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"
     )
     identifiers: Literal["pseudonymous", "as given"] = Field(
         "pseudonymous",
@@ -52,18 +52,18 @@ class CohortConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _root_is_of_a_manifest(self) -> "CohortConfig":
-        if self.root and not is_manifest(self.source):
-            raise ConfigurationError("root is for what a manifest names, and the source is none: leave it out")
+    def _root_is_of_a_table(self) -> "CohortConfig":
+        if self.root and not is_table(self.source):
+            raise ConfigurationError("root is for what a cohort table names, and the source is no table: leave it out")
         return self
 
     @property
     def home(self) -> Location:
         """Where the images lie: the folder or prefix that no file is read outside of."""
-        if not is_manifest(self.source):
+        if not is_table(self.source):
             return self.source
         return self.root or self.source.at(dirname(self.source.url))
 
     def alias(self, key: Key) -> Callable[[str], str]:
-        """What turns an identifier of the cohort into that of the output."""
+        """Make the function that turns an identifier of the cohort into that of the output."""
         return key.pseudonym if self.identifiers == "pseudonymous" else str

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 
 class Fact(NamedTuple):
-    """What is known of a file without reading it again, as long as it has the same stamp: size, and time or ETag.
+    """The facts of a file, which is not read again as long as it has the same stamp: size, and time or ETag.
 
     Attributes
     ----------

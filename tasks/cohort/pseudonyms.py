@@ -82,7 +82,7 @@ class Key(BaseModel):
 
     @property
     def about(self) -> str:
-        """What whoever starts a run has to know of it."""
+        """A sentence about the key for whoever starts a run."""
         if self.kept is None:
             return f"pseudonyms with the key in {VARIABLE}"
         return (

@@ -1,4 +1,4 @@
-"""Which images of a cohort one run is about; the others stay in its output as they are."""
+"""The selection of images that one run is about; the others stay in its output as they are."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime

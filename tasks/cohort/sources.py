@@ -51,7 +51,7 @@ class Sources:
         return self._places.get(id)
 
     def of(self, ids: Iterable[str]) -> "Sources":
-        """Those of some images alone."""
+        """Keep the places of some images alone."""
         return Sources({id: self._places[id] for id in ids if id in self._places})
 
 
@@ -59,13 +59,13 @@ Find = Callable[[str], Source | None]
 """Tells where an image of some id lies; None if the cohort does not have it."""
 
 
-def is_manifest(source: Location) -> bool:
+def is_table(source: Location) -> bool:
     return source.url.endswith((".csv", ".parquet"))
 
 
 def would_list(source: Location, file: Location) -> bool:
     """Tell whether a folder, glob or prefix lists a file, if it is there."""
-    if is_manifest(source) or source.endpoint_url != file.endpoint_url:
+    if is_table(source) or source.endpoint_url != file.endpoint_url:
         return False
     if source.path.rstrip("/") == source.folder:  # no glob
         return file.path.startswith(f"{source.folder}/")
@@ -73,20 +73,20 @@ def would_list(source: Location, file: Location) -> bool:
 
 
 def list_images(source: Location, root: Location) -> list[Listed]:
-    """List a folder, glob or prefix, or what a manifest of the user's names.
+    """List a folder, glob or prefix, or the files that a cohort table names.
 
     Parameters
     ----------
     root
-        What a manifest names must lie below.
+        Folder or prefix that all files of a cohort table lie below.
 
     Raises
     ------
     ConfigurationError
-        If a manifest is not usable.
+        If a cohort table is not usable.
     """
-    if is_manifest(source):
-        return _from_manifest(source, root)
+    if is_table(source):
+        return _from_table(source, root)
     try:
         files = source.files()
     except FileNotFoundError as error:
@@ -100,7 +100,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     ]
 
 
-def _from_manifest(source: Location, root: Location) -> list[Listed]:
+def _from_table(source: Location, root: Location) -> list[Listed]:
     """Messages name rows, never what is in them: it may be of a patient."""
     table = _read(source)
     unknown = [str(place + 1) for place, column in enumerate(table.columns) if column not in _COLUMNS]
@@ -126,7 +126,7 @@ def _from_manifest(source: Location, root: Location) -> list[Listed]:
             if place is not None and not lies_below(place):
                 raise ConfigurationError(
                     f"cohort.source: the `{column}` in row {number} of {source} lies outside {root}, where the images "
-                    "of this manifest must lie: move it there, or set cohort.root to a folder or prefix that holds all"
+                    "of this table must lie: move it there, or set cohort.root to a folder or prefix that holds all"
                 )
         uri, mask = places["uri"], places["mask"]
         assert uri is not None
@@ -154,7 +154,7 @@ def _read(source: Location) -> pd.DataFrame:
     try:
         data = BytesIO(source.read())
     except FileNotFoundError:
-        raise ConfigurationError(f"cohort.source: there is no manifest {source}") from None
+        raise ConfigurationError(f"cohort.source: there is no table {source}") from None
     try:
         if source.url.endswith(".csv"):
             return pd.read_csv(data, dtype=str, keep_default_na=False, na_values=[""])  # NA and None are labels too
@@ -166,7 +166,7 @@ def _read(source: Location) -> pd.DataFrame:
 
 
 def _resolve(named: str, folder: str) -> str:
-    """The URL of what a manifest calls so; without dots, since some clients would take them for steps up."""
+    """Make the URL of a file that a cohort table names; without dots, which some clients take for steps up."""
     url = named if "://" in named or named.startswith("/") else f"{folder}/{named}"
     if "://" in url:
         return url

@@ -14,7 +14,7 @@ from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
 from tasks.cohort.selection import ALL, Selection
-from tasks.cohort.sources import Listed, Sources, is_manifest, list_images
+from tasks.cohort.sources import Listed, Sources, is_table, list_images
 from tasks.storage.location import nameless
 
 _READERS = 8
@@ -67,7 +67,7 @@ def survey(
     Raises
     ------
     ConfigurationError
-        If there is nothing to explain, or a manifest of the user's is not usable.
+        If there is nothing to explain, or a cohort table is not usable.
     """
     listed = list_images(config.source, config.home)
     if not listed:
@@ -77,7 +77,7 @@ def survey(
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, files, alias)
-    joins = not is_manifest(config.source) and spatial_dims == 3
+    joins = not is_table(config.source) and spatial_dims == 3
     if not joins:  # of a series, all files have to be known
         files = _files(image for image in listed if selects(image))
     stamps = _stamps(config, files)
@@ -161,9 +161,7 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
     except Unreadable as reason:
         return reason
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        return Unreadable(
-            f"the file cannot be opened ({type(error).__name__}): check the manifest and the access rights"
-        )
+        return Unreadable(f"the file cannot be opened ({type(error).__name__}): check the table and the access rights")
     except OSError as error:
         raise nameless(error, "a file of the cohort cannot be read") from None
     try:

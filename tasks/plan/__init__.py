@@ -1,1 +1,1 @@
-"""What a run promises: the plan and the manifest."""
+"""The promise of a run: recipe, plan and manifest."""

@@ -41,7 +41,7 @@ _SCHEMA = pa.schema(
 )
 
 _ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
-"""Of a file's index: Arrow would write a plan of 100 MB, that of some 20 million images, and refuse to read it."""
+"""Limits for a file's index: Arrow would write a plan of 100 MB, of some 20 million images, and refuse to read it."""
 
 _WITHOUT_SOURCES = [name for name in _SCHEMA.names if name != "sources"]
 

@@ -143,7 +143,7 @@ class PlannedResult(BaseModel):
 
 
 class Plan(BaseModel):
-    """What a run promises. The store is a function of the plan, the manifest and the images alone.
+    """The promise of a run. The store is a function of the plan, the manifest and the images alone.
 
     Attributes
     ----------
@@ -205,7 +205,7 @@ class Plan(BaseModel):
 
     @property
     def evaluated(self) -> tuple[PlannedMetric | PlannedUncertainty, ...]:
-        """What is computed from what is stored of each shard."""
+        """The metrics and kinds of uncertainty, which are computed from the stored shards."""
         return (*self.metrics, *self.uncertainty)
 
     @cached_property

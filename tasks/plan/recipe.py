@@ -30,7 +30,7 @@ Named = Annotated[T, BeforeValidator(_by_name)]
 
 
 class Recipe(BaseModel):
-    """What is explained, and how; where the work is done decides nothing of the result."""
+    """All that decides the result: what is explained, and how. Where the work is done decides nothing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""What a plan will cost, before anything runs."""
+"""The forecast of what a plan will cost, before anything runs."""
 
 import math
 import resource
@@ -19,13 +19,13 @@ from tasks.prepare.place import Place
 from tasks.store.variables import Variable, layout, variables
 
 _DECODING = 8
-"""What an image takes while it is read, in multiples of its pixels as float32: a file of float64 voxels is held as
+"""Memory of an image while it is read, in multiples of its pixels as float32: a file of float64 voxels is held as
 stored and as scaled, both twice as large, then as float32 twice, and twice in a transform."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run will take.
+    """Passes, bytes, memory and time that a run will take.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is computed from stored maps: which metrics, kinds of uncertainty and results an output can have."""
+"""Metrics, kinds of uncertainty and results that a plan can have, and what each stores."""
 
 from collections.abc import Sequence
 

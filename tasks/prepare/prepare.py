@@ -60,13 +60,13 @@ class Prepared:
 
     @property
     def identifiers(self) -> str:
-        """What ids and subjects are in the output, for whoever starts the run."""
+        """Say what ids and subjects are in the output, for whoever starts the run."""
         return self.plan.key.about if self.plan.cohort.identifiers == "pseudonymous" else "as the cohort gives them"
 
 
 @dataclass(frozen=True)
 class Before:
-    """What an output holds before a run: its plan and images, and what of them is delivered."""
+    """The state of an output before a run: its plan and images, and what of them is delivered."""
 
     plan: Plan | None = None
     entries: Sequence[Entry] = ()

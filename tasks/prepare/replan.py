@@ -23,7 +23,7 @@ class Refused(ConfigurationError):
 
 @dataclass(frozen=True)
 class Changes:
-    """What is different from the run before, in images; and the explainers that were added."""
+    """Numbers of images that differ from the run before, and the explainers that were added."""
 
     new: int
     changed: int
@@ -124,7 +124,7 @@ def _parameters(planned: PlannedMetric | PlannedUncertainty | PlannedResult) -> 
 
 
 def tombstone(subject: str) -> str:
-    """What is kept of a subject that was withdrawn."""
+    """Make the digest that is kept of a subject that was withdrawn."""
     return hashlib.sha256(f"withdrawn {subject}".encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ _MOST_BYTES = 20 * 2**20
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says of some images, held against their labels.
+    """The model's predictions of some images, held against their labels.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
 
 
 def doubts(dataset: xr.Dataset) -> dict[str, NDArray[np.floating]]:
-    """What members say of some images, or of one: by name, ``(image,)`` or a number; the larger, the less sure."""
+    """Collect how unsure members are of some images, ``(image,)``, or of one; the larger, the less sure."""
     found = {}
     for variable in dataset.data_vars.values():
         if variable.attrs.get("kind") != "uncertainty":
@@ -202,7 +202,7 @@ def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
-    """Of each target the image has: what it is, flags of its maps, and pictures; without any, the image alone."""
+    """Make a row of each target that the image has, with flags and pictures; without a target, the image alone."""
     rows = []
     for target, index in enumerate(image["target_class"].values):
         if index != NO_CLASS and scales:

@@ -45,7 +45,7 @@ def read_evidence(output: Location) -> pd.DataFrame | None:
 
 
 def directions(output: Location) -> dict[str, str]:
-    """What is better of each metric in a store: ``higher``, ``lower`` or ``none``."""
+    """Say of each metric in a store which values are better: ``higher``, ``lower`` or ``none``."""
     dataset = open_store(output)
     return {name.removeprefix(METRIC): str(dataset[name].attrs["better"]) for name in metric_variables(dataset)}
 

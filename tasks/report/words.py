@@ -18,7 +18,7 @@ _ORDER = ("left", "right", "anterior", "posterior", "superior", "inferior")
 
 @dataclass(frozen=True)
 class Findings:
-    """What the maps of one image say for one target, as numbers.
+    """The numbers that the maps of one image give for one target.
 
     Attributes
     ----------

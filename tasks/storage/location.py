@@ -176,11 +176,11 @@ class Location(BaseModel):
         return {path: facts["size"] for path, facts in self._below().items()}
 
     def stamps(self) -> dict[str, str]:
-        """What changes whenever a file below this folder is written, by its path in it; one listing."""
+        """By path below this folder, a stamp that changes whenever the file is written; one listing."""
         return {path: _stamp(facts) for path, facts in self._below().items()}
 
     def stamps_of(self, urls: Iterable[str]) -> dict[str, str]:
-        """The same for some files, local or on this server; those that are not there are left out."""
+        """By URL, the stamps of some files, local or on this server; a file that is not there is left out."""
         return {url: _stamp(facts) for url, facts in self._facts_of(urls).items()}
 
     def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:

@@ -26,7 +26,7 @@ from tasks.storage.location import CredentialsRefused, Unavailable
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 22
-"""Of a request; the waits between them grow to 15 s, and to more than three minutes together."""
+"""Retries of a request; the waits between them grow to 15 s, and to more than three minutes together."""
 
 ANSWER_SECONDS = 15
 

@@ -1,1 +1,1 @@
-"""What comes out: the arrays of the store, and the commits that speak of them."""
+"""The store: its arrays, and the records that speak of them."""

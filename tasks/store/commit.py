@@ -13,7 +13,7 @@ STAGED = "staged"
 
 
 class DeliveredPart(Delivered):
-    """What the explainers of a part of the plan have stored of a shard.
+    """The objects of a shard that the explainers of one part of the plan have stored.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class DeliveredPart(Delivered):
 
 
 class Commit(ShardRecord):
-    """What has been delivered of one shard.
+    """The record of one shard's delivery.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 LEVEL = 1
-"""Of zstd. Higher ones cost more than the few per cent that they save."""
+"""The level of zstd. Higher ones cost more than the few per cent that they save."""
 
 
 def encode_chunk(chunk: NDArray[Any]) -> bytes:

@@ -12,7 +12,7 @@ from tasks.storage.location import Location, Unavailable
 
 
 class Delivered(BaseModel):
-    """What a producer, or several together, have stored.
+    """The objects that a producer, or several together, have stored.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Delivered(BaseModel):
 
 
 class Record(BaseModel):
-    """What is recorded under a key, as JSON with its own SHA-256, so that a single different byte is noticed.
+    """A record under a key, as JSON with its own SHA-256, so that a single different byte is noticed.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Record(BaseModel):
 
 
 class ShardRecord(Record):
-    """What is recorded of one shard."""
+    """A record of one shard."""
 
     shard: int
 

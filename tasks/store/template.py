@@ -32,8 +32,8 @@ STATUS = ("pending", "explained", "quarantined", "failed", "withdrawn")
 _ROOT = "zarr.json"
 _INDEX = ("status", "shard", "present")
 _INDEX_CHUNK = 2**16
-"""Of what has one small value an image. It stays the same as images are added, so that a reader who opened the store
-before is not led astray."""
+"""The chunk of arrays that have one small value an image. It stays the same as images are added, so that a reader who
+opened the store before is not led astray."""
 
 
 def set_up(output: Location, plan: Plan, entries: Sequence[Entry]) -> None:

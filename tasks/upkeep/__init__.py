@@ -1,1 +1,1 @@
-"""What keeps an output right: it is verified, mended, and subjects are withdrawn."""
+"""The upkeep of an output: it is verified and mended, and subjects are withdrawn."""

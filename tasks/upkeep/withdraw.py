@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Erased:
-    """What was erased.
+    """The account of a withdrawal.
 
     Attributes
     ----------

@@ -1,1 +1,1 @@
-"""What workers do to a shard, and the end of a run."""
+"""The work on shards, artefacts and results, and the end of a run."""

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class Evaluation(ShardRecord):
-    """What metrics and kinds of uncertainty, by the stem of their outputs' names, have stored of one shard."""
+    """The record of one shard's metrics and uncertainty, by the stem of their outputs' names."""
 
     folder = "evaluations"
 

@@ -30,7 +30,7 @@ def check_survey(plan: Plan, entries: Sequence[Entry]) -> None:
 
 
 class Seen:
-    """What a run has delivered so far, counted as its commits come, which are too many to be kept.
+    """The deliveries of a run so far, counted as its commits come, which are too many to be kept.
 
     Attributes
     ----------

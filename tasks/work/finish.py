@@ -27,7 +27,7 @@ class Incomplete(Exception):
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the cohort.
+    """The outcome of a run: what became of the cohort.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def finish(output: Location) -> Summary:
 
 
 def status(plan: Plan, commits: Mapping[int, Commit]) -> NDArray[np.int8]:
-    """What became of each image."""
+    """Say what became of each image."""
     found = np.full(plan.images, PENDING, np.int8)
     for shard in plan.shards:
         if shard.index in commits:

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Fitted(Record):
-    """What a fit has stored."""
+    """The record of an artefact."""
 
     folder = "fits"
 

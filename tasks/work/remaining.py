@@ -1,4 +1,4 @@
-"""What remains to be done for a shard: which of its parts, and which of their rows cannot be taken from the store."""
+"""The work that remains for a shard: which of its parts, and which of their rows cannot be taken from the store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Computed(Record):
-    """What a result has stored."""
+    """The record of a result."""
 
     folder = "results"
 
@@ -40,7 +40,7 @@ class Computed(Record):
 
 @dataclass(frozen=True)
 class StoredCohort:
-    """What is stored of a cohort whose shards are all delivered; `models.results.Stored` says what it is for."""
+    """A stored cohort whose shards are all delivered, as results read it: `models.results.Stored`."""
 
     output: Location
     plan: Plan

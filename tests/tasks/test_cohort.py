@@ -178,7 +178,7 @@ def test_an_unusable_manifest_is_refused(
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("", "no files at"), ("*.png", "no files at"), ("absent", "no files at"), ("absent.csv", "no manifest")],
+    [("", "no files at"), ("*.png", "no files at"), ("absent", "no files at"), ("absent.csv", "no table")],
 )
 def test_an_empty_source_is_refused(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"cohort.source: there (is|are) {message} .*{tmp_path.name}"):
