@@ -24,7 +24,7 @@ class Producer(BaseModel):
 
     name: str
     label: str | None = Field(
-        None, pattern=r"^\w[\w .+-]*$", description="What it is called in the store; none: the name"
+        None, pattern=r"^[^/.][^/]*$", description="What it is called in the store; none: the name"
     )
 
     @property

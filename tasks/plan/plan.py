@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -189,6 +190,12 @@ class Plan(BaseModel):
     withdrawn: tuple[str, ...] = ()
     versions: dict[str, str]
     run_id: str = ""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]  # what was worked out of the fields as they were
+        return copied
 
     @property
     def images(self) -> int:

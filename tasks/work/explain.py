@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -137,6 +138,7 @@ def _explain_missing(
     check: Callable[[], None],
 ) -> None:
     written: Future[None] | None = None
+    own = cache(lambda: engines.of(output, plan).parts)  # built when the first image was read
     with (
         ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread,
         closing(prefetch(read_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
@@ -146,7 +148,7 @@ def _explain_missing(
             if batch.is_first:
                 delivery = Delivery.begin(plan, batch.remaining)
             if batch.number is not None:
-                _explain(plan, delivery, batch, batch.number, engines.of(output, plan).parts)
+                _explain(plan, delivery, batch, batch.number, own())
             if batch.is_last:
                 if written:
                     written.result()

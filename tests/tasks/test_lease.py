@@ -14,8 +14,8 @@ from tasks.storage.location import Location
 
 HOLD = """
 import sys, time
-from tasks.lease import Occupied, lease
-from tasks.storage import Location
+from tasks.storage.lease import Occupied, lease
+from tasks.storage.location import Location
 try:
     with lease(Location(url=sys.argv[1]), sys.argv[2]):
         print("has it", flush=True)

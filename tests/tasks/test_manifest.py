@@ -4,12 +4,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.entry import Entry, Fact, Source, known_files
 from tasks.plan import manifest
 from tasks.storage.location import Location
 
+IMAGE = Source("", "image", "0" * 64, (Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33),))
+MASK = Source("", "mask", "a" * 64, (Fact("f2", "3-4", "a" * 64, "png", "", "", 9, 9),))
 ENTRIES = [
-    Entry("plain", "0" * 64, "png", "tumour", "a" * 64, facts=(Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33),)),
+    Entry("plain", "0" * 64, "png", "tumour", "a" * 64, sources=(IMAGE, MASK)),
     Entry("series", "f" * 64, "dicom", present=False),
     Entry("bare", reason="the file is empty"),
     Entry("Umlaut ü", "1" * 64, "png", label="straße"),
@@ -36,9 +38,9 @@ def test_a_shard_reads_its_own_rows(output: Location, groups: list[int], rows: s
     assert manifest.read(output, groups) == ENTRIES[rows]
 
 
-def test_shards_are_read_one_after_the_other_without_facts(output: Location) -> None:
+def test_shards_are_read_one_after_the_other_without_sources(output: Location) -> None:
     manifest.write(output, ENTRIES, rows_per_group=2)
-    plain = [replace(entry, facts=()) for entry in ENTRIES]
+    plain = [replace(entry, sources=()) for entry in ENTRIES]
     assert list(manifest.read_each(output, [2, 0])) == [plain[4:], plain[:2]]
     assert manifest.read(output, sources=False) == plain
 
@@ -72,7 +74,7 @@ def test_a_later_manifest_replaces_the_first(output: Location) -> None:
 
 
 def test_files_are_known_by_their_pseudonyms() -> None:
-    assert manifest.known_files(ENTRIES) == {"f1": ENTRIES[0].facts[0]}
+    assert known_files(ENTRIES) == {"f1": IMAGE.files[0], "f2": MASK.files[0]}
 
 
 def test_a_quarantined_entry_keeps_what_is_known() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from models.precision import agreement
+from models import precision
+from models.precision import check_instructions
 from tasks.plan.plan import Plan
-from tasks.prepare.precision import check_instructions
 from tasks.prepare.replan import Refused
 from tasks.storage.location import Location
 from tasks.store import template
@@ -29,7 +29,7 @@ def output(tmp_path: Path) -> Location:
 @pytest.fixture(autouse=True)
 def capable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a processor without the instructions do it, too, as long as it takes."""
-    monkeypatch.setattr("tasks.prepare.precision._has_instructions", lambda: True)
+    monkeypatch.setattr("models.precision._has_instructions", lambda: True)
 
 
 def content(cohort: Cohort, output: Location, precision: str, **changes: Any) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def content(cohort: Cohort, output: Location, precision: str, **changes: Any) ->
 def test_the_check_is_stored_and_precision_decides_the_bytes(cohort: Cohort, output: Location) -> None:
     carry_out(content(cohort, output, "bf16"))
     plan = Plan.read(output)
-    assert set(plan.agreement) == {"logits", "saliency", "smoothgrad"}
+    assert set(plan.deviation) == {"logits", "saliency", "smoothgrad"}
     attributes = template.open_store(output).attrs
     assert attributes["precision"] == "bf16"
-    assert json.loads(attributes["agreement_with_fp32"])["saliency"]["rank_correlation"] > 0.9
+    assert json.loads(attributes["deviation_from_fp32"])["saliency"]["rank_correlation"] > 0.9
     assert verify(output) == []
 
     exact = Location(url=f"{output.url}-fp32")
@@ -58,14 +58,14 @@ def test_a_second_run_is_written_already_and_what_extends_is_checked_too(cohort:
     assert prepared(content(cohort, output, "bf16")).is_written
     more = ["saliency", {"name": "smoothgrad", "samples": 2}, "input_x_gradient"]
     carry_out(content(cohort, output, "bf16", explainers=more), extend=True)
-    assert "input_x_gradient" in Plan.read(output).agreement
+    assert "input_x_gradient" in Plan.read(output).deviation
     assert verify(output) == []
 
 
 def test_what_does_not_agree_is_refused_with_the_numbers(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "MOST_RELATIVE_L2", 1e-9)
+    monkeypatch.setattr(precision, "MOST_RELATIVE_L2", 1e-9)
     with pytest.raises(ValueError, match=r"differs from fp32 .*saliency: rank correlation [01]\.\d+, relative L2 0\.0"):
         prepared(content(cohort, output, "bf16"))
 
@@ -73,7 +73,7 @@ def test_what_does_not_agree_is_refused_with_the_numbers(
 def test_a_processor_without_the_instructions_is_refused_unless_others_do_the_work(
     cohort: Cohort, output: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.prepare.precision._has_instructions", lambda: False)
+    monkeypatch.setattr("models.precision._has_instructions", lambda: False)
     with pytest.raises(ValueError, match="no instructions for bf16"):
         prepared(content(cohort, output, "bf16"))
     check_instructions("fp32", "cpu")

@@ -15,7 +15,6 @@ from tasks.report.cases import Predictions, choose, doubts, in_turn
 from tasks.report.means import Group, _mean, fitting, mean_maps
 from tasks.report.pictures import Panel, Scale, _outline, _slice
 from tasks.storage.location import Location
-from tasks.store.commit import Commit
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
@@ -60,7 +59,7 @@ def test_the_evidence_table_lies_beside_the_page_and_forgets_who_is_withdrawn(tm
     assert table.loc[("all", "gini", "saliency"), ["values", "patients"]].tolist() == [8, 4]
     assert verify(output) == []
     (output / "evaluations").remove()
-    Commit.location(output, 0).remove()
+    (output / "commits/000000.json").remove()
     withdraw(output, "patient-1")
     assert not (output / "report/evidence.csv").exists()
 

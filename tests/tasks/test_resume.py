@@ -153,7 +153,7 @@ def test_explainers_are_added_to_an_output_that_is_not_finished(cohort: Cohort, 
         ({"explainers": ["saliency"]}, r'explainers: \["saliency", "smoothgrad"\] → \["saliency"\]'),
         ({"explainers": ["saliency", {"name": "smoothgrad", "samples": 3}]}, r'"samples": 2.* → .*"samples": 3'),
         ({"target": {"name": "predicted", "k": 2}}, r'target: \{"name": "predicted", "k": 1\} → \{"name": .*"k": 2\}'),
-        ({"compute": {"batch_size": 2}}, "compute.batch_size: 3 → 2"),
+        ({"compute": {"batch_size": 2}}, "batch_size: 3 → 2"),
         ({"cohort": {"window": "file"}}, "cohort.window: none → file"),
         (
             {"cohort": {"preprocessing": [{"_target_": "monai.transforms.NormalizeIntensity"}]}},
