@@ -49,7 +49,7 @@ def test_the_check_is_stored_and_precision_decides_the_bytes(cohort: Cohort, out
     carry_out(content(cohort, exact, "fp32"))
     assert stored(exact)["attribution/c/0/0/0/0/0"] != stored(output)["attribution/c/0/0/0/0/0"]
     assert "precision" not in template.open_store(exact).attrs
-    with pytest.raises(Refused, match=r"compute\.precision: bf16 → fp32"):
+    with pytest.raises(Refused, match=r"precision: bf16 → fp32"):
         prepared(content(cohort, output, "fp32"))
 
 
