@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 import nbclient
@@ -21,14 +22,18 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from flows.config import RunConfig
 from flows.demo import demo_config, demo_content
+from models.explainers import EXPLAINERS
+from models.metrics import METRICS
 from tasks.cohort.pseudonyms import VARIABLE
+from tasks.plan.ensemble import UNCERTAINTY
 from tests.seaweedfs import free_ports
 from tests.tasks.outputs import carry_out
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 LEFT_OUT = {
+    "CONTRIBUTING.md": ["the tests are what it runs"],
     "README.md": ["the tests run a smaller demo, and are the test"],
     "cluster.md": [
         "it needs SLURM; `make slurm` runs the demo cohort by jobs of one",
@@ -42,7 +47,7 @@ LEFT_OUT = {
 }
 """By page, why some of its blocks are not run; in the page it says so before the block: <!-- skip: next "why" -->."""
 
-_PARTS = ("docs", "flows", "models", "tasks", "deployments", "infra")
+_PARTS = ("docs", "cohortlens", "flows", "models", "tasks", "deployments", "infra")
 _OF_THE_TESTS = (VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 _SEE_ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 """So that a run starts one worker: most of what these small runs take is the start of processes."""
@@ -175,6 +180,16 @@ def test_blocks_are_of_a_kind_that_is_run_or_are_text(page: Path) -> None:
     fences = re.findall(r"^ *```+(.*)$", page.read_text(), re.MULTILINE)
     assert set(fences[::2]) <= {"sh", "python", "yaml", "text"}
     assert set(fences[1::2]) <= {""}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [("explainers.md", EXPLAINERS.kinds), ("metrics.md", METRICS.kinds), ("metrics.md", UNCERTAINTY.kinds)],
+    ids=["explainers", "metrics", "uncertainty"],
+)
+def test_every_name_of_a_registry_is_on_its_page(page: str, names: dict[str, Any]) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
