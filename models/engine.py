@@ -115,7 +115,7 @@ class Engine:
         self.asking = tuple(explainers)
         self.explainers = [explainer for explainer in explainers if isinstance(explainer, MapExplainer)]
         self.needs = reduce(or_, (_needs(explainer, network) for explainer in explainers), Needs())
-        self.fitted = {name: artefact.to(network.device) for name, artefact in (fitted or {}).items()}
+        self.fitted = _Fitted({name: artefact.to(network.device) for name, artefact in (fitted or {}).items()})
 
     def explain(self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None) -> Explanation:
         """Explain ``(image, channel, *space)``, on the CPU or the network's device.
@@ -126,11 +126,16 @@ class Engine:
             Names of the images.
         masks
             ``(image, *space)`` bool; only the target `region` of the mask uses them.
+
+        Raises
+        ------
+        ConfigurationError
+            If an explainer uses an artefact that is not in `fitted`.
         """
         images = self.network.prepare(images)
         finite = _finite(images)
         batch = self.batch(images, ids, masks)
-        found = self.answer(batch, [explainer.produce(batch) for explainer in self.asking])
+        found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
         logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
         there = (batch.chosen.classes >= 0) & finite[:, None]
@@ -149,7 +154,7 @@ class Engine:
                 MAPS: maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
-                **{name: values.where(_over(finite, values), torch.nan) for name, values in others.items()},
+                **{name: _where_finite(values, finite) for name, values in others.items()},
             }
         )
 
@@ -189,7 +194,7 @@ class Engine:
 
     def maps(self, batch: Batch) -> Tensor:
         """Maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
-        found = self.answer(batch, [explainer.produce(batch) for explainer in self.explainers])
+        found = self.answer(batch, [_produce(explainer, batch) for explainer in self.explainers])
         return self._stacked([one[MAPS] for one in found], batch)
 
     def _stacked(self, maps: Sequence[Tensor], batch: Batch) -> Tensor:
@@ -324,6 +329,28 @@ def _finite(images: Tensor) -> Tensor:
 def _over(values: Tensor, like: Tensor) -> Tensor:
     """View values of the first axes so that they spread over the others of `like`."""
     return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def _where_finite(values: Tensor, finite: Tensor) -> Tensor:
+    """Leave out the values of images that are not finite; whole numbers, which have no NaN, stay as they are."""
+    return values.where(_over(finite, values), torch.nan) if values.is_floating_point() else values
+
+
+class _Fitted(dict[str, Tensor]):
+    """Artefacts by name; to take one that is missing is an error that a user can mend."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise ConfigurationError(
+            f"uses the artefact {name!r}, which is computed from images of the cohort; the engine was built without it"
+        )
+
+
+def _produce(explainer: Explainer, batch: Batch) -> Generator[Questions, None, Computed]:
+    """Let an explainer produce; an error that a user can mend names it."""
+    try:
+        return (yield from explainer.produce(batch))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{explainer.title}: {error}") from None
 
 
 def _needs(explainer: Explainer, network: Network) -> Needs:

@@ -1,12 +1,13 @@
 """Outputs: the arrays that are computed of images or of a cohort, declared before they are computed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, JsonValue
 from torch import Tensor
 
 from models.errors import ConfigurationError
@@ -26,6 +27,11 @@ Computed = dict[str, Tensor]
 """By name of the output: what was computed of some images, ``(image, ...)``, or of all of them together."""
 
 
+def _check_finite(attrs: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(attrs, allow_nan=False)  # raises ValueError
+    return attrs
+
+
 class Axis(BaseModel):
     """A dimension that an output brings along.
 
@@ -38,7 +44,7 @@ class Axis(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    labels: tuple[float, ...] | tuple[str, ...] | int
+    labels: tuple[FiniteFloat, ...] | tuple[str, ...] | int
     long_name: str = ""
 
     @property
@@ -64,7 +70,7 @@ class Output(BaseModel):
     required
         Whether every explained image has values.
     attrs
-        More attributes of the array.
+        More attributes of the array; JSON can hold them, so that all their numbers are finite.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,12 +81,12 @@ class Output(BaseModel):
     long_name: str
     units: str = "1"
     dtype: Literal["float32", "float64", "int32", "uint8"] = "float32"
-    fill: float | None = None
+    fill: FiniteFloat | None = None
     flags: dict[str, int] = {}
     axes: tuple[Axis, ...] = ()
     mantissa: int | None = None
     required: bool = False
-    attrs: dict[str, JsonValue] = {}
+    attrs: Annotated[dict[str, JsonValue], AfterValidator(_check_finite)] = {}
 
     @property
     def per_image(self) -> bool:

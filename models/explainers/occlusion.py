@@ -51,7 +51,7 @@ class Occlusion(MapExplainer):
             (value,) * len(shape) if isinstance(value, int) else value for value in (self.window, self.stride)
         )
         if len(sides) != len(shape) or len(strides) != len(shape):
-            raise ConfigurationError(f"occlusion: window {sides} and stride {strides} must fit an image of {shape}")
+            raise ConfigurationError(f"window {sides} and stride {strides} must fit an image of {shape}")
         starts = (
             range(0, max(size - side, 0) + stride, stride)
             for size, side, stride in zip(shape, sides, strides, strict=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -273,18 +274,19 @@ class Metric(Producer):
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         """Declare the value, what it is to be read with, and the curves it is made of."""
         of = (IMAGE_ID, "target", EXPLAINER)
+        least, most = map(float, self.range)
         about: dict[str, JsonValue] = {
             "family": self.family,
             "better": self.better or "none",
             "references": self.references,
+            **({"valid_range": [least, most]} if isfinite(most) else {"valid_min": least}),
         }
-        limits: JsonValue = [float(end) for end in self.range]
         value = Output(
             name=self.variable,
             dims=of,
             kind="metric",
             long_name=self.title.replace("_", " "),
-            attrs=about | {"valid_range": limits},
+            attrs=about,
         )
         companions = [
             Output(

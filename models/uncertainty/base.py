@@ -70,7 +70,7 @@ class Uncertainty(Producer):
 
     def by_output(self, spread: Spread) -> Computed:
         """Arrange what the members said by name of the output."""
-        return {
+        found = {
             f"{self.variable}_outputs": spread.outputs,
             f"{self.variable}_entropy": spread.entropy,
             f"{self.variable}_mutual_information": spread.mutual_information,
@@ -78,3 +78,4 @@ class Uncertainty(Producer):
             f"attribution_{self.title}_mean": spread.mean,
             f"attribution_{self.title}_spread": spread.spread,
         }
+        return {name: values for name, values in found.items() if values is not None and values.numel()}

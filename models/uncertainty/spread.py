@@ -24,7 +24,7 @@ class Spread:
         ``(image,)`` in bits. The entropy of the members' mean probability, and how much of it is due to their
         differing: the entropy of the mean less the mean of the entropies (Houlsby et al. 2011, arXiv:1112.5745; Gal et
         al. 2017, arXiv:1703.02910). Where classes do not exclude each other, those of the class that has most; where
-        the network segments, means over space. NaN for a regression.
+        the network segments, means over space. None for a regression.
     outputs
         ``(image, class)``, the standard deviation of the probability, or of a regression's value.
     mean, spread
@@ -33,8 +33,8 @@ class Spread:
         ``(image, target, explainer)``, ``||spread|| / ||mean||`` over space: the spread of the maps as a share of them.
     """
 
-    entropy: Tensor
-    mutual_information: Tensor
+    entropy: Tensor | None
+    mutual_information: Tensor | None
     outputs: Tensor
     mean: Tensor
     spread: Tensor
@@ -60,6 +60,7 @@ def ask_members(
     """
     wanted = [index for index, one in enumerate(engine.explainers) if explainers is None or one.title in explainers]
     asked = [engine.explainers[index] for index in wanted]
+    is_regression = engine.network.config.activation == "identity"
     outputs, maps, entropies = _Moments(), _Moments(), _Moments()
     for member in members:
         own = Engine(member.network, asked, engine.target, engine.batch_size, engine.fitted)
@@ -73,16 +74,17 @@ def ask_members(
         engine.forward_passes += own.forward_passes
         engine.backward_passes += own.backward_passes
         outputs.add(probability.double())
-        entropies.add(_entropy(probability.double(), engine.network))
+        if not is_regression:
+            entropies.add(_entropy(probability.double(), engine.network))
         maps.add(made.double())
-    of_mean = _entropy(outputs.mean, engine.network)
+    of_mean = None if is_regression else _entropy(outputs.mean, engine.network)
     size = (outputs.spread.flatten(2).mean(-1) if outputs.spread.ndim > 2 else outputs.spread).float().cpu()
     there = batch.chosen.classes != NO_CLASS
     mean, spread = (_whole(part, there, wanted, len(engine.explainers)) for part in (maps.mean, maps.spread))
     norm = mean.flatten(3).norm(dim=-1)
     return Spread(
-        entropy=_most(of_mean),
-        mutual_information=_most((of_mean - entropies.mean).clamp_min(0)),
+        entropy=None if of_mean is None else _most(of_mean),
+        mutual_information=None if of_mean is None else _most((of_mean - entropies.mean).clamp_min(0)),
         outputs=size,
         mean=mean,
         spread=spread,
@@ -109,9 +111,7 @@ class _Moments:
 
 
 def _entropy(probability: Tensor, network: Network) -> Tensor:
-    """Bits, ``(image, 1 or class)``: of all classes together, or of each by itself; NaN for a regression."""
-    if network.config.activation == "identity":
-        return torch.full_like(probability.flatten(2).mean(-1) if probability.ndim > 2 else probability, torch.nan)
+    """Bits, ``(image, 1 or class)``: of all classes together, or of each by itself."""
     bits = torch.special.entr(probability)
     found = (
         bits.sum(1, keepdim=True)

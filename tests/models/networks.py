@@ -1,11 +1,13 @@
 """Networks for the tests, small and in double precision, whose batches hold several classes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from monai.networks.nets import DenseNet121, resnet18
 from torch import Tensor, nn
 
+from models.explainers import EXPLAINERS, Explainer
 from models.network import Network, NetworkConfig
 from models.networks import AttentionGatedClassifier
 
@@ -18,6 +20,27 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     ),
     "AttentionGated": lambda dims, channels: AttentionGatedClassifier(dims, channels, 4),
 }
+
+
+FEW: dict[str, dict[str, Any]] = {
+    "occlusion": {"window": 24, "stride": 24},
+    "rise": {"samples": 3},
+    "smoothgrad": {"samples": 2},
+    "smoothgrad_squared": {"samples": 2},
+    "vargrad": {"samples": 2},
+    "integrated_gradients": {"steps": 3},
+    "expected_gradients": {"samples": 2},
+    "kernel_shap": {"samples": 8, "segments": 4},
+    "lime": {"samples": 8, "segments": 4},
+    "feature_ablation": {"segments": 4},
+    "shapley_sampling": {"permutations": 1, "segments": 4},
+}
+"""Parameters of explainers that ask little."""
+
+
+def few(name: str) -> Explainer:
+    """An explainer of the registry that asks little."""
+    return EXPLAINERS.adapter.validate_python({"name": name, **FEW.get(name, {})})
 
 
 def make(name: str, dims: int, channels: int = 1) -> Network:

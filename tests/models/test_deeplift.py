@@ -8,9 +8,11 @@ from captum import attr
 from torch import Tensor, nn
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.explainers.deeplift import DeepLIFT
 from models.explainers.deepshap import DeepSHAP
 from models.explainers.expected_gradients import ExpectedGradients
+from models.explainers.input_x_gradient import InputXGradient
 from models.network import Network
 from models.targets import Classes, Predicted
 from tests.models.networks import NETWORKS, difference, images, make, names, wrap
@@ -43,7 +45,7 @@ def test_deeplift_equals_captums(dims: int) -> None:
 def test_deepshap_equals_captums(dims: int) -> None:
     network, batch = pooled(dims), images(dims, count=5)
     theirs = attr.DeepLiftShap(network.module).attribute(batch[:2], batch[2:], target=1)
-    assert difference(explain(network, DeepSHAP(), batch[:2], background=batch[2:]), theirs[:, 0]) < 1e-6
+    assert difference(explain(network, DeepSHAP(), batch[:2], fitted={"background": batch[2:]}), theirs[:, 0]) < 1e-6
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -76,7 +78,7 @@ def test_a_maximum_credits_the_places_of_both_maxima(size: int, stride: int) -> 
             for place, credit in ((ours.argmax(), larger - theirs.max()), (theirs.argmax(), ours.max() - larger)):
                 row, column = divmod(int(place), size)
                 expected[y * stride + row, x * stride + column] += weight[y, x] * credit
-    found = explain(network, DeepSHAP(), batch[:1], background=batch[1:])[0]
+    found = explain(network, DeepSHAP(), batch[:1], fitted={"background": batch[1:]})[0]
     assert difference(found, expected) < 1e-9
 
 
@@ -103,7 +105,7 @@ def test_layers_without_a_rule_are_refused() -> None:
     module = nn.Sequential(nn.Flatten(), nn.LayerNorm(64 * 48), nn.Linear(64 * 48, 4))
     for explainer in (DeepLIFT(), DeepSHAP()):
         with pytest.raises(ValueError, match=rf"{explainer.name}: Sequential: there is no rule for layer_norm"):
-            Engine(wrap(module), [explainer], B, background=images(2))
+            Engine(wrap(module), [explainer], B, fitted={"background": images(2)})
 
 
 def test_expected_gradients_are_the_mean_over_points_between_image_and_background() -> None:
@@ -142,9 +144,16 @@ def test_expected_gradients_sum_to_the_difference_from_the_background() -> None:
     assert difference(found.flatten(1).sum(1), expected) < 0.1
 
 
-def test_a_background_that_is_missing_is_said_before_the_run() -> None:
-    with pytest.raises(ValueError, match="deepshap, expected_gradients: needs background images"):
-        Engine(pooled(2), [DeepSHAP(), ExpectedGradients()], B)
+@pytest.mark.parametrize("explainer", [DeepSHAP(), ExpectedGradients(label="expected")])
+def test_an_engine_without_the_background_says_so_when_it_is_asked(explainer: Any) -> None:
+    batch = images(2, count=2)
+    engine = Engine(pooled(2), [InputXGradient(), explainer], B)
+    asked = engine.batch(batch, names(batch))
+    for ask in (lambda: engine.explain(batch, names(batch)), lambda: engine.maps(asked)):
+        with pytest.raises(ConfigurationError, match=rf"^{explainer.title}: uses the artefact 'background'"):
+            ask()
+    engine = Engine(pooled(2), [InputXGradient(), explainer], B, fitted={"background": batch})
+    assert engine.explain(batch, names(batch)).maps.isfinite().all()
 
 
 def test_maps_depend_on_the_image_alone() -> None:

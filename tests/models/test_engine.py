@@ -1,5 +1,8 @@
 """The engine against Captum, run live on the same networks."""
 
+from collections.abc import Generator
+from typing import Literal
+
 import pytest
 import torch
 from captum.attr import InputXGradient as CaptumInputXGradient
@@ -8,11 +11,16 @@ from captum.attr import Saliency as CaptumSaliency
 from torch import Tensor, nn
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.explainers.attention import Attention
+from models.explainers.base import Explainer
 from models.explainers.gradcam import GradCAM
 from models.explainers.input_x_gradient import InputXGradient
+from models.explainers.occlusion import Occlusion
 from models.explainers.prediction import Prediction
 from models.explainers.saliency import Saliency
+from models.outputs import Computed
+from models.questions import Answer, Batch, Questions
 from models.targets import Classes, Predicted
 from tests.models.networks import CLASSES, NETWORKS, SHAPES, difference, images, make, names, wrap
 
@@ -107,6 +115,48 @@ def test_prediction_alone_makes_no_map_and_no_gradient() -> None:
     assert found.maps.shape == (5, 1, 0, *SHAPES[2])
     assert torch.equal(found.logits, network.module(images(2)))
     assert torch.allclose(found.probability.sum(1), torch.ones(5).double())
+
+
+class Brightness(Explainer):
+    """Makes no map: the mean of the image, the scores when it is twice as bright, and a whole number."""
+
+    name: Literal["brightness"] = "brightness"
+
+    def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
+        doubled = torch.zeros(len(batch.images), 2)
+
+        def fold(answer: Answer) -> None:
+            doubled[answer.image, answer.target] = answer.score.float()
+
+        yield Questions(1, lambda image, _: 2 * batch.images[image], fold)
+        number = torch.arange(len(batch.images), dtype=torch.int32) + 2**25
+        return {"brightness": batch.images.flatten(1).mean(1), "doubled": doubled, "number": number}
+
+
+def test_an_explainer_without_maps_has_its_outputs_beside_those_of_others() -> None:
+    network, batch = make("AttentionGated", 2), images(2)
+    batch[3, 0, 0, 0] = torch.inf
+    target = Classes(classes=("b", "d"))
+    found = Engine(network, [Brightness(), Saliency()], target, batch_size=3).explain(batch, names(batch))
+    whole = [0, 1, 2, 4]
+    assert torch.equal(found.outputs["brightness"][whole], batch[whole].flatten(1).mean(1))
+    expected = network.module(2 * batch[whole])[:, [1, 3]]
+    assert difference(found.outputs["doubled"][whole].double(), expected) < 1e-6
+    assert found.outputs["brightness"][3].isnan() and found.outputs["doubled"][3].isnan().all()
+    assert torch.equal(found.outputs["number"], torch.arange(5, dtype=torch.int32) + 2**25)
+    alone = Engine(network, [Saliency()], target).explain(batch, names(batch))
+    assert found.maps.shape == (5, 2, 1, *SHAPES[2])
+    assert difference(found.maps[whole], alone.maps[whole]) < 1e-9
+    assert found.outputs.keys() - alone.outputs.keys() == {"brightness", "doubled", "number"}
+    engine = Engine(network, [Brightness()], target)
+    assert engine.maps(engine.batch(batch, names(batch))).shape == (5, 2, 0, *SHAPES[2])
+
+
+def test_an_error_of_an_explainer_that_a_user_can_mend_names_it() -> None:
+    network, batch = make("AttentionGated", 2), images(2)
+    engine = Engine(network, [Saliency(), Occlusion(window=(4, 4, 4), label="small")], Predicted())
+    with pytest.raises(ConfigurationError, match=r"^small: window \(4, 4, 4\) and stride \(8, 8\) must fit an image"):
+        engine.explain(batch, names(batch))
 
 
 def test_attention_is_the_mean_of_the_gates_coefficients_on_the_images_grid() -> None:

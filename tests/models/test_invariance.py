@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 import torch
 from monai.networks.nets import DenseNet121, EfficientNetBN, SegResNet, SEResNet50, UNet, ViT, resnet18, resnet50
-from pydantic import TypeAdapter
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from models.engine import Engine
-from models.explainers import ExplainerConfig
+from models.explainers import EXPLAINERS
 from models.network import Network, NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region
-from tests.models.networks import CLASSES
+from tests.models.networks import CLASSES, few
 
 SHAPES = {2: (64, 48), 3: (24, 24, 24)}
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
@@ -34,20 +33,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "AttentionGated": lambda dims: AttentionGatedClassifier(dims, 1, 4),
     "BagOfSlices": lambda dims: BagOfSlices(1, 4),
 }  # fmt: skip
-FEW: dict[str, dict[str, Any]] = {
-    "occlusion": {"window": 24, "stride": 24},
-    "rise": {"samples": 3},
-    "smoothgrad": {"samples": 2},
-    "smoothgrad_squared": {"samples": 2},
-    "vargrad": {"samples": 2},
-    "integrated_gradients": {"steps": 3},
-    "expected_gradients": {"samples": 2},
-    "kernel_shap": {"samples": 8, "segments": 4},
-    "lime": {"samples": 8, "segments": 4},
-    "feature_ablation": {"segments": 4},
-    "shapley_sampling": {"permutations": 1, "segments": 4},
-}
-KINDS = [kind.model_fields["name"].default for kind in ExplainerConfig.__origin__.__args__]
+KINDS = list(EXPLAINERS.kinds)
 A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
 ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # in the volumes below
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
@@ -77,7 +63,8 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
     target = Region(classes=("b",)) if network.segments else Classes(classes=("b",))
     engines = _accepted(network, batch, target, name, dims)
     explainers = [engine.explainers[0] for engine in engines]
-    together = Engine(network, explainers, target, batch_size=32, background=batch[:1]).explain(batch, ("one", "two"))
+    fitted = {"background": batch[:1]}
+    together = Engine(network, explainers, target, batch_size=32, fitted=fitted).explain(batch, ("one", "two"))
     for index, engine in enumerate(engines):
         other_way = engine.explain(batch.flip(0), ("two", "one")).maps.flip(0)
         _assert_equal(other_way[:, 0, 0], together.maps[:, 0, index], explainers[index].name)
@@ -97,13 +84,12 @@ def _network(name: str, dims: int) -> Network:
 
 def _accepted(network: Network, batch: Tensor, target: Any, name: str, dims: int) -> list[Engine]:
     """An engine for each explainer that is right on the network; the others are refused by name before the run."""
-    known = TypeAdapter(ExplainerConfig)
     left_out = {"prediction"} | (A_QUESTION_A_FEATURE if (name, dims) != ("AttentionGated", 2) else set())
     accepted, refused = [], set()
     for kind in (kind for kind in KINDS if kind not in left_out):
-        explainer = known.validate_python({"name": kind, **FEW.get(kind, {})})
+        explainer = few(kind)
         try:
-            accepted.append(Engine(network, [explainer], target, batch_size=1, background=batch[:1]))
+            accepted.append(Engine(network, [explainer], target, batch_size=1, fitted={"background": batch[:1]}))
         except ValueError as error:
             refused.add(str(error).partition(":")[0])
     in_one_place = {"cam"} if dims == 3 and name in ENDS_IN_ONE_PLACE else set()

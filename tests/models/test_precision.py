@@ -11,7 +11,7 @@ from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.network import Network, NetworkConfig, build
-from models.precision import Agreement, agreement
+from models.precision import Deviation, deviation
 from models.targets import Predicted
 from tests.models.test_network import config, save, state
 
@@ -35,7 +35,7 @@ def test_bf16_answers_in_float32_differs_a_little_and_agrees(images: torch.Tenso
     network, rounded = explained("bf16", images)
     assert rounded.maps.dtype == rounded.logits.dtype == torch.float32
     assert not torch.equal(rounded.logits, exact.logits)
-    found = agreement(exact, rounded, NAMES)
+    found = deviation(exact, rounded, NAMES)
     assert set(found) == {"logits", *NAMES}
     assert all(one.suffices for one in found.values()), found
     assert found["input_x_gradient"].relative_l2 > 1e-3
@@ -48,7 +48,7 @@ def test_another_backward_rule_stays_in_fp32(images: torch.Tensor) -> None:
     """Its maps are those of fp32 to the last bits, where the plain gradient's are not."""
     _, exact = explained("fp32", images)
     _, rounded = explained("bf16", images)
-    found = agreement(exact, rounded, NAMES)
+    found = deviation(exact, rounded, NAMES)
     assert found["guided_backprop"].relative_l2 < 1e-5 < found["saliency"].relative_l2
 
 
@@ -56,7 +56,7 @@ def test_medians_equal_scipys(images: torch.Tensor) -> None:
     _, exact = explained("fp32", images)
     _, rounded = explained("bf16", images)
     one, other = (explanation.maps[:, 0, 1].flatten(1).double().numpy() for explanation in (exact, rounded))
-    found = agreement(exact, rounded, NAMES)["input_x_gradient"]
+    found = deviation(exact, rounded, NAMES)["input_x_gradient"]
     ranks = [spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)]
     assert found.rank_correlation == pytest.approx(np.median(ranks), abs=1e-12)
     relative = np.linalg.norm(other - one, axis=1) / np.linalg.norm(one, axis=1)
@@ -66,11 +66,11 @@ def test_medians_equal_scipys(images: torch.Tensor) -> None:
 def test_maps_of_another_image_do_not_suffice_and_what_is_blank_says_nothing(images: torch.Tensor) -> None:
     _, exact = explained("fp32", images)
     _, other = explained("fp32", images.flip(0) + 1)
-    assert not agreement(exact, other, NAMES)["saliency"].suffices
+    assert not deviation(exact, other, NAMES)["saliency"].suffices
     exact.maps[:, :, 2] = 0
-    assert "gradcam" not in agreement(exact, other, NAMES)
+    assert "gradcam" not in deviation(exact, other, NAMES)
     other.maps[:, :, 0] = torch.nan
-    lost = agreement(exact, other, NAMES)["saliency"]
+    lost = deviation(exact, other, NAMES)["saliency"]
     assert (lost.rank_correlation, lost.relative_l2) == (-1, np.inf) and not lost.suffices
-    assert not Agreement(rank_correlation=0.89, relative_l2=0.1).suffices
-    assert not Agreement(rank_correlation=0.99, relative_l2=0.21).suffices
+    assert not Deviation(rank_correlation=0.89, relative_l2=0.1).suffices
+    assert not Deviation(rank_correlation=0.99, relative_l2=0.21).suffices

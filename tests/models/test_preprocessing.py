@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.preprocessing import Prepared, Preprocessing, resample_mask
+from models.preprocessing import Preprocessed, Preprocessing, resample_mask
 
 SHAPE = {2: (24, 30), 3: (16, 24, 30)}
 CENTRE = {2: (14, 9), 3: (6, 14, 9)}
@@ -19,7 +19,9 @@ def component(name: str, **arguments: Any) -> dict[str, Any]:
     return {"_target_": f"monai.transforms.{name}", **arguments}
 
 
-def prepare(pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, *components: dict[str, Any]) -> Prepared:
+def prepare(
+    pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, *components: dict[str, Any]
+) -> Preprocessed:
     return Preprocessing(components)(pixels, affine)
 
 

@@ -252,7 +252,7 @@ def test_patterns_find_the_signal_where_weights_cancel_a_distractor() -> None:
     images = (strength * signal + 2 * torch.randn(1000, 1).double() * distractor).view(-1, 1, *SIDES[2])
     module = nn.Sequential(nn.Flatten(), nn.Linear(30, 4, bias=False)).double()
     module[1].weight.data = weight.expand(4, -1).clone()
-    found = explain(network_of(module), PatternAttribution(), images[:2], background=images[:1000])
+    found = explain(network_of(module), PatternAttribution(), images[:2], fitted={"background": images[:1000]})
     pattern = signal / (weight @ signal)
     expected = (module(images[:2])[:, 1:2] * weight * pattern).view(2, *SIDES[2])
     assert difference(found, expected) < 0.15

@@ -164,8 +164,8 @@ def test_the_network_decides_for_one_class_for_those_over_a_half_or_for_nothing(
     every, ahead = Classes(classes=CLASSES), Difference(of="b", against="d")
 
     def decided(network: Network, target: Any) -> Tensor:
-        case = Engine(network, [], target, batch_size=2).batch(batch, names(batch))
-        return torch.stack([answer.decided for answer in case.answers], 1)
+        asked = Engine(network, [], target, batch_size=2).batch(batch, names(batch))
+        return torch.stack([answer.decided for answer in asked.answers], 1)
 
     softmax, sigmoid = make("AttentionGated", 2), with_activation("sigmoid")
     assert torch.equal(decided(softmax, every), nn.functional.one_hot(softmax(batch).argmax(1), 4).bool())
@@ -181,8 +181,8 @@ def test_the_network_decides_for_a_region_by_most_of_its_places(activation: Any)
     network = segmenter(activation=activation)
     batch = torch.randn(3, 1, *network.config.input_shape, dtype=torch.float64)
     masks = torch.rand(3, *network.config.input_shape) < 0.4
-    case = Engine(network, [], Region(classes=CLASSES, of="mask")).batch(batch, names(batch), masks)
-    found = torch.stack([answer.decided for answer in case.answers], 1)
+    asked = Engine(network, [], Region(classes=CLASSES, of="mask")).batch(batch, names(batch), masks)
+    found = torch.stack([answer.decided for answer in asked.answers], 1)
     logits = network(batch)
     for row in range(3):
         for index in range(4):

@@ -1,18 +1,32 @@
 """Small networks, images and maps whose metrics are known by hand."""
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers.control_random import ControlRandom
+from models.metrics import METRICS as REGISTRY
 from models.metrics import Metric, Values, evaluate
 from models.network import Network, NetworkConfig
 from models.targets import Classes
 
 SHAPES = {2: (20, 16), 3: (10, 9, 8)}
 B = Classes(classes=("b",))
+NAMES = [name for kind in REGISTRY.kinds.values() for name in get_args(kind.model_fields["name"].annotation)]
+FEW: dict[str, dict[str, Any]] = {
+    "deletion": {"points": 4, "patch": 4},
+    "insertion": {"points": 4, "patch": 4},
+    "effective_complexity": {"points": 4, "patch": 4, "tolerance": 0.03},
+    "sensitivity_n": {"sets": 4, "patch": 1},
+    "infidelity": {"squares": 6, "side": 4},
+    "max_sensitivity": {"samples": 2},
+    "impact_score": {"patch": 4, "share": 0.5, "falls_to": 0.9},
+    "hit_rate": {"tolerance_mm": 1.5},
+}
+METRICS = [REGISTRY.adapter.validate_python({"name": name, **FEW.get(name, {})}) for name in NAMES]
+"""Every metric by each of its names, with parameters that ask little."""
 
 
 def network_of(module: nn.Module, dims: int, activation: Any = "identity", channels: int = 1) -> Network:
@@ -70,7 +84,7 @@ def boxes(dims: int, count: int = 3) -> Tensor:
     return masks
 
 
-def judge(network: Network, metric: Metric, batch: Tensor, maps: Tensor, **given: Any) -> Values:
+def values_of(network: Network, metric: Metric, batch: Tensor, maps: Tensor, **given: Any) -> Values:
     """The score of maps ``(image, *space)``, or ``(image, explainer, *space)``, for class b."""
     maps = maps[:, None] if maps.ndim == batch.ndim - 1 else maps
     engine = given.pop("engine", None) or Engine(network, [ControlRandom()] * maps.shape[1], B, batch_size=5)

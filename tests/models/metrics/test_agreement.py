@@ -9,7 +9,7 @@ from scipy.stats import rankdata, spearmanr
 
 from models.metrics.agreement import ExplainerAgreement, NetworkAgreement
 from models.metrics.ranking import average_ranks, pearson, spearman
-from tests.models.metrics.cases import SHAPES, images, judge, linear
+from tests.models.metrics.cases import SHAPES, images, linear, values_of
 
 
 def rho(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -41,7 +41,7 @@ def test_an_explainer_agrees_with_the_others_by_the_mean_correlation(dims: int) 
     maps = torch.randn(3, 4, *SHAPES[dims], generator=torch.Generator().manual_seed(5))
     maps[:, 1] = maps[:, 0] ** 3
     maps[2, 3] = 0.0
-    value = judge(linear(dims)[0], ExplainerAgreement(), images(dims), maps).value[:, 0]
+    value = values_of(linear(dims)[0], ExplainerAgreement(), images(dims), maps).value[:, 0]
     for row in range(2):
         for own in range(4):
             others = [rho(maps[row, own], maps[row, other]) for other in range(4) if other != own]
@@ -52,7 +52,7 @@ def test_an_explainer_agrees_with_the_others_by_the_mean_correlation(dims: int) 
 
 def test_networks_agree_by_the_mean_over_all_pairs() -> None:
     stacks = torch.randn(4, 3, 1, 2, *SHAPES[2], generator=torch.Generator().manual_seed(6)) + 1.5 * images(2)[:, None]
-    score = judge(linear(2)[0], NetworkAgreement(), images(2), stacks[0, :, 0], others=stacks[1:])
+    score = values_of(linear(2)[0], NetworkAgreement(), images(2), stacks[0, :, 0], others=stacks[1:])
     for row in range(3):
         for own in range(2):
             pairs = [rho(a[row, 0, own], b[row, 0, own]) for a, b in combinations(stacks, 2)]

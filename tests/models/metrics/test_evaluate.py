@@ -1,10 +1,8 @@
 """All metrics together: what a value depends on, what is undefined, and what is refused."""
 
-from typing import Any
-
 import pytest
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models.engine import Engine
@@ -13,28 +11,16 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.explainers.smoothgrad import SmoothGrad
-from models.metrics import Metric, MetricConfig, Values, evaluate
+from models.metrics import METRICS as REGISTRY
+from models.metrics import Values, evaluate
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.metrics.infidelity import Infidelity
 from models.metrics.sensitivity_n import SensitivityN
 from models.network import Network
 from models.targets import OverThreshold, Predicted, Region
-from tests.models.metrics.cases import boxes, curved, images, names, network_of
+from tests.models.metrics.cases import METRICS, NAMES, boxes, curved, images, names, network_of
 
-KNOWN: TypeAdapter[Metric] = TypeAdapter(MetricConfig)
-NAMES = [name for kind in MetricConfig.__origin__.__args__ for name in kind.model_fields["name"].annotation.__args__]
-FEW: dict[str, dict[str, Any]] = {
-    "deletion": {"points": 4, "patch": 4},
-    "insertion": {"points": 4, "patch": 4},
-    "effective_complexity": {"points": 4, "patch": 4, "tolerance": 0.03},
-    "sensitivity_n": {"sets": 4, "patch": 1},
-    "infidelity": {"squares": 6, "side": 4},
-    "max_sensitivity": {"samples": 2},
-    "impact_score": {"patch": 4, "share": 0.5, "falls_to": 0.9},
-    "hit_rate": {"tolerance_mm": 1.5},
-}
-METRICS = [KNOWN.validate_python({"name": name, **FEW.get(name, {})}) for name in NAMES]
 EXPLAINERS = [Saliency(), GradCAM(layer="2"), SmoothGrad(samples=2), ControlRandom()]
 
 
@@ -76,7 +62,7 @@ def test_a_value_depends_on_the_image_alone(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_constant_maps_are_judged_or_undefined_and_stop_nothing(dims: int) -> None:
+def test_constant_maps_are_evaluated_or_undefined_and_stop_nothing(dims: int) -> None:
     network, batch, given = setting(dims)
     sound = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
     given["maps"] = given["maps"].clone()
@@ -138,9 +124,9 @@ def test_every_metric_says_what_it_is() -> None:
         source = str(type(metric).__doc__)
         assert "arXiv:" in source or "doi:" in source, metric.name
         assert metric.needs_masks == (metric.family == "plausibility")
-    assert KNOWN.validate_python({"name": "deletion", "label": "by blur", "fill": "blur"}).title == "by blur"
+    assert REGISTRY.adapter.validate_python({"name": "deletion", "label": "by blur", "fill": "blur"}).title == "by blur"
     with pytest.raises(ValidationError, match="extra"):
-        KNOWN.validate_python({"name": "gini", "patch": 3})
+        REGISTRY.adapter.validate_python({"name": "gini", "patch": 3})
 
 
 def test_maps_of_another_shape_are_refused() -> None:
@@ -149,7 +135,7 @@ def test_maps_of_another_shape_are_refused() -> None:
         evaluate(Engine(network, EXPLAINERS[:3], Predicted(k=2)), METRICS[:1], batch, names(4), given["maps"])
 
 
-def test_a_region_of_a_segmentation_is_judged_as_a_class_is() -> None:
+def test_a_region_of_a_segmentation_is_evaluated_as_a_class_is() -> None:
     torch.manual_seed(0)
     network = network_of(nn.Conv2d(1, 2, 3, padding=1), 2, "softmax")
     batch, masks = images(2), boxes(2)

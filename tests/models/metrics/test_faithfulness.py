@@ -25,14 +25,14 @@ from models.metrics.insertion import Insertion
 from models.metrics.road import ROADLeRF, ROADMoRF
 from models.metrics.sensitivity_n import SensitivityN
 from models.network import Network
-from tests.models.metrics.cases import SHAPES, B, boxes, curved, images, judge, linear, names, network_of
+from tests.models.metrics.cases import SHAPES, B, boxes, curved, images, linear, names, network_of, values_of
 
 
 def asked(network: Network, metric: Any, batch: Tensor, maps: Tensor) -> tuple[Any, Tensor]:
     """The score, and the inputs that the network was given after the plain ones."""
     seen: list[Tensor] = []
     handle = network.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    score = judge(network, metric, batch, maps)
+    score = values_of(network, metric, batch, maps)
     handle.remove()
     return score, torch.cat(seen)[len(batch) :]
 
@@ -44,8 +44,8 @@ def test_curves_of_a_linear_network_are_sums_of_what_is_hidden(dims: int, side: 
     batch = images(dims)
     credit = weights * batch[:, 0]
     grid = Grid(SHAPES[dims], side)
-    deletion = judge(network, Deletion(patch=side, points=7), batch, credit)
-    insertion = judge(network, Insertion(patch=side, points=7, fill=0.0), batch, credit)
+    deletion = values_of(network, Deletion(patch=side, points=7), batch, credit)
+    insertion = values_of(network, Insertion(patch=side, points=7, fill=0.0), batch, credit)
     for row, own in enumerate(credit):
         totals: dict[tuple[int, ...], float] = {}
         for place in np.ndindex(*SHAPES[dims]):
@@ -68,7 +68,7 @@ def test_curves_of_a_linear_network_are_sums_of_what_is_hidden(dims: int, side: 
 def test_curves_end_at_the_probability_of_the_image_wholly_hidden(fill: Any) -> None:
     network, batch = curved(2), images(2)
     maps = torch.randn(3, *SHAPES[2], dtype=torch.float64)
-    curve = judge(network, Deletion(fill=fill, patch=4), batch, maps).curves["probability"][:, 0, 0]
+    curve = values_of(network, Deletion(fill=fill, patch=4), batch, maps).curves["probability"][:, 0, 0]
     ends = [network(part).softmax(1)[:, 1] for part in (batch, filled(batch, fill))]
     torch.testing.assert_close(curve[:, [0, -1]].double(), torch.stack(ends, 1), rtol=1e-5, atol=1e-6)
     assert (ends[0] - ends[1]).abs().min() > 1e-4
@@ -79,7 +79,7 @@ def test_the_right_map_deletes_faster_and_inserts_faster_than_its_opposite() -> 
     batch = images(2)
     credit = (weights - network.module[1].weight[0].view(SHAPES[2])) * batch[:, 0]
     for metric, better in ((Deletion(patch=2), -1), (Insertion(patch=2), 1), (ROADMoRF(), -1), (ROADLeRF(), 1)):
-        value = judge(network, metric, batch, torch.stack([credit, -credit], 1)).value[:, 0]
+        value = values_of(network, metric, batch, torch.stack([credit, -credit], 1)).value[:, 0]
         assert (better * (value[:, 0] - value[:, 1]) > 0.1).all(), metric.name
 
 
@@ -119,7 +119,7 @@ def test_sensitivity_n_of_a_linear_networks_credit_is_one(dims: int, side: int) 
     batch = images(dims)
     credit = weights * batch[:, 0]
     noise = torch.randn_like(credit)
-    score = judge(network, SensitivityN(patch=side), batch, torch.stack([credit, -3 * credit, noise], 1))
+    score = values_of(network, SensitivityN(patch=side), batch, torch.stack([credit, -3 * credit, noise], 1))
     torch.testing.assert_close(score.value[:, 0, :2], torch.tensor([1.0, -1.0]).expand(3, -1), rtol=1e-5, atol=1e-5)
     assert score.value[:, 0, 2].abs().max() < 0.6
     assert score.curves["correlation"].shape == (3, 1, 3, 4)
@@ -148,7 +148,9 @@ def test_infidelity_of_a_linear_networks_credit_is_zero_in_any_unit(dims: int) -
     network, weights = linear(dims)
     batch = images(dims)
     credit = weights * batch[:, 0]
-    score = judge(network, Infidelity(side=4), batch, torch.stack([credit, 7 * credit, torch.zeros_like(credit)], 1))
+    score = values_of(
+        network, Infidelity(side=4), batch, torch.stack([credit, 7 * credit, torch.zeros_like(credit)], 1)
+    )
     assert score.value[:, 0, :2].max() < 1e-12
     assert score.value[:, 0, 2].min() > 1e-4
 
@@ -172,7 +174,7 @@ def test_infidelity_equals_captums_with_the_same_squares(dims: int) -> None:
         normalize=True,
     )
     torch.testing.assert_close(score.value[0, 0, 0].double(), theirs[0].double(), rtol=1e-5, atol=0)
-    blank = judge(network, Infidelity(side=4, squares=30), batch, torch.zeros_like(maps)).value
+    blank = values_of(network, Infidelity(side=4, squares=30), batch, torch.zeros_like(maps)).value
     drops = (network(batch) - network(inputs))[:, 1]
     torch.testing.assert_close(blank[0, 0, 0].double(), (drops**2).mean(), rtol=1e-5, atol=0)
     assert score.value[0, 0, 0] < blank[0, 0, 0]
@@ -248,9 +250,9 @@ def test_completeness_gap_is_zero_for_a_whole_share_and_one_for_a_blank_map() ->
     batch = images(2)
     credit = weights * batch[:, 0]
     maps = torch.stack([credit, torch.zeros_like(credit), 3 * credit], 1)
-    value = judge(network, CompletenessGap(), batch, maps).value[:, 0]
+    value = values_of(network, CompletenessGap(), batch, maps).value[:, 0]
     torch.testing.assert_close(value, torch.tensor([0.0, 1.0, 2.0]).expand(3, -1), rtol=1e-4, atol=1e-4)
-    nothing = judge(network, CompletenessGap(), torch.zeros_like(batch), maps).value
+    nothing = values_of(network, CompletenessGap(), torch.zeros_like(batch), maps).value
     assert nothing.isnan().all()
 
 
@@ -275,22 +277,22 @@ def test_impact_is_one_where_the_decision_falls_with_the_strongest_places(dims: 
     wrong = right.flip(1)
     few = 4 / right[0].numel()
     maps = torch.stack([right, wrong], 1)
-    assert judge(network, ImpactScore(patch=1, share=few), batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
+    assert values_of(network, ImpactScore(patch=1, share=few), batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
     # one place of four: the decision stays, and the probability falls from 0.98 to 0.88
     one = few / 4
-    assert judge(network, ImpactScore(patch=1, share=one), batch, maps).value[:, 0].tolist() == [[0, 0]] * 2
+    assert values_of(network, ImpactScore(patch=1, share=one), batch, maps).value[:, 0].tolist() == [[0, 0]] * 2
     high = ImpactScore(patch=1, share=one, falls_to=0.95)
-    assert judge(network, high, batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
+    assert values_of(network, high, batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
     # two places: 0.5, no longer more than the other class and not yet half of what it was
     assert float(network(batch).softmax(1)[0, 1]) / 2 < 0.5
     weak = ImpactScore(patch=1, share=2.6 / right[0].numel())
-    assert judge(network, weak, batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
+    assert values_of(network, weak, batch, maps).value[:, 0].tolist() == [[1, 0]] * 2
 
 
 def test_impact_has_no_meaning_for_a_regression() -> None:
     network, _ = linear(2)
     with pytest.raises(ValueError, match="impact_score: the model is a regression"):
-        judge(network, ImpactScore(), images(2), images(2)[:, 0])
+        values_of(network, ImpactScore(), images(2), images(2)[:, 0])
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -298,15 +300,15 @@ def test_effective_complexity_is_the_share_that_makes_the_prediction(dims: int) 
     network, batch, right = bright(dims)
     count = right[0].numel()
     metric = EffectiveComplexity(patch=1, points=count, tolerance=0.01)
-    value = judge(network, metric, batch, torch.stack([right, -right, right.flip(1) - 0.5], 1)).value[:, 0]
+    value = values_of(network, metric, batch, torch.stack([right, -right, right.flip(1) - 0.5], 1)).value[:, 0]
     np.testing.assert_allclose(value[:, :2], 4 / count, rtol=1e-6)  # by magnitude
     assert (value[:, 2] > 0.3).all()
     half = EffectiveComplexity(patch=1, points=count, tolerance=0.2)
-    np.testing.assert_allclose(judge(network, half, batch, right).value, 3 / count, rtol=1e-6)
+    np.testing.assert_allclose(values_of(network, half, batch, right).value, 3 / count, rtol=1e-6)
 
 
 def test_masks_do_not_matter_to_faithfulness() -> None:
     network, batch = curved(2), images(2)
     maps = torch.randn(3, *SHAPES[2], dtype=torch.float64)
-    with_masks = judge(network, Deletion(patch=4), batch, maps, masks=boxes(2))
-    assert torch.equal(with_masks.value, judge(network, Deletion(patch=4), batch, maps).value)
+    with_masks = values_of(network, Deletion(patch=4), batch, maps, masks=boxes(2))
+    assert torch.equal(with_masks.value, values_of(network, Deletion(patch=4), batch, maps).value)

@@ -6,25 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import TypeAdapter
 from skimage.filters import threshold_otsu
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from models.metrics import MetricConfig, spacing_of
+from models.metrics import METRICS, spacing_of
 from models.metrics.auprc import AUPRC
 from models.metrics.hit_rate import HitRate
 from models.metrics.iou import IoU
 from models.metrics.relevance_mass import RelevanceMass
 from models.metrics.relevance_rank import RelevanceRank
-from tests.models.metrics.cases import SHAPES, boxes, images, judge, linear
+from tests.models.metrics.cases import SHAPES, boxes, images, linear, values_of
 
 ALL = (HitRate(), HitRate(tolerance_mm=2.0), IoU(), AUPRC(), RelevanceMass(), RelevanceRank())
 
 
 def value(metric: Any, maps: Tensor, masks: Tensor, **given: Any) -> Tensor:
     dims = maps.ndim - 1
-    return judge(linear(dims)[0], metric, images(dims, len(maps)), maps, masks=masks, **given).value[:, 0, 0]
+    return values_of(linear(dims)[0], metric, images(dims, len(maps)), maps, masks=masks, **given).value[:, 0, 0]
 
 
 def noise(dims: int, count: int = 3) -> Tensor:
@@ -107,7 +106,7 @@ def test_spacing_is_read_from_the_affine_in_the_order_of_the_axes() -> None:
 def test_auprc_equals_scikit_learns_average_precision_and_comes_with_its_chance(dims: int, ties: bool) -> None:
     maps, masks = noise(dims) + 0.3 * boxes(dims), boxes(dims)
     maps = (2 * maps).round() if ties else maps
-    score = judge(linear(dims)[0], AUPRC(), images(dims), maps, masks=masks)
+    score = values_of(linear(dims)[0], AUPRC(), images(dims), maps, masks=masks)
     for row in range(3):
         flat = masks[row].flatten().numpy()
         theirs = average_precision_score(flat, maps[row].clamp_min(0).flatten().numpy())
@@ -165,18 +164,17 @@ def test_iou_cuts_where_scikit_image_does() -> None:
 
 
 def test_a_metric_says_what_it_lacks() -> None:
-    known = TypeAdapter(MetricConfig)
     maps, masks = noise(2), boxes(2)
     network, batch = linear(2)[0], images(2)
     with pytest.raises(ValueError, match="iou: compares with masks, and the cohort has none"):
-        judge(network, IoU(), batch, maps)
+        values_of(network, IoU(), batch, maps)
     with pytest.raises(ValueError, match="near: a tolerance in mm needs the spacing"):
-        judge(
+        values_of(
             network,
-            known.validate_python({"name": "hit_rate", "label": "near", "tolerance_mm": 5.0}),
+            METRICS.adapter.validate_python({"name": "hit_rate", "label": "near", "tolerance_mm": 5.0}),
             batch,
             maps,
             masks=masks,
         )
     with pytest.raises(ValueError, match=r"the masks are \(3, 20, 15\), but the images are \(3, 1, 20, 16\)"):
-        judge(network, IoU(), batch, maps, masks=masks[..., 1:])
+        values_of(network, IoU(), batch, maps, masks=masks[..., 1:])

@@ -19,7 +19,7 @@ from models.metrics.max_sensitivity import MaxSensitivity
 from models.metrics.repeatability import Repeatability
 from models.metrics.similarity import ssim
 from models.targets import Predicted
-from tests.models.metrics.cases import SHAPES, B, curved, images, judge, linear, names
+from tests.models.metrics.cases import SHAPES, B, curved, images, linear, names, values_of
 
 
 @pytest.mark.parametrize("batch_size", [2, 13])  # fewer than the images, and four copies of all three together
@@ -30,7 +30,7 @@ def test_max_sensitivity_equals_captums_with_the_same_noise(dims: int, batch_siz
     maps = engine.explain(batch, names(3)).maps[:, 0]
     seen: list[Tensor] = []
     handle = network.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
-    ours = judge(network, MaxSensitivity(radius=0.1, samples=6), batch, maps, engine=engine).value[:, 0, 0]
+    ours = values_of(network, MaxSensitivity(radius=0.1, samples=6), batch, maps, engine=engine).value[:, 0, 0]
     handle.remove()
     copies = torch.cat(seen)[3:].view(6, 3, *batch.shape[1:])
     apart = (copies - batch).flatten(2).abs().amax(-1) / (batch.flatten(1).amax(1) - batch.flatten(1).amin(1))
@@ -56,7 +56,7 @@ def test_max_sensitivity_of_a_linear_network_is_that_of_its_formula() -> None:
     batch = images(2)
     engine = Engine(network, [Saliency(), ControlEdges()], B)
     maps = engine.explain(batch, names(3)).maps[:, 0]
-    value = judge(network, MaxSensitivity(samples=3), batch, maps, engine=engine).value[:, 0]
+    value = values_of(network, MaxSensitivity(samples=3), batch, maps, engine=engine).value[:, 0]
     assert value[:, 0].abs().max() < 1e-12  # the gradient is the same everywhere
     assert (value[:, 1] > 0).all()
 
@@ -69,7 +69,7 @@ def test_the_target_and_the_noise_of_an_explainer_stay_those_of_the_image() -> N
     module.bias -= network(batch).mean(0)  # near a tie, so that noise changes what is predicted
     explanation = engine.explain(batch, names(6))
     metric = MaxSensitivity(radius=1e-12, samples=2)
-    value = judge(network, metric, batch, explanation.maps[:, 0], engine=engine).value[:, 0]
+    value = values_of(network, metric, batch, explanation.maps[:, 0], engine=engine).value[:, 0]
     assert value.max() < 1e-3
     noisy = batch + 0.4 * torch.randn(batch.shape, generator=torch.Generator().manual_seed(0))
     changed = engine.batch(noisy, names(6)).chosen.classes != explanation.target_class
@@ -98,14 +98,14 @@ def test_repeatability_is_the_mean_similarity_to_the_other_networks_maps() -> No
     others = torch.stack([maps + 0.3, maps.roll(1, 0), 2 * maps])[:, :, None]
     network, batch = linear(2)[0], images(2)
     for name in ("repeatability", "reproducibility"):
-        score = judge(network, Repeatability(name=name), batch, maps, others=others)
+        score = values_of(network, Repeatability(name=name), batch, maps, others=others)
         alike = ssim(maps.flatten(0, 1), maps.roll(1, 0).flatten(0, 1)).view(3, 2)
         torch.testing.assert_close(score.value[:, 0], ((2 + alike) / 3).float())
         for row in range(3):
             rho = spearmanr(maps[row, 0].flatten(), maps[row - 1, 0].flatten()).statistic
             assert abs(float(score.companions["spearman"][row, 0, 0]) - (2 + rho) / 3) < 1e-6
     others[1, 0] = 0.0
-    assert judge(network, Repeatability(), batch, maps, others=others).value.isnan().flatten(1).all(1).tolist() == [
+    assert values_of(network, Repeatability(), batch, maps, others=others).value.isnan().flatten(1).all(1).tolist() == [
         True,
         False,
         False,
@@ -115,6 +115,6 @@ def test_repeatability_is_the_mean_similarity_to_the_other_networks_maps() -> No
 def test_maps_of_other_networks_have_to_be_there_and_to_fit() -> None:
     maps: Any = torch.randn(3, *SHAPES[2])
     with pytest.raises(ValueError, match="repeatability: compares with maps of other networks, and there are none"):
-        judge(linear(2)[0], Repeatability(), images(2), maps)
+        values_of(linear(2)[0], Repeatability(), images(2), maps)
     with pytest.raises(ValueError, match=r"maps of other networks are \(1, 3, 1, 1, 5, 5\)"):
-        judge(linear(2)[0], Repeatability(), images(2), maps, others=torch.zeros(1, 3, 1, 1, 5, 5))
+        values_of(linear(2)[0], Repeatability(), images(2), maps, others=torch.zeros(1, 3, 1, 1, 5, 5))

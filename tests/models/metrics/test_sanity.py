@@ -12,7 +12,7 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
 from models.metrics.label_randomisation import LabelRandomisation
 from models.metrics.randomisation import Randomisation
-from tests.models.metrics.cases import SHAPES, B, curved, images, judge, linear, names, network_of
+from tests.models.metrics.cases import SHAPES, B, curved, images, linear, names, network_of, values_of
 
 LAYERS = ("6", "2", "0")
 
@@ -24,7 +24,7 @@ def test_edges_stay_and_gradients_go_and_the_network_is_what_it_was(dims: int, n
     state = {key: value.clone() for key, value in network.module.state_dict().items()}
     engine = Engine(network, [ControlEdges(), Saliency()], B, batch_size=2)
     explanation = engine.explain(batch, names(3))
-    score = judge(network, Randomisation(name=name), batch, explanation.maps[:, 0], engine=engine)
+    score = values_of(network, Randomisation(name=name), batch, explanation.maps[:, 0], engine=engine)
     assert score.points == LAYERS
     for curve in (score.curves["ssim"], score.curves["spearman"]):
         assert curve.shape == (3, 1, 2, 3)
@@ -72,7 +72,7 @@ def test_what_does_not_look_at_the_head_stays_until_the_layers_below_are_random(
     network, batch = network_of(Split(), 2), images(2)
     engine = Engine(network, [Saliency()], B)
     maps = engine.explain(batch, names(3)).maps[:, 0]
-    score = judge(network, Randomisation(), batch, maps, engine=engine)
+    score = values_of(network, Randomisation(), batch, maps, engine=engine)
     assert score.points == ("unused", "used")
     torch.testing.assert_close(score.curves["ssim"][:, 0, 0, 0], torch.ones(3))
     assert score.curves["spearman"][:, 0, 0, 1].abs().max() < 0.3
@@ -83,11 +83,11 @@ def test_by_magnitude_a_flipped_sign_is_no_change() -> None:
     engine = Engine(network, [Saliency()], B)
     maps = engine.explain(batch, names(3)).maps[:, 0]
     metric = Randomisation(magnitude=True)
-    same, flipped = (judge(network, metric, batch, part, engine=engine) for part in (maps, -maps))
+    same, flipped = (values_of(network, metric, batch, part, engine=engine) for part in (maps, -maps))
     assert torch.equal(same.value, flipped.value)
     assert not torch.equal(
-        judge(network, Randomisation(), batch, maps, engine=engine).value,
-        judge(network, Randomisation(), batch, -maps, engine=engine).value,
+        values_of(network, Randomisation(), batch, maps, engine=engine).value,
+        values_of(network, Randomisation(), batch, -maps, engine=engine).value,
     )
 
 
@@ -95,11 +95,11 @@ def test_layers_are_named_with_all_they_hold_or_refused() -> None:
     network, batch = curved(2), images(2)
     engine = Engine(network, [GradCAM()], B)
     maps = engine.explain(batch, names(3)).maps[:, 0]
-    assert judge(network, Randomisation(layers=("6", "0")), batch, maps, engine=engine).points == ("6", "0")
+    assert values_of(network, Randomisation(layers=("6", "0")), batch, maps, engine=engine).points == ("6", "0")
     with pytest.raises(ValueError, match=r"there is no layer '66'; the nearest names are .*'6'"):
-        judge(network, Randomisation(layers=("66",)), batch, maps, engine=engine)
+        values_of(network, Randomisation(layers=("66",)), batch, maps, engine=engine)
     with pytest.raises(ValueError, match="layer '1' has no parameters"):
-        judge(network, Randomisation(layers=("1",)), batch, maps, engine=engine)
+        values_of(network, Randomisation(layers=("1",)), batch, maps, engine=engine)
     nested = network_of(nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(320, 5), nn.Linear(5, 2))), 2)
     (random,) = Randomisation(layers=("1",))._random(nested, ("1",))
     for part in (0, 1):
@@ -111,7 +111,7 @@ def test_label_randomisation_is_the_mean_similarity_beside_that_of_noise() -> No
     network, batch = linear(2)[0], images(2)
     maps = torch.randn(3, 2, *SHAPES[2], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     others = torch.stack([maps, maps.roll(1, 0)])[:, :, None]
-    score = judge(network, LabelRandomisation(), batch, maps, others=others)
+    score = values_of(network, LabelRandomisation(), batch, maps, others=others)
     for row in range(3):
         pair = [(part[row, 0] - part[row, 0].min()).numpy() / float(part[row, 0].max() - part[row, 0].min())
                 for part in (maps, maps.roll(1, 0))]  # fmt: skip
@@ -120,6 +120,6 @@ def test_label_randomisation_is_the_mean_similarity_beside_that_of_noise() -> No
         rho = spearmanr(maps[row, 0].flatten(), maps[row - 1, 0].flatten()).statistic
         assert abs(float(score.companions["spearman"][row, 0, 0]) - (1 + rho) / 2) < 1e-6
     assert score.companions["random_spearman"].abs().max() < 0.2
-    weights = judge(network, Randomisation(), batch, maps[:, 0], engine=Engine(network, [Saliency()], B))
+    weights = values_of(network, Randomisation(), batch, maps[:, 0], engine=Engine(network, [Saliency()], B))
     for name in ("random_ssim", "random_spearman"):  # the level is one, whatever is made random
         assert torch.equal(score.companions[name][:, :, [0]], weights.companions[name])
