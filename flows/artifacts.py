@@ -79,7 +79,7 @@ def publish(
     rows: dict[str, Any] = {
         "delivered by this run": delivered,
         "delivered before": summary.images - summary.pending - delivered,
-        **{key: value for key, value in asdict(summary).items() if key not in ("flags", "seconds")},
+        **{key: value for key, value in asdict(summary).items() if key not in ("flags", "seconds", "computed")},
         **{f"flagged: {flag}": images for flag, images in summary.flags.items()},
         **{f"seconds to {stage}": round(seconds, 1) for stage, seconds in summary.seconds.items()},
         "GPU seconds": round(spent.gpu_seconds, 1),

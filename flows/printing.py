@@ -27,6 +27,8 @@ def print_summary(summary: "Summary") -> None:
     for flag, images in summary.flags.items():
         click.echo(f"  {flag}: {images}")
     click.echo(f"shards        {summary.shards_done} of {summary.shards}")
+    for title, is_there in summary.computed.items():
+        click.echo(f"{title:13s} {'computed' if is_there else 'not computed yet'}")
     click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
 
 

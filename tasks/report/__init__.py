@@ -13,8 +13,8 @@ from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.evidence import curves, evidence_table, families, suspicion
+from tasks.report.inventory import describe
 from tasks.report.means import fitting, mean_maps
-from tasks.report.others import describe
 from tasks.report.performance import SEPARATOR, performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot

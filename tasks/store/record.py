@@ -97,6 +97,11 @@ class ShardRecord(Record):
     def key(self) -> str:
         return shard_key(self.shard)
 
+    @property
+    def objects(self) -> dict[str, StoredObject]:
+        """Every stored object by its key in the store."""
+        raise NotImplementedError
+
     @classmethod
     def read(cls, output: Location, shards: Iterable[int]) -> dict[int, Self]:
         """Read the records of some shards; a damaged one counts as missing."""

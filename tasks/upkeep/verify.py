@@ -109,7 +109,7 @@ def repair(output: Location, found: Sequence[Damage]) -> None:
         if damage.what == "metric" and damage.shard is not None:
             evaluate.forget(output, damage.shard)
         elif damage.what == "artefact" and damage.title:
-            fit.Fitted.location(output, damage.title).remove()
+            fit.FitRecord.location(output, damage.title).remove()
         elif damage.what == "result" and damage.title:
             results.forget(output, damage.title)
         elif damage.what == "stray":
@@ -174,7 +174,7 @@ def _damaged_artefacts(output: Location, plan: Plan) -> Iterator[Damage]:
 
 def _damaged_results(output: Location, plan: Plan) -> Iterator[Damage]:
     missing = {planned.title for planned in results.uncomputed(output, plan)}
-    records = results.Computed.read_keys(output, [planned.title for planned in plan.results])
+    records = results.ResultRecord.read_keys(output, [planned.title for planned in plan.results])
     for planned in plan.results:
         if planned.title in missing:
             yield Damage("result", planned.title, "not computed from what is stored: run again", title=planned.title)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,9 @@ from tasks.store.commit import FOLDER as COMMITS
 from tasks.store.commit import Commit, delivered
 from tasks.store.objects import NAME
 from tasks.store.template import PENDING, STATUS, publish
-from tasks.work.evaluate import unevaluated
+from tasks.work.evaluate import Evaluation, unevaluated
 from tasks.work.fit import unfitted
-from tasks.work.results import uncomputed
+from tasks.work.results import ResultRecord, uncomputed
 
 
 class Incomplete(Exception):
@@ -37,6 +37,10 @@ class Summary:
         Such images by flag in words.
     seconds
         By stage, summed over workers; stages overlap.
+    objects, bytes_stored
+        Of all that is computed: shards, metrics, artefacts and results.
+    computed
+        By name of an artefact or result, whether it is there.
     """
 
     images: int
@@ -53,6 +57,7 @@ class Summary:
     bytes_stored: int
     flags: dict[str, int]
     seconds: dict[str, float]
+    computed: dict[str, bool] = field(default_factory=dict)
 
     @property
     def not_explained(self) -> float:
@@ -69,7 +74,7 @@ def summarise(output: Location) -> Summary:
         If there is no plan at `output`.
     """
     plan = Plan.read(output)
-    return _summary(plan, delivered(output, plan), manifest.read(output, sources=False))
+    return _summary(output, plan, delivered(output, plan), manifest.read(output, sources=False))
 
 
 def finish(output: Location) -> Summary:
@@ -101,7 +106,7 @@ def finish(output: Location) -> Summary:
     elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
     publish(output, plan, explained, status(plan, commits))
-    return _summary(plan, commits, explained)
+    return _summary(output, plan, commits, explained)
 
 
 def status(plan: Plan, commits: Mapping[int, Commit]) -> NDArray[np.int8]:
@@ -124,14 +129,21 @@ def with_reasons(plan: Plan, entries: Sequence[Entry], commits: Mapping[int, Com
     return found
 
 
-def _summary(plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -> Summary:
+def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -> Summary:
     became = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
     flags: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for commit in commits.values():
         flags.update(commit.flags)
         seconds.update(commit.seconds)
-    objects = [stored for commit in commits.values() for stored in commit.objects.values()]
+    evaluations = Evaluation.read(output, commits) if plan.evaluated else {}
+    results = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
+    recorded = [record.objects for record in (*commits.values(), *evaluations.values())]
+    recorded += [fit.objects for fit in plan.fits] + [result.delivered.objects for result in results.values()]
+    objects = [stored for by_key in recorded for stored in by_key.values()]
+    computed = {fit.title: True for fit in plan.fits} | {result.title: True for result in plan.results}
+    computed |= {fit.title: False for fit in unfitted(output, plan)}
+    computed |= {result.title: False for result in uncomputed(output, plan)}
     return Summary(
         images=plan.images,
         explained=became["explained"],
@@ -146,5 +158,6 @@ def _summary(plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -
         objects=len(objects),
         bytes_stored=sum(stored.size for stored in objects),
         flags=dict(flags),
+        computed=computed,
         seconds=dict(seconds),
     )

@@ -1,7 +1,7 @@
 """The fit stage: artefacts that are computed from some images before any image is explained, and stored once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from tasks.work.images import read_images, stack
 logger = logging.getLogger(__name__)
 
 
-class Fitted(Record):
+class FitRecord(Record):
     """The record of an artefact."""
 
     folder = "fits"
@@ -64,7 +64,7 @@ def unfitted(output: Location, plan: Plan, sizes: Mapping[str, int] | None = Non
     sizes
         Of every file of the output; None: the artefacts' objects are not looked at.
     """
-    records = Fitted.read_keys(output, [planned.title for planned in plan.fits])
+    records = FitRecord.read_keys(output, [planned.title for planned in plan.fits])
 
     def is_there(planned: PlannedFit) -> bool:
         record = records.get(planned.title)
@@ -78,8 +78,13 @@ def unfitted(output: Location, plan: Plan, sizes: Mapping[str, int] | None = Non
     return [planned for planned in plan.fits if not is_there(planned)]
 
 
-def fit(output: Location, find: Find, engines: Engines) -> Plan:
+def fit(output: Location, find: Find, engines: Engines, check: Callable[[], None] = lambda: None) -> Plan:
     """Compute the artefacts that are missing, and store them; return the plan, which names them then.
+
+    Parameters
+    ----------
+    check
+        Called before anything is stored; raises if nobody wants the work any more.
 
     Raises
     ------
@@ -94,16 +99,18 @@ def fit(output: Location, find: Find, engines: Engines) -> Plan:
             planned_now.append(planned)
             continue
         block = _computed(output, plan, planned, find, engines)
+        check()
         objects = write(output / NAME, pieces(plan, variables(plan, planned.outputs), None), block)
         if planned.objects and objects != planned.objects:
             raise ConfigurationError(
                 f"the artefact {planned.title!r} of {output} is damaged, and computed anew it is another, so that "
                 "other maps would come of it: put back the versions that it was made with, or --overwrite"
             )
-        Fitted(title=planned.title, delivered=Delivered(digest=planned.digest, objects=objects)).write(output)
+        FitRecord(title=planned.title, delivered=Delivered(digest=planned.digest, objects=objects)).write(output)
         planned_now.append(planned.model_copy(update={"objects": objects}))
         logger.info("artefact %s fitted on %d images", planned.title, len(planned.images))
     if tuple(planned_now) != plan.fits:
+        check()
         plan = plan.model_copy(update={"fits": tuple(planned_now)})
         plan.write(output, manifest.read(output))
     return plan
@@ -111,7 +118,7 @@ def fit(output: Location, find: Find, engines: Engines) -> Plan:
 
 def forget(output: Location, planned: PlannedFit) -> None:
     """Delete an artefact, and what is recorded of it."""
-    Fitted.location(output, planned.title).remove()
+    FitRecord.location(output, planned.title).remove()
     for key in planned.objects:
         (output / NAME / key).remove()
 

@@ -10,10 +10,10 @@ from tasks.storage.location import Location
 from tasks.store import objects
 from tasks.store.commit import FOLDER, STAGED, Commit, disown, settle, stamps
 from tasks.work.evaluate import Evaluation, unevaluated
-from tasks.work.fit import Fitted
-from tasks.work.results import Computed
+from tasks.work.fit import FitRecord
+from tasks.work.results import ResultRecord
 
-_OURS = (STAGED, "report", Computed.folder, Evaluation.folder, FOLDER, Fitted.folder, objects.NAME, NAME)
+_OURS = (STAGED, "report", ResultRecord.folder, Evaluation.folder, FOLDER, FitRecord.folder, objects.NAME, NAME)
 
 
 def check_ours(output: Location) -> None:

@@ -25,7 +25,7 @@ from tasks.work.evaluate import Evaluation
 logger = logging.getLogger(__name__)
 
 
-class Computed(Record):
+class ResultRecord(Record):
     """The record of a result."""
 
     folder = "results"
@@ -98,7 +98,7 @@ def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = N
     cohort = StoredCohort.read(output, plan)
     if len(cohort.commits) < len(plan.shards):
         return list(plan.results)
-    records = Computed.read_keys(output, [planned.title for planned in plan.results])
+    records = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
 
     def is_there(planned: PlannedResult) -> bool:
         known = records.get(planned.title)
@@ -135,7 +135,9 @@ def compute_results(output: Location) -> None:
         for cut, rows in result_pieces(plan, planned):
             own = {name: values[rows] if described[name].output.per_image else values for name, values in found.items()}
             objects |= write(output / NAME, cut, own)
-        record = Computed(title=planned.title, delivered=Delivered(digest=_digest(cohort, planned), objects=objects))
+        record = ResultRecord(
+            title=planned.title, delivered=Delivered(digest=_digest(cohort, planned), objects=objects)
+        )
         record.write(output)
         logger.info("result %s computed over %d images", planned.title, int(cohort.explained.sum()))
 
@@ -151,7 +153,7 @@ def result_pieces(plan: Plan, planned: PlannedResult) -> Iterator[tuple[list[Pie
 
 def forget(output: Location, title: str) -> None:
     """Take back what is said of a result: it will be computed again."""
-    Computed.location(output, title).remove()
+    ResultRecord.location(output, title).remove()
 
 
 def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:

@@ -154,6 +154,7 @@ def test_they_are_planned_forecast_stored_and_shown(cohort: Cohort, output: Loca
     assert ready.plan.maps == ("saliency",)
     summary = carry_out(content(cohort, output), report=True)
     assert summary.explained == 10 and verify(output) == []
+    assert summary.computed == {"centre": True, "nearest": True}
     dataset = open_store(output).load()
     vectors, nearest = by_hand(cohort, list(range(10)), list(range(10)))
     assert dataset.embedding.dims == ("image_id", "feature") and list(dataset.feature.values) == list(FEATURES)
@@ -195,6 +196,7 @@ def test_whatever_write_they_are_killed_at_the_bytes_are_the_same(
             break
         with pytest.raises(Incomplete):
             finish(output)
+        assert not summarise(output).computed["nearest"]
     run.complete(output, Engines())
     assert verify(output) == []
     without = [name for name in stored(output) if name != "zarr.json"]

@@ -11,8 +11,10 @@ import pytest
 from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
 from tasks.store import template
+from tasks.upkeep import verify as verify_module
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
+from tests.soak import spread
 from tests.tasks.outputs import Cohort, carry_out, promised, stored
 
 MORE = ["saliency", {"name": "smoothgrad", "samples": 2}, {"name": "saliency", "label": "again"}]
@@ -61,7 +63,8 @@ def templates_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
             made[key] = make(plan, entries, status)
         return made[key]
 
-    monkeypatch.setattr(template, "template", known)
+    for module in (template, verify_module):
+        monkeypatch.setattr(module, "template", known)
 
 
 def first(cohort: Cohort, output: Location) -> None:
@@ -85,6 +88,9 @@ def change(cohort: Cohort) -> None:
     cohort.add([7, 8])
     cohort.add([5], version=1)
     cohort.take_away([4])
+
+
+STAGES = (first, extend_and_append, take_out, overwrite)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,7 @@ def test_a_run_stopped_before_any_write_ends_as_the_undisturbed_one(
     expected, total = (stored(undisturbed), promised(undisturbed)), writes.count
     assert total > 10
     assert verify(undisturbed) == []
-    for number in range(total):
+    for number in spread(range(total), 4, first=STAGES.index(stage)):
         output = begin(f"stopped-{number}")
         writes.left = number
         with pytest.raises(Killed):
