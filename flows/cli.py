@@ -383,3 +383,7 @@ def _temporary_home() -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+if __name__ == "__main__":
+    main()
