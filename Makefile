@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
+.PHONY: demo up down deploy test quick e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
 
 # .venv/installed is what running needs, .venv/installed-dev what tests and `make up` need besides.
 
@@ -32,6 +32,10 @@ e2e: .venv/installed-dev
 # The fault suite with more images, seeds, faults and mutated files; most of an hour on two cores.
 soak: .venv/installed-dev
 	COHORTLENS_SOAK=1 COHORTLENS_FUZZ=10000 OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --timeout 7200
+
+# What tests/quick.py leaves of the tests: a minute on two cores, after half a minute of types the first time.
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -p tests.quick --numprocesses 2
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
