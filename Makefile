@@ -98,6 +98,7 @@ INSTALL := $(BIN)/pip install --no-deps --require-hashes
 .venv/installed-dev: .venv/installed requirements-dev.lock
 	@echo 'Installing what tests need besides into .venv, another 0.8 GB: half a minute or more'
 	$(INSTALL) --requirement requirements-dev.lock
+	$(BIN)/pip check
 	touch $@
 
 # Pins what pyproject.toml's ranges give today; requirements-torch.txt is edited by hand.

@@ -2,7 +2,8 @@
 # Not tested: whether what it pins works, which is for `make test` to say.
 """Pins what the ranges of pyproject.toml give today, each file by its hash. `make lock` runs it, with uv beside it.
 
-All locks are of one resolution, so that they go together; what requirements.lock has, the others do not repeat.
+All locks are of one resolution, so that they go together; what requirements.lock has, the others do not repeat, unless
+it has that for some Pythons only.
 """
 
 import datetime
@@ -16,8 +17,9 @@ from tempfile import TemporaryDirectory
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = CHECKOUT / "pyproject.toml"
 TORCH = CHECKOUT / "requirements-torch.txt"
+RUNNING = "requirements.lock"
 LOCKS = {
-    "requirements.lock": (("demo", "slurm"), "running needs, the demo and SLURM too"),
+    RUNNING: (("demo", "slurm"), "running needs, the demo and SLURM too"),
     "requirements-dev.lock": (("dev",), "tests and `make up` need besides requirements.lock"),
     "requirements-gpu.lock": (("gpu",), "GPUs need besides requirements.lock"),
 }
@@ -29,19 +31,16 @@ _TORCH_WANTS = ["filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy
 
 
 def main() -> None:
-    """Resolve, look for a wheel of every line, and only then write."""
+    """Resolve, look up what was resolved, and only then write."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / PROJECT.name).write_text(PROJECT.read_text() + _settings())
+        (folder / "no-torch.txt").write_text("torch ; python_version < '3'")
         _uv(folder, "lock")
-        there = ["torch"]
-        for file, (extras, _) in LOCKS.items():
-            which = [f"--extra={name}" for name in extras] + [f"--no-emit-package={name}" for name in there]
-            lock = _uv(folder, "export", "--frozen", "--no-header", "--no-emit-project", *which)
-            (folder / file).write_text(lock)
-            there += names(lock)
+        for file in LOCKS:
+            (folder / file).write_text(_export(folder, file))
             for python in pythons():
-                _look_for_wheels(folder, file, python)
+                _look_up(folder, file, python)
         for file in LOCKS:
             (CHECKOUT / file).write_text(_head(folder, file) + (folder / file).read_text())
 
@@ -49,11 +48,6 @@ def main() -> None:
 def pythons() -> list[str]:
     """The versions that the project says it is for."""
     return re.findall(r'"Programming Language :: Python :: (3\.\d+)"', PROJECT.read_text())
-
-
-def names(lock: str) -> list[str]:
-    """The packages that a lock pins."""
-    return re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
 
 
 def _settings() -> str:
@@ -66,10 +60,20 @@ dependency-metadata = [{{ name = "torch", requires-dist = {json.dumps(_TORCH_WAN
 """
 
 
-def _look_for_wheels(folder: Path, file: str, python: str) -> None:
-    wanted = ["--no-deps", "--require-hashes", "--only-binary=:all:", f"--python-version={python}"]
-    place = [f"--python-platform={_PLATFORM}", f"--target={folder / 'nothing'}"]
-    _uv(folder, "pip", "install", "--dry-run", *wanted, *place, f"--requirement={file}")
+def _export(folder: Path, file: str) -> str:
+    left_out = ["torch"]
+    if file != RUNNING:
+        left_out += re.findall(r"^([\w.-]+)==[^;\n]*$", (folder / RUNNING).read_text(), re.MULTILINE)
+    which = [*(f"--extra={name}" for name in LOCKS[file][0]), *(f"--no-emit-package={name}" for name in left_out)]
+    return _uv(folder, "export", "--frozen", "--no-header", "--no-emit-project", *which)
+
+
+def _look_up(folder: Path, file: str, python: str) -> None:
+    """Do all of an installation but the installing; as hashes are required, a line that is lacking is found, too."""
+    wanted = ["--require-hashes", "--only-binary=:all:", "--override=no-torch.txt", f"--target={folder / 'nothing'}"]
+    place = [f"--python-version={python}", f"--python-platform={_PLATFORM}"]
+    files = [f"--requirement={name}" for name in {RUNNING, file}]
+    _uv(folder, "pip", "install", "--dry-run", *wanted, *place, *files)
 
 
 def _head(folder: Path, file: str) -> str:
@@ -77,8 +81,8 @@ def _head(folder: Path, file: str) -> str:
     return f"""\
 # What {LOCKS[file][1]}. Written by `make lock`; torch is in {TORCH.name}.
 #   pip install --no-deps --require-hashes --requirement {file}
-# Resolved by {tool} on {day} for Python {", ".join(pythons())}. For each of them it was looked up in the
-# package index that every line has a wheel, of a hash that is listed, for Linux on {_PLATFORM}.
+# Resolved by {tool} on {day} for Python {", ".join(pythons())}. For each of them uv went through the
+# installation on {_PLATFORM}: nothing is lacking, and every line has a wheel in the index, of a hash below.
 """
 
 
