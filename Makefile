@@ -4,16 +4,18 @@ BIN := .venv/bin
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo up down deploy test e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
+.PHONY: demo up down deploy test quick e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
+
+# .venv/installed is what running needs, .venv/installed-dev what tests and `make up` need besides.
 
 demo: .venv/installed
 	$(BIN)/cohortlens demo
 
 # PostgreSQL, Prefect, SeaweedFS and Dask as processes on this machine; docs/schedule.md.
-up: .venv/installed
+up: .venv/installed-dev
 	$(BIN)/python -m infra.local up
 
-down: .venv/installed
+down: .venv/installed-dev
 	$(BIN)/python -m infra.local down
 
 # Registers deployments/ with the Prefect server of `make up`, or that of PREFECT_API_URL; again and again.
@@ -24,20 +26,24 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The topology of `make up` put through a day of its life; some ten minutes on two cores.
-e2e: .venv/installed
+e2e: .venv/installed-dev
 	$(BIN)/pytest tests/e2e --timeout 1800 -s
 
 # The fault suite with more images, seeds, faults and mutated files; most of an hour on two cores.
-soak: .venv/installed
+soak: .venv/installed-dev
 	COHORTLENS_SOAK=1 COHORTLENS_FUZZ=10000 OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --timeout 7200
 
-lint: .venv/installed
+# What tests/quick.py leaves of the tests: a minute on two cores, after half a minute of types the first time.
+quick: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -p tests.quick --numprocesses 2
+
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed
+bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.explainers
 	$(BIN)/python -m tests.benchmarks.metrics
 	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
@@ -47,29 +53,28 @@ picture: demo
 	$(BIN)/python docs/picture.py out/demo/report/index.html
 
 # The demo cohort by jobs of a real SLURM on this machine, of Debian's packages; a minute.
-slurm: .venv/installed
+slurm: .venv/installed-dev
 	command -v slurmctld && command -v munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
 	$(BIN)/pytest tests/infra/on_slurm.py
 
 # What `make test` leaves out since it needs an environment of its own or the package index: a scan, by the policies of
-# checkov, a run where nothing but scratch can be written, and whether requirements.lock serves both images.
-infra-check: .venv/installed
+# checkov, a run where nothing but scratch can be written, and whether there is all that the images install.
+infra-check: .venv/installed-dev
 	test -d .cache/checkov || $(PYTHON) -m venv .cache/checkov
 	.cache/checkov/bin/pip install --quiet checkov
 	.cache/checkov/bin/checkov --directory infra --framework dockerfile terraform secrets --compact --quiet --skip-download
 	$(BIN)/pytest tests/infra/on_read_only_root.py
-	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock .
-	$(BIN)/pip install --quiet --dry-run --ignore-installed --constraint requirements.lock '.[gpu]'
+	$(INSTALL) --dry-run --ignore-installed --quiet --requirement requirements.lock --requirement requirements-gpu.lock
 
 # What a run of 10,000 to 1,000,000 images costs beside the explaining; half an hour on two cores.
-bench-scale: .venv/installed
+bench-scale: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.scale
 
 # Every explainer against every metric where the truth is known, written to docs/evidence.md. The quick metrics judge
 # IMAGES images, every metric EVERY of them (0: that is left out), which takes some 20 seconds of a core each.
 IMAGES ?= 1000
 EVERY ?= $(IMAGES)
-evidence: .venv/installed
+evidence: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.evidence --images $(IMAGES) --every $(EVERY)
 
 # Makes the shipped weights again; an hour on one core.
@@ -79,20 +84,27 @@ train: .venv/installed
 	$(BIN)/cohortlens train --shuffled --images 500 --epochs 64 --output models/networks/weights
 	$(BIN)/cohortlens train --marker --images 1000 --epochs 4 --output models/networks/weights
 
-.venv/installed: requirements.lock pyproject.toml
-	@echo 'What requirements.lock pins is installed into .venv: a minute or more, and nothing is said meanwhile'
+# torch has no hash in a lock (requirements-torch.txt says why), so it is installed by a command of its own.
+INSTALL := $(BIN)/pip install --no-deps --require-hashes
+.venv/installed: requirements.lock requirements-torch.txt pyproject.toml
+	@echo 'Installing what running needs into .venv, 1 GB of packages and torch: a minute or more'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(INSTALL) --requirement requirements.lock
+	$(BIN)/pip install --requirement requirements-torch.txt
+	$(BIN)/pip install --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	touch $@
 
-# Pins what pyproject.toml's ranges give today.
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@echo 'Installing what tests need besides into .venv, another 0.8 GB: half a minute or more'
+	$(INSTALL) --requirement requirements-dev.lock
+	$(BIN)/pip check
+	touch $@
+
+# Pins what pyproject.toml's ranges give today; requirements-torch.txt is edited by hand.
 lock:
-	rm -rf .lock && $(PYTHON) -m venv .lock
-	.lock/bin/pip install --quiet torch==2.13.0 'setuptools>=77'
-	.lock/bin/pip install --quiet '.[demo,dev,gpu]'
-	.lock/bin/pip freeze --exclude cohortlens --all | grep --invert-match '^pip==' | sed 's/+cpu//' > requirements.lock
-	rm -rf .lock build
+	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/pip install --quiet --upgrade uv
+	UV_CACHE_DIR=$(CURDIR)/.cache/uv .cache/lock/bin/python infra/lock.py
 
 clean:
 	rm -rf .venv .cache .cohortlens out

@@ -65,7 +65,7 @@ def _apply_automations() -> None:
     from prefect.events.schemas.automations import AutomationCore
     from prefect.utilities.templating import apply_values
 
-    content = apply_values(_read("automations.yaml"), os.environ, remove_notset=False)
+    content: Any = apply_values(_read("automations.yaml"), dict(os.environ), remove_notset=False)
     with get_client(sync_client=True) as client:
         notify = _notifications(content["notification"])
         for wanted in content["automations"]:
@@ -87,12 +87,12 @@ def _notifications(text: dict[str, str]) -> list[dict[str, Any]]:
 
     actions: list[dict[str, Any]] = []
     if url := os.environ.get("ALERT_WEBHOOK"):
-        block = Webhook(url=url)
-        block.save(_WEBHOOK, overwrite=True)
+        hook = Webhook(url=url)
+        hook.save(_WEBHOOK, overwrite=True)
         payload = json.dumps({"text": text["body"]}, ensure_ascii=False)
-        actions.append({"type": "call-webhook", "block_document_id": str(block._block_document_id), "payload": payload})
+        actions.append({"type": "call-webhook", "block_document_id": str(hook._block_document_id), "payload": payload})
     if name := os.environ.get("ALERT_BLOCK"):
-        block = Block.load(name)
+        block: Any = Block.load(name)  # a coroutine only where an event loop runs
         actions.append({"type": "send-notification", "block_document_id": str(block._block_document_id), **text})
     return actions
 

@@ -1,5 +1,6 @@
 """The demo: make the demo cohort, and the configuration that explains it."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ from flows.config import RunConfig
 from flows.progress import bar
 from models.errors import ConfigurationError
 from tasks.demo.cohort import write_cohort
-
-_CHECKOUT = Path(__file__).resolve().parent.parent
+from tasks.demo.shipped import CONFIGURATIONS, WEIGHTS
 
 
 def demo_config(output: str, *, spatial_dims: int, images: int, marker: bool = False) -> RunConfig:
@@ -19,8 +19,10 @@ def demo_config(output: str, *, spatial_dims: int, images: int, marker: bool = F
     Raises
     ------
     ConfigurationError
-        If volumes are to carry the marker: there is no network that was trained on such.
+        If volumes are to carry the marker: there is no network that was trained on such. If nilearn is not installed.
     """
+    if not find_spec("nilearn"):
+        raise ConfigurationError("the demo draws its images from nilearn's template: install the extra `demo`")
     if marker and spatial_dims != 2:
         raise ConfigurationError("--marker: the network that was trained with it is of slices; leave out --dims 3")
     folder = Path(output).resolve()
@@ -34,13 +36,13 @@ def demo_config(output: str, *, spatial_dims: int, images: int, marker: bool = F
 
 
 def demo_content(manifest: str, output: str, *, spatial_dims: int, marker: bool = False) -> dict[str, Any]:
-    """``deployments/demo-<n>d.yaml`` for a cohort and an output, wherever it is run from.
+    """``tasks/demo/demo-<n>d.yaml`` for a cohort and an output, wherever it is run from.
 
     With `marker`, for a cohort where a marker gives the lesion away, and the network that was trained on such.
     """
     name = f"marker-{spatial_dims}d" if marker else f"demo-{spatial_dims}d"
-    content: dict[str, Any] = yaml.safe_load((_CHECKOUT / f"deployments/{name}.yaml").read_text())
+    content: dict[str, Any] = yaml.safe_load((CONFIGURATIONS / f"{name}.yaml").read_text())
     content["cohort"]["source"] = manifest
-    content["model"]["weights"] = str(_CHECKOUT / content["model"]["weights"])
+    content["model"]["weights"] = str(WEIGHTS / Path(content["model"]["weights"]).name)
     content["output"] = output
     return content

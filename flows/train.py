@@ -7,9 +7,8 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.config import described
+from tasks.demo.shipped import WEIGHTS
 from tasks.demo.training import TrainingConfig, train
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "models/networks/weights"
 
 
 @flow(name="train-reference", persist_result=False)

@@ -125,7 +125,9 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
         load(file)
 
 
-@pytest.mark.parametrize("path", sorted(Path("deployments").glob("demo-*.yaml")))
+@pytest.mark.parametrize(
+    "path", sorted([*Path("tasks/demo").glob("*.yaml"), Path("deployments/evidence-2d.yaml")]), ids=str
+)
 def test_the_example_configurations_are_valid(path: Path) -> None:
     assert load(path).model.classes == ("normal", "lesion")
 
