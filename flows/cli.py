@@ -78,8 +78,9 @@ def _ended_early(error: Exception) -> bool:
 
     from flows.errors import Stopped
     from tasks.work.failures import TooManyFailures
+    from tasks.work.finish import Incomplete
 
-    return isinstance(error, (TooManyFailures, Stopped, CancelledRun))
+    return isinstance(error, (TooManyFailures, Incomplete, Stopped, CancelledRun))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
@@ -115,7 +116,7 @@ def demo(output: str, dims: int, images: int, marker: bool) -> None:
         _finish_run(config, _run(config, server_url()))
 
 
-@main.command(epilog="Example: cohortlens plan deployments/demo-2d.yaml")
+@main.command(epilog="Example: cohortlens plan mine.yaml")
 @click.argument("config", type=_CONFIG)
 @run_options
 def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
@@ -134,7 +135,7 @@ def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None
     print_plan(prepared)
 
 
-@main.command(epilog="Example: cohortlens run deployments/demo-2d.yaml")
+@main.command(epilog="Example: cohortlens run mine.yaml")
 @click.argument("config", type=_CONFIG)
 @run_options
 def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
@@ -171,10 +172,9 @@ def evaluate(
     with _output(output, endpoint_url) as location:
         from flows.config import named_metrics
         from tasks.plan.plan import Plan
-        from tasks.storage.location import Location
 
         named = named_metrics(metrics)
-        compared = tuple(Location(url=other, endpoint_url=endpoint_url) for other in others)
+        compared = tuple(_location("--other", other, endpoint_url) for other in others)
         Plan.read(location)  # complains before a server is started
     with _output(output, endpoint_url), prefect_server() as server_url:
         from flows.cluster import PlaceConfig
@@ -242,7 +242,7 @@ def withdraw(output: str, subject: str, endpoint_url: str | None) -> None:
             )
 
 
-@main.command(epilog="Example: cohortlens which deployments/demo-2d.yaml 3f2a90c1d4e5b677")
+@main.command(epilog="Example: cohortlens which mine.yaml 3f2a90c1d4e5b677")
 @click.argument("config", type=_CONFIG)
 @click.argument("ids", nargs=-1, required=True)
 def which(config: Path, ids: tuple[str, ...]) -> None:
@@ -254,12 +254,12 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
     loaded = _load(config)
     with _output(loaded.output.url, loaded.output.endpoint_url):
         plan = Plan.read(loaded.output)
-        found = find(loaded.cohort, plan.key, ids)
-        for id in ids:
-            for uri in found.get(id, ()):
-                click.echo(f"{plain(id)}  {plain(uri)}")
-        if missing := [id for id in ids if id not in found]:
-            raise ConfigurationError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
+    found = find(loaded.cohort, plan.key, ids)
+    for id in ids:
+        for uri in found.get(id, ()):
+            click.echo(f"{plain(id)}  {plain(uri)}")
+    if missing := [id for id in ids if id not in found]:
+        raise ConfigurationError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output out/weights")
@@ -267,7 +267,7 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
 @click.option("--images", type=click.IntRange(16), default=4000, show_default=True, help="Training images.")
 @click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
-@click.option("--learning-rate", type=float, default=3e-3, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=3e-3, show_default=True)
 @click.option("--shuffled", is_flag=True, help="Give each training image the label of another.")
 @MARKER
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
@@ -366,17 +366,23 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
 
 @contextmanager
 def _output(url: str, endpoint_url: str | None) -> Iterator["Location"]:
+    location = _location("OUTPUT", url, endpoint_url)
+    try:
+        yield location
+    except FileNotFoundError as error:
+        missing = error.filename or error
+        raise click.UsageError(f"there is no run at {url}: no {missing}; `cohortlens run` makes it") from error
+
+
+def _location(what: str, url: str, endpoint_url: str | None) -> "Location":
     from pydantic import ValidationError
 
     from tasks.storage.location import Location
 
     try:
-        yield Location(url=url, endpoint_url=endpoint_url)
+        return Location(url=url, endpoint_url=endpoint_url)
     except ValidationError as error:
-        raise click.UsageError(f"OUTPUT: {error.errors()[0]['msg']}") from error
-    except FileNotFoundError as error:
-        missing = error.filename or error
-        raise click.UsageError(f"there is no run at {url}: no {missing}; `cohortlens run` makes it") from error
+        raise click.UsageError(f"{what}: {error.errors()[0]['msg']}") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PACKAGES = ("flows", "models", "tasks")
+PACKAGES = ("cohortlens", "flows", "models", "tasks")
 
 
 def pip(*arguments: str | Path) -> None:
