@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -114,14 +114,25 @@ def load(path: Path) -> RunConfig:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
+    return check(content, str(path))
+
+
+def check(content: Any, name: str = "this") -> RunConfig:
+    """Check the content of a configuration.
+
+    Raises
+    ------
+    ConfigurationError
+        With one line for each wrong field: where it is, what was found and what is allowed.
+    """
+    if not isinstance(content, Mapping):
         raise ConfigurationError(
-            f"{path} must hold cohort, model, explainers and output; found {type(content).__name__}"
+            f"{name} must hold cohort, model, explainers and output; found {type(content).__name__}"
         )
     try:
-        return RunConfig.model_validate(content)
+        return RunConfig.model_validate(dict(content))
     except ValidationError as error:
-        raise ConfigurationError(f"{path} is not a valid configuration:\n{explain_errors(error)}") from error
+        raise ConfigurationError(f"{name} is not a valid configuration:\n{explain_errors(error)}") from error
 
 
 def explain_errors(error: ValidationError) -> str:
