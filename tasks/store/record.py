@@ -88,6 +88,17 @@ class Record(BaseModel):
         return record if record.encode() == data else None
 
 
+class NamedRecord(Record):
+    """A record of an artefact or a result, by its name."""
+
+    title: str
+    delivered: Delivered
+
+    @property
+    def key(self) -> str:
+        return self.title
+
+
 class ShardRecord(Record):
     """A record of one shard."""
 

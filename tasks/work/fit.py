@@ -21,7 +21,7 @@ from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
 from tasks.store.objects import NAME, pieces, read_shard, write
-from tasks.store.record import Delivered, Record
+from tasks.store.record import Delivered, NamedRecord
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import variables
 from tasks.work.engines import Engines
@@ -30,17 +30,10 @@ from tasks.work.images import read_images, stack
 logger = logging.getLogger(__name__)
 
 
-class FitRecord(Record):
+class FitRecord(NamedRecord):
     """The record of an artefact."""
 
     folder = "fits"
-
-    title: str
-    delivered: Delivered
-
-    @property
-    def key(self) -> str:
-        return self.title
 
 
 def fit_digest(plan: Plan, kind: Fit, entries: Sequence[Entry]) -> str:

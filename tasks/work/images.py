@@ -36,13 +36,18 @@ def find_again(output: Location, plan: Plan) -> Find:
 
     @cache
     def sources() -> Sources:
-        known = known_files(manifest.read(output))
-        return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known).sources
+        return survey_again(output, plan)
 
     def find(id: str) -> Source | None:
         return sources()(id)
 
     return find
+
+
+def survey_again(output: Location, plan: Plan) -> Sources:
+    """Survey the cohort of an output once more; of a file that is as it was, nothing is read."""
+    known = known_files(manifest.read(output))
+    return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known).sources
 
 
 def read_images(

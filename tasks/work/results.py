@@ -17,7 +17,7 @@ from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
 from tasks.store.objects import NAME, Piece, pieces, read_shard, write
-from tasks.store.record import Delivered, Record, StoredObject
+from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import empty_block, variables
 from tasks.work.evaluate import Evaluation
@@ -25,17 +25,10 @@ from tasks.work.evaluate import Evaluation
 logger = logging.getLogger(__name__)
 
 
-class ResultRecord(Record):
+class ResultRecord(NamedRecord):
     """The record of a result."""
 
     folder = "results"
-
-    title: str
-    delivered: Delivered
-
-    @property
-    def key(self) -> str:
-        return self.title
 
 
 @dataclass(frozen=True)
