@@ -12,21 +12,17 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import ConfigurationError
-from models.explainers import ExplainerConfig
 from models.explainers.base import Explainer, MapExplainer
-from models.fits import FitConfig
-from models.metrics import MetricConfig
 from models.network import Network, Precision
-from models.outputs import EXPLAINER, Frame, Output, joined
+from models.outputs import Frame, Output, joined
 from models.precision import Deviation
 from models.prediction import declare_prediction, declare_source
-from models.results import ResultConfig
 from models.targets import TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
 from tasks.plan import manifest
-from tasks.plan.ensemble import UncertaintyConfig
+from tasks.plan.planned import Part, PlannedFit, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
@@ -35,112 +31,6 @@ NAME = "plan.json"
 LAYOUT = 5
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
-
-
-class StoredObject(BaseModel):
-    """One stored object: its SHA-256 and its size in bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
-    size: int
-
-
-class Part(BaseModel):
-    """Explainers that are asked together, and what they deliver of every shard. What extends an output is another part.
-
-    Attributes
-    ----------
-    outputs
-        Of an output along `explainer`, the part holds the places of its own explainers.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    explainers: tuple[ExplainerConfig, ...]
-    outputs: tuple[Output, ...]
-
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """Names of the explainers that make a map."""
-        labels = {axis.labels for output in self.outputs for axis in output.axes if axis.name == EXPLAINER}
-        return next((tuple(map(str, own)) for own in labels if not isinstance(own, int)), ())
-
-    def holds(self, name: str) -> bool:
-        return any(output.name == name for output in self.outputs)
-
-
-class PlannedFit(BaseModel):
-    """An artefact that is computed before the shards.
-
-    Attributes
-    ----------
-    images
-        Ids of the images that the artefact is computed from.
-    digest
-        SHA-256 over what the artefact is computed from, and how.
-    objects
-        Every stored object by its key in the store; none as long as the artefact has not been computed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fit: FitConfig
-    outputs: tuple[Output, ...]
-    images: tuple[str, ...]
-    digest: str
-    objects: dict[str, StoredObject] = {}
-
-    @property
-    def title(self) -> str:
-        return self.fit.title
-
-
-class PlannedMetric(BaseModel):
-    """A metric, which is computed from what is stored of each shard.
-
-    Attributes
-    ----------
-    others
-        Outputs whose maps of the same images these are compared with, and a digest over what they had delivered.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: MetricConfig
-    outputs: tuple[Output, ...]
-    others: tuple[Location, ...] = ()
-    others_digest: str = ""
-
-    @property
-    def title(self) -> str:
-        return self.metric.title
-
-
-class PlannedUncertainty(BaseModel):
-    """A kind of uncertainty, which is computed from what is stored of each shard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    uncertainty: UncertaintyConfig
-    outputs: tuple[Output, ...]
-
-    @property
-    def title(self) -> str:
-        return self.uncertainty.title
-
-
-class PlannedResult(BaseModel):
-    """A result, which is computed over all images after the last shard."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    result: ResultConfig
-    outputs: tuple[Output, ...]
-
-    @property
-    def title(self) -> str:
-        return self.result.title
 
 
 class Plan(BaseModel):

@@ -8,7 +8,8 @@ from models.network import Network
 from models.results import Result
 from models.uncertainty import Uncertainty
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedMetric, PlannedResult, PlannedUncertainty
+from tasks.plan.plan import Plan
+from tasks.plan.planned import PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.prepare.replan import with_added
 from tasks.storage.location import Location
 from tasks.store.commit import delivered

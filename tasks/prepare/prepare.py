@@ -19,7 +19,8 @@ from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedFit, begun, make_plan
+from tasks.plan.plan import Plan, begun, make_plan
+from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import Recipe
 from tasks.prepare.cost import Cost, estimate
 from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty

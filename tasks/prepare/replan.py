@@ -10,7 +10,8 @@ from models.errors import ConfigurationError
 from models.network import Network
 from models.outputs import joined
 from tasks.cohort.entry import Entry
-from tasks.plan.plan import Plan, PlannedMetric, PlannedResult, PlannedUncertainty, make_part
+from tasks.plan.plan import Plan, make_part
+from tasks.plan.planned import PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.shards import cut
 from tasks.store.commit import Commit
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.plan.plan import StoredObject
+from tasks.plan.planned import StoredObject
 from tasks.storage.location import Location, Unavailable
 
 

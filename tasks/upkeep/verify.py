@@ -15,7 +15,8 @@ from models.targets import NO_CLASS
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
 from tasks.plan.plan import NAME as PLAN
-from tasks.plan.plan import Plan, StoredObject
+from tasks.plan.plan import Plan
+from tasks.plan.planned import StoredObject
 from tasks.plan.shards import Shard, digest_rows
 from tasks.run import complete
 from tasks.storage.location import PARTIAL, Location, Unavailable

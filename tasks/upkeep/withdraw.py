@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedFit
+from tasks.plan.plan import Plan
+from tasks.plan.planned import PlannedFit
 from tasks.plan.shards import digest_rows
 from tasks.prepare.replan import tombstone
 from tasks.report import remove_report, write_report

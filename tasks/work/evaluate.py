@@ -25,7 +25,8 @@ from models.preprocessing import Preprocessing
 from models.uncertainty import ask_members
 from tasks import telemetry
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedMetric, PlannedUncertainty
+from tasks.plan.plan import Plan
+from tasks.plan.planned import PlannedMetric, PlannedUncertainty
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import Commit

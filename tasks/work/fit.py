@@ -16,7 +16,8 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedFit
+from tasks.plan.plan import Plan
+from tasks.plan.planned import PlannedFit
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit

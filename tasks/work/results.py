@@ -12,7 +12,8 @@ from models.outputs import Frame
 from models.results import Arrays
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, PlannedResult
+from tasks.plan.plan import Plan
+from tasks.plan.planned import PlannedResult
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
