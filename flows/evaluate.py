@@ -10,7 +10,6 @@ from flows.cluster import PlaceConfig
 from flows.config import described
 from flows.run import carry_out
 from models.metrics import MetricConfig
-from tasks.cohort.sources import Sources
 from tasks.plan.plan import Plan
 from tasks.plan.recipe import Named
 from tasks.prepare.metrics import add_metrics
@@ -38,7 +37,7 @@ def evaluate_cohort(
     report_url: Annotated[str | None, described("Where a browser finds the output's folder `report`")] = None,
 ) -> Summary:
     """Evaluate the maps of a finished output by metrics, beside those that it holds already."""
-    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), Sources({})), report_url)
+    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), None), report_url)
 
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)

@@ -21,9 +21,11 @@ from tasks.report.drift import directions, read_evidence, worsened
 from tasks.run import Lacking, begin
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
+from tasks.store.commit import Commit
 from tasks.telemetry import Reading
 from tasks.work.failures import TooManyFailures
 from tasks.work.finish import Summary, finish
+from tasks.work.images import survey_again
 from tasks.work.pending import check_ours
 from tasks.work.results import compute_results
 
@@ -35,10 +37,16 @@ done: dict[str, Summary] = {}
 def carry_out(
     output: Location,
     compute: PlaceConfig,
-    draw_up: Callable[[str], tuple[Plan, Sources]],
+    draw_up: Callable[[str], tuple[Plan, Sources | None]],
     report_url: str | None = None,
 ) -> Summary:
-    """Draw up a plan, do what the output lacks of it, and show what came of it."""
+    """Draw up a plan, do what the output lacks of it, and show what came of it.
+
+    Parameters
+    ----------
+    draw_up
+        Makes the plan, given the run's id, and tells where the images lie; None: the cohort has not been surveyed.
+    """
     run_id = str(flow_run.get_id())
     before = telemetry.read()
     readings: list[Reading] = []
@@ -48,6 +56,8 @@ def carry_out(
             evidence = read_evidence(output)
             plan, sources = draw_up(run_id)
             lacking = _begin(output, plan)
+            if sources is None:
+                sources = _find_images(output, plan, lacking)
             if lacking:
                 readings = deliver(output, compute, plan, sources, lacking, held)
             del sources  # of a million images they take half a gigabyte, which is needed for what follows
@@ -78,6 +88,14 @@ def carry_out(
 @task(name="set up the store", cache_policy=NO_CACHE, persist_result=False)
 def _begin(output: Location, plan: Plan) -> Lacking:
     return begin(output, plan)
+
+
+@task(name="find images", cache_policy=NO_CACHE, persist_result=False)
+def _find_images(output: Location, plan: Plan, lacking: Lacking) -> Sources:
+    """Survey the cohort once more if any image has to be read: of what is delivered, none has."""
+    commits = Commit.read(output, lacking.shards)
+    delivered = all(shard in commits and commits[shard].is_whole(plan) for shard in lacking.shards)
+    return Sources({}) if delivered and not lacking.fits else survey_again(output, plan)
 
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.errors import Stopped
+
 HOME = Path(".cohortlens")
 _START_SECONDS = 180
 _RETRIES = "7"
@@ -52,7 +54,7 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
 
     Raises
     ------
-    RuntimeError
+    Stopped
         From the call, if the server ends or does not answer in time, with the end of its log.
     """
     keep_inside(home)
@@ -113,7 +115,7 @@ def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> str:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.2)
     state = "ended" if server.poll() is not None else f"did not answer in {_START_SECONDS} s"
-    raise RuntimeError(f"the Prefect server {state}; its log {log} ends:\n{log.read_text()[-2000:]}")
+    raise Stopped(f"the Prefect server {state}; its log {log} ends:\n{log.read_text()[-2000:]}")
 
 
 def _free_port() -> int:

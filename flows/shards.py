@@ -28,7 +28,7 @@ from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.shards import groups
 from tasks.run import ENGINES, Lacking
-from tasks.storage.lease import Lease, Occupied, guard
+from tasks.storage.lease import Ended, Lease, Occupied, guard
 from tasks.storage.location import Location
 from tasks.store import commit
 from tasks.telemetry import Reading
@@ -50,10 +50,11 @@ def deliver(
 ) -> list[Reading]:
     """Let workers compute artefacts, then deliver shards.
 
-    Returns what the workers' processes had counted before and after each group of shards.
+    Returns what the workers' processes had counted before and after each task.
     """
     shards = lacking.shards
     rows = manifest.read_each(output, shards)
+    watch = _Watch(output, plan, shards, held)
 
     def needed(group: Sequence[int]) -> Sources:
         return sources.of(entry.id for entries in islice(rows, len(group)) for entry in entries)
@@ -64,28 +65,29 @@ def deliver(
             named = task.with_options(task_run_name=name)
             return runner.submit(named, parameters={"output": output, "lease_number": held.number, **parameters})
 
+        readings = []
         if lacking.fits:
             images = [id for planned in plan.fits if planned.title in lacking.fits for id in planned.images]
-            fitting = [submit(_fit, f"fit {', '.join(lacking.fits)}", sources=sources.of(images))]
-            _results(fitting, lambda done: _watch(output, plan, [], done, held))
+            fitting = submit(_fit, f"fit {', '.join(lacking.fits)}", sources=sources.of(images))
+            readings += _results([fitting], watch)
         delivering = [
             submit(_deliver, _group_name(group, len(plan.shards)), shards=group, sources=needed(group))
             for group in groups(shards, expected_workers(compute))
         ]
-        readings = _results(delivering, lambda done: _watch(output, plan, shards, done, held))
+        readings += _results(delivering, watch)
     return [*chain.from_iterable(readings)]
 
 
-def _results(futures: Sequence[Any], watch: Callable[[Callable[[], bool]], None]) -> list[Any]:
+def _results(futures: Sequence[Any], watch: "_Watch") -> list[Any]:
     """Wait for what was submitted, and stop it if there is a reason to.
 
     Raises
     ------
     Stopped
-        If workers die of the same work again and again, or the scheduler is gone.
+        If workers die of the same work again and again, the scheduler is gone, or another run has begun.
     """
     try:
-        watch(lambda: all(future.wrapped_future.done() for future in futures))
+        watch.until(lambda: all(future.wrapped_future.done() for future in futures))
     except BaseException:
         for future in futures:
             future.wrapped_future.cancel()
@@ -94,7 +96,7 @@ def _results(futures: Sequence[Any], watch: Callable[[Callable[[], bool]], None]
         return [future.result() for future in futures]
     except KilledWorker as error:
         raise Stopped(
-            f"{error.allowed_failures + 1} workers died of the same shards, the last one at "
+            f"{error.allowed_failures + 1} workers died of the same work, the last one at "
             f"{error.last_worker.address}: see their logs, or give them more memory. What is delivered stays: run "
             "again to go on"
         ) from error
@@ -103,6 +105,8 @@ def _results(futures: Sequence[Any], watch: Callable[[Callable[[], bool]], None]
             "the Dask scheduler is gone, and with it what it was told. What is delivered stays: start it, and run "
             "again to go on"
         ) from error
+    except Ended as error:
+        raise Stopped(str(error)) from error
 
 
 @contextmanager
@@ -125,45 +129,70 @@ def _group_name(group: Sequence[int], shards: int) -> str:
     )
 
 
-def _watch(output: Location, plan: Plan, shards: Sequence[int], done: Callable[[], bool], held: Lease) -> None:
-    """Show progress by the commits that are written, and stop what is no good, until the work is done."""
-    last = look = -math.inf
-    shown = Progress(plan.images, plan.images - sum(plan.shards[shard].images for shard in shards))
-    folder = Evaluation.folder if plan.evaluated else commit.FOLDER
-    before = commit.stamps(output, folder)
-    seen = Seen(plan, commit.Commit.read(output, before.keys() - set(shards)))
-    with bar("shards done", "images") as progress:
+class _Watch:
+    """Shows how far some shards are, by the commits that are written, and stops what is no good."""
+
+    def __init__(self, output: Location, plan: Plan, shards: Sequence[int], held: Lease) -> None:
+        self._output, self._plan, self._shards, self._held = output, plan, shards, held
+        self._shown = Progress(plan.images, plan.images - sum(plan.shards[shard].images for shard in shards))
+        self._folder = Evaluation.folder if plan.evaluated else commit.FOLDER
+        self._before = commit.stamps(output, self._folder)
+        self._seen = Seen(plan, commit.Commit.read(output, self._before.keys() - set(shards)))
+
+    def until(self, done: Callable[[], bool]) -> None:
+        """Watch until the work is done.
+
+        Raises
+        ------
+        Occupied
+            If another run has taken the lease.
+        CalledOff
+            If the run was cancelled.
+        TooManyFailures
+            If more of the cohort is quarantined or failed than is allowed.
+        """
+        last = look = -math.inf
         finished = False
-        while not finished:
-            finished = done()
-            if finished or time.monotonic() >= look:
-                began = time.monotonic()
-                now = commit.stamps(output, folder)
-                written = [
-                    shard
-                    for shard in shards
-                    if shard not in seen.shards and shard in now and now[shard] != before.get(shard)
-                ]
-                seen.add(commit.Commit.read(output, written))
-                look = time.monotonic() + (time.monotonic() - began) / _LOOKING
-            if not held():
-                raise Occupied(f"another run has taken the lease of {output}, since this one could not renew it")
-            images = sum(plan.shards[shard].images for shard in shards if shard in seen.shards)
-            progress(len(seen.shards), len(plan.shards), images)
-            if finished or time.monotonic() - last > _UPDATE_SECONDS:
-                last = time.monotonic()
-                with server_may_be_away(retries=0):
-                    _check_cancelled()
-                    shown.show(images)
-            if not finished:
-                time.sleep(_POLL_SECONDS)
+        with bar("shards done", "images") as progress:
+            while not finished:
+                finished = done()
+                if finished or time.monotonic() >= look:
+                    began = time.monotonic()
+                    self._look()
+                    look = time.monotonic() + (time.monotonic() - began) / _LOOKING
+                if not self._held():
+                    raise Occupied(
+                        f"another run has taken the lease of {self._output}, since this one could not renew it"
+                    )
+                images = sum(self._plan.shards[shard].images for shard in self._shards if shard in self._seen.shards)
+                progress(len(self._seen.shards), len(self._plan.shards), images)
+                if finished or time.monotonic() - last > _UPDATE_SECONDS:
+                    last = time.monotonic()
+                    with server_may_be_away(retries=0):
+                        _check_cancelled()
+                        self._shown.show(images)
+                if not finished:
+                    time.sleep(_POLL_SECONDS)
+
+    def _look(self) -> None:
+        now, seen = commit.stamps(self._output, self._folder), self._seen.shards
+        written = [
+            shard
+            for shard in self._shards
+            if shard not in seen and shard in now and now[shard] != self._before.get(shard)
+        ]
+        self._seen.add(commit.Commit.read(self._output, written))
 
 
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
-def _fit(output: Location, sources: Sources, lease_number: int) -> None:
-    guard(output, lease_number)()
+def _fit(output: Location, sources: Sources, lease_number: int) -> tuple[Reading, Reading]:
+    def check() -> None:
+        guard(output, lease_number)()  # a new one looks at once: a fit changes the plan, which may be another run's now
+
+    before = telemetry.read()
     with told_to_prefect():
-        fit(output, sources, ENGINES)
+        fit(output, sources, ENGINES, check)
+    return before, telemetry.read()
 
 
 @task(name="shards", cache_policy=NO_CACHE, persist_result=False)

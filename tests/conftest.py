@@ -4,14 +4,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.server import keep_inside, prefect_server
-from tasks.demo.cohort import write_cohort
-from tasks.storage.location import Location
 from tests.faults.table import pytest_terminal_summary
 from tests.seaweedfs import seaweedfs
+
+if TYPE_CHECKING:
+    from tasks.storage.location import Location
 
 __all__ = ["pytest_terminal_summary"]
 
@@ -33,8 +35,10 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> Location:
+def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> "Location":
     """An empty bucket of the test's own."""
+    from tasks.storage.location import Location
+
     name = "test-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:50].strip("-")
     location = Location(url=f"s3://{name}", endpoint_url=s3_endpoint)
     location.filesystem.mkdir(name)
@@ -51,4 +55,6 @@ def prefect() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The manifest of 36 slices with masks, in DICOM, NIfTI and PNG, and three damaged files."""
+    from tasks.demo.cohort import write_cohort
+
     return write_cohort(tmp_path_factory.mktemp("slices") / "cohort", images=36, spatial_dims=2)

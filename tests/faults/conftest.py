@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from tasks.storage.location import Location
-from tasks.work import explain as shard_module
-from tests.faults.outcome import Expected, Outcome, compare
-from tests.faults.table import PROPERTY
+from tasks.work import explain as explain_module
+from tests.faults.outcome import Expected, compare
+from tests.faults.table import PROPERTY, Outcome
 from tests.tasks.outputs import Cohort, carry_out
 
 SOAK = "COHORTLENS_SOAK" in os.environ
 IMAGES = 480 if SOAK else 96
-
+FEW = 480 if SOAK else 32
+"""Images of a module that names them its `IMAGES`; the others have all."""
 
 Measured = Callable[..., None]
 
@@ -28,19 +29,26 @@ def rounds() -> range:
     return range(8 if SOAK else 1)
 
 
-@pytest.fixture(scope="session")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Pictures of 16 x 16, in shards of 16 and batches of 4."""
-    return Cohort(tmp_path_factory.mktemp("faults") / "cohort", range(IMAGES))
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Cohort:
+    """Pictures of 16 x 16, in shards of 16 and batches of 4; as many as the module's `IMAGES`."""
+    return Cohort(tmp_path_factory.mktemp("faults") / "cohort", range(request.module.IMAGES))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def content(cohort: Cohort) -> Callable[[Location], dict[str, Any]]:
-    """The configuration of a run, given its output."""
-    return lambda output: cohort.content(output, compute={"batch_size": 4})
+    """The configuration of a run that has every stage, given its output: it fits, explains, evaluates and concludes."""
+    return lambda output: cohort.content(
+        output,
+        explainers=["saliency", {"name": "expected_gradients", "samples": 2}],
+        metrics=["gini"],
+        results=["mean_maps"],
+        batch_size=4,
+        compute={},
+    )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def expected(content: Any, tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """What the undisturbed run stores."""
     output = Location(url=str(tmp_path_factory.mktemp("undisturbed") / "out"))
@@ -52,13 +60,13 @@ def expected(content: Any, tmp_path_factory: pytest.TempPathFactory) -> Expected
 def explained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Images in each batch that is explained by this process."""
     batches: list[int] = []
-    ask = shard_module._ask
+    ask = explain_module._ask
 
     def counted(engine: Any, batch: Any) -> Any:
         batches.append(len(batch.rows))
         return ask(engine, batch)
 
-    monkeypatch.setattr(shard_module, "_ask", counted)
+    monkeypatch.setattr(explain_module, "_ask", counted)
     return batches
 
 

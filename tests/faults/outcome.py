@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +9,22 @@ from numpy.typing import NDArray
 from tasks.storage.location import Location
 from tasks.store import template
 from tasks.store.template import EXPLAINED
+from tasks.work.fit import FitRecord
+from tasks.work.results import ResultRecord
 from tests.tasks.outputs import stored
-
-
-class Outcome(NamedTuple):
-    """A row of the table; `extra` is the work that was done in vain, as a share of the work."""
-
-    case: str
-    faults: int
-    survived: int
-    lost: int
-    differing: int
-    extra: float
-
-    def shown(self) -> tuple[str, ...]:
-        counts = (self.faults, self.survived, self.lost, self.differing)
-        return (self.case, *map(str, counts), f"{self.extra:+.1%}" if self.extra == self.extra else "—")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The undisturbed run's store: every byte by key, and what became of each image."""
+    """The undisturbed run's store, and its records of artefacts and results: every byte by key.
+
+    Commits and evaluations, which say how long the work took, are not compared.
+
+    Attributes
+    ----------
+    status
+        What became of each image.
+    """
 
     objects: dict[str, bytes]
     status: NDArray[np.int8]
@@ -38,6 +32,8 @@ class Expected:
     @classmethod
     def read(cls, output: Location) -> "Expected":
         objects = {key: _without_run(key, data) for key, data in stored(output).items()}
+        for folder in (FitRecord.folder, ResultRecord.folder):
+            objects |= {f"{folder}/{name}": (output / folder / name).read() for name in (output / folder).names()}
         return cls(objects, template.open_store(output).status.values)
 
 
@@ -56,7 +52,7 @@ def _differing(one: bytes, other: bytes) -> int:
 
 
 def _without_run(key: str, data: bytes) -> bytes:
-    """Leave out of the root's metadata which run it was, and of which plan: that speaks of places, too."""
+    """Leave out of the root's metadata which run it was, and the plan's digest, which depends on places, too."""
     if key != "zarr.json":
         return data
     content = json.loads(data)

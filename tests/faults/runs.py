@@ -1,4 +1,4 @@
-"""The command line's runs as processes of their own, and what they run on: Prefect's server, a Dask cluster."""
+"""The command line's runs as processes of their own, and the Prefect server that knows of them."""
 
 import json
 import os
@@ -7,8 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from flows.config import RunConfig
 from tasks.storage.location import Location
 from tasks.store.commit import stamps
 from tests.faults import sabotage
+from tests.integration.processes import wait
 
 _BIN = Path(sys.executable).parent
 
@@ -69,15 +69,6 @@ def worker_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def wait(condition: Callable[[], bool], seconds: float = 120) -> float:
-    """Wait for something; return how long it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "did not happen in time"
-        time.sleep(0.05)
-    return time.monotonic() - began
-
-
 class PrefectServer:
     """A server that can be killed, and started again at the same address with the same database."""
 
@@ -112,39 +103,3 @@ class PrefectServer:
 
     def latest(self) -> Any:
         return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-
-
-@contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A Dask scheduler and its workers, each started as on a machine of its own: the address, and the scheduler."""
-    file = folder / "scheduler.json"
-    environment = os.environ | worker_environment(folder)
-    common = ["--scheduler-file", str(file)]
-    with ExitStack() as started, (folder / "cluster.log").open("wb") as sink:
-
-        def start(*arguments: str) -> "subprocess.Popen[bytes]":
-            command = [str(_BIN / "dask"), *arguments]
-            process = subprocess.Popen(command, env=environment, cwd=folder, stdout=sink, stderr=sink)
-            started.callback(_end, process)
-            return process
-
-        scheduler = start("scheduler", *common, "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        wait(file.exists)
-        for _ in range(workers):
-            start("worker", *common, "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder))
-        wait(lambda: bool(file.read_text()))
-        yield json.loads(file.read_text())["address"], scheduler
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    for other in [process, *_descendants(process.pid)]:
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            other.kill()
-    process.wait()
-
-
-def _descendants(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []

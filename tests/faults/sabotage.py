@@ -19,7 +19,10 @@ from types import ModuleType
 from typing import Any
 
 FOLDER = "COHORTLENS_SABOTAGE"
-STAGES = ("reading", "explaining", "writing", "committing")
+STAGES = ("fitting", "reading", "explaining", "writing", "committing", "evaluating", "computing results")
+
+RECORDED_AT = 3
+"""How often a stage that `interrupt` watches is reached until its work is recorded."""
 
 _reached: Counter[str] = Counter()
 
@@ -45,7 +48,7 @@ def deaths_left(folder: Path) -> int:
 
 
 def explained(folder: Path) -> int:
-    """Images that were explained, by all processes together, whether delivered or not."""
+    """Count the images that were explained, by all processes together, whether delivered or not."""
     return sum(int(line) for line in (folder / "explained").read_text().split())
 
 
@@ -63,23 +66,23 @@ def reach(folder: Path, stage: str, last_words: Callable[[], None] = lambda: Non
 
 def install(folder: Path) -> None:
     """Let this process reach the stages of its work."""
-    from tasks.storage import location
-    from tasks.store import commit
-    from tasks.work import batches, explain
+    from tasks.storage.location import PARTIAL, Location
+    from tasks.store.commit import Commit
+    from tasks.work import batches, evaluate, explain, fit, results
 
     read_images, ask, write_beside, write_commit = (
         batches.read_images,
         explain._ask,
-        location.Location._write_beside,
-        commit.Commit.write,
+        Location._write_beside,
+        Commit.write,
     )
 
-    def read(*arguments: Any) -> Any:
+    def read_then_die(*arguments: Any) -> Any:
         images = read_images(*arguments)
         reach(folder, "reading")
         return images
 
-    def explain(engine: Any, batch: Any) -> Any:
+    def explain_then_die(engine: Any, batch: Any) -> Any:
         explanation = ask(engine, batch)
         with (folder / "explained").open("a") as file:
             file.write(f"{len(batch.rows)}\n")
@@ -87,19 +90,39 @@ def install(folder: Path) -> None:
         reach(folder, "explaining")
         return explanation
 
-    def write(location: location.Location, data: bytes) -> str:
+    def die_in_the_middle_of_a_write(location: Location, data: bytes) -> str:
         if "/c/" in location.url:
-            half = Path(f"{location.path}.killed{location.PARTIAL}")
+            half = Path(f"{location.path}.killed{PARTIAL}")
             half.parent.mkdir(parents=True, exist_ok=True)
             reach(folder, "writing", lambda: half.write_bytes(data[: len(data) // 2]) and None)
         return write_beside(location, data)
 
-    def deliver(record: commit.Commit, output: location.Location) -> None:
+    def die_then_commit(record: Commit, output: Location) -> None:
         reach(folder, "committing")
         write_commit(record, output)
 
-    batches.read_images, explain._ask = read, explain  # type: ignore[assignment]
-    location.Location._write_beside, commit.Commit.write = write, deliver  # type: ignore[method-assign]
+    batches.read_images, explain._ask = read_then_die, explain_then_die
+    Location._write_beside, Commit.write = die_in_the_middle_of_a_write, die_then_commit  # type: ignore[method-assign]
+    interrupt(folder, "fitting", fit, fit.FitRecord)
+    interrupt(folder, "evaluating", evaluate, evaluate.Evaluation)
+    interrupt(folder, "computing results", results, results.ResultRecord)
+
+
+def interrupt(folder: Path, stage: str, module: Any, record: Any) -> None:
+    """Let a stage be reached once its arrays are computed, once these are stored, and once that is recorded."""
+    write, write_record = module.write, record.write
+
+    def die_around_a_write(*arguments: Any) -> Any:
+        reach(folder, stage)
+        objects = write(*arguments)
+        reach(folder, stage)
+        return objects
+
+    def record_then_die(written: Any, output: Any) -> None:
+        write_record(written, output)
+        reach(folder, stage)
+
+    module.write, record.write = die_around_a_write, record_then_die
 
 
 class AfterImport(MetaPathFinder, Loader):
@@ -109,10 +132,10 @@ class AfterImport(MetaPathFinder, Loader):
         self.install = install
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
-        if name != "tasks.work.explain":
+        if name != "tasks.run":
             return None
         sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, import_module("tasks.work").__path__)
+        spec = PathFinder.find_spec(name, import_module("tasks").__path__)
         assert spec and spec.loader
         self.loader, spec.loader = spec.loader, self
         return spec

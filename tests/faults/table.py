@@ -1,11 +1,24 @@
 """The table of faults at the end of a test run; its hook is in the outermost conftest, for xdist's controller."""
 
-from typing import Any
-
-from tests.faults.outcome import Outcome
+from typing import Any, NamedTuple
 
 PROPERTY = "fault"
 _HEADER = ("case", "faults", "survived", "images lost", "bytes differing", "extra work")
+
+
+class Outcome(NamedTuple):
+    """A row of the table; `extra` is the work that was done in vain, as a share of the work."""
+
+    case: str
+    faults: int
+    survived: int
+    lost: int
+    differing: int
+    extra: float
+
+    def shown(self) -> tuple[str, ...]:
+        counts = (self.faults, self.survived, self.lost, self.differing)
+        return (self.case, *map(str, counts), f"{self.extra:+.1%}" if self.extra == self.extra else "—")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,5 +1,6 @@
 """Whole runs, from the command line: what they run on dies, and they are stopped themselves."""
 
+import os
 import random
 import signal
 import time
@@ -11,16 +12,18 @@ import psutil
 import pytest
 from distributed import Client
 
+from tasks import run as course
+from tasks.cohort.pseudonyms import VARIABLE
 from tasks.plan.plan import Plan
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
 from tasks.store.commit import stamps
-from tasks.work.explain import explain_shards
-from tasks.work.finish import finish
+from tasks.work.engines import Engines
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, SOAK, Measured
-from tests.faults.runs import PrefectServer, Run, cluster, wait
-from tests.faults.workers import begin
+from tests.faults.runs import PrefectServer, Run, worker_environment
+from tests.faults.workers import begin, end
+from tests.integration.processes import dask_cluster, wait
 from tests.seaweedfs import free_ports
 from tests.tasks.outputs import carry_out
 
@@ -39,10 +42,12 @@ def compute(content: dict[str, Any], **where: Any) -> dict[str, Any]:
     return content | {"compute": content["compute"] | where}
 
 
-def test_workers_killed_one_and_all(
+def test_workers_and_the_prefect_server_killed(
     content: Any, local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
 ) -> None:
-    deaths = [("reading", 1), ("explaining", 2), ("writing", 3), ("committing", 0)] if SOAK else [("writing", 3)]
+    """One worker dies in the fit and one in a write, then both at once; then the server is gone for a while."""
+    deaths = [(stage, number % 3) for number, stage in enumerate(sabotage.STAGES) if stage != "computing results"]
+    deaths = deaths if SOAK else [("fitting", 1), ("writing", 3)]
     folder = sabotage.plan_deaths(tmp_path / "deaths", deaths, PACE)
     run = Run(compute(content(local), workers=2), folder, server.url)
     run.wait_for_commits(1)
@@ -51,25 +56,33 @@ def test_workers_killed_one_and_all(
     for worker in killed:
         worker.kill()
     assert len(killed) == 2
+    (folder / "pace").write_text("1.0")
+    server.kill()
+    delivered = len(stamps(local))
+    wait(lambda: len(stamps(local)) > delivered, 60)
+    server.start()
     assert run.end() == 0, run.said
     assert sabotage.deaths_left(folder) == 0
     assert server.latest()["state_type"] == "COMPLETED"
-    faults = len(deaths) + len(killed)
-    measured("run: a worker killed, then both", faults, [local], sabotage.explained(folder) / IMAGES)
+    faults = len(deaths) + len(killed) + 1
+    work = sabotage.explained(folder) / IMAGES
+    measured("run: a worker killed, then both, then Prefect's server", faults, [local], work)
 
 
 def test_the_flows_process_killed(
-    content: Any, explained: list[int], local: Location, tmp_path: Path, server: PrefectServer, measured: Measured
+    content: Any, explained: list[int], local: Location, tmp_path: Path, measured: Measured
 ) -> None:
+    """Its workers, and the Prefect server that it has started, end with it, though nobody tells them to."""
     folder = sabotage.plan_deaths(tmp_path / "deaths", [], PACE)
-    run = Run(compute(content(local), workers=2), folder, server.url)
+    run = Run(compute(content(local), workers=1), folder, server=None)
     run.wait_for_commits(1)
-    workers = run.workers
+    workers, left = run.workers, run.descendants
+    servers = [process for process in left if "flows.server" in process.cmdline()]
     run.process.kill()
     run.end()
-    assert workers
-    psutil.wait_procs(workers, timeout=20)
-    assert not [worker for worker in workers if worker.is_running()]
+    assert workers and servers
+    psutil.wait_procs(left, timeout=60)
+    assert not [process for process in left if process.is_running()]
     carry_out(content(local))
     measured("run: its process killed, run again", 1, [local], (sabotage.explained(folder) + sum(explained)) / IMAGES)
 
@@ -87,7 +100,7 @@ def test_a_run_is_stopped(
     """It ends within a minute, and leaves no process and nothing half written."""
     folder = sabotage.plan_deaths(tmp_path / "deaths", [], PACE)
     own_server = how == "SIGTERM"
-    run = Run(compute(content(local), workers=2), folder, None if own_server else server.url)
+    run = Run(compute(content(local), workers=1), folder, None if own_server else server.url)
     run.wait_for_commits(1)
     left = run.descendants
     began = time.monotonic()
@@ -114,8 +127,9 @@ def test_a_run_is_stopped(
     )
 
 
-@pytest.mark.parametrize("until", ["in the middle", *(["a minute after the end", "long after"] if SOAK else [])])
-def test_the_prefect_server_gone_for_a_while(
+@pytest.mark.skipif(not SOAK, reason="takes minutes: `make soak` has it")
+@pytest.mark.parametrize("until", ["a minute after the end", "long after"])
+def test_the_prefect_server_gone_when_a_run_ends(
     until: str,
     content: Any,
     local: Location,
@@ -131,14 +145,13 @@ def test_the_prefect_server_gone_for_a_while(
     server.kill()
     delivered = len(stamps(local))
     wait(lambda: len(stamps(local)) > delivered, 60)
-    if until == "a minute after the end":
-        wait(lambda: len(stamps(local)) == len(Plan.read(local).shards), 300)
-        time.sleep(60)
     if until == "long after":
         assert run.end() == 0, run.said
         assert "the run is done; but Prefect's server" in run.said
         server.start()
     else:
+        wait(lambda: len(stamps(local)) == len(Plan.read(local).shards), 300)
+        time.sleep(60)
         server.start()
         assert run.end() == 0, run.said
         assert server.latest()["state_type"] == "COMPLETED"
@@ -151,17 +164,18 @@ def test_a_scheduler_with_workers_elsewhere(
     """All is explained there; workers stop when their run is killed; and the scheduler is killed."""
     whole, orphaned, deserted = (Location(url=str(tmp_path / name)) for name in ("whole", "orphaned", "deserted"))
     folder = sabotage.plan_deaths(tmp_path / "deaths", [])
-    with cluster(folder, workers=2) as (address, scheduler):
+    known = worker_environment(folder) | {"PREFECT_API_URL": server.url, VARIABLE: os.environ[VARIABLE]}
+    with dask_cluster(folder, known, workers=2) as cluster:
         output, plan = begin(content(whole))
         shuffled = random.Random(0).sample(range(len(plan.shards)), len(plan.shards))
-        with Client(address) as client:
-            client.gather([client.submit(explain_shards, output, [shard]) for shard in shuffled])
-        finish(output)
+        with Client(cluster.address) as client:
+            client.gather([client.submit(course.deliver, output, [shard], Engines()) for shard in shuffled])
+        end(output)
         measured("two workers behind a scheduler, shards shuffled", 1, [whole], sabotage.explained(folder) / IMAGES)
 
         (folder / "pace").write_text(str(PACE))
         before = sabotage.explained(folder)
-        run = Run(compute(content(orphaned), scheduler=address), folder, server.url)
+        run = Run(compute(content(orphaned), scheduler=cluster.address), folder, server.url)
         run.wait_for_commits(1)
         run.process.kill()
         run.end()
@@ -176,9 +190,9 @@ def test_a_scheduler_with_workers_elsewhere(
         measured("run: its process killed, workers elsewhere live on", 1, [orphaned], work)
 
         before = sabotage.explained(folder)
-        run = Run(compute(content(deserted), scheduler=address), folder, server.url)
+        run = Run(compute(content(deserted), scheduler=cluster.address), folder, server.url)
         run.wait_for_commits(1)
-        scheduler.kill()
+        cluster.scheduler.kill()
         assert run.end() == 3, run.said
         assert "the Dask scheduler is gone" in run.said
     carry_out(content(deserted))

@@ -6,11 +6,22 @@ from typing import Any
 
 import pytest
 
+from tasks import run
 from tasks.storage.location import Location
-from tasks.work.finish import finish
+from tasks.work.engines import Engines
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, Measured
-from tests.faults.workers import begin, start, work_through, work_together
+from tests.faults.workers import begin, end, plan_and_set_up, start, work_through, work_together
+
+MOMENTS = {"committing": IMAGES // 32, "evaluating": IMAGES // 32 * sabotage.RECORDED_AT}
+"""How often a stage is reached by one worker until half of the work is done; of the others, in batches."""
+
+
+def moments(stage: str, seed: int) -> list[int]:
+    """How often the stage is reached before each death: all moments of what is done once, else three that are drawn."""
+    if stage in ("fitting", "computing results"):
+        return [*range(sabotage.RECORDED_AT)]
+    return random.Random(seed).sample(range(MOMENTS.get(stage, IMAGES // 8)), 3)
 
 
 @pytest.mark.parametrize("stage", sabotage.STAGES)
@@ -19,13 +30,11 @@ def test_a_worker_killed_at_a_stage(
 ) -> None:
     outputs, died, explained = [], 0, 0
     for seed in rounds:
-        output, plan = begin(content(local / str(seed)))
-        befores = random.Random(seed).sample(range(IMAGES // 32 if stage == "committing" else IMAGES // 8), 3)
-        folder = sabotage.plan_deaths(tmp_path / f"deaths-{seed}", [(stage, before) for before in befores])
-        died += work_through(output, plan, folder)
+        output = plan_and_set_up(content(local / str(seed)))
+        folder = sabotage.plan_deaths(tmp_path / f"deaths-{seed}", [(stage, at) for at in moments(stage, seed)])
+        died += work_through(output, folder)
         assert sabotage.deaths_left(folder) == 0
         explained += sabotage.explained(folder)
-        finish(output)
         outputs.append(output)
     measured(f"worker killed while {stage}", died, outputs, explained / (IMAGES * len(outputs)))
 
@@ -39,7 +48,7 @@ def test_every_worker_killed_at_once(
         folder = sabotage.plan_deaths(tmp_path / f"deaths-{seed}", [], pace=0.1)
         died += work_together(output, plan, folder, workers=2, seed=seed, kills=2)
         explained += sabotage.explained(folder)
-        finish(output)
+        end(output)
         outputs.append(output)
     measured("every worker killed at once", died, outputs, explained / (IMAGES * len(outputs)))
 
@@ -49,11 +58,11 @@ def test_a_worker_taken_for_dead_works_on_beside_its_successor(
 ) -> None:
     output, plan = begin(content(local))
     folder = sabotage.plan_deaths(tmp_path / "deaths", [])
-    workers = [start(output, range(len(plan.shards)), folder) for _ in range(2)]
+    workers = [start(output, folder, range(len(plan.shards))) for _ in range(2)]
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    finish(output)
+    end(output)
     measured("shards delivered by two workers at once", len(plan.shards), [output], sabotage.explained(folder) / IMAGES)
 
 
@@ -67,7 +76,7 @@ def test_any_number_of_workers_and_any_order(
         folder = sabotage.plan_deaths(tmp_path / f"deaths-{seed}", [])
         assert work_together(output, plan, folder, workers=workers, seed=seed, kills=0) == 0
         explained += sabotage.explained(folder)
-        finish(output)
+        end(output)
         outputs.append(output)
     measured(f"shards shuffled over {workers} workers", len(outputs), outputs, explained / (IMAGES * len(outputs)))
 
@@ -76,7 +85,8 @@ def test_shards_one_by_one_from_the_last(
     content: Any, local: Location, explained: list[int], measured: Measured
 ) -> None:
     output, plan = begin(content(local))
+    engines = Engines()
     for shard in reversed(plan.shards):
-        explained(output, [shard.index])
-    finish(output)
+        run.deliver(output, [shard.index], engines)
+    end(output)
     measured("shards one by one, the last first", len(plan.shards), [output], sum(explained) / IMAGES)

@@ -141,7 +141,7 @@ def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
     content["cohort"]["background"], content["metrics"] = 5, []
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
-    assert "background         5 images of the cohort" in result.output
+    assert "fitted before      background, on 5 images of the cohort" in result.output
     assert f"forward passes     {39 * 3}" in result.output
 
 

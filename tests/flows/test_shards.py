@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from flows import shards
+from tasks.storage.lease import Lease
 from tasks.storage.location import Location
 from tasks.store import commit
 
@@ -27,9 +28,10 @@ def test_commits_are_listed_for_a_tenth_of_the_time_at_most(
     monkeypatch.setattr(shards, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(shards, "_check_cancelled", lambda: None)
     monkeypatch.setattr(shards, "Progress", lambda *_: SimpleNamespace(show=lambda _: None))
-    plan: Any = SimpleNamespace(images=1, shards=[SimpleNamespace(images=1)], measures=())
-    ended = time.monotonic() + 1
+    plan: Any = SimpleNamespace(images=1, shards=[SimpleNamespace(images=1)], evaluated=())
     monkeypatch.setattr(shards, "Seen", lambda *_: SimpleNamespace(shards=set(), add=lambda _: None))
-    shards._watch(Location(url=str(tmp_path)), plan, [0], lambda: time.monotonic() > ended, lambda: True)
+    watch = shards._Watch(Location(url=str(tmp_path)), plan, [0], cast(Lease, lambda: True))
+    ended = time.monotonic() + 1
+    watch.until(lambda: time.monotonic() > ended)
     assert 2 < len(listed) <= most + 1  # and once before
     assert listed[-1] > ended, "what was written last has to be seen"
