@@ -1,5 +1,8 @@
 """The items of a plan: what is computed in each stage, with the outputs as they are declared."""
 
+import hashlib
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
 from models.explainers import ExplainerConfig
@@ -18,6 +21,10 @@ class StoredObject(BaseModel):
 
     sha256: str
     size: int
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        return cls(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
 
 
 class Part(BaseModel):

@@ -1,6 +1,5 @@
 """Objects of the store: arrays are cut into them, and put together again. Nobody else writes a part of an object."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -73,7 +72,7 @@ def write(folder: Location, cut: Iterable[Piece], block: Block) -> dict[str, Sto
     for piece in cut:
         data = piece.encode(block)
         (folder / piece.key).write(data)
-        objects[piece.key] = StoredObject(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        objects[piece.key] = StoredObject.of(data)
     return objects
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,11 @@ from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
-from tasks.plan.planned import PlannedFit
+from tasks.plan.planned import PlannedFit, StoredObject
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.objects import NAME, pieces, read_shard, write
+from tasks.store.objects import NAME, Piece, pieces, read, read_shard
 from tasks.store.record import Delivered, NamedRecord
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import variables
@@ -92,14 +91,16 @@ def fit(output: Location, find: Find, engines: Engines, check: Callable[[], None
         if planned.title not in lacking:
             planned_now.append(planned)
             continue
-        block = _computed(output, plan, planned, find, engines)
-        check()
-        objects = write(output / NAME, pieces(plan, variables(plan, planned.outputs), None), block)
+        encoded = _stored(output, plan, planned) or _computed(output, plan, planned, find, engines)
+        objects = {key: StoredObject.of(data) for key, data in encoded.items()}
         if planned.objects and objects != planned.objects:
             raise ConfigurationError(
                 f"the artefact {planned.title!r} of {output} is damaged, and computed anew it is another, so that "
                 "other maps would come of it: put back the versions that it was made with, or --overwrite"
             )
+        check()
+        for key, data in encoded.items():
+            (output / NAME / key).write(data)
         FitRecord(title=planned.title, delivered=Delivered(digest=planned.digest, objects=objects)).write(output)
         planned_now.append(planned.model_copy(update={"objects": objects}))
         logger.info("artefact %s fitted on %d images", planned.title, len(planned.images))
@@ -117,12 +118,20 @@ def forget(output: Location, planned: PlannedFit) -> None:
         (output / NAME / key).remove()
 
 
-def _computed(
-    output: Location, plan: Plan, planned: PlannedFit, find: Find, engines: Engines
-) -> dict[str, NDArray[Any]]:
-    inputs = _inputs(output, plan, planned, find)
-    found = planned.fit.compute(engines.network(plan), inputs)
-    return {name: values.cpu().numpy() for name, values in found.items()}
+def _stored(output: Location, plan: Plan, planned: PlannedFit) -> dict[str, bytes] | None:
+    """Read an artefact of which the record alone is lost."""
+    return read(output, _pieces(plan, planned), planned.objects) if planned.objects else None
+
+
+def _computed(output: Location, plan: Plan, planned: PlannedFit, find: Find, engines: Engines) -> dict[str, bytes]:
+    """Compute an artefact, and encode each object that holds it."""
+    found = planned.fit.compute(engines.network(plan), _inputs(output, plan, planned, find))
+    block = {name: values.cpu().numpy() for name, values in found.items()}
+    return {piece.key: piece.encode(block) for piece in _pieces(plan, planned)}
+
+
+def _pieces(plan: Plan, planned: PlannedFit) -> list[Piece]:
+    return list(pieces(plan, variables(plan, planned.outputs), None))
 
 
 def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Tensor:
@@ -134,8 +143,8 @@ def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Te
         for id, image in _delivered(output, plan, {id: row for id, (row, _) in rows.items()}).items()
     }
     left = [entry for id, (_, entry) in rows.items() if id not in inputs]
-    read = read_images(plan, left, preprocessing, find)
-    for entry, image in zip(left, read, strict=True):
+    images = read_images(plan, left, preprocessing, find)
+    for entry, image in zip(left, images, strict=True):
         if isinstance(image, Unreadable):
             raise ConfigurationError(
                 f"the image {entry.id!r}, which the artefact {planned.title!r} is computed from, cannot be read any "

@@ -276,3 +276,17 @@ def test_a_result_follows_what_it_is_computed_from(cohort: Cohort, output: Locat
 def test_a_result_that_lacks_what_it_reads_is_refused(cohort: Cohort, output: Location) -> None:
     with pytest.raises(ValueError, match="results: nearest is computed from embedding, which no explainer"):
         prepared(content(cohort, output, explainers=["saliency"]))
+
+
+def test_an_artefact_is_never_exchanged_for_another(cohort: Cohort, output: Location) -> None:
+    carry_out(content(cohort, output))
+    centre = stored(output)["centre/c/0"]
+    cohort.add([3], version=1)  # one of the images that the artefact was computed from
+    (output / "fits/centre.json").remove()
+    assert carry_out(content(cohort, output)).explained == 10
+    assert stored(output)["centre/c/0"] == centre and verify(output) == []
+    cohort.add([10])
+    (output / NAME / "centre/c/0").write(b"damaged")
+    with pytest.raises(ValueError, match="the artefact 'centre' .* is damaged, and computed anew it is another"):
+        carry_out(content(cohort, output))
+    assert stored(output)["centre/c/0"] == b"damaged"
