@@ -287,6 +287,6 @@ def test_an_artefact_is_never_exchanged_for_another(cohort: Cohort, output: Loca
     assert stored(output)["centre/c/0"] == centre and verify(output) == []
     cohort.add([10])
     (output / NAME / "centre/c/0").write(b"damaged")
-    with pytest.raises(ValueError, match="the artefact 'centre' .* is damaged, and computed anew it is another"):
+    with pytest.raises(ValueError, match=r"the artefact 'centre' .* is damaged, and computed anew it is another"):
         carry_out(content(cohort, output))
     assert stored(output)["centre/c/0"] == b"damaged"
