@@ -15,7 +15,8 @@ from tests.infra.files import CHECKOUT, INFRA
 _FILES = sorted(
     path
     for path in INFRA.rglob("*")
-    if path.is_file() and INFRA / "local" not in path.parents and path.name != "settings.env" and path.suffix != ".json"
+    if path.is_file() and INFRA / "local" not in path.parents and path.name != "settings.env"
+    if path.suffix not in (".json", ".pyc")
 )
 _HEAD_LINES = 8
 _YAML = """
