@@ -32,7 +32,7 @@ e2e: .venv/installed-dev
 # The fault suite with more images, seeds, faults and mutated files; most of an hour on two cores.
 soak: .venv/installed-dev
 	COHORTLENS_SOAK=1 COHORTLENS_FUZZ=10000 OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults \
-		tests/tasks/test_interrupted.py tests/tasks/test_verify.py --timeout 7200
+		tests/models/test_invariance.py tests/tasks/test_interrupted.py tests/tasks/test_verify.py --timeout 7200
 
 # What tests/quick.py leaves of the tests: a minute on two cores, after half a minute of types the first time.
 quick: lint

@@ -16,6 +16,7 @@ from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region
 from tests.models.networks import CLASSES, few
+from tests.soak import SOAK
 
 SHAPES = {2: (64, 48), 3: (24, 24, 24)}
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
@@ -52,7 +53,15 @@ REFUSED: dict[str, set[str]] = {
     "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
     "BagOfSlices": OF_OTHERS - {"mil_attention"} | LAYER | RESCALED,
 }
-CASES = [(name, dims) for name in NETWORKS for dims in (2, 3) if (name, dims) != ("BagOfSlices", 2)]
+AS_VOLUMES = {"ResNet18", "ViT", "UNet", "AttentionGated", "BagOfSlices"}
+"""One network of each kind; the others take volumes in a soak, since these are half of the tests' time."""
+
+CASES = [
+    (name, dims)
+    for name in NETWORKS
+    for dims in (2, 3)
+    if (name, dims) != ("BagOfSlices", 2) and (dims == 2 or name in AS_VOLUMES or SOAK)
+]
 
 
 @pytest.mark.parametrize(("name", "dims"), CASES)
