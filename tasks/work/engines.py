@@ -1,11 +1,13 @@
 """The engines of a worker: one network, whatever is asked of it, built of what an output holds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from models.engine import Engine
+from models.explainers.base import Explainer
 from models.network import Network, build
 from models.precision import check_instructions
 from models.uncertainty import Member, Uncertainty
@@ -76,11 +78,11 @@ class Engines:
     def _build(self, output: Location, plan: Plan) -> PlanEngines:
         network, fitted = self.network(plan), read_fitted(output, plan)
 
-        def engine(number: int | None) -> Engine:
-            explainers = plan.explainers if number is None else plan.parts[number].explainers
+        def engine(explainers: Sequence[Explainer]) -> Engine:
             return Engine(network, explainers, plan.target, plan.batch_size, fitted)
 
-        return PlanEngines(network, tuple(engine(number) for number in range(len(plan.parts))), engine(None))
+        parts = tuple(engine(part.explainers) for part in plan.parts)
+        return PlanEngines(network, parts, parts[0] if len(parts) == 1 else engine(plan.explainers))
 
 
 def read_fitted(output: Location, plan: Plan) -> dict[str, Tensor]:
