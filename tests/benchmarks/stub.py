@@ -22,7 +22,7 @@ def install() -> None:
     def read_nothing(plan: Any, entries: Sequence[Any], *_: Any) -> Sequence[Any]:
         return [Unreadable("nothing is read")] * len(entries)
 
-    def explain_nothing(plan: Any, delivery: explain.Delivery, batch: batches.Batch, *_: Any) -> None:
+    def explain_nothing(plan: Any, delivery: explain.Delivery, batch: batches.ReadBatch, *_: Any) -> None:
         delivery.status[batch.rows] = explain.EXPLAINED
         for block in delivery.blocks.values():
             for name in block.keys() - {"affine"}:
