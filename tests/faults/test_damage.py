@@ -1,6 +1,7 @@
-"""What is damaged while nobody looks, in a whole output at once; `tests/tasks/test_verify.py` goes file by file."""
+"""Damage that comes while nobody looks, in a whole output at once; `tests/tasks/test_verify.py` goes file by file."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,21 +11,25 @@ from tasks.storage.location import Location
 from tasks.store.commit import Commit
 from tasks.store.template import NAME
 from tasks.upkeep.verify import repair, verify
-from tests.faults.conftest import IMAGES, Measured
+from tasks.work.evaluate import Evaluation
+from tasks.work.fit import FitRecord
+from tasks.work.results import ResultRecord
+from tests.faults.conftest import FEW, Measured
 from tests.tasks.outputs import carry_out
 
+IMAGES = FEW
 DAMAGE = ("truncated", "flipped", "deleted")
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request: pytest.FixtureRequest) -> Location:
-    return request.getfixturevalue("local") if request.param == "local" else request.getfixturevalue("bucket") / "out"
+@pytest.fixture
+def output(where: str, request: pytest.FixtureRequest) -> Location:
+    return request.getfixturevalue("local") if where == "local" else request.getfixturevalue("bucket") / "out"
 
 
-def damage(location: Location, how: str, generator: random.Random) -> None:
+def damage(location: Location, how: Sequence[str], generator: random.Random) -> None:
     data = location.read()
     place = generator.randrange(len(data))
-    match how:
+    match generator.choice(how):
         case "truncated":
             location.write(data[:place])
         case "flipped":
@@ -33,30 +38,66 @@ def damage(location: Location, how: str, generator: random.Random) -> None:
             location.remove()
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize(("where", "how"), [*(("local", (how,)) for how in DAMAGE), ("S3", DAMAGE)])
 def test_everything_is_damaged(
-    how: str, output: Location, content: Any, explained: list[int], measured: Measured, rounds: range
+    where: str,
+    how: tuple[str, ...],
+    output: Location,
+    content: Any,
+    explained: list[int],
+    measured: Measured,
+    rounds: range,
 ) -> None:
-    """All objects of some shards, and the commits of the others."""
+    """All objects of some shards, of the artefact and of the result; then the records of these; then other commits."""
     carry_out(content(output))
-    shards = range(len(Plan.read(output).shards))
+    plan = Plan.read(output)
+    shards = range(len(plan.shards))
     explained.clear()
     faults = 0
     for seed in rounds:
         generator = random.Random(seed)
         chosen = set(generator.sample(shards, len(shards) // 2))
-        keys = [key for commit in Commit.read(output, chosen).values() for key in commit.objects]
-        for key in keys:
-            damage(output / NAME / key, how, generator)
-        for shard in set(shards) - chosen:
-            damage(output / f"commits/{shard:06d}.json", how, generator)
-        faults += len(keys) + len(shards) - len(chosen)
-        found = verify(output)
-        assert {one.where for one in found if one.what == "object"} == set(keys)
-        assert {int(one.where) for one in found if one.what == "shard"} == set(shards) - chosen
-        assert len(found) == len(keys) + len(shards) - len(chosen)
-        repair(output, found)
-        assert verify(output) == []
-    place = "local" if output.is_local else "S3"
+        promised: dict[str, set[str]] = {"object": set(), "metric": set()}
+        for shard in chosen:
+            promised["object"] |= Commit.read(output, [shard])[shard].objects.keys()
+            promised["metric"] |= Evaluation.read(output, [shard])[shard].objects.keys()
+        promised["artefact"] = set(plan.fits[0].objects)
+        promised["result"] = {*ResultRecord.read_keys(output, ["mean_maps"])["mean_maps"].delivered.objects}
+        assert all(promised.values())
+        faults += repaired(output, how, generator, {what: as_objects(keys) for what, keys in promised.items()})
+
+        others = sorted(set(shards) - chosen)
+        records = {
+            "metric": {f"evaluations/{shard:06d}.json": f"shard {shard}" for shard in chosen},
+            "artefact": {f"{FitRecord.folder}/background.json": "background"},
+            "result": {f"{ResultRecord.folder}/mean_maps.json": "mean_maps"},
+        }
+        faults += repaired(output, how, generator, records)
+        faults += repaired(output, how, generator, {"shard": {f"commits/{one:06d}.json": str(one) for one in others}})
     work = 1 + sum(explained) / (IMAGES * len(rounds))
-    measured(f"objects and commits {how} ({place}), repaired", faults, [output], work)
+    measured(f"objects and records {' or '.join(how)} ({where}), repaired", faults, [output], work)
+
+
+def as_objects(keys: set[str]) -> dict[str, str]:
+    return {f"{NAME}/{key}": key for key in keys}
+
+
+def repaired(output: Location, how: Sequence[str], generator: random.Random, files: dict[str, dict[str, str]]) -> int:
+    """Damage files, have just these found, and mended; return how many there were.
+
+    Parameters
+    ----------
+    files
+        By the kind of damage that is to be found, each file with where the damage is to be found.
+    """
+    for own in files.values():
+        for name in sorted(own):
+            damage(output / name, how, generator)
+    found = verify(output)
+    assert {(one.what, one.where) for one in found} == {
+        (what, at) for what, own in files.items() for at in own.values()
+    }
+    assert len(found) == sum(map(len, files.values()))
+    repair(output, found)
+    assert verify(output) == []
+    return len(found)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tasks.storage.location import PARTIAL, Location
-from tests.faults.conftest import IMAGES, SOAK, Measured
+from tests.faults.conftest import FEW, SOAK, Measured
 from tests.faults.outcome import Expected
 from tests.tasks.outputs import carry_out
 
+IMAGES = FEW
 SHARES = [share / 20 for share in range(1, 19)] if SOAK else [0.1, 0.5, 0.8]
 
 

@@ -38,6 +38,7 @@ BOUND = 2**24
 PEAK = 10 * BOUND
 """What reading may add to the memory of the process."""
 SECONDS = 10.0
+START = "spawn"
 
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _DICOM = (
@@ -178,7 +179,7 @@ class Child:
         self.start()
 
     def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         self.ours, theirs = context.Pipe()
         self.process = context.Process(target=reader, args=(theirs,), daemon=True)
         self.process.start()
@@ -235,6 +236,7 @@ def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
 def test_the_watch_sees_what_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that dies, hangs or takes memory is noticed, and replaced."""
     monkeypatch.setattr("tests.faults.test_fuzz.SECONDS", 1.0)
+    monkeypatch.setattr("tests.faults.test_fuzz.START", "fork")  # sooner: these children import nothing
     monkeypatch.setattr("tests.faults.test_fuzz.reader", misbehaving)
     child = Child()
     assert child.read(b"die")[0] == "crashes with exit code -9"

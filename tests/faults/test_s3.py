@@ -10,16 +10,20 @@ from click.testing import CliRunner
 from prometheus_client import REGISTRY
 
 from flows.cli import main
+from tasks.report import write_report
 from tasks.storage import lease as lease_module
 from tasks.storage import s3
 from tasks.storage.location import CredentialsRefused, Location, Unavailable
 from tasks.storage.s3 import PatientS3
 from tasks.upkeep.verify import verify
-from tests.faults.conftest import SOAK, Measured
+from tests.faults.conftest import FEW, SOAK, Measured
 from tests.faults.proxy import FAULTS, FaultyS3
 from tests.tasks.outputs import Cohort, carry_out
 
+IMAGES = FEW
 AWAY_SECONDS = 60 if SOAK else 6
+
+Content = Callable[[Location], dict[str, Any]]
 
 
 @pytest.fixture
@@ -41,19 +45,54 @@ def through(proxy: FaultyS3, bucket: Location) -> Location:
     return Location(url=bucket.url, endpoint_url=proxy.url)
 
 
-@pytest.fixture
-def from_s3(cohort: Cohort, content: Any, bucket: Location, through: Location) -> Callable[[Location], dict[str, Any]]:
-    """The configuration of a run whose cohort lies behind the proxy, too."""
+@pytest.fixture(scope="module")
+def on_s3(cohort: Cohort, s3_endpoint: str) -> Location:
+    """The folder of the cohort in a bucket of its own."""
+    folder = Location(url="s3://faults-cohort/cohort", endpoint_url=s3_endpoint)
+    folder.filesystem.mkdir("faults-cohort")
     for path in cohort.folder.glob("*.*"):
-        (bucket / "cohort" / path.name).write(path.read_bytes())
-    source = (through / "cohort/manifest.csv").model_dump()
+        (folder / path.name).write(path.read_bytes())
+    return folder
+
+
+def read_from(content: Content, manifest: Location) -> Content:
+    """The configuration of a run whose cohort lies on S3, too."""
+    source = manifest.model_dump()
     return lambda output: content(output) | {"cohort": {"source": source, "identifiers": "as given"}}
+
+
+@pytest.fixture
+def from_s3(content: Content, on_s3: Location, through: Location) -> Content:
+    """The configuration of a run whose cohort lies behind the proxy, too."""
+    return read_from(content, through.at(on_s3.url) / "manifest.csv")
+
+
+@pytest.fixture(scope="module")
+def requests(content: Content, on_s3: Location, s3_endpoint: str) -> dict[str, int]:
+    """The number of requests of the undisturbed run, by where the cohort lies; and of its report."""
+    found = {}
+    with FaultyS3(s3_endpoint).serving() as proxy:
+        through = on_s3.at("s3://faults-undisturbed").model_copy(update={"endpoint_url": proxy.url})
+        through.filesystem.mkdir("faults-undisturbed")
+        for place, configured in (
+            ("local", content),
+            ("S3", read_from(content, through.at(on_s3.url) / "manifest.csv")),
+        ):
+            proxy.requests = 0
+            carry_out(configured(through / place))
+            found[place] = proxy.requests
+        proxy.requests = 0
+        write_report(through / place)
+        found["report"] = proxy.requests
+    PatientS3.clear_instance_cache()
+    return found
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fifth_of_the_requests_fails(
     fault: str,
-    content: Any,
+    content: Content,
+    requests: dict[str, int],
     proxy: FaultyS3,
     through: Location,
     bucket: Location,
@@ -61,8 +100,6 @@ def test_a_fifth_of_the_requests_fails(
     rounds: range,
     impatient: None,
 ) -> None:
-    carry_out(content(through / "undisturbed"))
-    undisturbed, proxy.requests = proxy.requests, 0
     proxy.faults, proxy.share, proxy.stall = (fault,), 0.2, 0.6
     for seed in rounds:
         carry_out(content(through / str(seed)))
@@ -70,31 +107,38 @@ def test_a_fifth_of_the_requests_fails(
         f"S3: {fault} (requests)",
         proxy.injected.total(),
         [bucket / str(seed) for seed in rounds],
-        proxy.requests / (undisturbed * len(rounds)),
+        proxy.requests / (requests["local"] * len(rounds)),
     )
 
 
 def test_a_fifth_of_all_requests_fails_somehow_those_of_the_report_too(
-    from_s3: Any, proxy: FaultyS3, through: Location, bucket: Location, measured: Measured, impatient: None
+    from_s3: Content,
+    requests: dict[str, int],
+    proxy: FaultyS3,
+    through: Location,
+    bucket: Location,
+    measured: Measured,
+    impatient: None,
 ) -> None:
-    carry_out(from_s3(through / "undisturbed"), report=True)
-    undisturbed, proxy.requests = proxy.requests, 0
     proxy.faults, proxy.share, proxy.stall = FAULTS, 0.2, 0.6
     summary = carry_out(from_s3(through / "out"), report=True)
     proxy.share = 0.0
     assert summary.quarantined == 0
+    work = proxy.requests / (requests["S3"] + requests["report"])
     assert verify(bucket / "out") == []
-    measured("S3: all of these (requests)", proxy.injected.total(), [bucket / "out"], proxy.requests / undisturbed)
+    measured("S3: all of these (requests)", proxy.injected.total(), [bucket / "out"], work)
 
 
 def test_away_for_a_while(
-    from_s3: Any, proxy: FaultyS3, through: Location, bucket: Location, measured: Measured
+    from_s3: Content,
+    requests: dict[str, int],
+    proxy: FaultyS3,
+    through: Location,
+    bucket: Location,
+    measured: Measured,
 ) -> None:
-    carry_out(from_s3(through / "undisturbed"))
-    undisturbed, proxy.requests = proxy.requests, 0
-
     def outage() -> None:
-        while proxy.requests < undisturbed // 2:
+        while proxy.requests < requests["S3"] // 2:
             time.sleep(0.01)
         proxy.go_away()
         time.sleep(AWAY_SECONDS)
@@ -105,20 +149,20 @@ def test_away_for_a_while(
     summary = carry_out(from_s3(through / "out"))
     away.join()
     assert summary.quarantined == 0
-    measured(f"S3 away for {AWAY_SECONDS} s (requests)", 1, [bucket / "out"], proxy.requests / undisturbed)
+    measured(f"S3 away for {AWAY_SECONDS} s (requests)", 1, [bucket / "out"], proxy.requests / requests["S3"])
 
 
 def test_credentials_that_expire_end_the_run_at_once_and_new_ones_go_on(
-    from_s3: Any,
+    from_s3: Content,
+    requests: dict[str, int],
     proxy: FaultyS3,
     through: Location,
     bucket: Location,
     measured: Measured,
 ) -> None:
-    carry_out(from_s3(through / "undisturbed"))
-    undisturbed = proxy.requests
-    outputs, requests = [], 0
-    moments = range(1, undisturbed, 7 if SOAK else undisturbed // 6)
+    undisturbed = requests["S3"]
+    outputs, asked = [], 0
+    moments = range(1, undisturbed, 7 if SOAK else undisturbed // 3)
     for moment in moments:
         proxy.requests, proxy.expires_after, refused = 0, moment, proxy.injected["expired token"]
         with pytest.raises(CredentialsRefused, match=r"ExpiredToken.*renew them"):
@@ -127,18 +171,18 @@ def test_credentials_that_expire_end_the_run_at_once_and_new_ones_go_on(
         proxy.expires_after = None
         PatientS3.clear_instance_cache()
         assert carry_out(from_s3(through / str(moment))).quarantined == 0
-        requests += proxy.requests
+        asked += proxy.requests
         outputs.append(bucket / str(moment))
-    measured("S3: credentials expire (requests)", len(moments), outputs, requests / (undisturbed * len(moments)))
+    measured("S3: credentials expire (requests)", len(moments), outputs, asked / (undisturbed * len(moments)))
 
 
-def test_what_cannot_be_asked_is_not_called_damaged(content: Any, proxy: FaultyS3, through: Location) -> None:
+def test_what_cannot_be_asked_is_not_called_damaged(content: Content, proxy: FaultyS3, through: Location) -> None:
     output = through / "out"
     carry_out(content(output))
     proxy.requests = 0
     assert verify(output) == []
     needed = proxy.requests
-    for moment in range(0, needed, max(1, needed // 12)):
+    for moment in range(0, needed, max(1, needed // (12 if SOAK else 4))):
         proxy.requests, proxy.expires_after = 0, moment
         PatientS3.clear_instance_cache()
         with pytest.raises(CredentialsRefused):
@@ -151,7 +195,7 @@ def test_what_cannot_be_asked_is_not_called_damaged(content: Any, proxy: FaultyS
 
 
 def test_a_withdrawal_whose_credentials_expire_says_so_and_is_gone_on_with(
-    content: Any, proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
+    content: Content, proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_module, "_runs", lambda process: False)  # the last one has ended, with its lease
 
@@ -161,7 +205,7 @@ def test_a_withdrawal_whose_credentials_expire_says_so_and_is_gone_on_with(
         return CliRunner().invoke(main, command)
 
     carry_out(content(through / "out"))
-    for moment in (0, 4, 12, 30, 60):
+    for moment in (0, 4, 12, 30, 60) if SOAK else (0, 12, 60):
         proxy.requests, proxy.expires_after = 0, moment
         told = withdraw(through / "out")
         assert told.exit_code == 3, told.output

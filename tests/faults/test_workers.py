@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 
 from tasks import run
+from tasks.storage.lease import Ended, guard
 from tasks.storage.location import Location
 from tasks.work.engines import Engines
+from tasks.work.fit import fit
+from tasks.work.images import find_again
 from tests.faults import sabotage
 from tests.faults.conftest import IMAGES, Measured
 from tests.faults.workers import begin, end, plan_and_set_up, start, work_through, work_together
+from tests.tasks.outputs import carry_out, promised
 
 MOMENTS = {"committing": IMAGES // 32, "evaluating": IMAGES // 32 * sabotage.RECORDED_AT}
 """How often a stage is reached by one worker until half of the work is done; of the others, in batches."""
@@ -90,3 +94,22 @@ def test_shards_one_by_one_from_the_last(
         run.deliver(output, [shard.index], engines)
     end(output)
     measured("shards one by one, the last first", len(plan.shards), [output], sum(explained) / IMAGES)
+
+
+@pytest.mark.parametrize("moment", ["computed", "stored"])
+def test_a_fit_whose_run_has_ended_leaves_the_plan_to_the_next_run(
+    moment: str, content: Any, local: Location, explained: list[int], measured: Measured
+) -> None:
+    output = plan_and_set_up(content(local))
+    before = promised(output)
+    moments = iter(["computed", "stored"])
+
+    def check() -> None:
+        if next(moments) == moment:
+            guard(output, 1)()  # there is no such lease any more
+
+    with pytest.raises(Ended, match="has ended"):
+        fit(output, find_again(output, before[0]), Engines(), check)
+    assert promised(output) == before
+    carry_out(content(output))
+    measured(f"run ended when an artefact was {moment}", 1, [output], sum(explained) / IMAGES)
