@@ -71,7 +71,7 @@ infra-check: .venv/installed-dev
 bench-scale: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.scale
 
-# Every explainer against every metric where the truth is known, written to docs/evidence.md. The quick metrics judge
+# Every explainer against every metric where the truth is known, written to docs/evidence.md. The quick metrics evaluate
 # IMAGES images, every metric EVERY of them (0: that is left out), which takes some 20 seconds of a core each.
 IMAGES ?= 1000
 EVERY ?= $(IMAGES)

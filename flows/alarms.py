@@ -1,4 +1,4 @@
-"""What a run tells Prefect's automations, as events; nothing of a patient is in them."""
+"""Events by which a run tells Prefect's automations; nothing of a patient is in them."""
 
 from collections.abc import Sequence
 

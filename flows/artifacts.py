@@ -1,4 +1,4 @@
-"""What Prefect's UI shows of a run: its progress, what became of the cohort, and the report."""
+"""The artifacts of a run in Prefect's UI: its progress, what became of the cohort, and the report."""
 
 import csv
 import logging

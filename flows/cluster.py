@@ -26,12 +26,12 @@ _CLUSTERS = (
 _KEEP_MEMORY = str(2**30)
 
 _DEATHS_ALLOWED = 10
-"""Of workers, on one group of shards. Each goes on where the last one was stopped, so that Dask's 3 would be few; but
-what kills whoever works on it has to end."""
+"""Deaths of workers on one group of shards. Each goes on where the last one was stopped, so that Dask's 3 would be few;
+but what kills whoever works on it has to end."""
 
 _SILENCE_ALLOWED = "1 hour"
-"""Of a worker. On a machine that is too busy for its heartbeat, Dask would forget it after five minutes; it then ends,
-and nobody starts another."""
+"""Silence of a worker. On a machine that is too busy for its heartbeat, Dask would forget it after five minutes; it then
+ends, and nobody starts another."""
 
 
 _MOST_WORKERS = 32

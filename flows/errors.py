@@ -10,4 +10,4 @@ class CalledOff(Stopped):
 
 
 class Damaged(Exception):
-    """What is stored at an output is not what was promised."""
+    """An output whose stored bytes are not what was promised."""

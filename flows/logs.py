@@ -1,4 +1,4 @@
-"""What is logged: sent to Prefect from wherever a run works; as JSON lines where ``COHORTLENS_LOGS=json`` asks for it.
+"""The log: sent to Prefect from wherever a run works; as JSON lines where ``COHORTLENS_LOGS=json`` asks for it.
 
 A record says which run it is of; records of `tasks` say which shard and image, by pseudonym.
 """

@@ -1,4 +1,4 @@
-"""What a run cost, at the prices that the configuration names."""
+"""The cost of a run, at the prices that the configuration names."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ class Prices(BaseModel):
     gb_month: float | None = Field(None, ge=0, description="Of 10⁹ bytes stored for a month")
 
     def costs(self, spent: Spent, bytes_stored: int) -> dict[str, str]:
-        """What was paid, by what it was paid for; storage by the month."""
+        """Reckon what was paid, by what it was paid for; storage by the month."""
         priced = {
             "GPUs": (self.gpu_hour, spent.gpu_seconds / 3600),
             "CPUs": (self.cpu_hour, spent.cpu_seconds / 3600),

@@ -1,4 +1,4 @@
-"""What the command line prints. Text that may come from a cohort is made plain first."""
+"""The text that the command line prints. Text that may come from a cohort is made plain first."""
 
 import sys
 from datetime import timedelta

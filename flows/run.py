@@ -1,4 +1,4 @@
-"""What every run does with its plan: set up, let workers deliver, finish, report; `tasks.run` has the course of it."""
+"""The flow's part of every run: set up, let workers deliver, finish, report, as `tasks.run` has it."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ from tasks.work.pending import check_ours
 from tasks.work.results import compute_results
 
 done: dict[str, Summary] = {}
-"""What the runs of this process came to, by output: for whom Prefect cannot tell, since its server is away."""
+"""Summaries of the runs of this process, by output: for whom Prefect cannot tell, since its server is away."""
 
 
 @told_to_prefect()

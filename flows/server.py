@@ -20,7 +20,7 @@ from flows.errors import Stopped
 HOME = Path(".cohortlens")
 _START_SECONDS = 180
 _RETRIES = "7"
-"""Of a request to the server; the waits between them, 2, 4, 8… s, are more than four minutes together."""
+"""Retries of a request to the server; the waits between them, 2, 4, 8… s, are more than four minutes together."""
 
 
 def keep_inside(home: Path) -> None:

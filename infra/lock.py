@@ -27,7 +27,7 @@ LOCKS = {
 
 _PLATFORM = "x86_64-manylinux_2_28"
 _TORCH_WANTS = ["filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "typing-extensions"]
-"""What every build of torch wants; what else one for CUDA wants, it pins itself."""
+"""The needs of every build of torch; one for CUDA pins what else it needs itself."""
 
 
 def main() -> None:

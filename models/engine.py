@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """What was computed of some images: predictions, maps, and whatever else explainers declare.
+    """All that was computed of some images: predictions, maps, and whatever else explainers declare.
 
     Attributes
     ----------
@@ -318,7 +318,7 @@ def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) ->
 
 
 def _full(values: Tensor) -> Tensor:
-    """What bf16 computed, in float32."""
+    """Take values that bf16 computed to float32."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 

@@ -1,5 +1,5 @@
-"""What a user can mend."""
+"""The errors that a user can mend."""
 
 
 class ConfigurationError(ValueError):
-    """What was asked for cannot be done: which field, what was found, what to do."""
+    """A request that cannot be carried out: which field, what was found, what to do."""

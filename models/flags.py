@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class ImageFlag(IntFlag):
-    """What is odd about an image or its prediction; bits that add up."""
+    """Marks on an image or its prediction that is odd; bits that add up."""
 
     CONSTANT = 1
     NOT_FINITE = 2
@@ -15,7 +15,7 @@ class ImageFlag(IntFlag):
 
 
 class MapFlag(IntFlag):
-    """What is odd about a map; bits that add up."""
+    """Marks on a map that is odd; bits that add up."""
 
     BLANK = 1
     NOT_FINITE = 2

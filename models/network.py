@@ -27,7 +27,7 @@ _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAtt
 
 
 class NetworkConfig(BaseModel):
-    """What the network is, and what goes in and comes out of it."""
+    """The network, what goes in, and what comes out of it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -20,7 +20,7 @@ Kind = Literal[
     "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
     "result",
 ]  # fmt: skip
-"""What a reader does with an output: the report has a section for most of them."""
+"""The use that a reader makes of an output: the report has a section for most of them."""
 
 
 Computed = dict[str, Tensor]

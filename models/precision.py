@@ -79,7 +79,7 @@ def deviation(exact: Explanation, rounded: Explanation, names: Sequence[str]) ->
 
 
 def _tells(values: Tensor) -> Tensor:
-    """Of which rows the values are finite, and not all the same."""
+    """Tell in which rows the values are finite, and not all the same."""
     return values.isfinite().all(-1) & (values.amax(-1) > values.amin(-1))
 
 

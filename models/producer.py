@@ -33,7 +33,7 @@ class Producer(BaseModel):
 
     @property
     def references(self) -> str:
-        """What its class says of it: formula and source, on one line."""
+        """The class's own words: formula and source, on one line."""
         return " ".join((type(self).__doc__ or "").split())
 
     def pinned(self) -> Self:

@@ -13,7 +13,7 @@ from models.targets import Chosen
 
 @dataclass(frozen=True)
 class Needs:
-    """What is used of an answer besides the logits; ``|`` joins the needs of several."""
+    """The needs of an explainer: what it uses of an answer besides the logits; ``|`` joins the needs of several."""
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
@@ -166,7 +166,7 @@ class Batch:
     known: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
-        """What does not depend on the images: worked out for the first of them, and remembered."""
+        """Look up what does not depend on the images: worked out for the first of them, and remembered."""
         if key not in self.known:
             self.known[key] = work_out()
         return self.known[key]

@@ -16,7 +16,7 @@ NO_CLASS = -1
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is explained of each image: one scalar a target, a sum of the network's outputs.
+    """The explained part of each image's output: one scalar a target, a sum of the network's outputs.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is said of the project in more than one place is the same in all."""
+"""The project's metadata is the same in all places that say it."""
 
 import re
 import tomllib

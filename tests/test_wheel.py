@@ -69,6 +69,6 @@ def test_its_command_and_its_module_show_help(installed: Path, tmp_path: Path) -
 
 
 def run(installed: Path, folder: Path, *command: str | Path) -> str:
-    """What a command says in `folder`, where the wheel is installed."""
+    """Run a command in `folder`, where the wheel is installed."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
     return subprocess.run(command, cwd=folder, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout

@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """Of one program of supervisord.conf: what is wrong with it, or ""."""
+    """Say what is wrong with one program of supervisord.conf, or ""."""
 
     program: str
     problem: Callable[[], str]

@@ -1,4 +1,4 @@
-"""What the processes are told: infra/settings.env, secrets made at the first start, and what follows from them."""
+"""The settings of the processes: infra/settings.env, secrets made at the first start, and what follows from them."""
 
 import getpass
 import os
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 
 
 def _secrets() -> dict[str, str]:
-    """Those of the first start; the pseudonym key, once lost, makes outputs that cannot be gone on with."""
+    """Read the secrets of the first start; the pseudonym key, once lost, makes outputs that cannot be gone on with."""
     HOME.mkdir(parents=True, exist_ok=True)
     file = HOME / "secrets.env"
     if not file.exists():

@@ -1,4 +1,4 @@
-"""What an explainer is: the questions it puts to the network, and how it folds the answers into a map."""
+"""The base of an explainer: the questions it puts to the network, and how it folds the answers into a map."""
 
 from collections.abc import Generator
 from typing import ClassVar

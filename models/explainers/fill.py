@@ -1,4 +1,4 @@
-"""What stands in for what is hidden of an image."""
+"""The fill: values that stand in for hidden places of an image."""
 
 from typing import Annotated, Literal
 

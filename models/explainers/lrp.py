@@ -175,7 +175,7 @@ class LRP(MapExplainer):
 
 
 def _signed(layer: Linear, sign: int) -> Tensor:
-    """What adds to the output of a sign: of positive inputs by weights of that sign, of negative ones by the others."""
+    """Collect what adds to an output of a sign: positive inputs by weights of that sign, negative ones by others."""
     with_sign = layer.weight.clamp_min(0), layer.weight.clamp_max(0)
     first, second = with_sign[::sign]
     total = layer.unbiased(layer.inputs.clamp_min(0), first) + layer.unbiased(layer.inputs.clamp_max(0), second)

@@ -1,4 +1,4 @@
-"""What a fit is: an artefact that is computed from some images of the cohort before any image is explained."""
+"""The base of a fit: an artefact that is computed from some images of the cohort before any image is explained."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,7 +11,7 @@ from models.producer import Producer
 
 
 class Known(Protocol):
-    """What is known of an image before it is read."""
+    """An image, as far as it is known before it is read."""
 
     @property
     def id(self) -> str: ...

@@ -1,4 +1,4 @@
-"""What a metric is: a number that says how far a map can be trusted, and what it is computed from."""
+"""The base of a metric: a number that says how far a map can be trusted, and what it is computed from."""
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 
 def positive(maps: Tensor) -> Tensor:
-    """What counts of a signed map as evidence for the target: its positive part."""
+    """Keep the positive part of a signed map: it counts as evidence for the target."""
     return maps.clamp_min(0)
 
 
 @dataclass(frozen=True)
 class Values:
-    """What a metric says of some maps.
+    """The values that a metric gives some maps.
 
     Attributes
     ----------
@@ -123,13 +123,13 @@ class Explained:
         return self.defined.flatten(1).any(1).nonzero()[:, 0].to(self.batch.images.device)
 
     def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
-        """What does not depend on the map: worked out for the first, and remembered for the others."""
+        """Look up what does not depend on the map: worked out for the first, and remembered for the others."""
         if key not in self._known:
             self._known[key] = work_out()
         return self._known[key]
 
     def last(self, key: Hashable, work_out: Callable[[Tensor, Tensor], Tensor], image: Tensor, step: Tensor) -> Tensor:
-        """What does not depend on the map, for some questions; remembered until others are asked."""
+        """Look up what does not depend on the map, for some questions; remembered until others are asked."""
         before = self._known.get(("last", key))
         if before is None or not (torch.equal(before[0], image) and torch.equal(before[1], step)):
             before = self._known["last", key] = image, step, work_out(image, step)

@@ -1,4 +1,4 @@
-"""Judges the maps of some images by several metrics together."""
+"""The evaluation of maps by several metrics together."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ def evaluate(
     others: Tensor | None = None,
     target_class: Tensor | None = None,
 ) -> list[Values]:
-    """Judge the maps that an engine made, now or earlier.
+    """Evaluate the maps that an engine made, now or earlier.
 
     The questions of a metric about all maps go out together: batches are full, and what several maps ask is asked once.
     Metrics come one after the other, so that a value does not depend, in its last bits, on what else is asked for.

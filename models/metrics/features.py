@@ -52,7 +52,7 @@ class FeatureMetric(MapMetric):
         return Grid(tuple(evaluated.batch.images.shape[2:]), self.patch)
 
     def strength(self, maps: Tensor) -> Tensor:
-        """What the places are ranked by, the largest first."""
+        """Say how strong each place is: places are ranked by it, the largest first."""
         return maps
 
     def ranks(self, evaluated: Evaluated, image: Tensor) -> Tensor:

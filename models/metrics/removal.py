@@ -1,4 +1,4 @@
-"""What metrics share that hide an image bit by bit in the order of its map."""
+"""The common part of metrics that hide an image bit by bit in the order of its map."""
 
 from collections.abc import Generator
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""What a result is: arrays over a whole cohort, computed from what is stored of its images."""
+"""The base of a result: arrays over a whole cohort, computed from what is stored of its images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Stored(Protocol):
-    """What is stored of a cohort whose images are all delivered.
+    """The store of a cohort whose images are all delivered, as a result reads it.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a kind of uncertainty is: the members that it makes of a network."""
+"""The base of a kind of uncertainty: the members that it makes of a network."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""What members say together: how unsure the prediction is, and how far the maps vary."""
+"""The spread of members: how unsure the prediction is, and how far the maps vary."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from models.uncertainty.members import Member
 
 @dataclass(frozen=True)
 class Spread:
-    """What the members say of some images together; on the CPU.
+    """The members' account of some images, together; on the CPU.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class _Moments:
 
     @property
     def spread(self) -> Tensor:
-        """Of a sample: one less than there are."""
+        """The deviation of a sample, whose divisor is one less than its size."""
         return (self._squares / (self.count - 1)).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""What ships with the packages, wherever they are installed: the demo's configurations, and weights trained for it."""
+"""Files that ship with the packages, wherever these are installed: the demo's configurations, and its weights."""
 
 from importlib.resources import files
 from pathlib import Path

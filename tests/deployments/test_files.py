@@ -1,4 +1,4 @@
-"""What `make deploy` registers, checked without a server: `make e2e` has one."""
+"""The content of what `make deploy` registers, checked without a server: `make e2e` has one."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a run left, held against what the undisturbed one left."""
+"""The remains of a run, held against what the undisturbed one left."""
 
 import json
 from dataclasses import dataclass

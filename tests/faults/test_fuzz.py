@@ -34,9 +34,9 @@ COUNT = int(os.environ.get("COHORTLENS_FUZZ", "500"))
 SEED = int(os.environ.get("COHORTLENS_FUZZ_SEED", str(time.time_ns() % 10**9)))
 
 BOUND = 2**24
-"""What the pixels of one of these images may take; the whole ones take far less."""
+"""The bound for the pixels of one of these images may take; the whole ones take far less."""
 PEAK = 10 * BOUND
-"""What reading may add to the memory of the process."""
+"""The bound for what reading adds to the memory of the process."""
 SECONDS = 10.0
 START = "spawn"
 
@@ -187,7 +187,7 @@ class Child:
         self.base: int = self.ours.recv()
 
     def read(self, data: bytes) -> tuple[str | None, list[str]]:
-        """What went wrong, and what came out."""
+        """Say what went wrong, and what came out."""
         self.ours.send_bytes(data)
         problem: str | None = None
         if not self.ours.poll(SECONDS):

@@ -18,6 +18,6 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def image_environment() -> dict[str, str]:
-    """What the image's ENV instructions set."""
+    """Collect what the image's ENV instructions set."""
     instructions = re.findall(r"^ENV ((?:.*\\\n)*.*)$", IMAGE, re.MULTILINE)
     return dict(pair.split("=", 1) for text in instructions for pair in text.replace("\\\n", " ").split())

@@ -24,7 +24,7 @@ def test_its_workers_have_the_environment_of_local_ones() -> None:
 
 
 def test_it_takes_in_what_the_program_needs_and_nothing_else() -> None:
-    """What is copied is there, let through by .dockerignore, and the packages are all."""
+    """Everything that is copied is there, let through by .dockerignore, and the packages are all."""
     copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", IMAGE, re.MULTILINE) for name in line.split()}
     allowed = {
         line.removeprefix("!") for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")

@@ -21,7 +21,7 @@ _FOLDER = Path(__file__).resolve().parents[2] / "infra/s3"
 
 
 def declared() -> dict[str, dict[str, Any]]:
-    """What the files declare, by type and name: ``declared()["aws_s3_bucket"]["results"]``."""
+    """Collect what the files declare, by type and name: ``declared()["aws_s3_bucket"]["results"]``."""
     options = hcl2.SerializationOptions(strip_string_quotes=True, explicit_blocks=False)
     blocks: dict[str, dict[str, Any]] = {}
     for file in sorted(_FOLDER.glob("*.tf")):

@@ -1,4 +1,4 @@
-"""What is seen of a run, whose workers are elsewhere: in Prefect's UI, in their logs, by Prometheus."""
+"""The sight of a run, whose workers are elsewhere: in Prefect's UI, in their logs, by Prometheus."""
 
 import json
 import os
@@ -130,7 +130,7 @@ def test_logs_of_workers_elsewhere_are_in_the_runs_log(seen: Seen) -> None:
     for shard in range(3):  # by the thread that writes, and by the one that explains
         images = 8 if shard == 2 else 16
         assert ("tasks.work.explain", f"shard {shard} committed: {images} images") in said
-        assert ("tasks.work.evaluate", f"shard {shard} judged: {images} images") in said
+        assert ("tasks.work.evaluate", f"shard {shard} evaluated: {images} images") in said
     assert any(text.startswith(f"image {quarantined(seen.output)} is quarantined: shape") for _, text in said)
 
 
@@ -157,7 +157,7 @@ def test_prometheus_is_served_by_the_worker(seen: Seen, elsewhere: Elsewhere) ->
         }
 
     assert values("cohortlens_images", "status") == {"explained": 39, "quarantined": 1}
-    assert values("cohortlens_stage_seconds", "stage").keys() == {"read", "explain", "write", "judge"}
+    assert values("cohortlens_stage_seconds", "stage").keys() == {"read", "explain", "write", "evaluate"}
     assert values("cohortlens_s3_requests", "operation")["PutObject"] > 10
     stored = next(sample.value for sample in families["cohortlens_stored_bytes"].samples)
     assert stored > 10_000

@@ -1,4 +1,4 @@
-"""What a configuration may name, and what weights may hold."""
+"""The names that a configuration may hold, and the content of weights."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""What is declared before a run is what is computed: names, shapes and points; and the registries of what there is."""
+"""Declarations before a run hold for what is computed: names, shapes and points; and the registries of what there is."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -358,7 +358,7 @@ def test_a_producer_survives_json_in_a_model(one: Explainer | Metric) -> None:
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """What a result sees of a cohort, in memory, in shards of four."""
+    """A cohort as a result sees it, in memory, in shards of four."""
 
     frame: Frame
     arrays: dict[str, NDArray[Any]]

@@ -291,7 +291,7 @@ class Multiplications(TorchDispatchMode):
 
 
 def multiplications(network: Network, shape: tuple[int, ...]) -> float:
-    """Of convolutions, as a share of those that whole images take."""
+    """The cost of convolutions, as a share of those that whole images take."""
     ask, (inputs, image, step) = questions(network, shape)
     counts = []
     for way in (ask, plainly):

@@ -44,7 +44,7 @@ def table(path: Path, rows: Sequence[dict[str, object]]) -> Path:
 
 
 class Found(NamedTuple):
-    """What is written down of an image, and where it lies."""
+    """Survey an image: its entry, and where it lies."""
 
     id: str
     uris: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a plan will cost, counted by hand."""
+"""The cost of a plan, counted by hand."""
 
 from pathlib import Path
 from typing import Any

@@ -53,7 +53,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def templates_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes most of the time, and is the same for most of the interruptions."""
+    """Templates take most of the time, and each is the same for most of the interruptions."""
     made: dict[Any, dict[str, bytes]] = {}
     make = template.template
 

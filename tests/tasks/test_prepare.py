@@ -1,4 +1,4 @@
-"""What is refused before a run, and the background that the plan promises."""
+"""A run that is refused before it begins, and the background that a plan promises."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a later run onto an output computes, keeps, marks and refuses."""
+"""A later run onto an output: what it computes, keeps, marks and refuses."""
 
 import time
 from pathlib import Path

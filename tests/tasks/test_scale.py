@@ -1,4 +1,4 @@
-"""What is of the whole cohort is not done again for each of its shards, batches or pictures."""
+"""Work for the whole cohort is not done again for each of its shards, batches or pictures."""
 
 from collections import Counter
 from collections.abc import Callable
