@@ -30,8 +30,8 @@ _DEATHS_ALLOWED = 10
 but what kills whoever works on it has to end."""
 
 _SILENCE_ALLOWED = "1 hour"
-"""Silence of a worker. On a machine that is too busy for its heartbeat, Dask would forget it after five minutes; it then
-ends, and nobody starts another."""
+"""Silence of a worker. On a machine that is too busy for its heartbeat, Dask would forget it after five minutes; it
+then ends, and nobody starts another."""
 
 
 _MOST_WORKERS = 32

@@ -1,4 +1,4 @@
-"""Declarations before a run hold for what is computed: names, shapes and points; and the registries of what there is."""
+"""Declarations hold for what is computed: names, shapes and points; and the registries of what there is."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
