@@ -1,8 +1,8 @@
 """The evidence on the demo cohort, where the truth is known; written to docs/evidence.md.
 
 Three networks of one architecture: the reference; one that was trained on shuffled labels, and knows nothing of
-lesions; and one that was trained where a marker gives the lesion away. Many images are judged by the metrics that ask
-the network nothing, for the explainers that ask it little; fewer by every metric for every explainer.
+lesions; and one that was trained where a marker gives the lesion away. Many images are evaluated by the metrics that
+ask the network nothing, for the explainers that ask it little; fewer by every metric for every explainer.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import yaml
 from flows.progress import bar
 from flows.server import prefect_server
 from tasks.demo.cohort import write_cohort
+from tasks.demo.shipped import WEIGHTS
 from tests.benchmarks.evidence_page import write_page
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-WEIGHTS = CHECKOUT / "models/networks/weights"
 SLOW = {"scorecam", "ablationcam", "occlusion", "feature_ablation", "lime", "kernel_shap", "shapley_sampling", "rise"}
 PLAUSIBILITY = ["hit_rate", "iou", "auprc", "relevance_mass", "relevance_rank"]
 QUICK = [*PLAUSIBILITY, "completeness_gap", "gini", "entropy", "explainer_agreement"]
@@ -26,15 +26,15 @@ QUICK = [*PLAUSIBILITY, "completeness_gap", "gini", "entropy", "explainer_agreem
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1000, help="Images that quick metrics judge")
-    parser.add_argument("--every", type=int, default=1000, help="Images that every metric judges; 0 leaves that out")
+    parser.add_argument("--images", type=int, default=1000, help="Images that quick metrics evaluate")
+    parser.add_argument("--every", type=int, default=1000, help="Images that every metric evaluates; 0 leaves that out")
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "out/evidence")
     arguments = parser.parse_args()
-    explain_and_judge(arguments.folder, arguments.images, arguments.every)
+    explain_and_evaluate(arguments.folder, arguments.images, arguments.every)
     write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS, every=arguments.every > 0)
 
 
-def explain_and_judge(folder: Path, images: int, every: int) -> None:
+def explain_and_evaluate(folder: Path, images: int, every: int) -> None:
     """Do all runs; of what is there already, only what is new."""
     content = yaml.safe_load((CHECKOUT / "deployments/evidence-2d.yaml").read_text())
     plain, marked = _cohort(folder / "cohort", images, marker=False), _cohort(folder / "marked", images, marker=True)

@@ -10,9 +10,9 @@ import os
 import sys
 from dataclasses import dataclass
 from statistics import median
+from typing import get_args
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
 from flows.cluster import worker_environment
@@ -21,7 +21,7 @@ from models.explainers.base import Explainer
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_random import ControlRandom
 from models.explainers.saliency import Saliency
-from models.metrics import Metric, MetricConfig, StackMetric, Values, evaluate
+from models.metrics import METRICS, Metric, StackMetric, Values, evaluate
 from models.network import Network
 from models.targets import Classes
 from tests.benchmarks.explainers import DEVICE, best_batch, images_of, network_of, rows, seconds
@@ -29,8 +29,7 @@ from tests.benchmarks.explainers import DEVICE, best_batch, images_of, network_o
 PAIRS = 3
 IMAGES = 4
 GOAL = 1.15
-KINDS = MetricConfig.__origin__.__args__
-NAMES = [name for kind in KINDS for name in kind.model_fields["name"].annotation.__args__]
+NAMES = [name for kind in METRICS.kinds.values() for name in get_args(kind.model_fields["name"].annotation)]
 FEW = {"layers": ["fc", "layer4"]}  # each layer costs the same
 PARAMETERS = {"cascading_randomisation": FEW, "independent_randomisation": FEW}
 EXPLAINS_ANEW = {"max_sensitivity", "cascading_randomisation", "independent_randomisation"}
@@ -50,7 +49,7 @@ class Setting:
         )
         return Engine(self.network, explainers, Classes(classes=("b",)), self.batch)
 
-    def judge(self, engine: Engine, metric: Metric, maps: Tensor) -> list[Values]:
+    def evaluate(self, engine: Engine, metric: Metric, maps: Tensor) -> list[Values]:
         masks = torch.zeros(len(self.images), *self.images.shape[2:], dtype=torch.bool)
         masks[..., 50:90, 30:80] = True
         spacing = torch.ones(len(self.images), self.images.ndim - 2)
@@ -68,18 +67,16 @@ def main() -> None:
     print(f"{DEVICE}, {torch.get_num_threads()} threads, batches of {setting.batch}")
     print("metric: passes and seconds a map; times one forward pass; times its passes run bare")
     for name in sys.argv[1:] or NAMES:
-        print(
-            line(setting, TypeAdapter(MetricConfig).validate_python({"name": name, **PARAMETERS.get(name, {})})),
-            flush=True,
-        )
+        print(line(setting, name), flush=True)
 
 
-def line(setting: Setting, metric: Metric) -> str:
+def line(setting: Setting, name: str) -> str:
+    metric = METRICS.adapter.validate_python({"name": name, **PARAMETERS.get(name, {})})
     engine = setting.engine(metric)
     ids = [str(number) for number in range(IMAGES)]
     maps = engine.explain(setting.images, ids).maps
     forward, backward = engine.forward_passes, engine.backward_passes
-    setting.judge(engine, metric, maps)  # which also warms up
+    setting.evaluate(engine, metric, maps)  # which also warms up
     passes, back = engine.forward_passes - forward, engine.backward_passes - backward
     with_back, without = (
         rows(setting.network, count, setting.batch, way) for count, way in ((back, True), (passes - back, False))
@@ -91,7 +88,9 @@ def line(setting: Setting, metric: Metric) -> str:
                 run()
 
     one = rows(setting.network, IMAGES, setting.batch, False)
-    timed = [(seconds(lambda: setting.judge(engine, metric, maps)), seconds(bare), seconds(one)) for _ in range(PAIRS)]
+    timed = [
+        (seconds(lambda: setting.evaluate(engine, metric, maps)), seconds(bare), seconds(one)) for _ in range(PAIRS)
+    ]
     cost, ratio = median(ours / plain for ours, _, plain in timed), median(ours / theirs for ours, theirs, _ in timed)
     count = IMAGES * maps.shape[2]
     goal = f"(goal {GOAL})" if passes > IMAGES or isinstance(metric, StackMetric) else ""
