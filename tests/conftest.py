@@ -48,8 +48,13 @@ def bucket(s3_endpoint: str, request: pytest.FixtureRequest) -> "Location":
 @pytest.fixture(scope="session")
 def prefect() -> Iterator[str]:
     """The API URL of a Prefect server that all flows of the session use."""
+    from prefect.context import refresh_global_settings_context
+
     with prefect_server(_HOME) as server_url:
-        yield server_url()
+        url = server_url()
+        refresh_global_settings_context()  # or flows would start one more server: test modules have imported Prefect
+        yield url
+    refresh_global_settings_context()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tasks.store import objects
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tests.integration.markers import NUMBERS, TEXT, bad_files, encode, leaks, pictures, planted
+from tests.integration.processes import Cluster, dask_cluster
 
 
 def model(folder: Path, shape: list[int]) -> dict[str, Any]:
@@ -82,6 +84,12 @@ def series_of_a_folder(root: Path) -> str:
     return f"{root}/"
 
 
+@pytest.fixture(scope="module")
+def cluster(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with dask_cluster(tmp_path_factory.mktemp("cluster"), {"PREFECT_API_URL": prefect}) as started:
+        yield started
+
+
 @pytest.mark.parametrize(
     ("write", "shape"), [(pictures_of_a_manifest, [16, 16]), (series_of_a_folder, [8, 16, 16])], ids=["2-D", "3-D"]
 )
@@ -89,7 +97,7 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
     write: Any,
     shape: list[int],
     tmp_path: Path,
-    prefect: str,
+    cluster: Cluster,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -98,6 +106,7 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
 
     from flows.explain import explain_cohort
 
+    said_before = cluster.said
     monkeypatch.delenv(VARIABLE)
     root, output = tmp_path / "cohort", Location(url=str(tmp_path / "work/out"))
     root.mkdir()
@@ -106,7 +115,10 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
         "model": model(tmp_path, shape),
         "explainers": ["saliency", {"name": "expected_gradients", "samples": 2}],
         "output": output.url,
-        "compute": {"workers": 1, "batch_size": 4, "performance_report": True},
+        "metrics": ["gini"],
+        "results": ["mean_maps"],
+        "batch_size": 4,
+        "compute": {"scheduler": cluster.address, "performance_report": True},
     }
     config = RunConfig.model_validate(content)
     explain_cohort(config)
@@ -132,8 +144,10 @@ def test_no_marker_of_the_cohort_is_in_anything_a_run_leaves(
 
     APILogHandler().flush()
     said = capfd.readouterr()
-    assert "Task run failed" in said.err + said.out or "Task run failed" in caplog.text
-    assert leaks(tmp_path / "work", out=said.out, err=said.err, logged=caplog.text, planned=planned.output) == []
+    elsewhere = cluster.said[len(said_before) :]
+    assert "is quarantined" in elsewhere and "Task run failed" in elsewhere
+    told = {"out": said.out, "err": said.err, "logged": caplog.text, "planned": planned.output, "elsewhere": elsewhere}
+    assert leaks(tmp_path / "work", **told) == []
     home = Path(os.environ["PREFECT_HOME"])
     assert (home / "prefect.db").stat().st_size > 10**5
     assert leaks(home) == []

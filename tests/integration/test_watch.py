@@ -1,15 +1,11 @@
 """The sight of a run, whose workers are elsewhere: in Prefect's UI, in their logs, by Prometheus."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,50 +21,18 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
+from tests.integration.processes import Cluster, dask_cluster
 from tests.integration.test_flow import ask
-from tests.seaweedfs import free_ports
 from tests.tasks.outputs import Cohort
-
-_BIN = Path(sys.executable).parent
-_ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Elsewhere:
-    """A scheduler and a worker whose environment knows of ours where Prefect's server is, and nothing else."""
-
-    address: str
-    metrics: str
-    log: Path
 
 
 @pytest.fixture(scope="module")
-def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
-    folder = tmp_path_factory.mktemp("elsewhere")
-    scheduler_port, worker_port = free_ports(2)
-    ours = ("PREFECT", "DASK", "COHORTLENS", "PYTEST")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment |= {"HOME": str(folder), "PYTHONPATH": str(_ROOT), "COHORTLENS_LOGS": "json", "OMP_NUM_THREADS": "1"}
-    environment |= {"DASK_TEMPORARY_DIRECTORY": str(folder)}
-    environment |= {"PREFECT_API_URL": prefect}  # or it would start a server of its own, as docs/watch.md says
-    address = f"tcp://127.0.0.1:{scheduler_port}"
-    metrics = f"127.0.0.1:{worker_port}"
-    commands = [
-        ["scheduler", "--host", "127.0.0.1", "--port", str(scheduler_port), "--dashboard-address", "127.0.0.1:0"],
-        ["worker", address, "--nthreads", "1", "--no-nanny", "--dashboard-address", metrics],
-    ]
-    log = folder / "log"
-    with log.open("wb") as sink:
-        processes = [
-            subprocess.Popen([str(_BIN / "dask"), *command], env=environment, cwd=folder, stdout=sink, stderr=sink)
-            for command in commands
-        ]
-    try:
-        yield Elsewhere(address, f"http://{metrics}/metrics", log)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler and a worker whose environment knows of ours where Prefect's server is, and nothing else."""
+    # Without Prefect's address, a worker would start a server of its own, as docs/watch.md says.
+    known = {"PREFECT_API_URL": prefect, "COHORTLENS_LOGS": "json"}
+    with dask_cluster(tmp_path_factory.mktemp("elsewhere"), known) as started:
+        yield started
 
 
 @dataclass
@@ -83,7 +47,7 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(elsewhere: Elsewhere, prefect: str, bucket_of_module: Location, tmp_path_factory: Any) -> Seen:
+def seen(elsewhere: Cluster, prefect: str, bucket_of_module: Location, tmp_path_factory: Any) -> Seen:
     from prefect.logging.handlers import APILogHandler
 
     from flows.explain import explain_cohort
@@ -96,10 +60,10 @@ def seen(elsewhere: Elsewhere, prefect: str, bucket_of_module: Location, tmp_pat
         output,
         cohort={"source": str(cohort.folder / "manifest.csv"), "allowed_failures": 1.0},
         metrics=["gini"],
+        batch_size=4,
         report_url="https://reports.example.org/chest/",
         compute={
             "scheduler": elsewhere.address,
-            "batch_size": 4,
             "performance_report": True,
             "prices": {"currency": "EUR", "cpu_hour": 36.0, "thousand_puts": 1000.0},
         },
@@ -134,20 +98,20 @@ def test_logs_of_workers_elsewhere_are_in_the_runs_log(seen: Seen) -> None:
     assert any(text.startswith(f"image {quarantined(seen.output)} is quarantined: shape") for _, text in said)
 
 
-def test_a_worker_logs_json_lines_with_run_shard_and_image(seen: Seen, elsewhere: Elsewhere) -> None:
-    lines = [json.loads(line) for line in elsewhere.log.read_text().splitlines() if line.startswith("{")]
+def test_a_worker_logs_json_lines_with_run_shard_and_image(seen: Seen, elsewhere: Cluster) -> None:
+    lines = [json.loads(line) for line in elsewhere.said.splitlines() if line.startswith("{")]
     committed = [line for line in lines if "committed" in line["message"]]
     assert {line["shard"] for line in committed} == {0, 1, 2}
     assert {line["run"] for line in committed} == {seen.run_id}
     assert {"timestamp", "level", "logger"} <= committed[0].keys()
     (left_out,) = [line for line in lines if "image" in line]
     assert (left_out["image"], left_out["shard"], left_out["level"]) == (quarantined(seen.output), 0, "WARNING")
-    text = elsewhere.log.read_text()
+    text = elsewhere.said
     assert "id-7" not in text and str(seen.cohort.folder) not in text
     assert {"shard 1 of 3", "shard 2 of 3"} <= {line.get("task_run_name") for line in lines}  # Prefect's own, too
 
 
-def test_prometheus_is_served_by_the_worker(seen: Seen, elsewhere: Elsewhere) -> None:
+def test_prometheus_is_served_by_the_worker(seen: Seen, elsewhere: Cluster) -> None:
     with urllib.request.urlopen(elsewhere.metrics, timeout=10) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
 
