@@ -1,1 +1,1 @@
-"""How a map is computed: tensors in, tensors out."""
+"""The computation of maps: tensors in, tensors out."""

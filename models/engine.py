@@ -1,9 +1,9 @@
-"""The engine: puts the questions of all explainers together, asks each once, and keeps every batch full.
+"""The engine puts the questions of all explainers together, asks each question once, and keeps every batch full.
 
 An explanation is a reduction over questions put to the model. The plain question, the image as it is, comes first
-and serves prediction and every explainer that needs no other. Then each explainer yields its questions; all that are
-asked in the same way are dealt out in full batches, whatever image or explainer they come from, and the answers are
-folded as they come: memory depends on the batch, never on the number of questions.
+and serves prediction and every explainer that needs no other. Then each explainer yields its questions. All questions
+that are asked in the same way are dealt out in full batches, whatever image or explainer they come from, and their
+answers are folded as they come: memory depends on the batch, never on the number of questions.
 """
 
 import logging
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that was computed of some images: predictions, maps, and whatever else explainers declare.
+    """The outputs that were computed from some images: predictions, maps, and what else explainers declare.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Explanation:
 
 
 class Engine:
-    """Explains images by several explainers together.
+    """An engine explains images by several explainers together.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Engine:
     Raises
     ------
     ConfigurationError
-        If an explainer cannot be right on the network, or the target names what it does not have.
+        If an explainer cannot be right on the network, or the target names classes that the network does not have.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ class Engine:
     ) -> Batch:
         """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
 
-        An image that is not finite is asked about as zeros. `needs` is what is used of the answer, None for what the
-        explainers need; `chosen` is what is explained, None if the target chooses by the answer.
+        An image that is not finite is replaced by zeros. `needs` says which parts of the answer are used, None: those
+        that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
         """
         images = self.network.prepare(images)
         images = images.where(_over(_finite(images), images), 0.0)
@@ -193,7 +193,7 @@ class Engine:
         return Batch(self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known)
 
     def maps(self, batch: Batch) -> Tensor:
-        """Maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
+        """Make the maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.explainers])
         return self._stacked([one[MAPS] for one in found], batch)
 
@@ -202,7 +202,7 @@ class Engine:
         return torch.stack(list(maps), dim=2) if maps else batch.zeros().transpose(0, 1)[:, :, None][:, :, :0]
 
     def answer(self, batch: Batch, asking: Sequence[Generator[Questions, None, T]]) -> list[T]:
-        """Answer the questions of all who ask until each has returned; equal questions are asked once."""
+        """Answer the questions of all generators until each has returned; equal questions are asked once."""
         running = dict(enumerate(asking))
         results: dict[int, T] = {}
         with torch.no_grad():
@@ -234,7 +234,7 @@ class Engine:
             self._in_batches(stream.total, put)
 
     def _in_batches(self, total: int, put: Callable[[slice], None]) -> None:
-        """Call `put` with consecutive rows; memory that does not suffice for a batch halves it."""
+        """Call `put` with consecutive rows; where memory does not suffice for a batch, the batch size is halved."""
         start = 0
         while start < total:
             stop = min(start + self.batch_size, total)
@@ -259,7 +259,7 @@ class Engine:
         ask: Ask,
         choose: Callable[[Tensor], Chosen],
     ) -> tuple[Tensor, Chosen, list[Answer]]:
-        """Run the network once, and back once a target."""
+        """Run the network forward once, and backward once for each target."""
         layers = sorted(needs.activation_gradients)
         heads = [self.network.linear_head(layer) for layer in layers] if not needs.input_gradient else [None]
         closed = ask is plainly and all(head is not None for head in heads)
@@ -309,7 +309,7 @@ class Engine:
 
 
 def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
-    """Gradient with respect to `layer` of a score that is linear in its mean over space: no backward pass is needed."""
+    """Compute the gradient with respect to `layer` of a score that is linear in its mean over space, without a pass."""
     assert head is not None
     weights = head[chosen.classes[:, target].clamp_min(0)]
     if chosen.against is not None:

@@ -1,4 +1,4 @@
-"""Flags: what makes a reader doubt a prediction or a map, image by image."""
+"""Flags: reasons to doubt a prediction or a map, image by image."""
 
 from enum import IntFlag
 
@@ -25,8 +25,8 @@ class MapFlag(IntFlag):
 def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:
     """Flag ``(image, channel, *space)``: uint8 ``(image,)``.
 
-    `probability` is ``(image, class)``; one that single precision cannot tell from 1 saturates: a softmax's gradient
-    vanishes there. None for a regression.
+    `probability` is ``(image, class)``, or None for a regression. A probability that single precision cannot tell from
+    1 is saturated: the gradient of a softmax vanishes there.
     """
     flat = images.flatten(1)
     flags = (flat.amax(1) == flat.amin(1)) * ImageFlag.CONSTANT.value

@@ -22,12 +22,12 @@ Precision = Literal["fp32", "bf16"]
 
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
-# By name, since to import MONAI takes seconds.
+# These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
 
 
 class NetworkConfig(BaseModel):
-    """The network, what goes in, and what comes out of it."""
+    """The network's class, and the shapes and names of its input and output."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -56,11 +56,11 @@ class Network:
     ----------
     module
         Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
-        it segments. Of several outputs the first counts. It is changed in place: its BatchNorms are folded.
+        it segments. The first of several outputs counts. It is changed in place: its BatchNorms are folded.
     config
         Shapes and class names that the module must fit.
     precision
-        Of what the module computes; parameters, inputs and answers are float32 either way.
+        The precision in which the module computes; parameters, inputs and answers are float32 either way.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Network:
         self.config = config
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
-        # Channels last is 1.15 to 1.4 times faster on a CPU, and what tensor cores want.
+        # Channels last is 1.15 to 1.4 times faster on a CPU, and tensor cores want it.
         self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
         self.segments = self._check_shapes() > 2
@@ -93,10 +93,10 @@ class Network:
             if parameter.ndim == config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=self._format)
         self._heads: dict[str, Tensor | None] = {}
-        self.precision = precision  # what was found out above is exact
+        self.precision = precision  # the checks above are exact
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits of ``(image, channel, *space)``."""
+        """Compute the logits of ``(image, channel, *space)``."""
         is_rounded = self.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded):
             output = self.module(images)
@@ -105,7 +105,7 @@ class Network:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """Compute in fp32 in the body, whatever the precision."""
+        """Let the network compute in fp32 in the body, whatever its precision."""
         precision, self.precision = self.precision, "fp32"
         try:
             yield
@@ -113,11 +113,11 @@ class Network:
             self.precision = precision
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Take ``(image, channel, *space)`` to the device and the memory format the module is fastest with."""
+        """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""
         return images.detach().to(self.device).contiguous(memory_format=self._format)
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Softmax or sigmoid over the classes; the output itself of a regression."""
+        """Apply softmax or sigmoid over the classes; a regression's output stays as it is."""
         if self.config.activation == "identity":
             return logits
         return logits.softmax(1) if self.config.activation == "softmax" else logits.sigmoid()
@@ -129,7 +129,7 @@ class Network:
 
     @cached_property
     def _extents(self) -> dict[str, int]:
-        """Places in the output of each layer with a spatial extent."""
+        """The number of places in the output of each layer with a spatial extent."""
         finished: dict[str, int] = {}
 
         def note(name: str, output: Tensor) -> None:
@@ -151,7 +151,7 @@ class Network:
         return finished
 
     def _is_within_attention(self, name: str) -> bool:
-        """Whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
+        """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
         parents = [name[:end] for end in range(len(name)) if name[end] == "."]
         return any(type(self.module.get_submodule(parent)).__name__ in _ATTENTION for parent in parents)
 
@@ -191,9 +191,9 @@ class Network:
     def watch(self, layers: Collection[str]) -> Iterator[dict[str, Tensor]]:
         """Collect the outputs of `layers` while the body runs the module.
 
-        What is collected is on the way from input to logits, so that gradients with respect to it exist. A
+        A collected output is on the way from input to logits, so that gradients with respect to it exist. A
         layer that no gradient reaches (parameters are frozen) starts the graph itself, so that a backward pass
-        stops there. An in-place operation that follows the layer does not touch what is collected.
+        stops there. An in-place operation that follows the layer does not touch the collected output.
         """
         outputs: dict[str, Tensor] = {}
 
@@ -216,9 +216,9 @@ class Network:
                 handle.remove()
 
     def linear_head(self, layer: str) -> Tensor | None:
-        """Weights ``(class, feature)`` if the logits are a linear function of the mean over space of `layer`.
+        """Find the weights ``(class, feature)`` if the logits are a linear function of the mean over space of `layer`.
 
-        Found by running the module on two images of noise; None if the head is anything else.
+        They are found by a run of the module on two images of noise; None if the head is anything else.
         """
         if layer not in self._heads:
             self._heads[layer] = self._find_head(layer)
@@ -248,12 +248,12 @@ class Network:
         return None
 
     def answer_to_zeros(self) -> Tensor:
-        """Run the module on one image of zeros, to see what it is made of."""
+        """Run the module on one image of zeros, to observe its layers."""
         with torch.inference_mode():
             return self(self.prepare(torch.zeros(1, *self._shape).to(self._like)))
 
     def noise(self, count: int) -> Tensor:
-        """Images of noise, always the same, to see what the module does: ``(count, channel, *space)``."""
+        """Make images of noise, always the same, to try the module on: ``(count, channel, *space)``."""
         noise = torch.randn(count, *self._shape, generator=torch.Generator().manual_seed(0))
         return self.prepare(noise.to(self._like))
 
@@ -313,7 +313,7 @@ def build(
 
 
 def _misfit(module: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Say what of a state dict is not as the module has it, with one example each, and what may be the cause."""
+    """Say how a state dict differs from that of the module, with one example for each kind, and a likely cause."""
     own = module.state_dict()
     missing, spare = [name for name in own if name not in state], [name for name in state if name not in own]
     other = [name for name in own if name in state and own[name].shape != state[name].shape]

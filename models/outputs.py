@@ -1,4 +1,4 @@
-"""Outputs: the arrays that are computed of images or of a cohort, declared before they are computed."""
+"""Outputs: the arrays that are computed from images or from a cohort, declared before they are computed."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ Kind = Literal[
 
 
 Computed = dict[str, Tensor]
-"""By name of the output: what was computed of some images, ``(image, ...)``, or of all of them together."""
+"""Values by name of the output: of some images, ``(image, ...)``, or of all of them together."""
 
 
 def _check_finite(attrs: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -33,12 +33,12 @@ def _check_finite(attrs: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 class Axis(BaseModel):
-    """A dimension that an output brings along.
+    """A dimension that an output declares by itself.
 
     Attributes
     ----------
     labels
-        Names or numbers of its places; or how many there are, where they have no names.
+        Names or numbers of its places; or the number of places, where they have no names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,24 +53,24 @@ class Axis(BaseModel):
 
 
 class Output(BaseModel):
-    """One array of the store, as whoever computes it declares it.
+    """One array of the store, as its producer declares it.
 
     Attributes
     ----------
     dims
         All dimensions; `image_id` is the first where there is one value, or one array, of each image.
     fill
-        The value of what is not computed; None: NaN.
+        The value at places that are not computed; None: NaN.
     flags
         By name, the bits that add up in an array of flags.
     axes
-        The dimensions that no other output is declared with: `Frame.sizes` has the common ones.
+        The dimensions that the output declares by itself: `Frame.sizes` has the common ones.
     mantissa
-        Bits that are kept of each value's mantissa; None: all.
+        The number of bits that are kept of each value's mantissa; None: all.
     required
         Whether every explained image has values.
     attrs
-        More attributes of the array; JSON can hold them, so that all their numbers are finite.
+        More attributes of the array; all their numbers are finite, since JSON holds no others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +103,7 @@ class Output(BaseModel):
 
     @property
     def cf_attrs(self) -> dict[str, Any]:
-        """Attributes of the array, by the CF conventions."""
+        """The attributes of the array, by the CF conventions."""
         flags = {
             "flag_masks": np.array(list(self.flags.values()), self.dtype),
             "flag_meanings": " ".join(self.flags),
@@ -146,7 +146,7 @@ class Frame:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The common dimensions, and how many places each has."""
+        """The number of places along each common dimension."""
         return {
             "class": len(self.classes),
             "target": len(self.targets),
@@ -164,12 +164,12 @@ def flags_of(kind: type[IntFlag]) -> dict[str, int]:
 
 
 def joined(*parts: Sequence[Output]) -> dict[str, Output]:
-    """Put together what several declare, by name; the places along `explainer` follow one another.
+    """Put the declarations of several producers together, by name; places along `explainer` follow one another.
 
     Raises
     ------
     ConfigurationError
-        If two declare an output of the same name that is not along `explainer`, or is not the same.
+        If two outputs have the same name, and are not along `explainer` or differ in more than the places.
     """
     found: dict[str, Output] = {}
     for output in (output for part in parts for output in part):
@@ -192,6 +192,6 @@ def _appended(before: Output, output: Output) -> Output:
 
 
 def shape_of(output: Output, frame: Frame) -> tuple[int, ...]:
-    """The sides of an output without `image_id`."""
+    """Compute the sides of an output without `image_id`."""
     sizes = frame.sizes | {axis.name: axis.size for axis in output.axes}
     return tuple(sizes[dim] for dim in output.own_dims)

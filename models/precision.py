@@ -1,4 +1,4 @@
-"""How far maps that were computed in bf16 are from those of fp32."""
+"""The deviation of maps that were computed in bf16 from those of fp32."""
 
 from collections.abc import Sequence
 
@@ -36,14 +36,14 @@ def _has_instructions() -> bool:
 
 
 class Deviation(BaseModel):
-    """Medians over maps; single images may differ by more, since a maximum or a sign may flip.
+    """The deviation in medians over maps; single images may differ by more, since a maximum or a sign may flip.
 
     Attributes
     ----------
     rank_correlation
-        Spearman's, of the values of a map; in [-1, 1].
+        Spearman's rank correlation of the values of a map; in [-1, 1].
     relative_l2
-        Norm of the difference over the norm of the map in fp32; 0 or more.
+        The norm of the difference over the norm of the map in fp32; 0 or more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,12 +59,12 @@ class Deviation(BaseModel):
 def deviation(exact: Explanation, rounded: Explanation, names: Sequence[str]) -> dict[str, Deviation]:
     """Compare two explanations of the same images, explainer by explainer, and their logits.
 
-    Maps that are not finite in fp32, or constant, are left out; of an explainer without any other, nothing is said.
+    Maps that are not finite in fp32, or constant, are left out; an explainer without other maps has no entry.
 
     Parameters
     ----------
     names
-        Of the explainers that make a map.
+        Names of the explainers that make a map.
     """
     pairs = [("logits", exact.logits[:, None], rounded.logits[:, None])]
     pairs += [(name, exact.maps[:, :, place], rounded.maps[:, :, place]) for place, name in enumerate(names)]
@@ -79,12 +79,12 @@ def deviation(exact: Explanation, rounded: Explanation, names: Sequence[str]) ->
 
 
 def _tells(values: Tensor) -> Tensor:
-    """Tell in which rows the values are finite, and not all the same."""
+    """Find the rows whose values are finite, and not all the same."""
     return values.isfinite().all(-1) & (values.amax(-1) > values.amin(-1))
 
 
 def _compare(exact: Tensor, rounded: Tensor) -> tuple[float, float]:
-    """Medians over rows; the worst there is for a row that tells nothing when rounded."""
+    """Compute medians over rows; a row that is constant or not finite when rounded counts as the worst."""
     told = _tells(rounded)
     rank = spearman(exact, rounded).where(told, -1.0)
     relative = ((rounded - exact).norm(dim=-1) / exact.norm(dim=-1)).where(told, torch.inf)

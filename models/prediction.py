@@ -1,4 +1,4 @@
-"""The outputs of every run: the image as it is explained, and what the network says of it."""
+"""The outputs of every run: the image as it is explained, and the network's prediction."""
 
 from models.flags import ImageFlag
 from models.outputs import IMAGE_ID, Frame, Output, flags_of
@@ -10,7 +10,7 @@ NO_MASK = 255
 
 
 def declare_source(frame: Frame) -> tuple[Output, ...]:
-    """Declare what is kept of an image's sources."""
+    """Declare the outputs that hold an image's sources."""
     image = Output(
         name=IMAGE,
         dims=(IMAGE_ID, "channel", *frame.space),
@@ -40,7 +40,7 @@ def declare_source(frame: Frame) -> tuple[Output, ...]:
 
 
 def declare_prediction(frame: Frame) -> tuple[Output, ...]:
-    """Declare what the network says of the image as it is."""
+    """Declare the outputs that hold the prediction for the image as it is."""
     over_space = ", mean over space" if frame.segments else ""
     is_regression = frame.activation == "identity"
     logit = Output(

@@ -1,4 +1,4 @@
-"""From a decoded image to what the network takes: MONAI transforms, with the geometry followed."""
+"""Preprocessing: MONAI transforms from a decoded image to the network's input, with the geometry followed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Preprocessed:
     Attributes
     ----------
     network_input
-        ``(channel, *space)`` float32, what the network takes.
+        ``(channel, *space)`` float32, as the network takes it.
     image
         ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
     affine
@@ -43,7 +43,7 @@ class Preprocessed:
 
 
 class TransformError(Exception):
-    """A transform that failed on an image: which, and how; not with what message, since that may quote the image."""
+    """A transform failed on an image; the text has the kind of error and not its message, which may quote the image."""
 
 
 class Preprocessing:
@@ -66,7 +66,7 @@ class Preprocessing:
 
         axes = _AXES[pixels.ndim - 1]
         source = (np.eye(4) if affine is None else affine)[:, axes]
-        # Copied here and below: some of MONAI's intensity transforms work in place.
+        # The pixels are copied here and below, since some of MONAI's intensity transforms work in place.
         moved: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
         for transform in self.transforms[: self._intensity_from]:
             moved = _applied(transform, moved)
@@ -122,7 +122,7 @@ def _transform(component: Component) -> Any:
 def _applied(transform: Any, value: Any) -> Any:
     try:
         return transform(value)
-    except Exception as error:  # it can raise anything on an image it was not made for
+    except Exception as error:  # a transform can raise anything on an image that it was not made for
         raise TransformError(f"{type(transform).__name__} fails with {type(error).__name__}") from error
 
 

@@ -1,4 +1,4 @@
-"""Producers: whatever computes outputs, by name and with its parameters; and the lists of those that there are."""
+"""Producers: named classes that compute outputs, with their parameters; and the registries that list them."""
 
 from functools import cached_property, reduce
 from operator import or_
@@ -33,11 +33,11 @@ class Producer(BaseModel):
 
     @property
     def references(self) -> str:
-        """The class's own words: formula and source, on one line."""
+        """The docstring of the class, formula and source, on one line."""
         return " ".join((type(self).__doc__ or "").split())
 
     def pinned(self) -> Self:
-        """The same, with the digest of every file that it names."""
+        """Return a copy that has the digest of every file that the producer names."""
         return self
 
 
@@ -45,9 +45,9 @@ P = TypeVar("P", bound=Producer)
 
 
 class Registry(Generic[P]):
-    """The kinds of one sort of producer, by name. As an annotation, it makes a field that takes any of them.
+    """A registry of the kinds of one sort of producer, by name. As an annotation, it makes a field of any such kind.
 
-    A kind that is added later is taken, too.
+    The field also takes a kind that is added later.
     """
 
     def __init__(self, *kinds: type[P]) -> None:

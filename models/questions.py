@@ -13,7 +13,7 @@ from models.targets import Chosen
 
 @dataclass(frozen=True)
 class Needs:
-    """The needs of an explainer: what it uses of an answer besides the logits; ``|`` joins the needs of several."""
+    """The parts of an answer, besides the logits, that an explainer uses; ``|`` joins the needs of several."""
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class Answer:
     Attributes
     ----------
     inputs
-        ``(question, channel, *space)``, what the network was given.
+        ``(question, channel, *space)``, the inputs that the network was given.
     score
         ``(question,)``, the explained scalar: the target's logit.
     probability
@@ -72,12 +72,12 @@ class Answer:
         return self.input_gradient
 
     def rows(self, rows: slice) -> "Answer":
-        """The answer to some of the questions."""
+        """Take the answer to some of the questions."""
         return Answer(**{name: _each(value, lambda part: part[0][rows]) for name, value in self._parts([self])})
 
     @classmethod
     def join(cls, answers: Sequence["Answer"]) -> "Answer":
-        """One answer from those of several batches, for the same target."""
+        """Make one answer from those of several batches, for the same target."""
         return cls(**{name: _each(values, torch.cat) for name, values in cls._parts(answers)})
 
     @classmethod
@@ -97,7 +97,7 @@ def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
 
 
 Ask = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
-"""From the network, inputs ``(question, channel, *space)``, images and steps ``(question,)`` to logits."""
+"""A way to ask: from a network, inputs ``(question, channel, *space)``, images and steps ``(question,)`` to logits."""
 
 
 def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
@@ -107,20 +107,20 @@ def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Te
 
 @dataclass(frozen=True)
 class Questions:
-    """The same number of questions about every image; asked in batches, whose answers are folded as they come.
+    """Questions about images, as many about each; they are asked in batches, whose answers are folded as they come.
 
     Attributes
     ----------
     count
-        Questions about an image.
+        The number of questions about an image.
     make
-        From ``(question,)`` image indices and ``(question,)`` steps to inputs ``(question, channel, *space)``.
+        A function from image indices and steps, both ``(question,)``, to inputs ``(question, channel, *space)``.
     fold
-        Takes each batch's answers, once a target.
+        A function that takes each batch's answers, once for each target.
     ask
-        How the network is asked; questions with equal `ask` share batches.
+        The way in which the network is asked; questions with equal `ask` share batches.
     key
-        Questions with equal keys are the same: they are asked once, and folded by all who ask.
+        A key of the questions: those with equal keys are asked once, and their answers go to every `fold`.
     among
         ``(image,)`` indices of the images that are asked about; None for all.
     """
@@ -136,7 +136,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class Batch:
-    """The images to explain, and what the network says of them as they are.
+    """The images to explain, and the network's answers about them as they are.
 
     Attributes
     ----------
@@ -147,13 +147,13 @@ class Batch:
     logits
         ``(image, class[, *space])``.
     chosen
-        What is explained of each image.
+        The explained classes of each image.
     answers
-        One a target: the answer to the plain question, with what `Explainer.needs` asked for.
+        For each target, the answer to the plain question, with what `Explainer.needs` asked for.
     fitted
         By name, the artefacts that were computed before: `models.fits`.
     known
-        What explainers worked out once for all images.
+        Values that explainers worked out once for all images.
     """
 
     network: Network
@@ -166,19 +166,19 @@ class Batch:
     known: dict[Hashable, Any] = field(default_factory=dict)
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
-        """Look up what does not depend on the images: worked out for the first of them, and remembered."""
+        """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""
         if key not in self.known:
             self.known[key] = work_out()
         return self.known[key]
 
     def zeros(self, channels: int | None = None) -> Tensor:
-        """An accumulator: ``(target, image, [channel,] *space)``."""
+        """Make an accumulator: ``(target, image, [channel,] *space)``."""
         head = () if channels is None else (channels,)
         return self.images.new_zeros(len(self.answers), len(self.images), *head, *self.images.shape[2:])
 
     @property
     def scores(self) -> Tensor:
-        """``(target, image)``, the explained scalars of the images as they are."""
+        """The explained scalars of the images as they are, ``(target, image)``."""
         return torch.stack([answer.score for answer in self.answers])
 
 
@@ -188,7 +188,7 @@ def per_question(values: Tensor, like: Tensor) -> Tensor:
 
 
 def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Tensor]:
-    """``(target, image)``, the explained scalars of an image that is `value` everywhere; asked once for all."""
+    """Ask once for all about an image that is `value` everywhere; return its explained scalars, ``(target, image)``."""
     scores = batch.images.new_zeros(len(batch.answers), len(batch.images))
 
     def make(image: Tensor, step: Tensor) -> Tensor:

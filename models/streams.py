@@ -1,4 +1,4 @@
-"""Questions of several explainers, put together: equal ones once, those asked in the same way in one sequence."""
+"""Streams: questions of several explainers, equal ones once, and those asked in the same way in one sequence."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,7 +23,7 @@ class Stream:
         self.total = self.starts[-1]
 
     def parts(self, rows: slice, device: torch.device) -> Iterator[tuple[Questions, Tensor, Tensor, slice]]:
-        """For each explainer with questions among `rows`: images, steps, and where in the batch they are."""
+        """Yield questions that are among `rows`, their images, their steps, and their places in the batch."""
         for question, start, stop in zip(self.questions, self.starts, self.starts[1:], strict=False):
             first, last = max(rows.start, start), min(rows.stop, stop)
             if first < last:
@@ -34,7 +34,7 @@ class Stream:
 
 
 def ways(asked: Sequence[Questions]) -> dict[tuple[Ask, Needs], list[Questions]]:
-    """Join equal questions, and put together what is asked in the same way."""
+    """Join equal questions, and put those together that are asked in the same way."""
     distinct: dict[Hashable, list[Questions]] = defaultdict(list)
     for questions in asked:
         distinct[object() if questions.key is None else questions.key].append(questions)

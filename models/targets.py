@@ -1,4 +1,4 @@
-"""Targets: which scalars of the network's output are explained."""
+"""Targets: the scalars of the network's output that are explained."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NO_CLASS = -1
 
 @dataclass(frozen=True)
 class Chosen:
-    """The explained part of each image's output: one scalar a target, a sum of the network's outputs.
+    """The explained part of each image's output: for each target one scalar, a sum of the network's outputs.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Chosen:
 
     @classmethod
     def join(cls, parts: Sequence["Chosen"]) -> "Chosen":
-        """Put together what was chosen in several batches."""
+        """Put the choices of several batches together."""
         return cls._each(parts, torch.cat)
 
     @staticmethod
@@ -53,15 +53,15 @@ class Chosen:
         return found if self.against is None else found - self._of(outputs, self.against)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """Like `score`, but the mean over the region."""
+        """Reduce as `score` does, but by the mean over the region."""
         score = self.score(outputs)
         return score if self.region is None else score / self.region.flatten(2).sum(-1).clamp_min(1)
 
     def decided(self, probability: Tensor, activation: str) -> Tensor:
-        """``(image, target)`` bool: whether the network decides for what is explained.
+        """Tell whether the network decides for the explained class: ``(image, target)`` bool.
 
-        A difference: the class is ahead of the other. Else by softmax the largest probability decides, by sigmoid one
-        over a half, in most of the region where there is one. Never so for a regression.
+        For a difference, the class has to be ahead of the other. Else its probability has to be the largest (softmax)
+        or over a half (sigmoid), in most of the region where there is one. A regression decides for nothing.
         """
         if self.against is not None:
             return self.score(probability) > 0
@@ -81,16 +81,16 @@ class Chosen:
 
 
 class Target(BaseModel):
-    """Chooses what is explained of each image."""
+    """The base of a target: it chooses the explained classes of each image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def labels(self, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Names of the targets, for a network of these `classes`."""
+        """Name the targets, for a network of these `classes`."""
         raise NotImplementedError
 
     def check(self, network: Network) -> None:
-        """Raise ValueError if the network does not have what is to be explained."""
+        """Raise ConfigurationError if the network does not have the classes that are to be explained."""
         if network.segments:
             raise ConfigurationError("the model returns a map for each class: use the target `region`")
 
@@ -123,7 +123,7 @@ class Predicted(Target):
 
 
 class Classes(Target):
-    """The same outputs for every image: classes, or the values of a regression."""
+    """Named outputs, equal for every image: classes, or the values of a regression."""
 
     name: Literal["classes"] = "classes"
     classes: tuple[str, ...] = Field(strict=False, min_length=1)
@@ -164,7 +164,7 @@ class OverThreshold(Target):
 
 
 class Difference(Target):
-    """The logit of one class minus that of another: what speaks for the one rather than the other."""
+    """The logit of one class minus that of another: the evidence for the one rather than the other."""
 
     name: Literal["difference"] = "difference"
     of: str

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Zero mean and unit variance for each image of ``(n, channel, *space)``."""
+    """Take each image of ``(n, channel, *space)`` to zero mean and unit variance."""
     axes = tuple(range(1, images.ndim))
     return (images - images.mean(axes, keepdim=True)) / images.std(axes, keepdim=True, correction=0)
 
@@ -33,7 +33,7 @@ def fit(
     labels
         ``(n,)`` class indices.
     report
-        Called after each epoch with its number (from 1) and mean loss.
+        A function that is called after each epoch with its number (from 1) and mean loss.
     """
     generator = torch.Generator().manual_seed(seed)
     steps = -(-len(images) // batch_size)
@@ -58,6 +58,6 @@ def fit(
 
 @torch.inference_mode()
 def predict(network: nn.Module, images: Tensor, batch_size: int = 32) -> Tensor:
-    """Class probabilities ``(n, class)`` by softmax."""
+    """Compute class probabilities ``(n, class)`` by softmax."""
     network.eval()
     return torch.cat([network(batch).softmax(1) for batch in images.split(batch_size)])

@@ -1,4 +1,4 @@
-"""Tensors on their way to a device, while it works on others."""
+"""Tensors on their way to a device, while the device works on others."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 class Sent:
     """A tensor that was sent to a device and is waited for only when it is taken.
 
-    To a GPU it goes from page-locked memory and on a stream of its own, so that neither this thread nor the GPU waits.
+    It goes to a GPU from page-locked memory and on a stream of its own, so that neither this thread nor the GPU waits.
     """
 
     def __init__(self, tensor: Tensor, device: torch.device | str) -> None:
@@ -22,7 +22,7 @@ class Sent:
             self._arrived = stream.record_event()
 
     def take(self) -> Tensor:
-        """The tensor on the device; what is asked of it next waits for its arrival."""
+        """Return the tensor on the device; operations on it wait for its arrival."""
         if self._arrived is not None:
             stream = torch.cuda.current_stream(self._tensor.device)
             stream.wait_event(self._arrived)

@@ -52,7 +52,7 @@ def _with_residual(attention: Tensor) -> Tensor:
 
 
 def _patches(network: Network) -> tuple[int, ...]:
-    """Patches along each axis of the image."""
+    """Count the patches along each axis of the image."""
     sides = _patch_convolution(network).kernel_size
     return tuple(size // side for size, side in zip(network.config.input_shape, sides, strict=True))
 

@@ -27,7 +27,7 @@ class Explainer(Producer):
     fits: ClassVar[tuple[type[Fit], ...]] = ()
 
     def needs(self, network: Network) -> Needs:
-        """Say what is used of the answer to the plain question: the image as it is.
+        """Say which parts of the answer to the plain question, about the image as it is, are used.
 
         Raises
         ------
@@ -37,7 +37,7 @@ class Explainer(Producer):
         return Needs()
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
-        """Declare what is stored of every image; all outputs have the dimension `image_id`."""
+        """Declare the outputs that are stored of every image; all of them have the dimension `image_id`."""
         raise NotImplementedError
 
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
@@ -119,7 +119,7 @@ class LayerExplainer(MapExplainer):
 
 
 def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:
-    """At each place the value of the largest magnitude over the axis `channel`, which goes."""
+    """Take at each place the value of the largest magnitude over the axis `channel`, which is removed."""
     return values.gather(channel, values.abs().argmax(channel, keepdim=True)).squeeze(channel)
 
 

@@ -10,8 +10,8 @@ from models.rules.relu import deconvolved, require_relu
 class Deconvolution(MapExplainer):
     """Deconvolution (Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1).
 
-    The gradient with respect to the image, where every ReLU passes back what is positive, whatever it did on the way
-    forward; of the channel of the largest magnitude, signed.
+    The gradient with respect to the image, where every ReLU passes positive values back, whatever it did on the way
+    forward; at each place that of the channel with the largest magnitude, signed.
     """
 
     name: Literal["deconvolution"] = "deconvolution"

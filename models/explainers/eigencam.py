@@ -12,8 +12,8 @@ class EigenCAM(LayerExplainer):
     """Eigen-CAM (Muhammad and Yeasin 2020, arXiv:2008.00299, eq. 2).
 
     ``map = relu(A v)``, the layer's output projected on its first right singular vector over features. A singular
-    vector has no sign of its own: the one is taken that the activations lie along (``sum A v >= 0``). It is the same
-    for every target. Never negative.
+    vector has no sign of its own: the sign is that with ``sum A v >= 0``. The map is the same for every target. Never
+    negative.
     """
 
     name: Literal["eigencam"] = "eigencam"

@@ -16,7 +16,7 @@ _CONV = {2: functional.conv2d, 3: functional.conv3d}
 
 
 def filled(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor:
-    """``(image, channel, *space)`` with every place hidden; the mean is that of each channel."""
+    """Hide every place of ``(image, channel, *space)``; the mean is that of each channel."""
     if fill == "mean":
         return images.mean(tuple(range(2, images.ndim)), keepdim=True).expand_as(images)
     if fill == "blur":
@@ -25,7 +25,7 @@ def filled(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor:
 
 
 def _blurred(images: Tensor) -> Tensor:
-    """Gaussian of a sixteenth of the longest side, axis by axis, edges repeated."""
+    """Blur by a Gaussian of a sixteenth of the longest side, axis by axis, with the edges repeated."""
     dims = images.ndim - 2
     sigma = max(images.shape[2:]) / 16
     reach = int(3 * sigma)

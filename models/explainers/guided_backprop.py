@@ -12,9 +12,9 @@ from models.rules.relu import guided, require_relu
 class GuidedBackprop(MapExplainer):
     """Guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806, section 3.4).
 
-    The gradient with respect to the image, where every ReLU passes back what is positive and was positive on the
-    way forward; of the channel of the largest magnitude, signed. It does not depend on the later layers' weights as
-    an explanation should (Adebayo et al. 2018, arXiv:1810.03292).
+    The gradient with respect to the image, where every ReLU passes positive values back, at places that were positive
+    on the way forward; at each place that of the channel with the largest magnitude, signed. It does not depend on the
+    later layers' weights as an explanation should (Adebayo et al. 2018, arXiv:1810.03292).
     """
 
     name: Literal["guided_backprop"] = "guided_backprop"

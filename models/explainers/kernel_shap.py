@@ -37,7 +37,7 @@ class KernelSHAP(SegmentExplainer):
         return 2**count - 2 <= self.samples
 
     def _coalitions(self, count: int, image_id: str) -> Tensor:
-        """``(question, segment)``, without the empty and the full one."""
+        """Draw coalitions ``(question, segment)``, neither the empty nor the full one."""
         if self._has_all(count):
             return (torch.arange(1, 2**count - 1)[:, None] >> torch.arange(count) & 1).bool()
         sizes = torch.arange(1, count)
@@ -51,7 +51,7 @@ class KernelSHAP(SegmentExplainer):
         return torch.stack(rows)
 
     def _solve(self, shown: Tensor, scores: Tensor, ends: Tensor) -> Tensor:
-        """``(target, segment)``: equal shares, which are complete, and what deviates from them, which sums to zero."""
+        """Solve for ``(target, segment)``: equal shares, which are complete, and deviations, which sum to zero."""
         count = shown.shape[1]
         sizes = shown.sum(1).tolist()
         kernel = [1 / (comb(count, size) * size * (count - size)) if self._has_all(count) else 1.0 for size in sizes]

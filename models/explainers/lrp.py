@@ -147,8 +147,8 @@ class LRP(MapExplainer):
 
     Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
     Kohlbrenner et al. 2020 (arXiv:1910.09840). Relevance is summed over channels. Positive where the place speaks for
-    the target. But for what biases take and `alpha_beta` or `z_plus` cannot place, the map sums to the logit. A
-    BatchNorm that could not be folded into the layer before it follows `norm` rules.
+    the target. The map sums to the logit, but for the relevance of biases and that which `alpha_beta` or `z_plus`
+    cannot hand on. A BatchNorm that could not be folded into the layer before it follows `norm` rules.
     """
 
     name: Literal["lrp"] = "lrp"

@@ -15,20 +15,20 @@ from models.rules.relu import deconvolved, guided, require_relu
 
 
 def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:
-    """A CPU generator, so that every device gets the same numbers."""
+    """Seed a generator on the CPU, so that every device gets the same numbers."""
     digest = blake2b(f"{purpose}\0{sample}\0{image_id}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
-    """Stack `one` draw a question."""
+    """Stack one draw for each question."""
     pairs = zip(image.tolist(), step.tolist(), strict=True)
     drawn = [one(generator(batch.ids[index], purpose, sample)) for index, sample in pairs]
     return torch.stack(drawn).to(batch.images)
 
 
 class NoisyGradient(MapExplainer):
-    """An explainer of the gradients at noisy copies of the image; all of them with equal fields share the copies."""
+    """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies."""
 
     samples: int = Field(25, ge=1, description="Noisy copies an image")
     noise_level: float = Field(0.15, gt=0, description="Standard deviation, as a share of the image's range")
@@ -46,7 +46,7 @@ class NoisyGradient(MapExplainer):
         return {"guided_backprop": guided, "deconvolution": deconvolved}.get(self.of, plainly)
 
     def moments(self, batch: Batch) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
-        """Mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
+        """Return mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
         flat = batch.images.flatten(1)
         sigma = self.noise_level * (flat.amax(1) - flat.amin(1))
         shape = batch.images.shape[1:]

@@ -46,7 +46,7 @@ class Occlusion(MapExplainer):
         return total / cover.clamp_min(1)
 
     def _corners(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """First place of each window ``(window, axis)``, and the sides of all."""
+        """Find the first place of each window, ``(window, axis)``, and the sides of all windows."""
         sides, strides = (
             (value,) * len(shape) if isinstance(value, int) else value for value in (self.window, self.stride)
         )
@@ -60,7 +60,7 @@ class Occlusion(MapExplainer):
 
 
 def _windows(corners: Tensor, sides: Tensor, images: Tensor) -> Tensor:
-    """``(window, *space)`` bool."""
+    """Mark the places of each window: ``(window, *space)`` bool."""
     windows = torch.zeros(len(corners), *images.shape[2:], dtype=torch.bool, device=images.device)
     for window, corner in zip(windows, corners, strict=True):
         window[tuple(map(slice, corner, corner + sides))] = True

@@ -17,8 +17,8 @@ class PatternAttribution(MapExplainer):
     """PatternAttribution (Kindermans et al. 2018, arXiv:1705.05598, eq. 9, and the estimator of section 4).
 
     The score is handed back through the network with every weight `w` replaced by ``w * a``, where the pattern
-    ``a = cov+(x, y) / (w . cov+(x, y))`` says what of a layer's input `x` its output `y` responds to; ``cov+`` is taken
-    over the background's places where ``y > 0``, and where there are none ``a = w / (w . w)``. Summed over channels.
+    ``a = cov+(x, y) / (w . cov+(x, y))`` is the part of a layer's input `x` that its output `y` responds to. ``cov+``
+    is taken over the background's places where ``y > 0``; without such, ``a = w / (w . w)``. Summed over channels.
     """
 
     fits = (Background,)
@@ -38,7 +38,7 @@ class PatternAttribution(MapExplainer):
 
 @dataclass
 class _Moments:
-    """Sums over the places where a layer's output is positive, one an output feature."""
+    """Sums over the places where a layer's output is positive, one for each output feature."""
 
     count: Tensor | float = 0.0
     x: Tensor | float = 0.0
@@ -47,7 +47,7 @@ class _Moments:
 
     def add(self, layer: Linear) -> None:
         with torch.enable_grad():
-            # The gradient with respect to the weight sums inputs over places, each times what is handed in.
+            # The gradient with respect to the weight sums inputs over places, each times the gradient handed in.
             weight = layer.weight.detach().requires_grad_()
             output = layer.unbiased(layer.inputs.detach(), weight)
             y = layer().detach()
@@ -100,7 +100,7 @@ def _weight_by_pattern(layer: Linear, found: _Moments) -> Tensor:
 
 
 def _by_output(layer: Linear, values: Tensor) -> Tensor:
-    """Sum over all but features, in the shape of the layer's weight."""
+    """Sum over all axes but that of the features, in the shape of the layer's weight."""
     feature = values.ndim - 1 if layer.kind == "linear" else 1
     total = values.double().sum(tuple(axis for axis in range(values.ndim) if axis != feature))
     return total.view([-1 if axis == layer.out_axis else 1 for axis in range(layer.weight.ndim)])

@@ -9,7 +9,7 @@ from models.questions import Answer, Batch, Needs, Questions, per_question
 
 
 class ScoreCAM(LayerExplainer):
-    """Values-CAM (Wang et al. 2020, arXiv:1910.01279, eq. 6 to 8).
+    """Score-CAM (Wang et al. 2020, arXiv:1910.01279, eq. 6 to 8).
 
     ``map = relu(sum_k w_k A_k)`` with ``w = softmax_k(P(x * H_k))``, `P` the target's probability and ``H_k`` the
     feature interpolated to the image's grid and scaled to [0, 1]. It asks one question a feature. Never negative.

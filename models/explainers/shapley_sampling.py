@@ -32,7 +32,7 @@ class ShapleySampling(SegmentExplainer):
         return pieces.paint([_mean_gain(*parts) for parts in zip(ranks, scores, ends, strict=True)]).to(batch.images)
 
     def _ranks(self, count: int, image_id: str) -> Tensor:
-        """``(permutation, segment)``, the place of each segment in the order."""
+        """Draw the place of each segment in each order: ``(permutation, segment)``."""
         purpose = "shapley_sampling"
         seeds = (generator(image_id, purpose, permutation) for permutation in range(self.permutations))
         return torch.stack([torch.randperm(count, generator=seeded) for seeded in seeds])

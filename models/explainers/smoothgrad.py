@@ -8,8 +8,8 @@ from models.questions import Batch
 class SmoothGrad(NoisyGradient):
     """SmoothGrad (Smilkov et al. 2017, arXiv:1706.03825, section 3.1).
 
-    ``map = mean_s dS/dx(x + n_s)``, ``n_s`` Gaussian; of the channel of the largest magnitude, signed. Or the
-    mean of another gradient explainer's maps.
+    ``map = mean_s dS/dx(x + n_s)``, ``n_s`` Gaussian, at each place for the channel with the largest magnitude,
+    signed; or the mean of another gradient explainer's maps.
     """
 
     name: Literal["smoothgrad"] = "smoothgrad"

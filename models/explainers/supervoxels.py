@@ -1,4 +1,4 @@
-"""Supervoxels, and what the explainers share that show some of them to the network and hide the others."""
+"""Supervoxels, and the common part of the explainers that show some of them to the network and hide the others."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class Supervoxels:
     labels
         ``(image, *space)``, the number of the segment at each place.
     counts
-        Segments of each image.
+        Number of segments of each image.
     """
 
     labels: Tensor
     counts: tuple[int, ...]
 
     def paint(self, values: Sequence[Tensor]) -> Tensor:
-        """From ``(target, segment)`` an image to ``(target, image, *space)``."""
+        """Lay the values ``(target, segment)`` of each image over its places: ``(target, image, *space)``."""
         pairs = zip(values, self.labels, strict=True)
         return torch.stack([value.to(labels.device)[:, labels] for value, labels in pairs], dim=1)
 
@@ -62,10 +62,10 @@ class SegmentExplainer(MapExplainer):
     def answers(
         self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor]
     ) -> Generator[Questions, None, list[Tensor]]:
-        """From ``(question, segment)`` an image, true where shown, to scores ``(target, question)`` an image.
+        """Ask about ``(question, segment)`` of each image, true where shown; return its scores ``(target, question)``.
 
-        The scores are in float64 and on the CPU. An image with fewer questions than another is asked as it is for the
-        rest, which is cut off.
+        The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
+        for the rest, and those answers are cut off.
         """
         most = max(map(len, shown))
         table = torch.ones(len(shown), most, max(pieces.counts), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Fits by name: what is computed from some images before the others are explained. To add one: its file, its name."""
+"""Fits by name, computed from some images before any is explained. To add one: write its file, and name it here."""
 
 from typing import Annotated
 

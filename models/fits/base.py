@@ -41,5 +41,5 @@ class Fit(Producer):
         raise NotImplementedError
 
     def compute(self, network: Network, images: Tensor) -> Computed:
-        """Compute the artefact from ``(image, channel, *space)``, what the network takes; by name of the output."""
+        """Compute the artefact, by name of the output, from ``(image, channel, *space)`` as the network takes it."""
         raise NotImplementedError

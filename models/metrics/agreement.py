@@ -51,7 +51,7 @@ class NetworkAgreement(StackMetric):
 
 
 def pairwise_spearman(maps: Tensor) -> Tensor:
-    """``(image, target, map, *space)`` to ``(image, target, map, map)``; NaN where either is constant or missing."""
+    """Correlate ``(image, target, map, *space)`` to ``(..., map, map)``; NaN where either is constant or missing."""
     rows = []
     for image in maps:  # one by one, since ranks take twice the room of the maps
         ranks = average_ranks(image.flatten(2))

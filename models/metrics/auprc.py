@@ -11,8 +11,8 @@ class AUPRC(MapMetric):
     doi:10.1371/journal.pone.0118432; for maps: Arun et al. 2021, doi:10.1148/ryai.2021200267).
 
     ``sum_t (recall_t - recall_{t-1}) precision_t`` over the values `t` of the map's positive part, the largest first.
-    In [0, 1]; higher is better. Its companion `chance` is what a map of noise or a blank one gets, ``|G| / N``: without
-    it the number says nothing, as large findings are easy. NaN where the mask is empty.
+    In [0, 1]; higher is better. Its companion `chance` is the value of a map of noise, or of a blank one, ``|G| / N``:
+    without it the number says nothing, as large findings are easy. NaN where the mask is empty.
     """
 
     family = "plausibility"

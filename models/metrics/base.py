@@ -1,4 +1,4 @@
-"""The base of a metric: a number that says how far a map can be trusted, and what it is computed from."""
+"""The base of a metric: a number that says how far a map can be trusted, and the data that it is computed from."""
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from models.producer import Producer
 from models.questions import Answer, Batch, Questions
 
 METRIC, CURVE = "metric_", "curve_"
-"""How the names of outputs begin that hold a metric, and the curve that it is made of."""
+"""Beginnings of the names of outputs that hold a metric, and the curves that it is made of."""
 
 Points = tuple[float, ...] | tuple[str, ...]
 Family = Literal["faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"]
@@ -43,11 +43,11 @@ class Values:
         ``(image,)`` of one explainer's maps for one target, ``(image, target, explainer)`` of all; NaN where the metric
         is undefined.
     companions
-        By name, what the value is to be read with, such as its chance level; shaped like `value`.
+        By name, the numbers that the value is to be read with, such as its chance level; shaped like `value`.
     curves
-        By name, what the value was made of: shaped like `value` and ``(..., point)``.
+        By name, the curves that the value was made of, with the shape of `value` and a last axis of points.
     points
-        What the points of the curves are: shares of the image, or names of layers.
+        The points of the curves: shares of the image, or names of layers.
     """
 
     value: Tensor
@@ -58,7 +58,7 @@ class Values:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Where the finding is.
+    """The places of the finding.
 
     Attributes
     ----------
@@ -73,12 +73,12 @@ class Truth:
 
     @cached_property
     def there(self) -> Tensor:
-        """``(image,)`` bool: whether anything is marked."""
+        """Whether anything is marked: ``(image,)`` bool."""
         return self.masks.flatten(1).any(1)
 
     @cached_property
     def distance(self) -> Tensor:
-        """``(image, *space)`` mm to the nearest marked place; NaN where nothing is marked or the spacing is unknown."""
+        """Distance to the nearest marked place, ``(image, *space)`` mm; NaN without a mark or a known spacing."""
         distance = torch.full(self.masks.shape, torch.nan)
         spacing = torch.full((len(self.masks), 1), torch.nan) if self.spacing is None else self.spacing.cpu()
         for own, mask, sampling in zip(distance, self.masks.cpu().numpy(), spacing, strict=True):
@@ -89,18 +89,18 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """The maps of some images, and all they are evaluated by.
+    """The maps of some images, and everything that they are evaluated by.
 
     Attributes
     ----------
     engine
-        Asks the network, and explains anew with the explainers that made the maps.
+        The engine that asks the network, and explains anew with the explainers that made the maps.
     batch
-        The images, and what the network says of them.
+        The images, and the network's answers about them.
     maps
         ``(image, target, explainer, *space)``; NaN where there is none.
     truth
-        None where there are no masks.
+        The masks; None where there are none.
     others
         ``(other, image, target, explainer, *space)``: maps of the same images by other networks.
     """
@@ -114,29 +114,29 @@ class Explained:
 
     @cached_property
     def defined(self) -> Tensor:
-        """``(image, target, explainer)`` bool: whether there is a map."""
+        """Whether there is a map: ``(image, target, explainer)`` bool."""
         return self.maps.flatten(3).isfinite().all(-1)
 
     @cached_property
     def among(self) -> Tensor:
-        """``(image,)`` indices of the images that have a map at all: the others are not asked about."""
+        """Indices of the images that have any map, ``(image,)``: the network is not asked about the others."""
         return self.defined.flatten(1).any(1).nonzero()[:, 0].to(self.batch.images.device)
 
     def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
-        """Look up what does not depend on the map: worked out for the first, and remembered for the others."""
+        """Look up a value that does not depend on the map: it is worked out for the first map, and remembered."""
         if key not in self._known:
             self._known[key] = work_out()
         return self._known[key]
 
     def last(self, key: Hashable, work_out: Callable[[Tensor, Tensor], Tensor], image: Tensor, step: Tensor) -> Tensor:
-        """Look up what does not depend on the map, for some questions; remembered until others are asked."""
+        """Look up values of some questions that do not depend on the map; remembered until others are asked."""
         before = self._known.get(("last", key))
         if before is None or not (torch.equal(before[0], image) and torch.equal(before[1], step)):
             before = self._known["last", key] = image, step, work_out(image, step)
         return before[2]
 
     def filled(self, fill: Fill) -> Tensor:
-        """The images with every place hidden."""
+        """Hide every place of the images."""
         return self.once(("filled", fill), lambda: filled(self.batch.images, fill))
 
 
@@ -147,7 +147,7 @@ class Evaluated:
     Attributes
     ----------
     same
-        Equal for equal maps, so that what is asked of several is asked once.
+        A key that is equal for equal maps, so that a question about several of them is asked once.
     """
 
     explained: Explained
@@ -161,7 +161,7 @@ class Evaluated:
 
     @property
     def among(self) -> Tensor:
-        """``(image,)`` indices of the images that have a map."""
+        """Indices of the images that have a map, ``(image,)``."""
         return self.explained.defined[:, self.target, self.explainer].nonzero()[:, 0].to(self.batch.images.device)
 
     @property
@@ -171,22 +171,22 @@ class Evaluated:
 
     @property
     def maps(self) -> Tensor:
-        """``(image, *space)``; zeros where there is none."""
+        """The maps, ``(image, *space)``; zeros where there is none."""
         return self.of(slice(None))
 
     def of(self, image: Tensor | slice) -> Tensor:
-        """The maps of some images, on the network's device."""
+        """Take the maps of some images to the network's device."""
         stack = self.explained.maps[:, self.target, self.explainer]
         image = image.to(stack.device) if isinstance(image, Tensor) else image
         return stack[image].nan_to_num(0.0, 0.0, 0.0).to(self.batch.images)
 
     @property
     def before(self) -> Tensor:
-        """``(image,)``, the explained scalars of the images as they are."""
+        """The explained scalars of the images as they are, ``(image,)``."""
         return self.batch.answers[self.target].score
 
     def zeros(self, points: int) -> Tensor:
-        """``(image, point)`` float64, since moments are taken of answers that differ by little."""
+        """Make ``(image, point)`` in float64, since moments are taken of answers that differ by little."""
         return torch.zeros(len(self.batch.images), points, dtype=torch.float64, device=self.batch.images.device)
 
 
@@ -203,7 +203,7 @@ def ask(
 ) -> Generator[Questions, None, Tensor]:
     """Ask `points` questions about each image, and return the target's answers ``(image, point)``.
 
-    Questions that do not depend on the map, not `each_map`, are asked once for all maps.
+    Questions that do not depend on the map (`each_map` is false) are asked once for all maps.
     """
     key, among = ((key, evaluated.same), evaluated.among) if each_map else (key, evaluated.explained.among)
     found = evaluated.zeros(points)
@@ -219,9 +219,9 @@ def ask(
 def ask_hidden(
     evaluated: Evaluated, fill: float | Literal["mean", "blur"], of: Of
 ) -> Generator[Questions, None, Tensor]:
-    """``(image, 1)``, the answers about the images with every place hidden.
+    """Ask about the images with every place hidden; return the answers, ``(image, 1)``.
 
-    Asked before all else, so that it is asked once for all maps and metrics.
+    This question comes before all others, so that it is asked once for all maps and metrics.
     """
     filled = evaluated.explained.filled(fill)
     return (yield from ask(evaluated, 1, lambda image, _: filled[image], ("hidden", fill), of, each_map=False))
@@ -233,18 +233,18 @@ class Metric(Producer):
     Attributes
     ----------
     family
-        Families stay apart: they are never added up to one score.
+        The metric's family; families are never added up to one score.
     better
-        Which values speak for the map; None if neither does by itself.
+        The values that speak for the map; None if neither higher nor lower ones do by themselves.
     range
         The least and the largest value.
     needs_masks, needs_others
-        Whether it compares with where the finding is, and with maps of other networks.
+        Whether maps are compared with the places of the finding, and with maps of other networks.
     companions
-        Names of what the value is to be read with, such as its chance level.
+        Names of the numbers that the value is to be read with, such as its chance level.
     only_named
-        Whether it is computed only when it is named: it makes every map several times, which takes as long, or the
-        other networks must be of a certain kind.
+        Whether the metric is computed only when it is named: it makes every map several times, which takes as long,
+        or the other networks must be of a certain kind.
     """
 
     family: ClassVar[Family]
@@ -257,14 +257,14 @@ class Metric(Producer):
 
     @property
     def needs_spacing(self) -> bool:
-        """Whether it needs to know how many mm there are between places."""
+        """Whether the metric needs the distance between places in mm."""
         return False
 
     def check(self, network: Network) -> None:
         """Raise ConfigurationError if the metric has no meaning on this network."""
 
     def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
-        """Name the curves that the value is made of, and their points."""
+        """Name the curves that the value is made of, and give their points."""
         return {}
 
     @property
@@ -272,7 +272,7 @@ class Metric(Producer):
         return f"{METRIC}{self.title}"
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
-        """Declare the value, what it is to be read with, and the curves it is made of."""
+        """Declare the value, the numbers that it is to be read with, and the curves that it is made of."""
         of = (IMAGE_ID, "target", EXPLAINER)
         least, most = map(float, self.range)
         about: dict[str, JsonValue] = {
@@ -314,7 +314,7 @@ class Metric(Producer):
         return (value, *companions, *curves)
 
     def by_output(self, values: Values) -> Computed:
-        """Arrange what the metric says of some maps by name of the output."""
+        """Arrange the values of some maps by name of the output."""
         return {
             self.variable: values.value,
             **{f"{self.variable}_{name}": companion for name, companion in values.companions.items()},
@@ -331,7 +331,7 @@ class MapMetric(Metric):
         return Values(self.value(evaluated))
 
     def value(self, evaluated: Evaluated) -> Tensor:
-        """``(image,)`` values, of a metric that asks nothing."""
+        """Return ``(image,)`` values, for a metric that asks nothing."""
         raise NotImplementedError
 
 

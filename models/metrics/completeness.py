@@ -11,8 +11,8 @@ class CompletenessGap(MapMetric):
     """Completeness gap (axiom: Sundararajan et al. 2017, arXiv:1703.01365, section 3; sensitivity-n with all features).
 
     ``|sum(R) - (S(x) - S(x0))| / |S(x) - S(x0)|`` with `S` the target's logit and `x0` the image wholly hidden. At
-    least 0; lower is better. 0 for a map that hands out what it explains, 1 for a blank one. It says something only of
-    maps in the unit of the logit. NaN where hiding the image changes nothing.
+    least 0; lower is better. 0 for a map that hands out the whole difference, 1 for a blank one. It is meaningful only
+    for maps in the unit of the logit. NaN where hiding the image changes nothing.
     """
 
     family = "faithfulness"

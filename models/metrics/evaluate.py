@@ -26,15 +26,15 @@ def evaluate(
 ) -> list[Values]:
     """Evaluate the maps that an engine made, now or earlier.
 
-    The questions of a metric about all maps go out together: batches are full, and what several maps ask is asked once.
-    Metrics come one after the other, so that a value does not depend, in its last bits, on what else is asked for.
+    The questions of a metric about all maps go out together: batches are full, and equal questions are asked once.
+    Metrics come one after the other, so that no value depends, in its last bits, on the other metrics of the call.
 
     Parameters
     ----------
     engine
-        Of the explainers that made the maps, in their order, and of the same network and target.
+        The engine of the explainers that made the maps, in their order, with the same network and target.
     images, ids
-        ``(image, channel, *space)``, what the network takes, and the names that the maps were made under.
+        ``(image, channel, *space)`` as the network takes them, and the names that the maps were made under.
     maps
         ``(image, target, explainer, *space)``; NaN where there is none.
     masks
@@ -54,7 +54,7 @@ def evaluate(
     Raises
     ------
     ConfigurationError
-        If a metric lacks what it compares with, has no meaning on the network, or shapes do not fit.
+        If a metric lacks the masks, spacing or maps that it compares with, or has no meaning on the network.
     """
     _check(engine, metrics, images, maps, masks, spacing, others)
     batch = as_explained(engine, images, ids, masks, target_class)
@@ -71,9 +71,9 @@ def evaluate(
 def as_explained(
     engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, target_class: Tensor | None
 ) -> Batch:
-    """Ask the plain question about images whose maps are there, and stay with the classes that these explain.
+    """Ask the plain question about images whose maps are there, and stay with the classes that the maps explain.
 
-    On another machine a probability near a half, or as large as another, can fall on the other side.
+    On another machine the network may decide otherwise where probabilities are nearly equal, or near a half.
     """
     batch = engine.batch(images, ids, masks, needs=Needs())
     if target_class is None or torch.equal(batch.chosen.classes, target_class.to(batch.chosen.classes)):
@@ -83,12 +83,12 @@ def as_explained(
 
 
 def spacing_of(affine: Tensor, dims: int) -> Tensor:
-    """Millimetres between neighbouring places, ``(image, axis)``, of affines ``(image, 4, 4)`` from index (z, y, x)."""
+    """Compute mm between neighbouring places, ``(image, axis)``, of affines ``(image, 4, 4)`` from index (z, y, x)."""
     return affine[:, :3, 3 - dims : 3].norm(dim=1)
 
 
 def _evaluate(explained: Explained, metric: Metric) -> Values:
-    """Run a metric on all maps side by side, and put together what it says."""
+    """Run a metric on all maps side by side, and put its values together."""
     assert isinstance(metric, MapMetric)
     _, targets, explainers = explained.defined.shape
     maps = [
@@ -106,7 +106,7 @@ def _digest(maps: Tensor) -> bytes:
 
 
 def _joined(parts: Sequence[Values], targets: int) -> Values:
-    """From ``(image, ...)`` a target and explainer to ``(image, target, explainer, ...)``."""
+    """Stack ``(image, ...)`` of each target and explainer to ``(image, target, explainer, ...)``."""
 
     def join(values: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(values), dim=1)

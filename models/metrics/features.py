@@ -52,15 +52,15 @@ class FeatureMetric(MapMetric):
         return Grid(tuple(evaluated.batch.images.shape[2:]), self.patch)
 
     def strength(self, maps: Tensor) -> Tensor:
-        """Say how strong each place is: places are ranked by it, the largest first."""
+        """Compute the strength of each place: places are ranked by it, the largest first."""
         return maps
 
     def ranks(self, evaluated: Evaluated, image: Tensor) -> Tensor:
-        """Rank of each feature for each question, 0 for the strongest: ``(question, feature)``."""
+        """Rank the features for each question, 0 for the strongest: ``(question, feature)``."""
         among, place = image.unique(return_inverse=True)
         strength = self.grid(evaluated).totals(self.strength(evaluated.of(among)))
         return drawn_order(evaluated.batch, among, strength)[place]
 
     def strongest(self, evaluated: Evaluated, image: Tensor, count: Tensor) -> Tensor:
-        """``(question, 1, *space)`` bool: the `count` strongest features of each question."""
+        """Mark the `count` strongest features of each question: ``(question, 1, *space)`` bool."""
         return self.grid(evaluated).spread(self.ranks(evaluated, image) < count[:, None])[:, None]

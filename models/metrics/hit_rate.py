@@ -11,9 +11,9 @@ class HitRate(MapMetric):
     """Pointing game (Zhang et al. 2018, doi:10.1007/s11263-017-1059-x).
 
     1 where the largest value of the map's positive part lies in the mask, or no more than `tolerance_mm` from it; else
-    0. The mean over images is the published rate. Where several places share the largest value, the share of them that
-    hit: so a blank map gets the chance ``|G| / N``. In [0, 1]; higher is better. NaN where the mask is empty or, with a
-    tolerance, the spacing is unknown.
+    0. The mean over images is the published rate. Where several places have the largest value, it is the share of those
+    that hit: so a blank map gets the chance ``|G| / N``. In [0, 1]; higher is better. NaN where the mask is empty or,
+    with a tolerance, the spacing is unknown.
     """
 
     family = "plausibility"

@@ -1,4 +1,4 @@
-"""Places of an image filled in from those around them."""
+"""Imputation: places of an image are filled in from the places around them."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ _MOST_ITERATIONS = 1000
 def impute(images: Tensor, hidden: Tensor, tolerance: float = 3e-3) -> Tensor:
     """Give each hidden place the weighted mean of its neighbours, which may be hidden as well.
 
-    That is a linear system an image; all are solved together by conjugate gradients, each from the solution on a
-    coarser grid. Neighbours count by one over the square of their distance, diagonal ones included: in 2-D these are
-    the weights 1/6 and 1/12 of Rong et al. (2022, arXiv:2202.00449). Those beyond the edge do not count.
+    This gives one linear system for each image. All are solved together by conjugate gradients, which start from the
+    solution on a coarser grid. Neighbours count by one over the square of their distance, diagonal ones included: in
+    2-D the weights are 1/6 and 1/12, as in Rong et al. (2022, arXiv:2202.00449). Places beyond the edge do not count.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def impute(images: Tensor, hidden: Tensor, tolerance: float = 3e-3) -> Tensor:
     hidden
         ``(image, 1, *space)`` bool. Some place of each image is not hidden.
     tolerance
-        Where the solution ends: the residual's norm, as a share of that of the right-hand side. By default what is left
-        is less than the noise that ROAD adds.
+        The residual's norm at which the solution ends, as a share of the norm of the right-hand side. By default the
+        error is less than the noise that ROAD adds.
     """
     known = (~hidden).to(images).expand(images.shape).reshape(-1, 1, *images.shape[2:])
     return _solve(images.reshape(known.shape) * known, known, tolerance).view(images.shape)
@@ -59,11 +59,11 @@ def _solve(values: Tensor, known: Tensor, tolerance: float) -> Tensor:
 
 
 def _around(parts: Tensor) -> Tensor:
-    """Weighted sum of each place's neighbours, in ``(image, 1, *space)``.
+    """Sum the neighbours of each place of ``(image, 1, *space)``, weighted.
 
-    With ``N_a`` the sum of both neighbours along an axis, a product of k of them is the sum over the neighbours at the
-    squared distance k, so that this is ``sum_a N_a + sum_{a<b} N_a N_b / 2 + N_1 N_2 N_3 / 3``. A convolution of one
-    channel takes longer.
+    ``N_a`` is the sum of both neighbours along an axis. A product of k such sums is the sum over the neighbours at the
+    squared distance k, so that the result is ``sum_a N_a + sum_{a<b} N_a N_b / 2 + N_1 N_2 N_3 / 3``. A convolution of
+    one channel takes longer.
     """
     products = [parts]  # of k different axes, summed over all choices
     for axis in range(2, parts.ndim):
@@ -81,7 +81,7 @@ def _both(parts: Tensor, axis: int) -> Tensor:
 
 
 def _coarsely(values: Tensor, known: Tensor, tolerance: float) -> Tensor:
-    """The solution on a grid of half the places a side, interpolated: most of the way, for little."""
+    """Solve on a grid of half the places a side, and interpolate: this comes near the solution at little cost."""
     dims = known.ndim - 2
     two = [min(size, 2) for size in known.shape[2:]]
     share, total = (_MEAN[dims](part, two, ceil_mode=True, count_include_pad=False) for part in (known, values))

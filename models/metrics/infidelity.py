@@ -40,7 +40,7 @@ class Infidelity(MapMetric):
             return torch.stack([torch.randint(size - own + 1, (), generator=seeded) for size, own in rooms])
 
         def boxes(image: Tensor, step: Tensor) -> Tensor:
-            """``(question, *space)`` bool."""
+            """Mark the square of each question: ``(question, *space)`` bool."""
             found = torch.zeros(len(image), *shape, dtype=torch.bool, device=batch.images.device)
             for row, start in zip(found, draw(batch, image, step, corner, "squares").long().tolist(), strict=True):
                 row[tuple(slice(low, low + own) for low, own in zip(start, side, strict=True))] = True

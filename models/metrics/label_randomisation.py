@@ -12,11 +12,11 @@ class LabelRandomisation(StackMetric):
     range is 1. In [-1, 1]; lower is better: a map that stays does not tell what relates images to labels. NaN where a
     map is constant or missing.
 
-    The test is as strong as those networks have learnt their labels by heart: one that gives every image the same
-    output is a random one.
+    The test is only as strong as those networks have learnt their labels by heart: a network that gives every image the
+    same output is a random one.
 
-    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, what pairs of maps of
-    noise reach, which is what there is to compare with.
+    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, the level to compare
+    with, which pairs of maps of noise reach.
     """
 
     family = "sanity"

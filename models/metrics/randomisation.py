@@ -1,4 +1,4 @@
-"""Sanity checks by weights: what is left of a map when the network has been made to forget."""
+"""Sanity checks by weights: a map should change when the weights of the network are made random."""
 
 import difflib
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ class Randomisation(StackMetric):
     of the wholly random network, or the mean over layers where independent. In [-1, 1]; lower is better: a map that
     stays does not tell what the network has learnt. NaN where a map is constant or missing.
 
-    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, what pairs of maps of
-    noise reach, which is what there is to compare with. Curves by layer, in the order in which they were made random:
-    `ssim` and `spearman`.
+    Companions: `spearman`, the same by rank correlation; `random_ssim` and `random_spearman`, the level to compare
+    with, which pairs of maps of noise reach. Curves by layer, in the order in which they were made random: `ssim` and
+    `spearman`.
 
     A layer is made random by normal numbers about zero, of the root mean square of each of its tensors: initialisers do
     not fit layers into which a BatchNorm has been folded. The network itself stays as it is.
@@ -73,7 +73,7 @@ class Randomisation(StackMetric):
         return Values(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
 
     def _layers(self, network: Network) -> tuple[str, ...]:
-        """Names of what is made random, in that order."""
+        """Name the layers that are made random, in that order."""
         modules = dict(network.module.named_modules())
         if self.layers is None:
             return tuple(name for name, part in reversed(modules.items()) if part._parameters)
@@ -86,7 +86,7 @@ class Randomisation(StackMetric):
         return self.layers
 
     def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:
-        """The network for each point of the curve."""
+        """Make the network for each point of the curve."""
         random = deepcopy(network)
         for name in layers:
             if self.name == "independent_randomisation":

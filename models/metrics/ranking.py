@@ -1,4 +1,4 @@
-"""Orders of places, with what is done about places of equal value."""
+"""Orders of places, and how places of equal value are ordered."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ _ROUNDING = 1e-10
 
 
 def drawn_order(batch: Batch, image: Tensor, values: Tensor) -> Tensor:
-    """Rank of each feature, 0 for the largest: ``(image, feature)`` from values of the same shape.
+    """Rank the features, 0 for the largest: ``(image, feature)`` from values of the same shape.
 
-    Equal values, such as the zeros of a rectified map, are ranked as drawn by the image's name: an order of their own,
-    from left to right, would favour what lies at the end. So a constant map is ranked at random.
+    Equal values, such as the zeros of a rectified map, are ranked at random, by a draw from the image's name: an order
+    from left to right would favour the places at one end. So a constant map is ranked at random.
     """
     count = values.shape[1]
     drawn = torch.stack([torch.randperm(count, generator=generator(batch.ids[row], "order", 0)) for row in image])
@@ -23,12 +23,12 @@ def drawn_order(batch: Batch, image: Tensor, values: Tensor) -> Tensor:
 
 
 def spearman(one: Tensor, other: Tensor) -> Tensor:
-    """Spearman's rank correlation over the last axis; NaN where either is constant or not finite."""
+    """Compute Spearman's rank correlation over the last axis; NaN where either is constant or not finite."""
     return pearson(average_ranks(one), average_ranks(other))
 
 
 def pearson(one: Tensor, other: Tensor) -> Tensor:
-    """Pearson's correlation over the last axis; NaN where either is constant but for rounding, or not finite."""
+    """Compute Pearson's correlation over the last axis; NaN where either is nearly constant, or not finite."""
     centred = []
     for part in (one.double(), other.double()):
         deviation = part - part.mean(-1, keepdim=True)
@@ -38,7 +38,7 @@ def pearson(one: Tensor, other: Tensor) -> Tensor:
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 over the last axis, those of equal values averaged; NaN all along where any value is not finite."""
+    """Rank from 1 over the last axis, equal values by their mean rank; NaN for all where any value is not finite."""
     ordered, order = values.sort(-1)
     first, last = ends_of_ties(ordered)
     ranks = torch.empty_like(values, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2 + 1)
@@ -46,7 +46,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 
 def ends_of_ties(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last place of the run of equal values that each place of the last axis belongs to."""
+    """Find the first and last place of the run of equal values that each place of the last axis belongs to."""
     count = ordered.shape[-1]
     place = torch.arange(count, device=ordered.device).expand(ordered.shape)
     changes = ordered[..., 1:] != ordered[..., :-1]

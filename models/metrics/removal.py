@@ -33,7 +33,7 @@ class Removal(FeatureMetric):
         return Values(area, curves={"probability": curve}, points=tuple(shares.tolist()))
 
     def shares(self, evaluated: Evaluated) -> Tensor:
-        """``(point,)`` shares of the features, from 0 to 1."""
+        """Compute ``(point,)`` shares of the features, from 0 to 1."""
         return torch.tensor(self.points_of(self.grid(evaluated)), dtype=torch.float64)
 
     def points_of(self, grid: Grid) -> tuple[float, ...]:
@@ -42,7 +42,7 @@ class Removal(FeatureMetric):
         return tuple(shares.tolist())
 
     def curve(self, evaluated: Evaluated) -> Generator[Questions, None, Tensor]:
-        """``(image, point)`` probabilities; at the ends are the image as it is and one that is wholly hidden."""
+        """Ask for ``(image, point)`` probabilities; at the ends the image is as it is, and wholly hidden."""
         images, filled = evaluated.batch.images, evaluated.explained.filled(self.fill)
         counts = (self.shares(evaluated) * self.grid(evaluated).count).round().to(images.device)
 

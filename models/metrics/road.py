@@ -45,7 +45,7 @@ class ROADMoRF(_ROAD):
     """ROAD, the most relevant first (Rong et al. 2022, arXiv:2202.00449).
 
     ``mean_s P(x with the share s of its strongest features imputed)`` over ``s = 0.1, ..., 0.9``, with `P` the target's
-    probability. What is removed is filled in by noisy linear imputation (`models.metrics.imputation`), so that its
+    probability. Removed places are filled in by noisy linear imputation (`models.metrics.imputation`), so that their
     shape tells the network little. The published curve is of accuracy; probability is its counterpart for one image.
     In [0, 1]; lower is better.
     """

@@ -1,4 +1,4 @@
-"""How alike two maps are."""
+"""The similarity of two maps."""
 
 from collections.abc import Sequence
 
@@ -21,8 +21,8 @@ def min_max(maps: Tensor) -> Tensor:
 def ssim(one: Tensor, other: Tensor) -> Tensor:
     """Structural similarity of pairs of maps (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
 
-    Each map is taken to [0, 1] first, and the range of the data is 1 whatever a map holds: taken from the maps, the
-    constants of the formula would change from pair to pair. Windows are of 7 places a side, uniform, and do not stand
+    Each map is taken to [0, 1] first, and the range of the data is 1 for all maps: with a range from the maps, the
+    constants of the formula would change from pair to pair. Windows are uniform, have 7 places a side, and do not stand
     over the edge.
 
     Parameters
@@ -45,9 +45,9 @@ def ssim(one: Tensor, other: Tensor) -> Tensor:
 
 
 def similarities(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM and Spearman's rank correlation of maps, ``(image, target, explainer)`` each.
+    """Compute SSIM and Spearman's rank correlation of maps, ``(image, target, explainer)`` each.
 
-    Taken explainer by explainer, so that memory is that of a few maps an image.
+    Explainers come one by one, so that the memory is that of a few maps an image.
     """
     head = one.shape[:3]
     found = []
@@ -60,14 +60,14 @@ def similarities(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mean_similarities(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean similarities of ``(image, target, explainer, *space)`` to the same maps by each of several networks."""
+    """Average the similarities of ``(image, target, explainer, *space)`` to the same maps by several networks."""
     found = [similarities(maps, other.to(maps)) for other in others]
     ssim, spearman = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
     return ssim, spearman
 
 
 def similarities_of_noise(ids: Sequence[str], maps: Tensor, magnitude: bool = False) -> tuple[Tensor, Tensor]:
-    """Similarities, ``(image, 1, 1)``, of pairs of maps that know nothing, drawn by the images' names."""
+    """Compute the similarities, ``(image, 1, 1)``, of pairs of maps of noise, drawn by the images' names."""
 
     def noise(sample: int) -> Tensor:
         drawn = [torch.randn(maps.shape[3:], generator=generator(name, "level", sample)) for name in ids]

@@ -16,7 +16,7 @@ class BagOfSlices(nn.Module):
     num_classes
         Length of the logits.
     mil_mode
-        How the slices' features are pooled; those with `att` weigh them by attention.
+        How the slices' features are pooled; the modes with `att` weigh them by attention.
 
     Notes
     -----

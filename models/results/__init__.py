@@ -1,4 +1,4 @@
-"""Results by name: what is computed over all images once they are explained. To add one: its file, its name here."""
+"""Results by name: they are computed over all images. To add one: write its file, and name it here."""
 
 from typing import Annotated
 

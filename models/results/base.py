@@ -1,4 +1,4 @@
-"""The base of a result: arrays over a whole cohort, computed from what is stored of its images."""
+"""The base of a result: arrays over a whole cohort, computed from the stored outputs of its images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,9 +19,9 @@ class Stored(Protocol):
     Attributes
     ----------
     ids, labels, subjects
-        Of every row of the store; a label is empty where it is unknown or the image was withdrawn.
+        One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
     explained
-        ``(image,)`` whether the row holds an explanation; other rows hold fill values.
+        Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
     """
 
     @property
@@ -56,16 +56,16 @@ class Result(Producer):
         raise NotImplementedError
 
     def compute(self, stored: Stored) -> Arrays:
-        """Compute the arrays, by name; a function of what is stored alone."""
+        """Compute the arrays, by name, from stored outputs alone."""
         raise NotImplementedError
 
     def check(self, outputs: Mapping[str, Output]) -> None:
-        """Check that the store has what the result is computed from.
+        """Check that the store has the outputs that the result is computed from.
 
         Raises
         ------
         ConfigurationError
-            If it lacks an output.
+            If the store lacks an output.
         """
         if missing := [name for name in self.reads() if name not in outputs]:
             raise ConfigurationError(

@@ -1,1 +1,1 @@
-"""Other backward rules, and other ways to compute: how functions behave while a method asks."""
+"""Backward rules and ways to compute that replace those of torch while an explainer asks the network."""

@@ -1,13 +1,13 @@
 """Answers about images that differ from a known one in a box each, for little more than the price of the boxes.
 
-Far from a changed box a convolution gives what it gave for the image as it was (Krypton: Nakandala et al. 2019,
+Far from a changed box a convolution gives the same values as for the image as it was (Krypton: Nakandala et al. 2019,
 doi:10.1145/3299869.3319874). So a batch goes through the network as `Boxes`: the activation of each image as it was,
 and for each row the box that differs, which every operation widens by its reach. Nothing is approximated. Where the box
 has grown to most of the activation, or an operation has no rule here, the activation is made whole, and the network
 goes on with it as ever.
 
-A rule takes an operation of ATen and its arguments, and returns None where it cannot be sure of the result. At that
-level there are few operations, and each says whether it looks at one place at a time and what it changes in place.
+A rule takes an operation of ATen and its arguments, and returns None where it cannot be sure of the result. ATen has
+few operations, and each says whether it looks at one place at a time and which argument it changes in place.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _MOST = 0.7
 
 @dataclass(frozen=True, eq=False)
 class AskBoxes:
-    """Asks about inputs that differ from the images only in a window of each step.
+    """A way to ask about inputs that differ from the images only in a window of each step.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class AskBoxes:
     corners
         ``(step, axis)``, the first place of the window, which may stand over the edge.
     sides
-        The window's.
+        The sides of the window.
     """
 
     images: Tensor
@@ -71,7 +71,7 @@ class Boxes:
     corners
         ``(row, axis)``, the first place of each box.
     image
-        ``(row,)``, which known activation a row differs from.
+        ``(row,)``, the number of the known activation that a row differs from.
     """
 
     known: Tensor
@@ -120,12 +120,12 @@ class Boxes:
 
 
 def _descend(number: Tensor, exists: Tensor, place: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """From the numbers of rows to those of places in them, and whether there are such places."""
+    """Take the numbers of rows to those of places in them, and tell whether there are such places."""
     return number[..., None] * side + place, exists[..., None] & (place >= 0) & (place < side)
 
 
 class _Handled(Tensor):
-    """A tensor of the whole activation's shape, for the network to handle; what it holds is `content`."""
+    """A tensor of the whole activation's shape, for the network to handle; it holds `content`."""
 
     content: Boxes | Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -157,7 +157,7 @@ def _handled(content: Boxes) -> Tensor:
 
 
 def _whole(tensor: Tensor) -> Tensor:
-    """Make it whole for good, since views of it and operations in place may follow."""
+    """Make a tensor whole for good, since views of it and operations in place may follow."""
     if not isinstance(tensor, _Handled):
         return tensor
     if isinstance(tensor.content, Boxes):
@@ -170,7 +170,7 @@ def _leaves(tree: Any, kind: type) -> list[Any]:
 
 
 def _place_by_place(func: Any, *args: Any, **kwargs: Any) -> Boxes | None:
-    """Apply what looks at one place at a time to what is known, and to the boxes after they were cut alike."""
+    """Apply an operation on single places to the known activations, and to the boxes after they were cut alike."""
     parts = _leaves((args, kwargs), Boxes)
     space, image = parts[0].space, parts[0].image
     if any(part.space != space for part in parts):
@@ -178,7 +178,7 @@ def _place_by_place(func: Any, *args: Any, **kwargs: Any) -> Boxes | None:
     corners = torch.stack([part.corners for part in parts]).amin(0)
     size = (torch.stack([part.corners + torch.tensor(part.size) for part in parts]).amax(0) - corners).amax(0)
     corners = corners.minimum(torch.tensor(space) - size)
-    # All cuts come first, since an operation in place changes what is known.
+    # All cuts come first, since an operation in place changes the known activations.
     cuts, cuts_named = tree_map_only(Boxes, lambda part: part.cut(corners, size.tolist()), (args, kwargs))
     knowns, knowns_named = tree_map_only(Boxes, lambda part: part.known, (args, kwargs))
     boxes, known = func(*cuts, **cuts_named), func(*knowns, **knowns_named)
@@ -197,7 +197,7 @@ def _pointwise(func: Any, *args: Any, **kwargs: Any) -> Boxes | None:
 
 
 def _is_uniform(values: Tensor, dims: int) -> bool:
-    """Whether all rows and places of an activation of `dims` axes meet the same values, by channel or not."""
+    """Tell whether all rows and places of an activation of `dims` axes meet the same values, by channel or not."""
     shape = (1,) * (dims - values.ndim) + values.shape
     return len(shape) == dims and shape[0] == prod(shape[2:]) == 1
 
@@ -256,7 +256,7 @@ def _max_pool(
 def _seen(
     x: Boxes, known: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Find the outputs that see a box, by their corners; and where what they see starts, and its sides."""
+    """Find the corners of the outputs that see a box; and the corners and sides of the inputs that they see."""
     corners, starts, sides = [], [], []
     for axis, (side, outputs) in enumerate(zip(x.size, known.shape[2:], strict=True)):
         width, step, before, apart = (each[axis % len(each)] for each in (kernel, stride, padding, dilation))

@@ -1,11 +1,11 @@
-"""Relevance: rules by which each layer hands what its output is credited with back to its inputs.
+"""Relevance: rules by which each layer hands the relevance of its output back to its inputs.
 
 A rule is a stand-in for a linear layer: a tensor of the layer's inputs whose gradient is the rule, while the value
 stays that of the layer. With ``R = value * gradient`` at every tensor, ordinary backpropagation then carries relevance
 (Montavon et al. 2019, doi:10.1007/978-3-030-28954-6_10, section 10.3). It works on functions, so that reused and
 functional layers are reached as well, and it changes nothing in the network.
 
-Between linear layers: ReLU and its like hand on what they are given; of a maximum the winner takes all; a BatchNorm
+Between linear layers, ReLU and its like hand relevance on; the winner of a maximum takes all; a BatchNorm
 that the network could not fold into the layer before it is a linear layer of its own; the scale of other norms, gates
 (sigmoid) and attention (softmax) count as constants (Arras et al. 2017, doi:10.18653/v1/W17-5221; Ali et al. 2022,
 arXiv:2202.07304).
@@ -54,11 +54,11 @@ class Linear:
     name
         The layer's dotted name.
     kind
-        What it is by the rules of a composite.
+        The layer's kind by the rules of a composite.
     ones
-        At the network's input: ones of its shape, whose gradient is the relevance; None at any other layer.
+        At the network's input, ones of its shape, whose gradient is the relevance; None at any other layer.
     out_axis
-        Axis of the weight along output features.
+        The axis of the weight along output features.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Linear:
     out_axis: int = 0
 
     def __call__(self, inputs: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
-        """The layer's output with its bias, for other inputs or weights where given."""
+        """Compute the layer's output with its bias, for other inputs or weights where they are given."""
         inputs, weight = self.inputs if inputs is None else inputs, self.weight if weight is None else weight
         return self.call(inputs, weight, self.bias)
 
@@ -160,7 +160,7 @@ def _activation(func: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def ratio(of: Tensor, to: Tensor) -> Tensor:
-    """``of / to``, and 0 where `to` is 0; a constant for the gradient."""
+    """Divide `of` by `to`, with 0 where `to` is 0; the quotient is a constant for the gradient."""
     of, to = of.detach(), to.detach()
     return torch.where(to == 0, 0.0, of / to.where(to != 0, 1.0))
 
@@ -201,7 +201,7 @@ _NORMS: dict[Any, Callable[..., Tensor]] = {
 
 
 class _Refused(torch.autograd.Function):
-    """Hands values on, and raises if relevance comes back this way."""
+    """A function that hands values on, and raises if relevance comes back this way."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, name: str) -> Tensor:
@@ -224,7 +224,7 @@ def refused(outcome: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class AskRelevance:
-    """Asks so that the input's gradient is its relevance: what of the score is due to it."""
+    """A way to ask by which the input's gradient is its relevance: the part of the score that is due to it."""
 
     rule: Rule
 
@@ -237,7 +237,7 @@ class AskRelevance:
 
 @dataclass(frozen=True)
 class AskGradient:
-    """Asks so that the input's gradient is one by the rule."""
+    """A way to ask by which the input's gradient is that of a rule."""
 
     rule: Rule
 
@@ -247,7 +247,7 @@ class AskGradient:
 
 
 def require_rules(network: Network, ask: Ask) -> None:
-    """Raise ValueError if the network does what there is no rule for, by asking once about noise."""
+    """Raise ConfigurationError if the network has an operation without a rule; it is asked once about noise."""
     inputs = network.noise(1).requires_grad_()
     index = torch.zeros(1, dtype=torch.long, device=inputs.device)
     try:
@@ -264,7 +264,7 @@ def require_rules(network: Network, ask: Ask) -> None:
 
 
 def _reject_custom(last: Any) -> None:
-    """Raise ValueError if a function with a backward pass of its own is on the way: no mode sees what it does."""
+    """Raise ConfigurationError if a function with its own backward pass is on the way: no mode sees inside it."""
     seen, following = set(), [last]
     while following:
         node = following.pop()

@@ -1,4 +1,4 @@
-"""Other backward rules of ReLU, for modules and functions alike, in a scope that changes nothing in the network."""
+"""Other backward rules of ReLU, for modules and functions alike, in a scope; the network itself stays as it is."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,19 +53,19 @@ class _ReluMode(TorchFunctionMode):
 
 
 def guided(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-    """Backward, what is negative is stopped, as well as what ReLU stopped on the way forward."""
+    """Stop negative gradients on the way backward, and those at places that ReLU stopped on the way forward."""
     with _ReluMode(_Guided.apply):
         return network(inputs)
 
 
 def deconvolved(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-    """Backward, what is negative is stopped, whatever ReLU did on the way forward."""
+    """Stop negative gradients on the way backward, whatever ReLU did on the way forward."""
     with _ReluMode(_Deconvolved.apply):
         return network(inputs)
 
 
 def require_relu(network: Network) -> None:
-    """Raise ValueError if the network has no ReLU: the rule would give the plain gradient under another name."""
+    """Raise ConfigurationError if the network has no ReLU: the rule would only rename the plain gradient."""
     counting = _ReluMode(functional.relu)
     with counting:
         network.answer_to_zeros()

@@ -1,10 +1,10 @@
-"""DeepLIFT's rescale rule: what an output differs by from a reference is credited to what its inputs differ by.
+"""DeepLIFT's rescale rule: an output's difference from a reference is credited to the differences of its inputs.
 
-The network is run on the reference first, and what goes in and out of each layer that is not linear is noted; then it
-is run on the inputs, with stand-ins whose value is the layer's and whose gradient is the multiplier ``dy / dx``
+The network is run on the reference first, and input and output of each layer that is not linear are noted. Then it is
+run on the inputs, with stand-ins whose value is the layer's and whose gradient is the multiplier ``dy / dx``
 (Shrikumar et al. 2017, arXiv:1704.02685, section 3.5.1). A maximum's difference goes to the two places where the maxima
-are; that of a product goes to its factors by the mean of the other, which is exact. It works on functions, so that
-reused and functional layers are reached as well.
+are; a product's difference goes to each factor times the mean of the other, which is exact. The rule works on
+functions, so that reused and functional layers are reached as well.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +29,12 @@ Noted = tuple[list[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AskMultipliers:
-    """Asks so that the input's gradient is the multiplier ``dS / dx`` towards the references.
+    """A way to ask by which the input's gradient is the multiplier ``dS / dx`` towards the references.
 
     Attributes
     ----------
     references
-        From images and steps ``(question,)`` to references ``(question or 1, channel, *space)``.
+        A function from images and steps ``(question,)`` to references ``(question or 1, channel, *space)``.
     """
 
     references: Callable[[Tensor, Tensor], Tensor]

@@ -1,8 +1,8 @@
-"""Uncertainty: what a prediction and its maps do when the network, or the image, is a little different.
+"""Uncertainty: how a prediction and its maps change when the network, or the image, is a little different.
 
 Each kind makes members: networks that might as well have been trained, or views in which the image might as well have
-been taken. All are asked about the same targets as the network itself, and the noise of explainers is that of the
-image alone, so that what varies is due to the members.
+been taken. All members are asked about the same targets as the network itself, and the noise of explainers depends on
+the image alone, so that all variation is due to the members.
 """
 
 from models.uncertainty.base import Uncertainty

@@ -13,12 +13,12 @@ from models.uncertainty.spread import Spread
 
 
 class Uncertainty(Producer):
-    """A kind of members; its fields are its parameters."""
+    """A named way to make members; its fields are its parameters."""
 
     about: ClassVar[str]
 
     explainers: tuple[str, ...] | None = Field(
-        None, strict=False, description="Whose maps every member makes; none: those of all"
+        None, strict=False, description="Explainers whose maps every member makes; none: all"
     )
 
     def check(self, network: Network) -> None:
@@ -30,11 +30,11 @@ class Uncertainty(Producer):
 
     @property
     def variable(self) -> str:
-        """How the names of its outputs begin."""
+        """The beginning of the names of its outputs."""
         return f"uncertainty_{self.title}"
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
-        """Declare what the members say together: of the prediction, and of each map."""
+        """Declare the spread of the members: of the prediction, and of each map."""
         between = f"between {self.about}"
         maps = (IMAGE_ID, "target", EXPLAINER)
 
@@ -69,7 +69,7 @@ class Uncertainty(Producer):
         return tuple(found)
 
     def by_output(self, spread: Spread) -> Computed:
-        """Arrange what the members said by name of the output."""
+        """Arrange the spread of the members by name of the output."""
         found = {
             f"{self.variable}_outputs": spread.outputs,
             f"{self.variable}_entropy": spread.entropy,

@@ -38,7 +38,7 @@ class MCDropout(Uncertainty):
 
 
 def thinned(network: Network, sample: int) -> Network:
-    """A copy, which shares all weights, whose dropout keeps what one draw keeps."""
+    """Copy a network, with all weights shared; its dropout keeps what one draw keeps."""
     shared = {id(tensor): tensor for tensor in chain(network.module.parameters(), network.module.buffers())}
     other = copy(network)
     other.module = deepcopy(network.module, shared)
@@ -51,7 +51,7 @@ def thinned(network: Network, sample: int) -> Network:
 
 
 class _Thinning(nn.Module):
-    """Dropout with a mask that stays: one an image's place, or one a channel, as the module it stands for."""
+    """Dropout with a fixed mask, of places or of whole channels as in the module that it stands for."""
 
     def __init__(self, dropout: nn.Module, draw: str) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class _Thinning(nn.Module):
             self._masks[inputs.shape[1:]] = self._drawn(inputs)
         return inputs * self._masks[inputs.shape[1:]]
 
-    @torch.inference_mode(False)  # what is made in that mode takes no part in a backward pass later
+    @torch.inference_mode(False)  # a mask that is made in that mode takes no part in a backward pass later
     def _drawn(self, inputs: Tensor) -> Tensor:
         channels, *space = inputs.shape[1:]
         shape = (channels, *[1 if self.whole_channels else side for side in space])

@@ -9,12 +9,12 @@ from models.network import Network
 from models.uncertainty.affine import Affine
 
 View = Callable[[Sequence[str], Tensor], Affine]
-"""From the names of images and an image-like tensor to how a member sees them."""
+"""A function from the names of images and an image-like tensor to a member's view of them."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A network to ask, and the view of the image that it is given: None if it is the image as it is."""
+    """A network to ask, and the view of the image that the network is given; None: the image as it is."""
 
     network: Network
     view: View | None = None

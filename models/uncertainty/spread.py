@@ -16,15 +16,15 @@ from models.uncertainty.members import Member
 
 @dataclass(frozen=True)
 class Spread:
-    """The members' account of some images, together; on the CPU.
+    """The spread of the members' predictions and maps for some images, on the CPU.
 
     Attributes
     ----------
     entropy, mutual_information
-        ``(image,)`` in bits. The entropy of the members' mean probability, and how much of it is due to their
-        differing: the entropy of the mean less the mean of the entropies (Houlsby et al. 2011, arXiv:1112.5745; Gal et
-        al. 2017, arXiv:1703.02910). Where classes do not exclude each other, those of the class that has most; where
-        the network segments, means over space. None for a regression.
+        ``(image,)`` in bits. The entropy of the members' mean probability, and the part of it that is due to their
+        differences: the entropy of the mean less the mean of the entropies (Houlsby et al. 2011, arXiv:1112.5745; Gal
+        et al. 2017, arXiv:1703.02910). Where classes do not exclude each other, the largest over classes; where the
+        network segments, the mean over space. None for a regression.
     outputs
         ``(image, class)``, the standard deviation of the probability, or of a regression's value.
     mean, spread
@@ -52,11 +52,11 @@ def ask_members(
     Parameters
     ----------
     engine
-        Of the explainers and the target.
+        The engine of the explainers and the target.
     batch
-        The images, and what is explained of each, whatever a member would choose.
+        The images, and the explained classes of each, whatever a member would choose.
     explainers
-        Whose maps are made; None for all of the engine.
+        Titles of the explainers whose maps are made; None: all of the engine.
     """
     wanted = [index for index, one in enumerate(engine.explainers) if explainers is None or one.title in explainers]
     asked = [engine.explainers[index] for index in wanted]
@@ -93,7 +93,7 @@ def ask_members(
 
 
 class _Moments:
-    """Mean and standard deviation of tensors that come one after the other (Welford 1962)."""
+    """The mean and standard deviation of tensors that come one after the other (Welford 1962)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._squares = 0, torch.zeros(()), torch.zeros(())
@@ -111,7 +111,7 @@ class _Moments:
 
 
 def _entropy(probability: Tensor, network: Network) -> Tensor:
-    """Bits, ``(image, 1 or class)``: of all classes together, or of each by itself."""
+    """Compute the entropy in bits, ``(image, 1 or class)``: of all classes together, or of each by itself."""
     bits = torch.special.entr(probability)
     found = (
         bits.sum(1, keepdim=True)

@@ -22,7 +22,7 @@ class TestTimeAugmentation(Uncertainty):
     maps are taken back by the inverse. Turning and shifting interpolates, which by itself makes maps vary a little.
     """
 
-    __test__ = False  # its name is not pytest's
+    __test__ = False  # the name means no test to pytest
 
     about = "augmented views"
     name: Literal["test_time_augmentation"] = "test_time_augmentation"
@@ -46,7 +46,7 @@ class TestTimeAugmentation(Uncertainty):
         return Affine(torch.stack(matrices).to(like))
 
     def _matrix(self, seeded: torch.Generator, like: Tensor) -> Tensor:
-        """``(axis, axis + 1)``, from places of the view to places of the image, both from -1 to 1, x first."""
+        """Draw ``(axis, axis + 1)``, from places of the view to places of the image, both from -1 to 1, x first."""
         dims = like.ndim - 2
         angle = math.radians(self.degrees) * (2 * torch.rand((), generator=seeded, dtype=torch.float64) - 1)
         direction = torch.randn(3, generator=seeded, dtype=torch.float64)
