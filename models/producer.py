@@ -23,9 +23,7 @@ class Producer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
-    label: str | None = Field(
-        None, pattern=r"^[^/.][^/]*$", description="What it is called in the store; none: the name"
-    )
+    label: str | None = Field(None, pattern=r"^[^/.][^/]*$", description="Name in the store; none: `name`")
 
     @property
     def title(self) -> str:

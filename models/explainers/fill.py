@@ -9,7 +9,7 @@ from torch.nn import functional
 
 Fill = Annotated[
     float | Literal["mean", "blur"],
-    Field(description="What is put in: a value of what the network takes, the image's mean, or the image blurred"),
+    Field(description="Values put in: a number as the network takes it, the image's mean, or the image blurred"),
 ]
 
 _CONV = {2: functional.conv2d, 3: functional.conv3d}

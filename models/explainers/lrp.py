@@ -18,7 +18,7 @@ class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     layers: str = Field(
-        "*", description="Which layers: a dotted name with `*`, or linear, convolution, norm, or input for the first"
+        "*", description="Layers: a dotted name with `*`, or linear, convolution, norm, or input for the first"
     )
 
     def applies(self, layer: Linear) -> bool:
@@ -160,7 +160,7 @@ class LRP(MapExplainer):
         "epsilon_alpha2_beta1",
         "epsilon_alpha2_beta1_flat",
         "epsilon_gamma_box",
-    ] = Field("epsilon_plus", description="Which rule for which layers")
+    ] = Field("epsilon_plus", description="Choice of a rule for each kind of layer")
     rules: tuple[LayerRule, ...] = Field((), strict=False, description="Rules that come before the composite's")
 
     def needs(self, network: Network) -> Needs:

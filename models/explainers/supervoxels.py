@@ -53,7 +53,7 @@ class SegmentExplainer(MapExplainer):
 
     segments: int = Field(50, ge=1, description="About how many supervoxels an image is cut into")
     # Less than 0.3 leaves noisy images in a few ragged segments, or in one.
-    compactness: float = Field(0.3, gt=0, description="How much nearness counts against likeness; large: a grid")
+    compactness: float = Field(0.3, gt=0, description="Weight of nearness against likeness; large: a grid")
     baseline: float = Field(0.0, description="Value of hidden pixels, in what the network takes")
 
     def cut(self, batch: Batch) -> Supervoxels:
