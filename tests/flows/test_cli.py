@@ -1,4 +1,9 @@
+import re
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import httpx
 import numpy as np
@@ -6,15 +11,21 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
 from flows.cli import main
 from flows.config import RunConfig
 from flows.demo import demo_content
+from flows.errors import Stopped
 from flows.printing import plain, print_damage
-from tasks.storage.location import Location
+from models.errors import ConfigurationError
+from tasks.storage.lease import Occupied
+from tasks.storage.location import CredentialsRefused, Location
 from tasks.storage.s3 import PatientS3
 from tasks.upkeep.verify import Damage
-from tasks.work.finish import Summary
+from tasks.work.failures import TooManyFailures
+from tasks.work.finish import Incomplete, Summary
+from tests.seaweedfs import free_ports
 
 
 @pytest.fixture
@@ -162,9 +173,103 @@ def test_which_file_a_pseudonym_is(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "the cohort has no 0000" in result.output
 
 
+class _Number(BaseModel):
+    number: int
+
+
+def _raised(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("name", "defect"),
+    [
+        ("TypeError", lambda *_, **__: len(3)),  # type: ignore[arg-type]
+        ("ValueError", lambda *_, **__: int("three")),
+        ("KeyError", lambda *_, **__: {}["three"]),
+        ("ValidationError", lambda *_, **__: _Number(number="three")),  # type: ignore[arg-type]
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize(
+    ("command", "within"),
+    [
+        (["plan", "{config}"], "tasks.prepare.prepare.survey"),
+        (["status", "{folder}"], "tasks.work.finish.summarise"),
+        (["verify", "{folder}"], "tasks.upkeep.verify.verify"),
+        (["withdraw", "{folder}", "--subject", "a"], "tasks.upkeep.withdraw.withdraw"),
+        (["evaluate", "{folder}"], "tasks.plan.plan.Plan.read"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_defect_keeps_its_traceback_and_exits_with_4(
+    command: list[str],
+    within: str,
+    name: str,
+    defect: Callable[..., object],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(within, defect)
+    result = CliRunner().invoke(main, [part.format(config=config, folder=tmp_path) for part in command])
+    assert result.exit_code == 4, result.output
+    assert "Traceback (most recent call last)" in result.stderr and "in <lambda>" in result.stderr
+    assert re.search(rf"^(\w+\.)*{name}: ", result.stderr, re.MULTILINE)
+    assert "This is a fault of cohortlens itself" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigurationError("mend it"), 2),
+        (Occupied("mend it"), 2),
+        (FileNotFoundError("mend it"), 2),
+        (OSError("mend it"), 3),
+        (PermissionError("mend it"), 3),
+        (CredentialsRefused("mend it"), 3),
+        (TooManyFailures("mend it"), 3),
+        (Incomplete("mend it"), 3),
+        (Stopped("mend it"), 3),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_user_is_told_of_all_else_without_a_traceback(
+    error: Exception, code: int, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.prepare.prepare.survey", _raised(error))
+    result = CliRunner().invoke(main, ["plan", str(config)])
+    assert result.exit_code == code
+    assert "Error: mend it" in result.stderr
+    assert "Traceback" not in result.stderr and "a fault of cohortlens" not in result.stderr
+
+
+def test_the_module_of_the_command_line_can_be_run() -> None:
+    run = subprocess.run([sys.executable, "-m", "flows.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: " in run.stdout and "Explain every image of a medical imaging cohort." in run.stdout
+    assert "4 a fault of cohortlens itself" in " ".join(run.stdout.split())
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize("place", [["ftp://host/out"], ["out", "--other", "ftp://host/out"]])
+def test_an_address_that_is_none_is_named(place: list[str]) -> None:
+    result = CliRunner().invoke(main, ["evaluate", *place])
+    assert result.exit_code == 2
+    assert f"{'--other' if len(place) > 1 else 'OUTPUT'}: " in result.stderr
+    assert "'ftp://host/out' is neither a local path nor an s3:// URL" in result.stderr
+
+
+def test_a_learning_rate_below_zero_is_a_usage_error() -> None:
+    result = CliRunner().invoke(main, ["train", "--learning-rate", "-1"])
+    assert result.exit_code == 2 and "--learning-rate" in result.stderr
+
+
 @pytest.mark.parametrize("is_done", [True, False])
 def test_a_run_that_is_done_needs_no_prefect_server_to_know_it(
-    is_done: bool, config: Path, monkeypatch: pytest.MonkeyPatch, prefect: str
+    is_done: bool, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import flows.explain
     import flows.run
@@ -174,6 +279,7 @@ def test_a_run_that_is_done_needs_no_prefect_server_to_know_it(
             flows.run.done[config.output.url] = Summary(5, 5, 0, 0, 0, 0, 0, 0, 1, 1, 9, 1000, {}, {})
         raise httpx.ConnectError("refused")
 
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_ports(1)[0]}/api")
     monkeypatch.setattr(flows.explain, "explain_cohort", explain)
     monkeypatch.setattr(flows.run, "done", {})
     result = CliRunner().invoke(main, ["run", str(config)])
@@ -210,3 +316,14 @@ def test_a_place_without_a_run_is_a_usage_error(verb: str, tmp_path: Path) -> No
     result = CliRunner().invoke(main, [verb, str(tmp_path)])
     assert result.exit_code == 2
     assert "there is no run at" in result.output
+
+
+@pytest.mark.xfail(reason="tasks.plan.manifest hands on pyarrow's own errors, which look like defects")
+@pytest.mark.parametrize("kept", [0, 10, 1000])
+def test_a_damaged_manifest_is_a_usage_error_and_can_be_overwritten(kept: int, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.parquet").write_bytes((b"PAR1" + bytes(996))[:kept])
+    for command in (["status", str(tmp_path / "out")], ["plan", str(config)]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2 and "damaged" in result.stderr
+    assert CliRunner().invoke(main, ["plan", str(config), "--overwrite"]).exit_code == 0

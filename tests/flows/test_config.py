@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from flows.cluster import PlaceConfig
 from flows.config import RunConfig, load
 from models.errors import ConfigurationError
 from models.explainers.gradcam import GradCAM
@@ -99,7 +100,7 @@ def test_a_configuration_survives_the_way_through_json() -> None:
             "os.system` is not allowed here: it must lie in distributed",
         ),
         ("compute", {"cluster": {"_target_": "distributedx.Cluster"}}, "is not allowed here"),
-        ("cohort.root", "elsewhere", "the source is none: leave it out"),
+        ("cohort.root", "elsewhere", "the source is no table: leave it out"),
         ("cohort.identifiers", "hashed", "'pseudonymous' or 'as given'"),
         ("cohort.largest_image", "-1GiB", "cohort.largest_image"),
         ("cohort.window", "auto", "'none' or 'file'"),
@@ -130,6 +131,29 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 )
 def test_the_example_configurations_are_valid(path: Path) -> None:
     assert load(path).model.classes == ("normal", "lesion")
+
+
+def test_what_decides_the_result_is_of_the_recipe_and_still_taken_from_below_compute() -> None:
+    decided = {"batch_size": 4, "precision": "bf16"}
+    config = RunConfig.model_validate(MINIMAL | decided)
+    assert RunConfig.model_validate(MINIMAL | {"compute": decided}) == config
+    assert (config.recipe.batch_size, config.recipe.precision) == (4, "bf16")
+    assert not decided.keys() & PlaceConfig.model_fields.keys()
+    with pytest.raises(ValidationError, match=r"compute\.batch_size"):
+        RunConfig.model_validate(MINIMAL | {"batch_size": 8, "compute": {"batch_size": 4}})
+
+
+@pytest.mark.parametrize("decided", [{"batch_size": 4}, {"precision": "bf16"}])
+def test_evaluate_refuses_what_its_output_has_decided(decided: dict[str, Any]) -> None:
+    """They were ignored once: a metric is computed in the batches, and in the precision, of the maps."""
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.evaluate import evaluate_cohort
+
+    (name,) = decided
+    with pytest.raises(ParameterTypeError, match=rf"compute\.{name}: Extra inputs are not permitted"):
+        evaluate_cohort.validate_parameters({"output": "out", "compute": {"workers": 1} | decided})
+    assert evaluate_cohort.validate_parameters({"output": "out", "compute": {"workers": 1}})
 
 
 def test_help_does_not_wait_for_imports() -> None:

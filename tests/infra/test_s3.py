@@ -92,7 +92,8 @@ class Site:
             Location(url=where.url, endpoint_url=where.endpoint_url, profile=profile)
             for where in (self.cohort / "manifest.csv", self.results / profile)
         )
-        content = self.pictures.content(output, metrics=["gini"])
+        explainers = ["saliency", {"name": "expected_gradients", "samples": 2}]
+        content = self.pictures.content(output, explainers=explainers, metrics=["gini"], results=["mean_maps"])
         content["cohort"] = {"source": source.model_dump(), "identifiers": "as given"}
         weights = self.cohort / Path(content["model"]["weights"]).name
         content["model"] = content["model"] | {"weights": source.at(weights.url).model_dump()}
