@@ -35,9 +35,9 @@ class Progress:
     Parameters
     ----------
     images
-        Of the output.
+        Number of images of the output.
     already
-        Of them, what earlier runs have delivered.
+        Number of them that earlier runs have delivered.
     """
 
     def __init__(self, images: int, already: int) -> None:

@@ -105,7 +105,7 @@ def main() -> None:
 def demo(output: str, dims: int, images: int, marker: bool) -> None:
     """Make the demo cohort (real anatomy, planted lesions) and explain it.
 
-    With a marker, by a network that was trained to see one: its report should tell that it does not look at lesions.
+    With a marker, the network is one that was trained to see it: its report should tell that it looks at no lesion.
     """
     from flows.server import prefect_server
 
@@ -139,7 +139,7 @@ def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None
 @click.argument("config", type=_CONFIG)
 @run_options
 def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
-    """Explain the cohort of CONFIG. Of an output that is there, only what is new, changed or missing is done.
+    """Explain the cohort of CONFIG. If its output is there, only what is new, changed or missing is done.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
     """
@@ -164,8 +164,9 @@ def evaluate(
 ) -> None:
     """Evaluate the maps of a finished OUTPUT by metrics, and write its report anew with the evidence.
 
-    With others, by the metrics that compare maps between networks: repeatability (the same architecture, trained from
-    other seeds), reproducibility (other architectures), network_agreement, label_randomisation (shuffled labels).
+    With others, the metrics are those that compare maps between networks: repeatability (the same architecture,
+    trained from other seeds), reproducibility (other architectures), network_agreement, label_randomisation (shuffled
+    labels).
     """
     from flows.server import prefect_server
 

@@ -35,8 +35,8 @@ then ends, and nobody starts another."""
 
 
 _MOST_WORKERS = 32
-"""That a cluster of unknown size is taken to have: each then gets eight groups of shards, which is all the groups there
-are (`tasks.plan.plan.groups`)."""
+"""A cluster of unknown size is taken to have so many. Each then gets eight groups of shards, and more groups than that
+`tasks.plan.shards.groups` never makes."""
 
 
 class Adapt(BaseModel):
@@ -219,7 +219,7 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def _visible_gpus() -> list[str]:
-    """By index or UUID, as CUDA names them."""
+    """Name the GPUs that this process may see, by index or UUID, as CUDA does."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]

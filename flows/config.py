@@ -26,7 +26,7 @@ from tasks.plan.recipe import Named, Recipe
 from tasks.storage.location import Location
 
 _PLAIN_URL = r"^https?://[^?#@\s]+$"
-"""Without credentials, a signature or anything else that Prefect should not be told."""
+"""A URL without credentials, a signature or anything else that Prefect should not be told."""
 
 
 def described(text: str) -> Any:
@@ -136,9 +136,9 @@ def check(content: Any, name: str = "this") -> RunConfig:
 
 
 def explain_errors(error: ValidationError) -> str:
-    """One line an error: field, what is wrong, what was found, what is allowed."""
+    """Describe each error in one line: the field, what is wrong with it, what was found and what is allowed."""
     details = error.errors(include_url=False)
-    # A list of which an item is wrong is said to be too short as well.
+    # Pydantic says that a list is too short, too, if one of its items is wrong.
     told = [one for one in details if one["type"] != "too_short" or not _is_of_an_item(one["loc"], details)]
     return "\n".join(_line(detail) for detail in told)
 

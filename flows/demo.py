@@ -38,7 +38,7 @@ def demo_config(output: str, *, spatial_dims: int, images: int, marker: bool = F
 def demo_content(manifest: str, output: str, *, spatial_dims: int, marker: bool = False) -> dict[str, Any]:
     """``tasks/demo/demo-<n>d.yaml`` for a cohort and an output, wherever it is run from.
 
-    With `marker`, for a cohort where a marker gives the lesion away, and the network that was trained on such.
+    With `marker`, the cohort is one where a marker gives the lesion away, and the network one that was trained on such.
     """
     name = f"marker-{spatial_dims}d" if marker else f"demo-{spatial_dims}d"
     content: dict[str, Any] = yaml.safe_load((CONFIGURATIONS / f"{name}.yaml").read_text())

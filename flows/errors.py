@@ -1,8 +1,8 @@
-"""How a run ends that does not come to its end; `models.errors` has what a user can mend."""
+"""Errors that end a run early; those that a user can mend are in `models.errors`."""
 
 
 class Stopped(Exception):
-    """A run that ended before its end: why, and what to do. What it delivered stays, and the next run goes on."""
+    """A run that ended early: why, and what to do. All that it delivered stays, and the next run goes on."""
 
 
 class CalledOff(Stopped):

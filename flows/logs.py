@@ -31,7 +31,7 @@ def set_up_prefect() -> None:
     from prefect.logging.handlers import PrefectConsoleHandler
 
     ensure_logging_setup()
-    logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)  # once more does nothing
+    logging.getLogger("prefect.flow_runs").addFilter(_without_traceback)  # it is added once
     logging.getLogger("prefect.task_runs").addFilter(_without_traceback)
     if not _wants_json():
         return
@@ -50,7 +50,7 @@ def told_to_prefect() -> Iterator[None]:
     set_up_prefect()
     for logger in map(logging.getLogger, LOGGERS):
         for handler in logging.getLogger("prefect.extra").handlers:
-            logger.addHandler(handler)  # as Prefect does for the loggers that its settings name; twice is once
+            logger.addHandler(handler)  # Prefect does so for the loggers that its settings name; it is added once
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
     try:
@@ -74,7 +74,7 @@ def _json_handler() -> logging.Handler:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Say of what a user can mend what it is, and not where in the code it was found."""
+    """Leave out where in the code an error was found if a user can mend it."""
     from flows.errors import Stopped
     from models.errors import ConfigurationError
     from tasks.work.failures import TooManyFailures

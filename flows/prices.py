@@ -6,7 +6,7 @@ from tasks.telemetry import Spent
 
 
 class Prices(BaseModel):
-    """Prices of what a run takes. Nothing is said of what has no price."""
+    """Prices of all that a run takes. A cost is shown only where there is a price."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -30,7 +30,7 @@ from tasks.work.pending import check_ours
 from tasks.work.results import compute_results
 
 done: dict[str, Summary] = {}
-"""Summaries of the runs of this process, by output: for whom Prefect cannot tell, since its server is away."""
+"""Summaries of the runs of this process, by output. Prefect cannot tell them while its server is away."""
 
 
 @told_to_prefect()
@@ -60,7 +60,7 @@ def carry_out(
                 sources = _find_images(output, plan, lacking)
             if lacking:
                 readings = deliver(output, compute, plan, sources, lacking, held)
-            del sources  # of a million images they take half a gigabyte, which is needed for what follows
+            del sources  # they take half a gigabyte for a million images, and what follows needs it
             if plan.results:
                 _compute_results(output)
             summary = _finish(output)
@@ -92,7 +92,7 @@ def _begin(output: Location, plan: Plan) -> Lacking:
 
 @task(name="find images", cache_policy=NO_CACHE, persist_result=False)
 def _find_images(output: Location, plan: Plan, lacking: Lacking) -> Sources:
-    """Survey the cohort once more if any image has to be read: of what is delivered, none has."""
+    """Survey the cohort once more if any image has to be read; an image that is delivered is taken from the store."""
     commits = Commit.read(output, lacking.shards)
     delivered = all(shard in commits and commits[shard].is_whole(plan) for shard in lacking.shards)
     return Sources({}) if delivered and not lacking.fits else survey_again(output, plan)

@@ -38,7 +38,7 @@ def keep_inside(home: Path) -> None:
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "cohortlens,tasks,models")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", _RETRIES)
-    os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")  # or a task begins only if it answers
+    os.environ.setdefault("PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED", "false")  # or no task begins if it is away
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     if dask := sys.modules.get("dask"):
@@ -49,8 +49,8 @@ def keep_inside(home: Path) -> None:
 def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
 
-    It starts in the background; call what is yielded before Prefect is imported: it waits until the server answers
-    and returns its API's URL.
+    It starts in the background. The function that is yielded waits until the server answers, and returns its API's
+    URL; call it before Prefect is imported.
 
     Raises
     ------

@@ -40,7 +40,7 @@ PERFORMANCE_REPORT = "report/dask.html"
 
 _POLL_SECONDS = 1.0
 _LOOKING = 0.1
-"""The most of the time that is spent on listing commits: listing takes longer, the more there are."""
+"""The largest share of the time that is spent on listing commits: the more there are, the longer it takes."""
 
 _UPDATE_SECONDS = 5.0
 

@@ -30,7 +30,7 @@ def verify_output(output: Annotated[Location, described("The folder or S3 prefix
         If anything is not as promised; a table of it is an artifact of the run.
     """
     try:
-        with lease(output, str(flow_run.get_id())):  # what a run is about to write is not damage
+        with lease(output, str(flow_run.get_id())):  # files that a run is about to write are no damage
             found = _verify(output)
     except FileNotFoundError as error:
         raise ConfigurationError(str(error)) from error

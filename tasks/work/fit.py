@@ -99,8 +99,7 @@ def fit(output: Location, find: Find, engines: Engines, check: Callable[[], None
                 "other maps would come of it: put back the versions that it was made with, or --overwrite"
             )
         check()
-        for key, data in encoded.items():
-            (output / NAME / key).write(data)
+        _store(output, encoded)
         FitRecord(title=planned.title, delivered=Delivered(digest=planned.digest, objects=objects)).write(output)
         planned_now.append(planned.model_copy(update={"objects": objects}))
         logger.info("artefact %s fitted on %d images", planned.title, len(planned.images))
@@ -116,6 +115,11 @@ def forget(output: Location, planned: PlannedFit) -> None:
     FitRecord.location(output, planned.title).remove()
     for key in planned.objects:
         (output / NAME / key).remove()
+
+
+def _store(output: Location, encoded: Mapping[str, bytes]) -> None:
+    for key, data in encoded.items():
+        (output / NAME / key).write(data)
 
 
 def _stored(output: Location, plan: Plan, planned: PlannedFit) -> dict[str, bytes] | None:

@@ -223,7 +223,7 @@ def test_a_server_that_is_away_when_a_run_ends_is_waited_for(day: Topology) -> N
 
 
 def test_a_run_whose_process_hangs_is_noticed(day: Topology, alerts: tuple[str, list[str]]) -> None:
-    """In a queue of its own; what becomes of it is looked at last."""
+    """The run is in a queue of its own; its end is looked at last."""
     run = day.start("train-reference/train-reference", config={"images": 200_000})
     wait(lambda: day.state(run)["type"] == "RUNNING", 120)
     heard = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}

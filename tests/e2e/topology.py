@@ -23,7 +23,7 @@ from tests.seaweedfs import free_ports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATIENCE = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-"""Times are those of a machine that has nothing else to do; on others all is waited for longer."""
+"""Times are for a machine that has nothing else to do; on a busy one, the tests wait longer."""
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 

@@ -16,11 +16,11 @@ from tests.tasks.outputs import Cohort, carry_out
 SOAK = "COHORTLENS_SOAK" in os.environ
 IMAGES = 480 if SOAK else 96
 FEW = 480 if SOAK else 32
-"""Images of a module that names them its `IMAGES`; the others have all."""
+"""The number of images in modules that call it their `IMAGES`: more would tell nothing new there."""
 
 Measured = Callable[..., None]
 
-os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])  # for the processes that a test starts
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])  # the processes that a test starts need it
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def content(cohort: Cohort) -> Callable[[Location], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def expected(content: Any, tmp_path_factory: pytest.TempPathFactory) -> Expected:
-    """What the undisturbed run stores."""
+    """The store of the undisturbed run."""
     output = Location(url=str(tmp_path_factory.mktemp("undisturbed") / "out"))
     carry_out(content(output))
     return Expected.read(output)
@@ -58,7 +58,7 @@ def expected(content: Any, tmp_path_factory: pytest.TempPathFactory) -> Expected
 
 @pytest.fixture
 def explained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images in each batch that is explained by this process."""
+    """The number of images in each batch that this process explains."""
     batches: list[int] = []
     ask = explain_module._ask
 

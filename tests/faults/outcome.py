@@ -23,7 +23,7 @@ class Expected:
     Attributes
     ----------
     status
-        What became of each image.
+        The status code of each image.
     """
 
     objects: dict[str, bytes]

@@ -27,9 +27,9 @@ class FaultyS3:
     Attributes
     ----------
     faults
-        Which of `FAULTS` happen.
+        The members of `FAULTS` that happen.
     share
-        Of the requests, which fail; drawn from `seed`.
+        The share of the requests that fail; they are drawn from `seed`.
     stall
         Seconds for which a stalled request is held before its connection is closed.
     expires_after

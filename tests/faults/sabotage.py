@@ -103,14 +103,14 @@ def install(folder: Path) -> None:
 
     batches.read_images, explain._ask = read_then_die, explain_then_die
     Location._write_beside, Commit.write = die_in_the_middle_of_a_write, die_then_commit  # type: ignore[method-assign]
-    interrupt(folder, "fitting", fit, fit.FitRecord)
-    interrupt(folder, "evaluating", evaluate, evaluate.Evaluation)
-    interrupt(folder, "computing results", results, results.ResultRecord)
+    interrupt(folder, "fitting", fit, "_store", fit.FitRecord)
+    interrupt(folder, "evaluating", evaluate, "write", evaluate.Evaluation)
+    interrupt(folder, "computing results", results, "write", results.ResultRecord)
 
 
-def interrupt(folder: Path, stage: str, module: Any, record: Any) -> None:
+def interrupt(folder: Path, stage: str, module: Any, name: str, record: Any) -> None:
     """Let a stage be reached once its arrays are computed, once these are stored, and once that is recorded."""
-    write, write_record = module.write, record.write
+    write, write_record = getattr(module, name), record.write
 
     def die_around_a_write(*arguments: Any) -> Any:
         reach(folder, stage)
@@ -122,7 +122,8 @@ def interrupt(folder: Path, stage: str, module: Any, record: Any) -> None:
         write_record(written, output)
         reach(folder, stage)
 
-    module.write, record.write = die_around_a_write, record_then_die
+    setattr(module, name, die_around_a_write)
+    record.write = record_then_die
 
 
 class AfterImport(MetaPathFinder, Loader):

@@ -34,9 +34,9 @@ COUNT = int(os.environ.get("COHORTLENS_FUZZ", "500"))
 SEED = int(os.environ.get("COHORTLENS_FUZZ_SEED", str(time.time_ns() % 10**9)))
 
 BOUND = 2**24
-"""The bound for the pixels of one of these images may take; the whole ones take far less."""
+"""The most bytes that the pixels of one of these images may take; the whole ones take far less."""
 PEAK = 10 * BOUND
-"""The bound for what reading adds to the memory of the process."""
+"""The most bytes that reading may add to the memory of the process."""
 SECONDS = 10.0
 START = "spawn"
 
@@ -147,7 +147,7 @@ def reader(connection: Connection) -> None:
     def peak() -> int:
         return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
-    for data in seeds().values():  # what decoders load on first use is not counted
+    for data in seeds().values():  # libraries that decoders load on first use are not counted
         for dims in (2, 3):
             try:
                 read([data], dims, "file")

@@ -18,7 +18,7 @@ from tests.faults.workers import begin, end, plan_and_set_up, start, work_throug
 from tests.tasks.outputs import carry_out, promised
 
 MOMENTS = {"committing": IMAGES // 32, "evaluating": IMAGES // 32 * sabotage.RECORDED_AT}
-"""How often a stage is reached by one worker until half of the work is done; of the others, in batches."""
+"""How often one worker reaches a stage until half of the work is done; it reaches the others once a batch."""
 
 
 def moments(stage: str, seed: int) -> list[int]:

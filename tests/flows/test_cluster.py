@@ -1,4 +1,4 @@
-"""Where a run's shards go: clusters that grow with the work, how it is dealt out, and GPUs, which are only named."""
+"""The clusters of runs: they grow with the work, it is dealt out to all workers, and GPUs are named."""
 
 import sys
 from types import ModuleType
@@ -42,7 +42,7 @@ def test_a_cluster_of_unknown_size_gets_as_many_groups_as_there_are() -> None:
 
 
 class Recorded:
-    """Stands for `dask_cuda.LocalCUDACluster`, which needs a GPU to be made."""
+    """A stand-in for `dask_cuda.LocalCUDACluster`, which needs a GPU to be made."""
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ def reading(process: str, moment: float, puts: int, gpus: int = 0) -> Reading:
 
 
 def test_what_processes_spent_is_between_their_first_and_last_readings() -> None:
-    """A process that works on two groups at once, one after the other, or on one alone; read in any order."""
+    """A process may work on two groups at once, one after the other, or on one alone; readings come in any order."""
     workers = [
         reading("a", 130, 9),
         reading("a", 100, 1),

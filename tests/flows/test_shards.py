@@ -1,4 +1,4 @@
-"""How the shards of a run are watched."""
+"""The watch over the shards of a run."""
 
 import time
 from pathlib import Path

@@ -47,7 +47,7 @@ def slurm_site(folder: Path, partition: str, cpus: int, memory: int) -> Iterator
     partition
         The name of its only partition.
     cpus, memory
-        What its only node claims to have, of it in MiB.
+        Cores and MiB of memory that its only node claims to have.
     """
     for name in ("state", "spool"):
         (folder / name).mkdir()

@@ -112,7 +112,7 @@ def site(
 
 
 def everything(site: Site, profile: str) -> None:
-    """All that is ever done to a cohort and an output."""
+    """Do all that is ever done to a cohort and an output."""
     content, output = site.seen_by(profile)
     with lease(output, "a test"):
         carry_out(content, report=True)
@@ -171,7 +171,7 @@ def test_outputs_are_encrypted_closed_to_the_public_without_versions_and_spoken_
         closed[setting] is True or closed[setting] == "true"
         for setting in ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
     )
-    assert "aws_s3_bucket_versioning" not in resources  # what is withdrawn must be gone
+    assert "aws_s3_bucket_versioning" not in resources  # a withdrawn image must be gone
     (rule,) = resources["aws_s3_bucket_lifecycle_configuration"]["results"]["rule"]
     assert rule["status"] == "Enabled" and rule["abort_incomplete_multipart_upload"][0]["days_after_initiation"] == 1
     (refusal,) = resources["aws_iam_policy_document"]["tls_only"]["statement"]

@@ -125,7 +125,7 @@ def _saved(save: Callable[[BytesIO], object]) -> bytes:
 
 
 def leaks(folder: Path, **more: str) -> list[str]:
-    """Where a marker is found in the names and contents of files below a folder, and in other text, by its name."""
+    """Name the files below a folder, and the other texts, that hold a marker in their names or contents."""
     found = [name for name, text in more.items() if _holds(text.encode())]
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -143,7 +143,7 @@ def _holds(data: bytes) -> bool:
     for marker in (TEXT.lower(), NUMBERS, DATE):
         if any(marker.encode(code) in low for code in ("utf-8", "utf-16-le", "utf-16-be")):
             return True
-    # In base64, whatever its offset there; case matters.
+    # The text may be encoded in base64, at any offset; its case matters then.
     return any(b64encode(b"\0" * shift + TEXT.encode())[4:-4] in data for shift in range(3))
 
 

@@ -222,7 +222,7 @@ def test_a_second_run_computes_nothing_another_is_refused_extended_or_overwrites
     assert before.items() < maps.stamps().items()
     assert xr.open_zarr(tmp_path / "out" / objects.NAME).sizes["explainer"] == len(content["explainers"]) + 1
 
-    # What is damaged is explained again, as it was, before it is evaluated.
+    # A shard that is damaged is explained again, as it was, before it is evaluated.
     lost = maps / "0/0/0/0/0"
     data = lost.read()
     lost.remove()
@@ -258,7 +258,7 @@ def test_a_run_ends_early_when_most_of_it_fails_and_what_is_delivered_stays(
 
 @pytest.fixture(scope="module")
 def by_two_workers(squares: Cohort, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What is stored of a run of every stage, from the fit to the result, whose workers are elsewhere."""
+    """The store of a run that has every stage, from the fit to the result, and whose workers are elsewhere."""
     output = Location(url=str(tmp_path_factory.mktemp("every-stage") / "out"))
     assert run(every_stage(squares, output), cluster).explained == 40
     return without_run(output)

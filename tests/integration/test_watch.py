@@ -1,4 +1,4 @@
-"""The sight of a run, whose workers are elsewhere: in Prefect's UI, in their logs, by Prometheus."""
+"""A run whose workers are elsewhere is seen in Prefect's UI, in their logs and by Prometheus."""
 
 import json
 import re
