@@ -23,7 +23,9 @@ class Producer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
-    label: str | None = Field(None, pattern=r"^[^/.\x00-\x1f][^/\x00-\x1f]*$", description="Name in the store; none: `name`")
+    label: str | None = Field(
+        None, pattern=r"^[^/.\x00-\x1f][^/\x00-\x1f]*$", description="Name in the store; none: `name`"
+    )
 
     @property
     def title(self) -> str:
