@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry, Fact, Source
-from tasks.storage.location import Location
+from tasks.storage.location import Location, Unavailable
 
 NAME = "manifest.parquet"
 
@@ -109,10 +109,20 @@ def read_metadata(output: Location) -> dict[str, str]:
     ------
     FileNotFoundError
         If there is no manifest.
+    ConfigurationError
+        If the manifest is damaged.
     """
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
-        found = pq.ParquetFile(file, **_ANY_SIZE).metadata.metadata or {}
+        try:
+            found = pq.ParquetFile(file, **_ANY_SIZE).metadata.metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, Unavailable):
+                raise
+            raise ConfigurationError(
+                f"{location} is damaged ({type(error).__name__}): put it back from a copy, name another output, or put "
+                "this one out of the way with --overwrite"
+            ) from error
     return {name.decode(): value.decode() for name, value in found.items()}
 
 

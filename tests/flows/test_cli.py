@@ -318,7 +318,6 @@ def test_a_place_without_a_run_is_a_usage_error(verb: str, tmp_path: Path) -> No
     assert "there is no run at" in result.output
 
 
-@pytest.mark.xfail(reason="tasks.plan.manifest hands on pyarrow's own errors, which look like defects")
 @pytest.mark.parametrize("kept", [0, 10, 1000])
 def test_a_damaged_manifest_is_a_usage_error_and_can_be_overwritten(kept: int, config: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
