@@ -202,7 +202,7 @@ def test_what_is_no_image_is_quarantined_with_a_reason(tmp_path: Path) -> None:
     assert list(reasons) == names
     assert reasons["good.png"] is None and found[-1].digest == sha256(good)
     expected = {
-        "absent.png": "cannot be opened (FileNotFoundError): check the manifest",
+        "absent.png": "cannot be opened (FileNotFoundError): check the table",
         "notes.txt": "not a known image format",
         "empty.png": "the file is empty",
         "header.dcm": "DICOM",
