@@ -20,8 +20,6 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.prices import Prices
-from tasks.report import PICTURE
-from tasks.report.statistics import ALL_CLASSES
 from tasks.storage.location import Location
 from tasks.telemetry import Spent
 from tasks.work.finish import Summary
@@ -76,6 +74,8 @@ def publish(
     report_url
         Where a browser finds the report's folder; None: only a link to the report's own place is shown.
     """
+    from tasks.report import PICTURE  # workers import this module, and the report's imports take a second
+
     rows: dict[str, Any] = {
         "delivered by this run": delivered,
         "delivered before": summary.images - summary.pending - delivered,
@@ -106,6 +106,8 @@ def _name(location: Location) -> str:
 
 def publish_evidence(table: Location) -> None:
     """Show the evidence table over all classes, if there is one."""
+    from tasks.report.statistics import ALL_CLASSES
+
     if not table.exists():
         return
     rows = [row for row in csv.DictReader(table.read().decode().splitlines()) if row["class"] == ALL_CLASSES]

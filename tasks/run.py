@@ -14,7 +14,6 @@ from tasks.plan.plan import Plan
 from tasks.plan.recipe import Recipe
 from tasks.prepare.place import HERE, Place
 from tasks.prepare.prepare import Before, Prepared, prepare
-from tasks.report import write_report
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
 from tasks.store.template import set_up
@@ -77,6 +76,8 @@ def run(
     TooManyFailures
         If more images than the cohort allows cannot be explained.
     """
+    from tasks.report import write_report  # workers import this module, and the report's imports take a second
+
     check_ours(output)
     with lease(output, "run"):
         before = Before.read(output, overwrite)

@@ -60,6 +60,14 @@ class Run:
     def end(self) -> int:
         return self.process.wait(200)
 
+    def kill(self) -> None:
+        """Leave no process behind, however a test ended."""
+        with suppress(psutil.NoSuchProcess):
+            for process in [*self.descendants, psutil.Process(self.process.pid)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
+
 
 def worker_environment(folder: Path) -> dict[str, str]:
     return {

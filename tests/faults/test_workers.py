@@ -13,7 +13,7 @@ from tasks.work.engines import Engines
 from tasks.work.fit import fit
 from tasks.work.images import find_again
 from tests.faults import sabotage
-from tests.faults.conftest import IMAGES, Measured
+from tests.faults.conftest import IMAGES, SOAK, Measured
 from tests.faults.workers import begin, end, plan_and_set_up, start, work_through, work_together
 from tests.tasks.outputs import carry_out, promised
 
@@ -22,10 +22,10 @@ MOMENTS = {"committing": IMAGES // 32, "evaluating": IMAGES // 32 * sabotage.REC
 
 
 def moments(stage: str, seed: int) -> list[int]:
-    """How often the stage is reached before each death: all moments of what is done once, else three that are drawn."""
+    """How often the stage is reached before each death: all moments of what is done once, else some that are drawn."""
     if stage in ("fitting", "computing results"):
         return [*range(sabotage.RECORDED_AT)]
-    return random.Random(seed).sample(range(MOMENTS.get(stage, IMAGES // 8)), 3)
+    return random.Random(seed).sample(range(MOMENTS.get(stage, IMAGES // 8)), 3 if SOAK else 2)
 
 
 @pytest.mark.parametrize("stage", sabotage.STAGES)

@@ -25,7 +25,7 @@ class Cluster:
     Attributes
     ----------
     metrics
-        Where its first worker serves its metrics.
+        Where its first worker serves its metrics, if it has a dashboard.
     log
         The file that holds all that its processes print.
     """
@@ -41,7 +41,9 @@ class Cluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, environment: Mapping[str, str], workers: int = 1) -> Iterator[Cluster]:
+def dask_cluster(
+    folder: Path, environment: Mapping[str, str], workers: int = 1, *, dashboards: bool = False
+) -> Iterator[Cluster]:
     """Run a scheduler and some workers for the body; they know nothing of the tests but what `environment` says."""
     file, log = folder / "scheduler.json", folder / "cluster.log"
     ports = free_ports(workers)
@@ -55,10 +57,13 @@ def dask_cluster(folder: Path, environment: Mapping[str, str], workers: int = 1)
             started.callback(_end, process)
             return process
 
-        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        def dashboard(port: int) -> list[str]:
+            return ["--dashboard-address", f"127.0.0.1:{port}"] if dashboards else ["--no-dashboard"]
+
+        scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", *dashboard(0))
         wait(lambda: file.exists() and file.read_text())
         for port in ports:
-            start("worker", "--nthreads", "1", "--no-nanny", "--dashboard-address", f"127.0.0.1:{port}")
+            start("worker", "--nthreads", "1", "--no-nanny", *dashboard(port))
         address = json.loads(file.read_text())["address"]
         yield Cluster(address, f"http://127.0.0.1:{ports[0]}/metrics", log, scheduler)
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import sqlite3
 from base64 import b64encode
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from tasks.store import objects
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tests.integration.markers import NUMBERS, TEXT, bad_files, encode, leaks, pictures, planted
-from tests.integration.processes import Cluster, dask_cluster
+from tests.integration.processes import Cluster
 
 
 def model(folder: Path, shape: list[int]) -> dict[str, Any]:
@@ -82,12 +81,6 @@ def series_of_a_folder(root: Path) -> str:
     for name, data in bad_files().items():
         (root / f"{TEXT}-{name}").write_bytes(data)
     return f"{root}/"
-
-
-@pytest.fixture(scope="module")
-def cluster(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with dask_cluster(tmp_path_factory.mktemp("cluster"), {"PREFECT_API_URL": prefect}) as started:
-        yield started
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def elsewhere(prefect: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A scheduler and a worker whose environment knows of ours where Prefect's server is, and nothing else."""
     # Without Prefect's address, a worker would start a server of its own, as docs/watch.md says.
     known = {"PREFECT_API_URL": prefect, "COHORTLENS_LOGS": "json"}
-    with dask_cluster(tmp_path_factory.mktemp("elsewhere"), known) as started:
+    with dask_cluster(tmp_path_factory.mktemp("elsewhere"), known, dashboards=True) as started:
         yield started
 
 
