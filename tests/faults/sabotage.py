@@ -52,7 +52,7 @@ def explained(folder: Path) -> int:
     return sum(int(line) for line in (folder / "explained").read_text().split())
 
 
-def reach(folder: Path, stage: str, last_words: Callable[[], None] = lambda: None) -> None:
+def reach(folder: Path, stage: str, last_words: Callable[[], object] = lambda: None) -> None:
     """Come to a stage; die if it is time."""
     for death in sorted(folder.glob(f"{stage}-{_reached[stage]}-*")):
         try:
@@ -70,12 +70,8 @@ def install(folder: Path) -> None:
     from tasks.store.commit import Commit
     from tasks.work import batches, evaluate, explain, fit, results
 
-    read_images, ask, write_beside, write_commit = (
-        batches.read_images,
-        explain._ask,
-        Location._write_beside,
-        Commit.write,
-    )
+    read_images, ask = batches.read_images, explain._ask
+    write_beside, write_commit = Location._write_beside, Commit.write
 
     def read_then_die(*arguments: Any) -> Any:
         images = read_images(*arguments)
@@ -94,15 +90,20 @@ def install(folder: Path) -> None:
         if "/c/" in location.url:
             half = Path(f"{location.path}.killed{PARTIAL}")
             half.parent.mkdir(parents=True, exist_ok=True)
-            reach(folder, "writing", lambda: half.write_bytes(data[: len(data) // 2]) and None)
+            reach(folder, "writing", lambda: half.write_bytes(data[: len(data) // 2]))
         return write_beside(location, data)
 
     def die_then_commit(record: Commit, output: Location) -> None:
         reach(folder, "committing")
         write_commit(record, output)
 
-    batches.read_images, explain._ask = read_then_die, explain_then_die
-    Location._write_beside, Commit.write = die_in_the_middle_of_a_write, die_then_commit  # type: ignore[method-assign]
+    for module, name, watched in (
+        (batches, "read_images", read_then_die),
+        (explain, "_ask", explain_then_die),
+        (Location, "_write_beside", die_in_the_middle_of_a_write),
+        (Commit, "write", die_then_commit),
+    ):
+        setattr(module, name, watched)
     interrupt(folder, "fitting", fit, "_store", fit.FitRecord)
     interrupt(folder, "evaluating", evaluate, "write", evaluate.Evaluation)
     interrupt(folder, "computing results", results, "write", results.ResultRecord)

@@ -189,8 +189,8 @@ def _raised(error: Exception) -> Callable[..., NoReturn]:
     [
         ("TypeError", lambda *_, **__: len(3)),  # type: ignore[arg-type]
         ("ValueError", lambda *_, **__: int("three")),
-        ("KeyError", lambda *_, **__: {}["three"]),
-        ("ValidationError", lambda *_, **__: _Number(number="three")),  # type: ignore[arg-type]
+        ("KeyError", lambda *_, **__: dict[str, int]()["three"]),
+        ("ValidationError", lambda *_, **__: _Number(number="three")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -53,7 +53,7 @@ def dask_cluster(
 
         def start(*arguments: str) -> "subprocess.Popen[bytes]":
             command = [_DASK, *arguments, "--scheduler-file", str(file)]
-            process = subprocess.Popen(command, env=kept | environment, cwd=folder, stdout=sink, stderr=sink)
+            process = subprocess.Popen(command, env=kept | dict(environment), cwd=folder, stdout=sink, stderr=sink)
             started.callback(_end, process)
             return process
 

@@ -74,7 +74,7 @@ def cohorts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return folders
 
 
-def run(content: dict[str, Any], cluster: Cluster, **options: bool) -> Summary:
+def run(content: dict[str, Any], cluster: Cluster, **options: Any) -> Summary:
     from flows.explain import explain_cohort
 
     where = {"compute": {"scheduler": cluster.address}}
