@@ -62,11 +62,13 @@ class Run:
 
     def kill(self) -> None:
         """Leave no process behind, however a test ended."""
-        with suppress(psutil.NoSuchProcess):
-            for process in [*self.descendants, psutil.Process(self.process.pid)]:
+        if self.process.poll() is None:
+            left = self.descendants
+            self.process.kill()
+            self.process.wait()
+            for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-        self.process.wait()
 
 
 def worker_environment(folder: Path) -> dict[str, str]:
