@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from pydicom import config
 from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, pixel_array
+from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -24,13 +23,14 @@ from pydicom.uid import (
 
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.codestreams import check_codestream
+from tasks.cohort.readers.dicom_pixels import plane_values
+from tasks.cohort.readers.dicom_planes import Plane, affine_of, ordered, plane_columns
 from tasks.cohort.reading import (
     Declared,
     Decoded,
     Reader,
     Request,
     Unreadable,
-    Window,
     WindowConfig,
     check_decoded,
     check_frames,
@@ -38,10 +38,6 @@ from tasks.cohort.reading import (
 )
 
 config.settings.reading_validation_mode = config.IGNORE  # its remarks quote what they remark on
-
-# DICOM's patient axes point left and posterior, RAS points right and anterior.
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SPACING_TOLERANCE = 0.1
 
 _FIRST_ELEMENTS = (b"\x02\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00")
 """Tags that a file without a preamble begins with."""
@@ -91,23 +87,8 @@ class Dicom(Reader):
             if len(datasets) > 1:
                 raise Unreadable("slices without ImagePositionPatient cannot be ordered: export them again with it")
             return Decoded(_stack(frames))
-        frames = _ordered(frames)
-        return Decoded(_stack(frames), _affine(frames) if located else None)
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One slice: `values` ``(y, x[, channel])``; `columns` are the mm steps of (z, y, x) and the origin, in LPS."""
-
-    values: NDArray[np.float32]
-    columns: NDArray[np.float64] | None
-
-    @property
-    def height(self) -> float:
-        """The position along the slice normal in mm."""
-        assert self.columns is not None
-        normal = np.cross(self.columns[2], self.columns[1])
-        return float(self.columns[3] @ normal / np.linalg.norm(normal))
+        frames = ordered(frames)
+        return Decoded(_stack(frames), affine_of(frames) if located else None)
 
 
 def _count(header: Dataset) -> int:
@@ -135,7 +116,7 @@ def _dataset(data: bytes) -> Dataset:
     return dataset
 
 
-def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
+def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     _check_pixel_data(dataset, count)
     jpeg2000 = dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
@@ -144,7 +125,7 @@ def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[_Frame]:
     shared = dataset.get("SharedFunctionalGroupsSequence", [Dataset()])[0]
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence", [Dataset()] * count)
     for number, (frame, own) in enumerate(zip(stored, by_frame, strict=True)):
-        yield _Frame(_values(frame, dataset, shared, own, window), _columns(dataset, shared, own, number))
+        yield Plane(plane_values(frame, dataset, shared, own, window), plane_columns(dataset, shared, own, number))
 
 
 def _check_pixel_data(dataset: Dataset, count: int) -> None:
@@ -161,108 +142,7 @@ def _check_pixel_data(dataset: Dataset, count: int) -> None:
     check_length(bits // 8, len(dataset.PixelData))
 
 
-def _values(
-    stored: NDArray[np.generic], dataset: Dataset, shared: Dataset, own: Dataset, window: WindowConfig
-) -> NDArray[np.float32]:
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return _eight_bit(apply_color_lut(stored, dataset))
-    if dataset.get("SamplesPerPixel", 1) > 1:
-        return stored.astype(np.float32)
-    lut = Dataset()
-    lut.update(dataset.group_dataset(0x0028))
-    for sequence in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
-        for group in (shared, own):
-            if sequence in group:
-                lut.update(group[sequence].value[0])
-    values = apply_modality_lut(stored, lut)
-    low, high = _stored_range(dataset)
-    limits = apply_modality_lut(np.array([low, high]), lut) if "ModalityLUTSequence" not in lut else None
-    if limits is not None and limits[0] > limits[1]:  # pydicom's windows would run from bright to dark
-        slope = -float(lut.RescaleSlope)
-        lut.RescaleSlope, lut.RescaleIntercept = slope, float(limits[1]) - low * slope
-    if isinstance(window, Window):
-        lut.WindowCenter, lut.WindowWidth = window.center, window.width
-        lut.VOILUTFunction = "LINEAR_EXACT"  # the default function takes no width below 1
-        values = apply_windowing(values, lut)
-    elif window == "file":
-        values = apply_voi_lut(values, lut)
-        if "VOILUTSequence" in lut:
-            limits = np.array([0, 2 ** int(lut.VOILUTSequence[0].LUTDescriptor[2]) - 1])
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        limits = np.array([values.min(), values.max()]) if limits is None else limits
-        values = limits.sum() - values
-    return values.astype(np.float32)
-
-
-def _stored_range(dataset: Dataset) -> tuple[int, int]:
-    bits = int(dataset.BitsStored)
-    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-
-
-def _eight_bit(colour: NDArray[np.generic]) -> NDArray[np.float32]:
-    values = colour[..., :3].astype(np.float32)
-    return values / np.float32(257) if colour.dtype == np.uint16 else values
-
-
-def _columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) -> NDArray[np.float64] | None:
-    def lookup(sequence: str, keyword: str) -> NDArray[np.float64] | None:
-        for group in (own, shared):
-            if sequence in group and keyword in group[sequence].value[0]:
-                return np.atleast_1d(np.array(group[sequence].value[0][keyword].value, dtype=float))
-        value = dataset.get(keyword)
-        return None if value in (None, "") else np.atleast_1d(np.array(value, dtype=float))
-
-    position = lookup("PlanePositionSequence", "ImagePositionPatient")
-    orientation = lookup("PlaneOrientationSequence", "ImageOrientationPatient")
-    spacing = lookup("PixelMeasuresSequence", "PixelSpacing")
-    if position is None or orientation is None or spacing is None:
-        return None
-    along_row, along_column = orientation[:3], orientation[3:]
-    thickness = lookup("PixelMeasuresSequence", "SpacingBetweenSlices")
-    if thickness is None:
-        thickness = lookup("PixelMeasuresSequence", "SliceThickness")
-    step = np.cross(along_row, along_column) * (1.0 if thickness is None else abs(thickness[0]) or 1.0)
-    if number and "PlanePositionSequence" not in own:
-        if thickness is None:
-            return None
-        position = position + number * step
-    return np.stack([step, along_column * spacing[0], along_row * spacing[1], position])
-
-
-def _ordered(frames: list[_Frame]) -> list[_Frame]:
-    if len(frames) == 1:
-        return frames
-    first = frames[0].columns
-    assert first is not None
-    for frame in frames:
-        assert frame.columns is not None
-        if not np.allclose(frame.columns[1:3], first[1:3], atol=1e-3):
-            raise Unreadable("the slices differ in orientation or pixel spacing: split the series by orientation")
-    frames = sorted(frames, key=lambda frame: frame.height)
-    gaps = np.diff([frame.height for frame in frames])
-    usual = float(np.median(gaps))
-    if usual <= 0 or gaps.min() <= 0:
-        raise Unreadable("two slices lie at the same position: split the series by time point or echo")
-    uneven = int(np.argmax(np.abs(gaps - usual)))
-    if abs(gaps[uneven] - usual) > _SPACING_TOLERANCE * usual:
-        raise Unreadable(
-            f"the slices are not evenly spaced: {usual:.2f} mm apart, but {gaps[uneven]:.2f} mm "
-            f"between slices {uneven + 1} and {uneven + 2} of {len(frames)}: a slice may be missing"
-        )
-    return frames
-
-
-def _affine(frames: list[_Frame]) -> NDArray[np.float64]:
-    first, last = frames[0].columns, frames[-1].columns
-    assert first is not None and last is not None
-    affine = np.eye(4)
-    affine[:3] = first.T
-    if len(frames) > 1:
-        affine[:3, 0] = (last[3] - first[3]) / (len(frames) - 1)
-    return _LPS_TO_RAS @ affine
-
-
-def _stack(frames: list[_Frame]) -> NDArray[np.float32]:
+def _stack(frames: list[Plane]) -> NDArray[np.float32]:
     volume = np.stack([frame.values for frame in frames])
     volume = np.moveaxis(volume, -1, 0) if volume.ndim == 4 else volume[None]
     return np.ascontiguousarray(volume)
