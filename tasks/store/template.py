@@ -79,7 +79,8 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
             "chunks": chunk or shape,
             **({"shards": shape} if chunk else {}),
         }
-    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan))
+    coordinates = _coordinates(plan, entries)
+    dataset = xr.Dataset(data, coords=coordinates, attrs={**_attributes(plan), **_names(coordinates)})
     dataset["label"] = (
         "image_id",
         _strings([entry.label or "" for entry in entries]),
@@ -125,6 +126,15 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
             name: (name, _strings(of), {"long_name": about, "units": unit}) for name, (of, about, unit) in named.items()
         },
         **{name: (name, _labels(axis), {"long_name": axis.long_name, "units": "1"}) for name, axis in axes.items()},
+    }
+
+
+def _names(coordinates: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Repeat the names along each dimension but the images' as attributes: some readers of Zarr know no strings."""
+    return {
+        f"{name}_names": values.tolist()
+        for name, (_, values, _) in coordinates.items()
+        if name != "image_id" and values.dtype.kind == "T"
     }
 
 
