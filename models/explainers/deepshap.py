@@ -21,7 +21,7 @@ class DeepSHAP(MapExplainer):
     name: Literal["deepshap"] = "deepshap"
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, AskMultipliers(lambda image, step: network.noise(1)))
+        require_rules(network, AskMultipliers(lambda image, step: network.synthetic(1)))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
