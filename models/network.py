@@ -76,6 +76,8 @@ class Network:
     ----------
     segments
         Whether there is a logit at each place.
+    logits
+        ``(image, class)`` about two images that are not alike, which tell how far logits vary; means over space.
 
     Raises
     ------
@@ -106,6 +108,7 @@ class Network:
             expected = self.check(self.synthetic())
             self._folded = fold_batch_norms(self.module, lambda: self(self.synthetic()))
             self._order_fast(expected)
+        self.logits = expected.flatten(2).mean(-1) if self.segments else expected
         self.precision = precision  # the checks above are exact
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -133,6 +136,25 @@ class Network:
             logits = check_function(self, images, self.name)
             check_logits(logits, self.config.activation, self, images, self.name)
         return logits
+
+    def check_same(self, trained: nn.Module, images: Tensor) -> None:
+        """Check that the answers about ``(image, channel, *space)`` are those of the module as it was trained.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not.
+        """
+        with self.exact():
+            found = self(self.prepare(images))
+        output = trained(images.to(self.device))
+        expected = output[0] if isinstance(output, (tuple, list)) else output
+        if not alike(found, expected):
+            raise ConfigurationError(
+                f"with its BatchNorms folded into {', '.join(map(repr, self._folded)) or 'nothing'}, {self.name} answers "
+                "otherwise about images of the cohort than as it was trained: let nothing else take the output of these "
+                "layers, and change none of it in place"
+            )
 
     @contextmanager
     def exact(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from models.errors import ConfigurationError
 from models.layers import graph
 from models.network import Network
-from models.questions import Ask
+from models.questions import Answer, Ask, Batch
 from models.trial import alike, exact_convolutions, no_gradient, told
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
@@ -293,6 +293,20 @@ def require_same(network: Network, logits: Tensor) -> None:
         expected = network(network.synthetic())
     if not alike(logits, expected):
         raise ConfigurationError(DIFFERS)
+
+
+def require_same_scores(batch: Batch, answer: Answer) -> None:
+    """Raise ConfigurationError if an answer by a rule, about images as they are, scores otherwise than the plain one.
+
+    The scores are there anyway. In bf16 they cannot tell, since rules compute in fp32.
+    """
+    if batch.network.precision == "bf16":
+        return
+    plain, region = batch.scores[answer.target], batch.chosen.region
+    places = 1 if region is None else region[:, answer.target].flatten(1).sum(1).clamp_min(1)[answer.image]
+    found, expected = answer.score / places, plain[answer.image] / places
+    if not alike(found, expected, among=torch.cat([batch.network.logits.flatten(), expected])):
+        raise ConfigurationError(f"{batch.network.name}: {DIFFERS}")
 
 
 DIFFERS = (
