@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
-from models.layers import Head, find_head, is_laid_out, places_of_layers
+from models.layers import Head, SpatialLayer, find_head, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.trial import (
     alike,
@@ -178,18 +178,17 @@ class Network:
     @cached_property
     def spatial_layers(self) -> tuple[str, ...]:
         """Names of the layers with a spatial extent on the way to the logits, in the order in which they finish."""
-        return tuple(self._places)
+        return tuple(self._layers)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        """The number of places in the output of each of `spatial_layers`."""
+    def _layers(self) -> dict[str, SpatialLayer]:
         layers = [
             name
             for name, _ in self.module.named_modules()
             if name and name not in self._folded and not self._is_within_attention(name)
         ]
         with told(f"{self.name} fails while its layers are looked at"):
-            return places_of_layers(self.module, self, self.synthetic(), layers)
+            return spatial_layers(self.module, self, self.synthetic(), layers)
 
     def _is_within_attention(self, name: str) -> bool:
         """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
@@ -228,11 +227,11 @@ class Network:
 
     @cached_property
     def _default_layer(self) -> str:
-        candidates = list(self._places)
+        candidates = list(self._layers.items())[::-1]
         if self.segments:
-            candidates.sort(key=self._places.__getitem__, reverse=True)
-        for name in reversed(candidates):
-            if is_laid_out(name, self.module, self, self.synthetic()):
+            candidates.sort(key=lambda candidate: candidate[1].places)
+        for name, layer in candidates:
+            if layer.is_convolved or is_laid_out(name, self.module, self, self.synthetic()):
                 return name
         raise ConfigurationError(
             f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image, where "
