@@ -150,10 +150,10 @@ class Network:
         output = trained(images.to(self.device))
         expected = output[0] if isinstance(output, (tuple, list)) else output
         if not alike(found, expected):
+            folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(
-                f"with its BatchNorms folded into {', '.join(map(repr, self._folded)) or 'nothing'}, {self.name} answers "
-                "otherwise about images of the cohort than as it was trained: let nothing else take the output of these "
-                "layers, and change none of it in place"
+                f"{self.name} answers otherwise about images of the cohort than as it was trained{folded}: let it keep "
+                "nothing of one call for the next, and change nothing in place that it uses again"
             )
 
     @contextmanager
@@ -215,9 +215,9 @@ class Network:
                     f"layer {name!r} is folded with the BatchNorm after it: name {self._folded[name]!r}"
                 )
             if name in names:
+                better = f"; the last that has all is {self.spatial_layers[-1]!r}" if self.spatial_layers else ""
                 raise ConfigurationError(
-                    f"layer {name!r} has no spatial extent, no row for each image, or no part in the logits; the last "
-                    f"that has is {self._default_layer!r}"
+                    f"layer {name!r} has no spatial extent, no row for each image, or no part in the logits{better}"
                 )
             nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[-3:]
             raise ConfigurationError(
