@@ -263,7 +263,9 @@ class Engine:
     ) -> tuple[Tensor, Chosen, list[Answer]]:
         """Run the network forward once, and backward once for each target."""
         layers = sorted(needs.activation_gradients)
-        heads = [self.network.linear_head(layer) for layer in layers] if ask is plainly and not needs.input_gradient else []
+        heads = (
+            [self.network.linear_head(layer) for layer in layers] if ask is plainly and not needs.input_gradient else []
+        )
         closed = bool(heads) and all(heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
@@ -314,7 +316,6 @@ class Engine:
             )
         return detached, chosen, answers
 
-
     def _not_linear(
         self, layers: Sequence[str], heads: Sequence[Head | None], activations: Mapping[str, Tensor], logits: Tensor
     ) -> list[str]:
@@ -328,7 +329,7 @@ class Engine:
         for layer, activation in activations.items():
             if len(activation) != rows:
                 raise ConfigurationError(
-                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name a layer with a row for each image"
+                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name one with a row for each image"
                 )
         if not has_gradients:
             raise ConfigurationError(no_gradient(self.network.name))

@@ -46,7 +46,20 @@ PASSING = {
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
 }
 _MOVING = {
-    *("pad", "clone", "contiguous", "to", "float", "double", "__getitem__", "narrow", "flip", "roll", "view", "reshape"),
+    *(
+        "pad",
+        "clone",
+        "contiguous",
+        "to",
+        "float",
+        "double",
+        "__getitem__",
+        "narrow",
+        "flip",
+        "roll",
+        "view",
+        "reshape",
+    ),
     *("flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
 }
 """Functions that hand on values as they are, or leave some out."""

@@ -52,9 +52,7 @@ class Cost:
     evaluating_hours: float
 
 
-def estimate(
-    plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place, images: Tensor | None = None
-) -> Cost:
+def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place, images: Tensor | None = None) -> Cost:
     """Time one batch, and metrics and uncertainty of one image, and count the rest.
 
     Parameters

@@ -371,7 +371,9 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_value_in_place_that_rules_do_not_see_is_refused(how: str, explainer: str) -> None:
     torch.manual_seed(0)
     network = network_of(InPlace(IN_PLACE[how]).double(), 2)
-    message = "has no ReLU" if how == "leaky" and explainer not in ("lrp", "deeplift") else "in place that is used again"
+    message = (
+        "has no ReLU" if how == "leaky" and explainer not in ("lrp", "deeplift") else "in place that is used again"
+    )
     with pytest.raises(ConfigurationError, match=message):
         few(explainer).needs(network)
 

@@ -155,7 +155,10 @@ def test_a_network_that_answers_otherwise_than_it_was_trained_is_told() -> None:
     torch.manual_seed(0)
     module = Small(after=kept_from_before)
     trained = copy.deepcopy(module).double()
-    with torch.no_grad(), pytest.raises(ConfigurationError, match="otherwise about images of the cohort than as it was"):
+    with (
+        torch.no_grad(),
+        pytest.raises(ConfigurationError, match="otherwise about images of the cohort than as it was"),
+    ):
         wrap(module).check_same(trained, images())
 
 

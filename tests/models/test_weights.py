@@ -42,7 +42,10 @@ def test_state_dicts_of_any_age_are_read(content: Any, is_zip: bool) -> None:
         (b"\x08\x07\x12\x07tf2onnx" + bytes(range(200)), "neither safetensors nor a .pt state dict"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "neither safetensors nor a .pt state dict"),
         (pt({"state_dict": STATE, "hyper_parameters": argparse.Namespace(lr=1)}), r"objects of argparse\.Namespace"),
-        (pt({"state_dict": STATE, "x": argparse.Namespace(lr=1)}, _use_new_zipfile_serialization=False), "more than ten"),
+        (
+            pt({"state_dict": STATE, "x": argparse.Namespace(lr=1)}, _use_new_zipfile_serialization=False),
+            "more than ten",
+        ),
         (pt(nn.Linear(3, 2)), r"objects of torch\.nn\.modules\.linear\.Linear"),
         (pt({"model_state_dict": STATE, "epoch": 1}), "such as 'model_state_dict', which is a OrderedDict"),
         (pt({**STATE, "epoch": 1}), "such as 'epoch', which is a int"),
