@@ -10,16 +10,18 @@ from captum.attr import LRP as CaptumLRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.explainers.deep_taylor import DeepTaylor
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.lrp import COMPOSITES, LRP, AlphaBeta, Epsilon, Flat, Gamma, WSquared, ZBox, ZPlus
 from models.explainers.pattern_attribution import PatternAttribution
 from models.network import Network
 from models.targets import Classes
-from tests.models.networks import difference, make, names, wrap
+from tests.models.networks import difference, few, make, names, wrap
 
 B = Classes(classes=("b",))
 SIDES = {2: (6, 5), 3: (4, 5, 4)}
@@ -294,3 +296,94 @@ def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> Non
     (gradient,) = torch.autograd.grad(conv(inputs), inputs, back)
     score = module(images)[:, 1].view(-1, 1, *[1] * dims)
     assert difference(found, (gradient * score)[:, 0].detach()) < 1e-9
+
+
+def first_padded(*before: nn.Module, padding: int = 0) -> nn.Sequential:
+    torch.manual_seed(0)
+    conv, head = nn.Conv2d(1, 4, 3, padding=padding), nn.Linear(4, 4)
+    return nn.Sequential(*before, conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
+
+
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_rules_for_the_input_reach_beyond_padding(rule: str) -> None:
+    explainer = LRP(rules=(INPUT_RULES[rule].model_copy(update={"layers": "input"}),))
+    found = explain(network_of(first_padded(nn.ConstantPad2d(1, 0.0))), explainer, batch(2))
+    assert difference(found, explain(network_of(first_padded(padding=1)), explainer, batch(2))) < 1e-12
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_relevance_of_repeated_pixels_is_theirs(rule: str, mode: str) -> None:
+    """The relevance of an image that was padded before is handed back by the padding."""
+    explainer = LRP(rules=(INPUT_RULES[rule].model_copy(update={"layers": "input"}),))
+    module, images = first_padded(padding=1), batch(2).requires_grad_()
+    module[0].padding_mode = mode
+    module[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    found = explain(network_of(module), explainer, images.detach())
+    padded = functional.pad(images, (1, 1, 1, 1), mode)
+    larger = wrap(first_padded(), shape=tuple(padded.shape[2:]))
+    (expected,) = torch.autograd.grad(padded, images, explain(larger, explainer, padded.detach())[:, None])
+    assert difference(found, expected[:, 0]) < 1e-9
+
+
+def changing(before: nn.Module) -> Network:
+    return network_of(nn.Sequential(before, *plain(2)).double(), 2)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box"])
+def test_a_rule_for_the_input_that_reaches_no_pixels_is_an_error(composite: Any) -> None:
+    network = changing(nn.Hardtanh(-1, 1))
+    with pytest.raises(ConfigurationError, match="for the input is applied nowhere, since no linear layer"):
+        LRP(composite=composite).needs(network)
+    LRP(composite="epsilon_plus").needs(network)
+
+
+def test_a_rule_for_layers_that_are_not_there_is_an_error() -> None:
+    network = network_of(plain(2), 2)
+    with pytest.raises(ConfigurationError, match=r"the rule gamma is applied nowhere: .* fits `layers: features\.\*`"):
+        LRP(rules=(Gamma(layers="features.*"),)).needs(network)
+
+
+class InPlace(nn.Module):
+    """A residual block whose ReLU writes over what is added later."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.head, self.how = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4), how
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        return self.head((self.second(self.how(features)) + features).mean((2, 3)))
+
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "module": nn.ReLU(inplace=True),
+    "functional": lambda x: functional.relu(x, inplace=True),
+    "functional.relu_": functional.relu_,
+    "torch.relu_": torch.relu_,
+    "method": lambda x: x.relu_(),
+    "leaky": lambda x: functional.leaky_relu(x, inplace=True),
+}
+
+
+@pytest.mark.parametrize("explainer", ["guided_backprop", "deconvolution", "lrp", "deep_taylor", "deeplift"])
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_a_value_in_place_that_rules_do_not_see_is_refused(how: str, explainer: str) -> None:
+    torch.manual_seed(0)
+    network = network_of(InPlace(IN_PLACE[how]).double(), 2)
+    message = (
+        "has no ReLU" if how == "leaky" and explainer not in ("lrp", "deeplift") else "in place that is used again"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        few(explainer).needs(network)
+
+
+def test_a_refused_operation_is_named_before_one_in_place() -> None:
+    class Refused(InPlace):
+        def forward(self, images: Tensor) -> Tensor:
+            features = functional.group_norm(self.first(images), 2)
+            features += self.second(features * 1.0)
+            return self.head(features.relu().mean((2, 3)))
+
+    with pytest.raises(ConfigurationError, match="no rule for group_norm"):
+        few("deeplift").needs(network_of(Refused(nn.ReLU()).double(), 2))
