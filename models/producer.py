@@ -2,7 +2,7 @@
 
 from functools import cached_property, reduce
 from operator import or_
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,9 +16,17 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from models.capability import Capabilities
+
 
 class Producer(BaseModel):
-    """A named way to compute outputs; its fields are its parameters."""
+    """A named way to compute outputs; its fields are its parameters.
+
+    Attributes
+    ----------
+    requires
+        How the network has to be asked beside for its answers.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -26,6 +34,8 @@ class Producer(BaseModel):
     label: str | None = Field(
         None, pattern=r"^[^/.\x00-\x1f][^/\x00-\x1f]*$", description="Name in the store; none: `name`"
     )
+
+    requires: ClassVar[Capabilities] = frozenset()
 
     @property
     def title(self) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from models.capability import LAYERS
 from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
@@ -34,6 +35,8 @@ class AblationCAM(LayerExplainer):
     zero, interpolated to the image's grid; where S(x) is zero, ``w_k = -S_k(x)``. A negative S(x) turns the signs: the
     map then shows what lowers the logit. It asks one question a feature. Never negative.
     """
+
+    requires = LAYERS
 
     name: Literal["ablationcam"] = "ablationcam"
 

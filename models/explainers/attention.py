@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capability import LAYERS
 from models.errors import ConfigurationError
 from models.explainers.base import MapExplainer, upsample
 from models.network import Network
@@ -16,6 +17,8 @@ class Attention(MapExplainer):
     ``map = mean_s upsample(alpha_s)``, with a layer's channels averaged first. In [0, 1] for sigmoid gates. It
     is the same for every target: attention says what the network lets through, not for which class.
     """
+
+    requires = LAYERS
 
     name: Literal["attention"] = "attention"
     layers: tuple[str, ...] | None = Field(

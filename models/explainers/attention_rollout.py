@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from models.capability import LAYERS
 from models.errors import ConfigurationError
 from models.explainers.base import MapExplainer, upsample
 from models.network import Network
@@ -20,6 +21,8 @@ class AttentionRollout(MapExplainer):
     layers; without a class token the mean over tokens. Interpolated to the image's grid. In [0, 1], the same for every
     target.
     """
+
+    requires = LAYERS
 
     name: Literal["attention_rollout"] = "attention_rollout"
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from models.capability import GRADIENT, LAYERS
 from models.fits.base import Fit
 from models.flags import MapFlag
 from models.network import Network
@@ -101,6 +102,8 @@ class MapExplainer(Explainer):
 
 class LayerExplainer(MapExplainer):
     """An explainer that looks at the output of one layer."""
+
+    requires = LAYERS | GRADIENT
 
     layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")
 

@@ -1,5 +1,6 @@
 from typing import Literal
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer, strongest_channel
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
@@ -13,6 +14,8 @@ class Deconvolution(MapExplainer):
     The gradient with respect to the image, where every ReLU passes positive values back, whatever it did on the way
     forward; at each place that of the channel with the largest magnitude, signed.
     """
+
+    requires = RULES
 
     name: Literal["deconvolution"] = "deconvolution"
 

@@ -2,6 +2,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.lrp import LRP, ZBox
 from models.network import Network
@@ -15,6 +16,8 @@ class DeepTaylor(MapExplainer):
     The z-plus rule in every layer and the z-box rule at the input, whose pixels lie in [`low`, `high`]. Relevance is
     summed over channels; it has the sign of the logit everywhere, and sums to it where there are no biases.
     """
+
+    requires = RULES
 
     name: Literal["deep_taylor"] = "deep_taylor"
     low: float | None = Field(None, description="Smallest value of a pixel; none: of the image")

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
@@ -16,6 +17,8 @@ class DeepLIFT(MapExplainer):
 
     ``map = sum_c (x - x0) * m`` with `m` the multipliers towards ``x0``. It sums to ``S(x) - S(x0)``.
     """
+
+    requires = RULES
 
     name: Literal["deeplift"] = "deeplift"
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")

@@ -2,6 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer
 from models.fits.background import Background
 from models.network import Network
@@ -16,6 +17,8 @@ class DeepSHAP(MapExplainer):
     ``map = mean_b sum_c (x - b) * m_b``, DeepLIFT against every image of the background. It sums to
     ``S(x) - mean_b S(b)``.
     """
+
+    requires = RULES
 
     fits = (Background,)
     name: Literal["deepshap"] = "deepshap"

@@ -3,6 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.capability import LAYERS
 from models.explainers.base import LayerExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Needs
@@ -15,6 +16,8 @@ class EigenCAM(LayerExplainer):
     vector has no sign of its own: the sign is that with ``sum A v >= 0``. The map is the same for every target. Never
     negative.
     """
+
+    requires = LAYERS
 
     name: Literal["eigencam"] = "eigencam"
 

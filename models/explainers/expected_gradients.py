@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capability import GRADIENT
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.noise import generator
 from models.fits.background import Background
@@ -16,6 +17,8 @@ class ExpectedGradients(MapExplainer):
     ``map = mean_s sum_c (x - b_s) * dS/dx(b_s + a_s (x - b_s))`` with ``b_s`` an image of the background and ``a_s``
     from [0, 1], one from each of `samples` equal parts. In the mean over draws it sums to ``S(x) - mean_b S(b)``.
     """
+
+    requires = GRADIENT
 
     fits = (Background,)
     name: Literal["expected_gradients"] = "expected_gradients"

@@ -3,6 +3,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions
@@ -17,6 +18,8 @@ class GuidedBackprop(MapExplainer):
     on the way forward; at each place that of the channel with the largest magnitude, signed. It does not depend on the
     later layers' weights as an explanation should (Adebayo et al. 2018, arXiv:1810.03292).
     """
+
+    requires = RULES
 
     name: Literal["guided_backprop"] = "guided_backprop"
 

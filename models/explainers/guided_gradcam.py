@@ -2,6 +2,7 @@ from typing import Literal
 
 import torch
 
+from models.capability import LAYERS, RULES
 from models.explainers.base import Explaining, LayerExplainer, strongest_channel
 from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import gradients_by_rule
@@ -12,6 +13,8 @@ from models.rules.relu import guided, require_relu
 
 class GuidedGradCAM(LayerExplainer):
     """Guided Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391, section 3.2): guided backpropagation times Grad-CAM."""
+
+    requires = LAYERS | RULES
 
     name: Literal["guided_gradcam"] = "guided_gradcam"
 

@@ -2,6 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.capability import GRADIENT
 from models.explainers.base import MapExplainer
 from models.network import Network
 from models.questions import Answer, Needs
@@ -12,6 +13,8 @@ class InputXGradient(MapExplainer):
 
     ``map[p] = sum_c x[c, p] * dS/dx[c, p]``. Positive where the pixel speaks for the target.
     """
+
+    requires = GRADIENT
 
     name: Literal["input_x_gradient"] = "input_x_gradient"
 

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capability import GRADIENT
 from models.explainers.base import Explaining, MapExplainer
 from models.questions import Answer, Batch, Needs, Questions, constant_score, per_question
 
@@ -19,6 +20,8 @@ class IntegratedGradients(MapExplainer):
     Complete: the map sums to ``S(x) - S(x0)``. With `tolerance`, 8 steps are taken and doubled, for the images whose
     gap ``|sum(map) - (S(x) - S(x0))| / |S(x) - S(x0)|`` is larger, up to `steps`.
     """
+
+    requires = GRADIENT
 
     name: Literal["integrated_gradients"] = "integrated_gradients"
     steps: int = Field(50, ge=1, description="Gradients an image; with a tolerance, the most")

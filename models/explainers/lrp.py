@@ -6,6 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from models.capability import RULES
 from models.errors import ConfigurationError
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
@@ -154,6 +155,8 @@ class LRP(MapExplainer):
     the target. The map sums to the logit, but for the relevance of biases and that which `alpha_beta` or `z_plus`
     cannot hand on. A BatchNorm that could not be folded into the layer before it follows `norm` rules.
     """
+
+    requires = RULES
 
     name: Literal["lrp"] = "lrp"
     composite: Literal[

@@ -2,6 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.capability import LAYERS
 from models.errors import ConfigurationError
 from models.explainers.base import MapExplainer
 from models.network import Network
@@ -14,6 +15,8 @@ class MILAttention(MapExplainer):
     ``map[z, y, x] = softmax_z(attention(h_z))``: each slice's weight, on the whole of the slice. In [0, 1], sums to 1
     over slices, and is the same for every target. `models.networks.bag_of_slices.BagOfSlices` makes a volume a bag.
     """
+
+    requires = LAYERS
 
     name: Literal["mil_attention"] = "mil_attention"
 

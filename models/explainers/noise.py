@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.capability import GRADIENT
 from models.explainers.base import MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
@@ -29,6 +30,8 @@ def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generat
 
 class NoisyGradient(MapExplainer):
     """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies."""
+
+    requires = GRADIENT
 
     samples: int = Field(25, ge=1, description="Noisy copies an image")
     noise_level: float = Field(0.15, gt=0, description="Standard deviation, as a share of the image's range")

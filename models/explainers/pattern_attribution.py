@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.capability import RULES
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
 from models.fits.background import Background
@@ -20,6 +21,8 @@ class PatternAttribution(MapExplainer):
     ``a = cov+(x, y) / (w . cov+(x, y))`` is the part of a layer's input `x` that its output `y` responds to. ``cov+``
     is taken over the background's places where ``y > 0``; without such, ``a = w / (w . w)``. Summed over channels.
     """
+
+    requires = RULES
 
     fits = (Background,)
     name: Literal["pattern_attribution"] = "pattern_attribution"

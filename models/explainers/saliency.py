@@ -2,6 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from models.capability import GRADIENT
 from models.explainers.base import MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Needs
@@ -13,6 +14,8 @@ class Saliency(MapExplainer):
     ``map[p] = dS/dx[c*, p]`` with ``c*`` the channel of the largest magnitude at ``p``. The sign is kept:
     positive where a brighter pixel raises the logit; the magnitude is the published map.
     """
+
+    requires = GRADIENT
 
     name: Literal["saliency"] = "saliency"
 

@@ -3,6 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.capability import LAYERS
 from models.explainers.base import Explaining, LayerExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions, per_question
@@ -14,6 +15,8 @@ class ScoreCAM(LayerExplainer):
     ``map = relu(sum_k w_k A_k)`` with ``w = softmax_k(P(x * H_k))``, `P` the target's probability and ``H_k`` the
     feature interpolated to the image's grid and scaled to [0, 1]. It asks one question a feature. Never negative.
     """
+
+    requires = LAYERS
 
     name: Literal["scorecam"] = "scorecam"
 

@@ -1,0 +1,61 @@
+"""The forms in which a trained network is held, beside a class of PyTorch and its state dict.
+
+Each of these files holds the whole network. The form is decided by content.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import jit, nn
+
+from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
+from models.forms import exported, onnx, torchscript
+
+
+class Form(NamedTuple):
+    """A form of networks.
+
+    Attributes
+    ----------
+    title
+        The form in words.
+    kind
+        The class of its modules.
+    capabilities
+        The ways in which its modules can be asked.
+    recognise
+        A function that tells whether a file has the form.
+    load
+        A function that makes a module of a file; it raises `ConfigurationError`.
+    is_code
+        Whether the file runs code of whoever made it, so that its digest has to be stated.
+    """
+
+    title: str
+    kind: type[nn.Module]
+    capabilities: Capabilities
+    recognise: Callable[[bytes], bool]
+    load: Callable[[bytes], nn.Module]
+    is_code: bool = False
+
+
+FORMS = (
+    Form("exported program", exported.Module, ALL - RULES - WEIGHTS | GRADIENT, exported.is_exported, exported.load),
+    Form("TorchScript", jit.ScriptModule, GRADIENT, torchscript.is_torchscript, torchscript.load, is_code=True),
+    Form("ONNX", onnx.Graph, frozenset(), onnx.is_onnx, onnx.load),
+)
+
+
+def recognise(weights: bytes) -> Form | None:
+    """Tell the form of a file; None: it holds weights alone, or is none of these."""
+    return next((form for form in FORMS if form.recognise(weights)), None)
+
+
+def capabilities(module: nn.Module) -> Capabilities:
+    """Tell the ways in which a module can be asked."""
+    return next((form.capabilities for form in FORMS if isinstance(module, form.kind)), ALL)
+
+
+def title(module: nn.Module) -> str:
+    """Name the form of a module in words."""
+    return next((form.title for form in FORMS if isinstance(module, form.kind)), "PyTorch")

@@ -31,13 +31,45 @@ _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=.]*")
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _SYMBOL = re.compile(r"'?\b[suzf]+\d+\b'?")
 _WORDS = frozenset(
-    "Symbol Integer Float Rational positive nonnegative integer True False Add Mul Pow Max Min Mod PythonMod FloorDiv "
-    "CeilDiv CleanDiv ModularIndexing Where Eq Ne Lt Le Gt Ge And Or Not".split()
+    [
+        "Symbol",
+        "Integer",
+        "Float",
+        "Rational",
+        "positive",
+        "nonnegative",
+        "integer",
+        "True",
+        "False",
+        "Add",
+        "Mul",
+        "Pow",
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CeilDiv",
+        "CleanDiv",
+        "ModularIndexing",
+        "Where",
+        "Eq",
+        "Ne",
+        "Lt",
+        "Le",
+        "Gt",
+        "Ge",
+        "And",
+        "Or",
+        "Not",
+    ]
 )
 _STACK = re.compile(r"[\w.,;@ ]*")
 _TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
-_ADVICE = "export the module itself again by `torch.export.save(torch.export.export(module.eval(), (images,), …), file)`"
+_ADVICE = (
+    "export the module itself again by `torch.export.save(torch.export.export(module.eval(), (images,), …), file)`"
+)
 
 
 def is_exported(data: bytes) -> bool:

@@ -35,7 +35,9 @@ def load(data: bytes) -> nn.Module:
     try:
         graph = onnx.load_from_string(data).graph
     except Exception as error:
-        raise ConfigurationError("model.weights: the ONNX model is damaged: copy it again, or export it anew") from error
+        raise ConfigurationError(
+            "model.weights: the ONNX model is damaged: copy it again, or export it anew"
+        ) from error
     if outside := [tensor.name for tensor in graph.initializer if tensor.external_data]:
         raise ConfigurationError(
             f"model.weights: the ONNX model keeps {len(outside)} tensors in other files, such as {outside[0]!r}: save it "
