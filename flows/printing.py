@@ -38,6 +38,7 @@ def print_plan(prepared: "Prepared") -> None:
     plan, cost = prepared.plan, prepared.cost
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    click.echo(f"subjects           {_subjects(prepared)}")
     if changes := prepared.changes:
         counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
         click.echo(
@@ -63,8 +64,18 @@ def print_plan(prepared: "Prepared") -> None:
     if plan.results:
         click.echo(f"results            {', '.join(planned.title for planned in plan.results)}")
     click.echo(f"identifiers        {prepared.identifiers}")
+    for unread in prepared.unread_labels[:_REFUSED_SHOWN]:
+        click.echo(f"no class           {unread}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
+
+
+def _subjects(prepared: "Prepared") -> str:
+    named = {entry.subject for entry in prepared.entries if entry.subject}
+    alone = sum(entry.subject is None and not entry.withdrawn for entry in prepared.entries)
+    if not named:
+        return "none are named: every image counts as a subject of its own"
+    return f"{len(named)}" + (f", and {alone} images without one, each a subject of its own" if alone else "")
 
 
 def _time(hours: float) -> str:

@@ -1,4 +1,4 @@
-"""Read a cohort table: text as spreadsheets and scripts write it, or Parquet. Messages name rows, never what they hold."""
+"""Read a cohort table: Parquet, or text as people's programs write it. Messages name rows, never what is in them."""
 
 import csv
 import logging
@@ -157,13 +157,14 @@ def _text(source: Location, data: bytes) -> tuple[list[str], Iterator[Record], s
 
 
 def _cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    number = 1
+    read = 0
     try:
-        for number, cells in enumerate(csv.reader(lines, delimiter=separator, strict=True), 2):
+        for cells in csv.reader(lines, delimiter=separator, strict=True):
             yield cells
+            read += 1
     except csv.Error:
         raise _Unusable(
-            f"cannot be read from row {number - 1} on, counted below the names of the columns: a quote is not closed, "
+            f"cannot be read from row {read + 1} on, counted below the names of the columns: a quote is not closed, "
             "or stands in the middle of a cell, or a cell is longer than 128 KiB"
         ) from None
 
@@ -187,13 +188,11 @@ def _decode(source: Location, data: bytes) -> tuple[str, str]:
     if encoding is None and 0 in data[:2]:
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     if encoding is not None:
+        name = encoding.upper().removesuffix("-SIG")
         try:
-            return data.decode(encoding), encoding.upper().removesuffix("-SIG")
+            return data.decode(encoding), name
         except UnicodeDecodeError as error:
-            raise _Unusable(
-                f"is not the {encoding.upper().removesuffix('-SIG')} that it begins as ({_place(data, error)}): save it "
-                "as UTF-8"
-            ) from None
+            raise _Unusable(f"begins as {name} and is not ({_place(data, error)}): save it as UTF-8") from None
     try:
         return data.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError as error:
@@ -230,7 +229,8 @@ def _texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
         column = column.cast(column.type.value_type)
     kind, values = column.type, column.to_pylist()
     if types.is_floating(kind) or types.is_decimal(kind):
-        return _numbers([None if value is None or math.isnan(value) else value for value in values], name, exact=types.is_decimal(kind))
+        numbers = [None if value is None or math.isnan(value) else value for value in values]
+        return _numbers(numbers, name, exact=types.is_decimal(kind))
     if types.is_timestamp(kind):
         days = all(value is None or value.time() == time() for value in values)
         return [value and (value.date() if days else value).isoformat() for value in values]

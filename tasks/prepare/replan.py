@@ -46,8 +46,8 @@ def replan(
     """Go on from the plan of an output, as the cohort and the configuration are now.
 
     An image's row never moves. New images go after the last row; what changed is explained again in its place; what
-    vanished keeps its row and is marked; what was withdrawn does not come back. Labels and subjects decide no map: they are
-    those that the cohort has now.
+    vanished keeps its row and is marked; what was withdrawn does not come back. Labels and subjects decide no map, so
+    they are those that the cohort has now.
 
     Parameters
     ----------

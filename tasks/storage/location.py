@@ -76,8 +76,8 @@ class Location(BaseModel):
         return self.at(f"{self.url.rstrip('/')}/{name}")
 
     def at(self, url: str) -> "Location":
-        """Another place on the same server."""
-        return Location(url=url, endpoint_url=self.endpoint_url, profile=self.profile)
+        """Another place on the same server, by a whole URL or path; what a listing names is taken as it is."""
+        return self.model_copy(update={"url": url})
 
     @property
     def is_local(self) -> bool:
