@@ -75,6 +75,8 @@ def _subjects(prepared: "Prepared") -> str:
     alone = sum(entry.subject is None and not entry.withdrawn for entry in prepared.entries)
     if not named:
         return "none are named: every image counts as a subject of its own"
+    if len(named) == 1 and not alone and len(prepared.entries) > 1:
+        return "1: no interval can be given; do all files have the same PatientID?"
     return f"{len(named)}" + (f", and {alone} images without one, each a subject of its own" if alone else "")
 
 

@@ -279,8 +279,7 @@ def check_is_file(location: Location, home: Location) -> None:
         raise Unreadable(
             f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place"
         )
-    folder = home.at(home.folder) if home.path.rstrip("/") != home.folder else home
-    if is_link and not _fence(folder)(location.path):
+    if is_link and location.path != home.path and not _fence(home.at(home.folder))(location.path):
         raise Unreadable(
             "it is a link that leads out of the cohort's folder: copy the file into it, or name it in a cohort table "
             "whose cohort.root holds both"

@@ -50,7 +50,7 @@ def test_backslashes_are_between_folders_unless_a_file_has_them(tmp_path: Path) 
 
 @pytest.mark.parametrize("uri", ["C:\\Doe\\1.png", "d:/Doe/1.png", "\\\\server\\Doe\\1.png"])
 def test_drives_and_servers_of_windows_are_refused(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(ValueError, match="`uri` in row 2 of .* begins with a drive or server of Windows") as error:
+    with pytest.raises(ValueError, match=r"`uri` in row 2 of .* begins with a drive or server of Windows") as error:
         surveyed(table(tmp_path, "a.png", uri))
     assert "Doe" not in str(error.value)
 

@@ -22,7 +22,7 @@ from tests.tasks.outputs import Cohort, carry_out, promised, stored
 from tests.tasks.test_cohort import picture
 
 KEY = Key.make()
-PATIENTS = ("4711", "4711", "0815", "", "0815 ")
+PATIENTS = ("P-4711", "P-4711", "P-0815", "", "P-0815 ")
 
 
 def scans(folder: Path, patients: tuple[str, ...] = PATIENTS, **elements: Any) -> Path:
@@ -45,9 +45,9 @@ def surveyed(source: Path | str, spatial_dims: int = 2, key: Key = KEY, **how: A
 @pytest.mark.parametrize("identifiers", ["pseudonymous", "as given"])
 def test_a_patient_is_the_keyed_pseudonym_of_the_patient_id(tmp_path: Path, identifiers: str) -> None:
     found = surveyed(f"{scans(tmp_path / 'a')}/", identifiers=identifiers)
-    one, other = KEY.pseudonym("4711"), KEY.pseudonym("0815")
+    one, other = KEY.pseudonym("P-4711"), KEY.pseudonym("P-0815")
     assert [entry.subject for entry in found.entries] == [one, one, other, None, other]
-    assert "4711" not in repr(found.entries) and "0815" not in repr(found.entries)
+    assert "P-4711" not in repr(found.entries) and "P-0815" not in repr(found.entries)
 
 
 def test_equal_patient_ids_of_two_issuers_are_two_people(tmp_path: Path) -> None:
@@ -83,11 +83,11 @@ def test_bids_names_the_subject_in_the_path(tmp_path: Path, path: str, subject: 
 
 
 def test_the_table_comes_first_then_the_patient_id_then_bids(tmp_path: Path) -> None:
-    scans(tmp_path / "sub-9", ("4711", "4711", ""))
+    scans(tmp_path / "sub-9", ("P-4711", "P-4711", ""))
     rows = ("sub-9/0.dcm,Doe", "sub-9/1.dcm,", "sub-9/2.dcm,")
     (tmp_path / "c.csv").write_text("\n".join(["uri,subject", *rows]))
     found = [entry.subject for entry in surveyed(tmp_path / "c.csv").entries]
-    assert found == [KEY.pseudonym(name) for name in ("Doe", "4711", "sub-9")]
+    assert found == [KEY.pseudonym(name) for name in ("Doe", "P-4711", "sub-9")]
 
 
 def test_a_volume_of_two_patients_is_set_aside(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_volume_of_two_patients_is_set_aside(tmp_path: Path) -> None:
 
 def test_patients_select_although_only_their_files_name_them(tmp_path: Path) -> None:
     source = f"{scans(tmp_path / 'a')}/"
-    found = surveyed(source, only=Selection(ids=(f" {KEY.pseudonym('0815')}\n",)), identifiers="as given")
+    found = surveyed(source, only=Selection(ids=(f" {KEY.pseudonym('P-0815')}\n",)), identifiers="as given")
     assert [entry.id for entry in found.entries] == ["2.dcm", "4.dcm"] and len(found.unselected) == 3
     by_name = surveyed(source, only=Selection(ids=("1.dcm",)), identifiers="as given")
     assert [entry.id for entry in by_name.entries] == ["1.dcm"]
@@ -135,27 +135,27 @@ def test_a_patient_is_withdrawn_as_the_hospital_names_it_and_stays_away(
     output = location(content)
     assert carry_out(content, report=True).explained == 5
     key = promised(output)[0].key
-    assert withdraw(output, key.pseudonym("0815") if keyed else " 0815").images == (2, 4)
+    assert withdraw(output, key.pseudonym("P-0815") if keyed else " P-0815").images == (2, 4)
     assert verify(output) == []
     assert carry_out(content).withdrawn == 2
     assert carry_out(content, overwrite=True).images == 3
     everything = b"".join((output / name).read() for name in output.sizes()) + repr(manifest.read(output)).encode()
-    assert b"0815" not in everything and b"4711" not in everything
+    assert b"P-0815" not in everything and b"P-4711" not in everything
 
 
 def test_a_patient_is_withdrawn_where_some_images_have_it_from_the_table(content: dict[str, Any]) -> None:
     table = Path(content["cohort"]["source"]) / "c.csv"
-    table.write_text("uri,subject\n0.dcm,\n1.dcm,study-1\n2.dcm,4711\n4.dcm,study-2\n")
+    table.write_text("uri,subject\n0.dcm,\n1.dcm,study-1\n2.dcm,P-4711\n4.dcm,study-2\n")
     content["cohort"] = {"source": str(table), "identifiers": "as given"}
     carry_out(content)
-    assert withdraw(location(content), "4711").images == (0, 1, 2)
+    assert withdraw(location(content), "P-4711").images == (0, 1, 2)
     assert carry_out(content, overwrite=True).images == 1
 
 
 def test_the_files_of_a_patient_are_found_by_the_output(content: dict[str, Any]) -> None:
     carry_out(content)
     plan, entries = promised(location(content))
-    subject = plan.key.pseudonym("4711")
+    subject = plan.key.pseudonym("P-4711")
     folder = content["cohort"]["source"]
     assert which(plan.cohort, plan.key, [subject], entries) == {subject: (f"{folder}0.dcm", f"{folder}1.dcm")}
     assert which(plan.cohort, plan.key, [entries[3].id]) == {entries[3].id: (f"{folder}3.dcm",)}
@@ -184,10 +184,10 @@ def test_an_output_without_patients_learns_them_and_keeps_its_maps(content: dict
     as_before(output)
     assert [entry.subject for entry in manifest.read(output)] == [None] * 5
     with pytest.raises(ValueError, match="run it again, and withdraw then"):
-        withdraw(output, "4711")
+        withdraw(output, "P-4711")
     assert carry_out(content).explained == 5
     assert (promised(output)[1], stored(output)) == (after, before) and verify(output) == []
-    assert withdraw(output, "4711").images == (0, 1)
+    assert withdraw(output, "P-4711").images == (0, 1)
 
 
 def test_a_file_that_is_as_it_was_is_not_read_for_its_patient(content: dict[str, Any]) -> None:

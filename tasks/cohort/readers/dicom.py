@@ -94,8 +94,10 @@ class Dicom(Reader):
 
 
 def _text(header: Dataset, tag: str) -> str:
-    """Read a text without the blanks and NULs that pad it."""
-    return str(header.get(tag) or "").strip(" \0")
+    """Read a text as it is stored, without the blanks and NULs that pad it."""
+    value = header.get(tag) or ""
+    text = value if isinstance(value, str) else "\\".join(map(str, value))  # what holds a backslash comes as a list
+    return text.strip(" \0")
 
 
 def _count(header: Dataset) -> int:
