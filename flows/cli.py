@@ -224,12 +224,13 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
     """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
     from models.errors import ConfigurationError
     from tasks.cohort.survey import which as find
+    from tasks.plan import manifest
     from tasks.plan.plan import Plan
 
     loaded = _load(config)
     with _output(loaded.output.url, loaded.output.endpoint_url):
-        plan = Plan.read(loaded.output)
-    found = find(loaded.cohort, plan.key, ids)
+        plan, entries = Plan.read(loaded.output), manifest.read(loaded.output)
+    found = find(loaded.cohort, plan.key, ids, entries)
     for id in ids:
         for uri in found.get(id, ()):
             click.echo(f"{plain(id)}  {plain(uri)}")

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from flows.cluster import PlaceConfig
+from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from models.metrics import MetricConfig
 from models.producer import Registry
@@ -108,13 +108,10 @@ def load(path: Path) -> RunConfig:
     Raises
     ------
     ConfigurationError
-        With one line for each wrong field: where it is, what was found and what is allowed.
+        With one line for each wrong field: where it is, what was found and what is allowed. With line and column if
+        the file is no YAML.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {error}") from error
-    return check(content, str(path))
+    return check(read_yaml(path.read_bytes(), str(path)), str(path))
 
 
 def check(content: Any, name: str = "this") -> RunConfig:

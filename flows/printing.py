@@ -64,6 +64,7 @@ def print_plan(prepared: "Prepared") -> None:
     plan, cost = prepared.plan, prepared.cost
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    click.echo(f"subjects           {_subjects(prepared)}")
     if changes := prepared.changes:
         counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
         click.echo(
@@ -89,8 +90,20 @@ def print_plan(prepared: "Prepared") -> None:
     if plan.results:
         click.echo(f"results            {', '.join(planned.title for planned in plan.results)}")
     click.echo(f"identifiers        {prepared.identifiers}")
+    for unread in prepared.unread_labels[:_REFUSED_SHOWN]:
+        click.echo(f"no class           {unread}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
+
+
+def _subjects(prepared: "Prepared") -> str:
+    named = {entry.subject for entry in prepared.entries if entry.subject}
+    alone = sum(entry.subject is None and not entry.withdrawn for entry in prepared.entries)
+    if not named:
+        return "none are named: every image counts as a subject of its own"
+    if len(named) == 1 and not alone and len(prepared.entries) > 1:
+        return "1: no interval can be given; do all files have the same PatientID?"
+    return f"{len(named)}" + (f", and {alone} images without one, each a subject of its own" if alone else "")
 
 
 def _time(hours: float) -> str:

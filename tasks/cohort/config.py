@@ -10,7 +10,7 @@ from models.components import Component
 from models.errors import ConfigurationError
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
-from tasks.cohort.sources import is_table
+from tasks.cohort.table import is_table
 from tasks.storage.location import Location
 
 
@@ -20,7 +20,7 @@ class CohortConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Location = Field(
-        description="A folder, glob or prefix; or a .csv or .parquet table: uri, id, label, mask, subject"
+        description="A folder, glob or prefix; or a .csv, .tsv or .parquet table: uri, id, label, mask, subject"
     )
     root: Location | None = Field(
         None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"

@@ -73,11 +73,15 @@ class Declared(NamedTuple):
         UID of the series whose other files make one volume with this one; empty if there is none, or it is not told.
     modality
         One of `tasks.cohort.modalities`; empty if the file names none, or another.
+    patient, issuer
+        Whose image it is, and who gave that identifier; empty if the file does not say.
     """
 
     values: int
     series: str = ""
     modality: str = ""
+    patient: str = ""
+    issuer: str = ""
 
 
 @dataclass(frozen=True)

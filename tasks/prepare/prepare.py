@@ -19,6 +19,7 @@ from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
+from tasks.plan.labels import UnreadLabel, unread_labels
 from tasks.plan.plan import Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import Recipe
@@ -58,6 +59,12 @@ class Prepared:
     cost: Cost
     changes: Changes | None = None
     is_written: bool = False
+
+    @property
+    def unread_labels(self) -> list[UnreadLabel]:
+        """The labels that name no class of the model."""
+        exclusive = self.plan.model.activation == "softmax"
+        return unread_labels(self.entries, self.plan.model.classes, self.sources, exclusive=exclusive)
 
     @property
     def identifiers(self) -> str:

@@ -1,5 +1,6 @@
 """Where bytes live: a local folder or an S3 prefix, through one interface."""
 
+import errno
 import os
 import re
 import uuid
@@ -75,8 +76,8 @@ class Location(BaseModel):
         return self.at(f"{self.url.rstrip('/')}/{name}")
 
     def at(self, url: str) -> "Location":
-        """Another place on the same server."""
-        return Location(url=url, endpoint_url=self.endpoint_url, profile=self.profile)
+        """Another place on the same server, by a whole URL or path; what a listing names is taken as it is."""
+        return self.model_copy(update={"url": url})
 
     @property
     def is_local(self) -> bool:
@@ -205,6 +206,10 @@ class Location(BaseModel):
             found = self.filesystem.ls(self.path, detail=True)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return {}
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # there cannot be such a folder
+                return {}
+            raise
         return {facts["name"].rpartition("/")[2]: facts for facts in found if facts["type"] == "file"}
 
     def _below(self) -> dict[str, dict[str, Any]]:
@@ -221,14 +226,17 @@ class Location(BaseModel):
         return self.path.rstrip("/") if wildcard is None else self.path[: wildcard.start()].rpartition("/")[0]
 
     def files(self) -> list[str]:
-        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out."""
+        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out.
+
+        Links, pipes and whatever else is no folder are among them.
+        """
         search = self.filesystem.glob if _WILDCARD.search(self.path) else self.filesystem.find
         found = search(self.path, detail=True)
         prefix = "" if self.is_local else "s3://"
         return sorted(
             f"{prefix}{path}"
             for path, facts in found.items()
-            if facts["type"] == "file"
+            if facts["type"] != "directory"
             and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
         )
 

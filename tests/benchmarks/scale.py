@@ -156,7 +156,7 @@ def made_survey(size: int) -> Any:
             uri = f"s3://hospital/chest/2026/{number // 1000:06d}/{number:09d}.dcm"
             digest = hashlib.sha256(uri.encode()).hexdigest()
             file, stamp, series = key.pseudonym(uri), f"{2**20}-{digest[:32]}", digest[:16]
-            fact = entry.Fact(file, stamp, digest, "dicom", series, "CR", 2**20, 2**21)
+            fact = entry.Fact(file, stamp, digest, "dicom", series, "CR", 2**20, 2**21, digest[16:32], "")
             source = entry.Source("", "image", digest, (fact,))
             made = entry.Entry(id=key.pseudonym(uri[14:]), digest=digest, format="dicom", sources=(source,))
             entries.append(made)

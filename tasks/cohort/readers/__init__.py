@@ -49,12 +49,16 @@ class Header(NamedTuple):
         UID of the series it belongs to; empty if it does not say.
     modality
         One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
+    patient, issuer
+        Whose image it is, and who gave that identifier; empty if it does not say. Nothing writes them down.
     """
 
     format: str
     decoded: int
     series: str = ""
     modality: str = ""
+    patient: str = ""
+    issuer: str = ""
 
 
 def inspect(data: bytes) -> Header:
@@ -68,7 +72,7 @@ def inspect(data: bytes) -> Header:
     reader, format = _recognised(data)
     with _damage_as_a_reason(format):
         declared = reader.header(data)
-    return Header(format, 4 * declared.values, declared.series, declared.modality)
+    return Header(format, 4 * declared.values, *declared[1:])
 
 
 def detect(data: bytes) -> str:

@@ -72,6 +72,8 @@ class Dicom(Reader):
             _count(header),
             str(header.get("SeriesInstanceUID", "")),
             modality if modality in MODALITIES else "",  # anything else might be of a patient
+            _text(header, "PatientID"),
+            _text(header, "IssuerOfPatientID"),
         )
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
@@ -89,6 +91,13 @@ class Dicom(Reader):
             return Decoded(_stack(frames))
         frames = ordered(frames)
         return Decoded(_stack(frames), affine_of(frames) if located else None)
+
+
+def _text(header: Dataset, tag: str) -> str:
+    """Read a text as it is stored, without the blanks and NULs that pad it."""
+    value = header.get(tag) or ""
+    text = value if isinstance(value, str) else "\\".join(map(str, value))  # what holds a backslash comes as a list
+    return text.strip(" \0")
 
 
 def _count(header: Dataset) -> int:
