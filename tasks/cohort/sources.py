@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from glob import escape
 from io import BytesIO
 from posixpath import basename, dirname
 from typing import NamedTuple
@@ -64,12 +65,12 @@ def is_table(source: Location) -> bool:
 
 
 def would_list(source: Location, file: Location) -> bool:
-    """Tell whether a folder, glob or prefix lists a file, if it is there."""
+    """Tell whether a folder, glob or prefix lists a file, if it is there, with any step of it taken for a name."""
     if is_table(source) or source.endpoint_url != file.endpoint_url:
         return False
-    if source.path.rstrip("/") == source.folder:  # no glob
-        return file.path.startswith(f"{source.folder}/")
-    return re.match(glob_translate(source.path), file.path) is not None
+    steps = source.path.rstrip("/").split("/")
+    patterns = [[*map(escape, steps[:names]), *(steps[names:] or ["**"])] for names in range(len(steps) + 1)]
+    return any(re.match(glob_translate("/".join(pattern)), file.path) for pattern in patterns)
 
 
 def list_images(source: Location, root: Location) -> list[Listed]:
@@ -88,14 +89,14 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     if is_table(source):
         return _from_table(source, root)
     try:
-        files = source.files()
+        folder, files = source.folder, source.files()
     except FileNotFoundError as error:
         raise ConfigurationError(f"cohort.source: {error}") from None
     except OSError as error:
         server = f" at {source.endpoint_url}" if source.endpoint_url else ""
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
     return [
-        Listed((source.at(url).path.removeprefix(source.folder) or basename(url)).strip("/"), Source((url,)))
+        Listed((source.at(url).path.removeprefix(folder) or basename(url)).strip("/"), Source((url,)))
         for url in files
     ]
 
@@ -130,7 +131,7 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 )
         uri, mask = places["uri"], places["mask"]
         assert uri is not None
-        series = tuple(root.at(uri).files()) if uri.endswith("/") else ()
+        series = tuple(root.at(uri).below()) if uri.endswith("/") else ()
         text = {name: None if row.get(name) is None else str(row[name]) for name in ("id", "label", "subject")}
         listed.append(
             Listed(
