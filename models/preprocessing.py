@@ -17,6 +17,8 @@ from models.errors import ConfigurationError
 NAMESPACES = ("monai.transforms",)
 _AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
 """Columns of an affine, from (z, y, x) to the order of the array's axes; a picture's z comes last."""
+_FIELD = "cohort.preprocessing"
+_FOREIGN = ("BatchInverseTransform", "CuCIM", "DataStats", "Invert", "Lambda", "SimulateDelay", "TorchIO", "TorchVision")
 _UNTRACKED = ("Transpose", "GridDistortion")
 
 
@@ -100,10 +102,8 @@ def resample_mask(mask: NDArray[np.bool_], to_source: NDArray[np.float64], shape
 def _transform(component: Component) -> Any:
     from monai.transforms import MapTransform, Randomizable, RandomizableTrait, Transform
 
-    located = locate(component, NAMESPACES)
+    located = locate(component, NAMESPACES, Transform, _FIELD)
     name = component["_target_"]
-    if not (isinstance(located, type) and issubclass(located, Transform)):
-        raise ConfigurationError(f"`_target_: {name}` is not a transform")
     if located.__module__.startswith("monai.transforms.io"):
         raise ConfigurationError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")
     if issubclass(located, MapTransform):
@@ -116,7 +116,12 @@ def _transform(component: Component) -> Any:
         raise ConfigurationError(
             f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip"
         )
-    return instantiate(component, located)
+    if located.__name__ in _FOREIGN:
+        raise ConfigurationError(
+            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that works "
+            "on the array alone"
+        )
+    return instantiate(component, located, _FIELD)
 
 
 def _applied(transform: Any, value: Any) -> Any:

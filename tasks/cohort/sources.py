@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from glob import escape
 from posixpath import basename, dirname
 from typing import Literal, NamedTuple
 from unicodedata import normalize
@@ -87,12 +88,12 @@ Find = Callable[[str], Source | None]
 
 
 def would_list(source: Location, file: Location) -> bool:
-    """Tell whether a folder, glob or prefix lists a file, if it is there."""
+    """Tell whether a folder, glob or prefix lists a file, if it is there, with any step of it taken for a name."""
     if is_table(source) or source.endpoint_url != file.endpoint_url:
         return False
-    if source.path.rstrip("/") == source.folder:  # no glob
-        return file.path.startswith(f"{source.folder}/")
-    return re.match(glob_translate(source.path), file.path) is not None
+    steps = source.path.rstrip("/").split("/")
+    patterns = [[*map(escape, steps[:names]), *(steps[names:] or ["**"])] for names in range(len(steps) + 1)]
+    return any(re.match(glob_translate("/".join(pattern)), file.path) for pattern in patterns)
 
 
 def list_images(source: Location, root: Location) -> list[Listed]:
@@ -113,7 +114,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     if source.url.lower().endswith(_WORKBOOKS):
         raise ConfigurationError(f"cohort.source: {source} is a workbook: save its sheet as CSV (UTF-8), and name that")
     try:
-        files = source.files()
+        folder, files = source.folder, source.files()
     except FileNotFoundError as error:
         raise ConfigurationError(f"cohort.source: {error}") from None
     except OSError as error:
@@ -121,7 +122,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
     listed = []
     for url in _once_each(files) if source.is_local else files:
-        path = (source.at(url).path.removeprefix(source.folder) or basename(url)).strip("/")
+        path = (source.at(url).path.removeprefix(folder) or basename(url)).strip("/")
         listed.append(Listed(_written(path), Source((url,)), path=path))
     return listed
 
@@ -166,7 +167,7 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 )
         uri = _resolve(stored.get(row.uri, row.uri), folder)
         mask = None if row.mask is None else _resolve(stored.get(row.mask, row.mask), folder)
-        series = tuple(root.at(uri).files()) if uri.endswith("/") else ()
+        series = tuple(root.at(uri).below()) if uri.endswith("/") else ()
         path = row.uri if "\\" in uri else row.uri.replace("\\", "/")
         listed.append(
             Listed(
