@@ -11,11 +11,15 @@ class Fact(NamedTuple):
     Attributes
     ----------
     file, series
-        Pseudonyms of its URI, and of the series it belongs to if it says so.
+        Pseudonyms of its URI, and of the series that it is a slice of if it says so.
     modality
         As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
     size, decoded
         Bytes of the file, and of its pixels as float32.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     file: str
@@ -26,6 +30,8 @@ class Fact(NamedTuple):
     modality: str
     size: int
     decoded: int
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 class Source(NamedTuple):

@@ -34,6 +34,10 @@ class Unreadable(Exception):
     """
 
 
+class NoImage(Unreadable):
+    """A file is no image, as a report among the slices of a series is none; a damaged image is one."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One decoded image.
@@ -73,11 +77,17 @@ class Declared(NamedTuple):
         UID of the series whose other files make one volume with this one; empty if there is none, or it is not told.
     modality
         One of `tasks.cohort.modalities`; empty if the file names none, or another.
+    frames
+        How many pictures the file holds, if the format tells pictures of a volume apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     values: int
     series: str = ""
     modality: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

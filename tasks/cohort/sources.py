@@ -30,12 +30,13 @@ class Source(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An image as the cohort names it."""
+    """An image as the cohort names it; `refused` says why its files make no image, if it is known."""
 
     name: str
     source: Source
     label: str | None = None
     subject: str | None = None
+    refused: str | None = None
 
 
 class Sources:

@@ -13,7 +13,7 @@ from tasks.cohort.readers.dicom import Dicom
 from tasks.cohort.readers.nifti import Nifti
 from tasks.cohort.readers.npy import Npy
 from tasks.cohort.readers.picture import Picture
-from tasks.cohort.reading import LARGEST, Decoded, Reader, Request, Unreadable, WindowConfig
+from tasks.cohort.reading import LARGEST, Decoded, NoImage, Reader, Request, Unreadable, WindowConfig
 
 READERS: tuple[Reader, ...] = (
     Dicom(),  # first, since its preamble may be another format's beginning, mostly TIFF's
@@ -49,12 +49,18 @@ class Header(NamedTuple):
         UID of the series it belongs to; empty if it does not say.
     modality
         One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     format: str
     decoded: int
     series: str = ""
     modality: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 def inspect(data: bytes) -> Header:
@@ -68,7 +74,7 @@ def inspect(data: bytes) -> Header:
     reader, format = _recognised(data)
     with _damage_as_a_reason(format):
         declared = reader.header(data)
-    return Header(format, 4 * declared.values, declared.series, declared.modality)
+    return Header(format, 4 * declared.values, *declared[1:])
 
 
 def detect(data: bytes) -> str:
@@ -122,7 +128,7 @@ def _recognised(data: bytes) -> tuple[Reader, str]:
         format = reader.recognise(data)
         if format is not None:
             return reader, format
-    raise Unreadable(
+    raise NoImage(
         f"not a known image format: expected {_enumerated(_titles(READERS), 'or')}; "
         "narrow the source with a glob if it is no image"
     )
