@@ -46,4 +46,4 @@ class Npy(Reader):
                 f"the array's shape is {array.shape}: the model takes {request.spatial_dims} spatial dimensions, "
                 "with one of channels before them or none"
             )
-        return Decoded(array.astype(np.float32))
+        return Decoded(np.ascontiguousarray(array, np.float32))

@@ -79,7 +79,7 @@ def test_a_fourth_axis_is_the_channel(shape: tuple[int, ...], dims: int) -> None
         (gzip.compress(Nifti1Image(VOXELS, AFFINE).to_bytes())[:-60], "damaged or unsupported nifti .EOFError"),
         (damaged_at(gzip.compress(Nifti1Image(VOXELS, AFFINE).to_bytes()), -8), "damaged or unsupported nifti"),
         (damaged_at(Nifti1Image(VOXELS, AFFINE).to_bytes(), 70), "damaged or unsupported nifti"),
-        (Nifti1Image(VOXELS.astype(np.complex64), AFFINE).to_bytes(), "voxels of type complex64: convert them"),
+        (Nifti1Image(VOXELS.astype(np.complex64), AFFINE).to_bytes(), r"voxels of type complex64 \(datatype 32\): convert them"),
         (Nifti1Image(np.zeros((2, 2, 2, 2, 3), "u1"), AFFINE).to_bytes(), r"shape \(2, 2, 2, 2, 3\): a picture, a vol"),
         (Nifti1Image(np.zeros(5, "u1"), AFFINE).to_bytes(), "a picture, a volume"),
         (Nifti1Image(np.zeros((4, 5, 1), "u1"), AFFINE).to_bytes(), r"a picture of \(5, 4\)"),
