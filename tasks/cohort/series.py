@@ -37,7 +37,7 @@ def join(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> li
 def narrow(image: Listed, facts: Mapping[str, Fact | Unreadable]) -> Listed:
     """Narrow an image whose files are those of a folder to its one volume.
 
-    What is no image is left out, and so are second copies of a file, and pictures beside the volume, such as localizers.
+    What is no image is left out, and so are copies of files, and pictures beside the volume, such as localizers.
 
     Parameters
     ----------

@@ -134,9 +134,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    sources = (
-        Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ())
-    )
+    sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
     return Entry(**row | {"sources": tuple(sources)})
 
 

@@ -19,6 +19,9 @@ _PARALLEL = 2e-3
 """Cosines that differ by less are the same: files round them to three digits and more."""
 
 
+Columns = NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Plane:
     """One slice: `values` ``(y, x[, channel])``; `columns` are the mm steps of (z, y, x) and the origin, in LPS.
@@ -27,7 +30,7 @@ class Plane:
     """
 
     values: NDArray[np.float32]
-    columns: NDArray[np.float64] | Unreadable | None
+    columns: Columns | Unreadable | None
 
 
 def slice_orientation(header: Dataset) -> tuple[float, ...]:
@@ -42,7 +45,7 @@ def slice_orientation(header: Dataset) -> tuple[float, ...]:
     return ()
 
 
-def plane_columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) -> NDArray[np.float64] | Unreadable | None:
+def plane_columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) -> Columns | Unreadable | None:
     """Find where frame `number` lies, from its own functional groups, the shared ones, or the dataset itself."""
     try:
         return _columns(_Tags(dataset, shared, own), number)
@@ -126,7 +129,7 @@ def _numbers(dataset: Dataset, keyword: str, count: int | None = None) -> NDArra
     return numbers
 
 
-def _columns(tags: _Tags, number: int) -> NDArray[np.float64] | None:
+def _columns(tags: _Tags, number: int) -> Columns | None:
     position = tags.numbers("PlanePositionSequence", "ImagePositionPatient", 3)
     orientation = tags.numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
     spacing = tags.numbers("PixelMeasuresSequence", "PixelSpacing", 2)
@@ -135,8 +138,8 @@ def _columns(tags: _Tags, number: int) -> NDArray[np.float64] | None:
     cosines = orientation.reshape(2, 3)
     if np.abs(cosines @ cosines.T - np.eye(2)).max() > _PARALLEL:
         raise Unreadable(
-            "the directions of ImageOrientationPatient are not perpendicular, or not of length 1: export the file again "
-            "from its source"
+            "the directions of ImageOrientationPatient are not perpendicular, or not of length 1: export the file "
+            "again from its source"
         )
     if spacing.min() <= 0:
         raise Unreadable(
@@ -146,7 +149,7 @@ def _columns(tags: _Tags, number: int) -> NDArray[np.float64] | None:
     normal = np.cross(cosines[0], cosines[1])
     between = tags.distance("SpacingBetweenSlices")
     if tags.group("PlanePositionSequence", "ImagePositionPatient") is None:  # that of the first frame
-        offset = _frame_offset(tags.dataset, position, cosines, normal, number)
+        offset = _frame_offset(tags.dataset, position, cosines, number)
         if offset is None and number and between is None:
             return None
         position = position + (number * (between or 0.0) * normal if offset is None else offset)
@@ -155,9 +158,9 @@ def _columns(tags: _Tags, number: int) -> NDArray[np.float64] | None:
 
 
 def _frame_offset(
-    dataset: Dataset, position: NDArray[np.float64], cosines: NDArray[np.float64], normal: NDArray[np.float64], number: int
+    dataset: Dataset, position: NDArray[np.float64], cosines: NDArray[np.float64], number: int
 ) -> NDArray[np.float64] | None:
-    """Find how far from the first plane of a dose another one lies, in mm (PS3.3 C.8.8.3.2); None if it does not say."""
+    """Find how far a dose's plane lies from its first one, in mm (PS3.3 C.8.8.3.2); None if the file does not say."""
     offsets = _numbers(dataset, "GridFrameOffsetVector")
     if offsets is None:
         return None
@@ -165,7 +168,8 @@ def _frame_offset(
     if len(offsets) != count:
         raise Unreadable(f"GridFrameOffsetVector has {len(offsets)} numbers for {count} frames: export the file again")
     if offsets[0] == 0:
-        return offsets[number] * normal
+        along_normal: NDArray[np.float64] = offsets[number] * np.cross(cosines[0], cosines[1])
+        return along_normal
     is_axial = np.allclose(np.abs(cosines), [[1, 0, 0], [0, 1, 0]], atol=_PARALLEL)
     if not is_axial or not np.isclose(offsets[0], position[2], atol=1e-2):
         raise Unreadable(

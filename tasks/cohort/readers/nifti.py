@@ -5,7 +5,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
@@ -48,7 +48,7 @@ class Nifti(Reader):
         return "nifti" if is_nifti else None
 
     def header(self, data: bytes) -> Declared:
-        """Refuse a header without its image, a geometry that is none, and a plain file that holds less than it declares."""
+        """Refuse a header without its image, a geometry that is none, and a plain file that is cut."""
         with _opened(data) as stream:
             header = _header(stream.read(_HEAD))
         if not data.startswith(_GZIP):
@@ -69,7 +69,9 @@ class Nifti(Reader):
                 raise Unreadable(f"shape {shape}: a picture, a volume, or a volume with channels last is needed")
             voxels = _voxels(header, stream)
             if len(stream.read(_TRAILING + 1)) > _TRAILING and data.startswith(_GZIP):  # also comes to the checksum
-                raise Unreadable(f"the gzip expands to more than the {_end(header)} bytes that its header declares: damaged")
+                raise Unreadable(
+                    f"the gzip expands to more than the {_end(header)} bytes that its header declares: damaged"
+                )
         pixels = voxels.reshape(shape[::-1] if len(shape) == 4 else (1, *shape[::-1]))
         affine = _affine(header)
         return Decoded(pixels, None if affine is None else affine[:, [2, 1, 0, 3]])
@@ -86,7 +88,7 @@ def _gunzip_head(data: bytes) -> bytes:
         raise Unreadable(f"damaged gzip ({type(error).__name__}): copy the file again from its source") from None
 
 
-def _opened(data: bytes) -> IO[bytes]:
+def _opened(data: bytes) -> gzip.GzipFile | BytesIO:
     return gzip.GzipFile(fileobj=BytesIO(data)) if data.startswith(_GZIP) else BytesIO(data)
 
 
@@ -110,15 +112,15 @@ def _check_start(header: Any) -> None:
     first, start = header.single_vox_offset, float(header["vox_offset"])
     if not first <= start <= first + _EXTENSIONS or not start.is_integer():
         raise Unreadable(
-            f"vox_offset is {start:g}, and must be a whole number from {first} to {first + _EXTENSIONS}: damaged; copy the "
-            "file again from its source"
+            f"vox_offset is {start:g}, and must be a whole number from {first} to {first + _EXTENSIONS}: damaged; copy "
+            "the file again from its source"
         )
 
 
 def _check_type(header: Any) -> None:
     try:
         dtype = header.get_data_dtype()
-    except nibabel.spatialimages.HeaderDataError:
+    except (KeyError, nibabel.spatialimages.HeaderDataError):
         raise Unreadable(
             f"NIfTI has no datatype {int(header['datatype'])}: damaged; copy the file again from its source"
         ) from None
@@ -172,7 +174,7 @@ def _end(header: Any) -> int:
     return int(header["vox_offset"]) + math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
 
 
-def _voxels(header: Any, stream: IO[bytes]) -> NDArray[np.float32]:
+def _voxels(header: Any, stream: gzip.GzipFile | BytesIO) -> NDArray[np.float32]:
     """Read the voxels in the order of the file, scaled."""
     dtype = header.get_data_dtype()
     slope, intercept = _scaling(header)
