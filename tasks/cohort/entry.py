@@ -12,14 +12,17 @@ class Fact(NamedTuple):
     Attributes
     ----------
     file, series
-        Pseudonyms of its URI, and of the series it belongs to if it says so.
+        Pseudonyms of its URI, and of the series that it is a slice of if it says so.
     modality
         As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
     size, decoded
         Bytes of the file, and of its pixels as float32.
     patient, issuer
-        Pseudonyms of DICOM's PatientID and IssuerOfPatientID, keyed in every cohort; empty if the file has none. None:
-        it was read before they were looked for.
+        Pseudonyms of DICOM's PatientID and IssuerOfPatientID, keyed in every cohort; empty if the file has none.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     file: str
@@ -30,8 +33,10 @@ class Fact(NamedTuple):
     modality: str
     size: int
     decoded: int
-    patient: str | None = None
-    issuer: str | None = None
+    patient: str = ""
+    issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
     @property
     def person(self) -> str | None:

@@ -34,6 +34,10 @@ class Unreadable(Exception):
     """
 
 
+class NoImage(Unreadable):
+    """A file is no image, as a report among the slices of a series is none; a damaged image is one."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One decoded image.
@@ -75,6 +79,10 @@ class Declared(NamedTuple):
         One of `tasks.cohort.modalities`; empty if the file names none, or another.
     patient, issuer
         Whose image it is, and who gave that identifier; empty if the file does not say.
+    frames
+        How many pictures the file holds, if the format tells pictures of a volume apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     values: int
@@ -82,6 +90,8 @@ class Declared(NamedTuple):
     modality: str = ""
     patient: str = ""
     issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,22 @@ class Source(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An image as the cohort names it; its path is that below the folder of the cohort or the table."""
+    """An image as the cohort names it.
+
+    Attributes
+    ----------
+    path
+        Its path below the folder of the cohort or the table.
+    refused
+        Why its files make no image, if that is known.
+    """
 
     name: str
     source: Source
     label: str | None = None
     subject: str | None = None
     path: str = ""
+    refused: str | None = None
 
     @property
     def called(self) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
 """Survey a cohort: find out which images there are, what is known of them, and which are no images at all."""
 
 import hashlib
-from collections import defaultdict
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from posixpath import dirname
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
@@ -14,9 +13,12 @@ from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
 from tasks.cohort.selection import ALL, Selection
+from tasks.cohort.series import join, narrow
 from tasks.cohort.sources import Listed, Sources, check_is_file, list_images
 from tasks.cohort.table import is_table
 from tasks.storage.location import nameless
+
+logger = logging.getLogger(__name__)
 
 _READERS = 8
 
@@ -86,8 +88,7 @@ def survey(
     def find(uri: str) -> Fact | Unreadable:
         stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
         before = (known or {}).get(file)
-        is_known = stamp and before and before.stamp == stamp and before.patient is not None
-        return before if before and is_known else _fact(config, key, uri, file, stamp)
+        return before if stamp and before and before.stamp == stamp else _fact(config, key, uri, file, stamp)
 
     facts: dict[str, Fact | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
@@ -95,7 +96,15 @@ def survey(
             facts[uri] = fact
             progress(len(facts), len(files))
     if joins:
-        listed = _join_series(listed, facts)
+        listed = join(listed, facts)
+    else:
+        listed = [narrow(image, facts) if selects(image) else image for image in listed]
+        if left_out := len(files) - len(_files(image for image in listed if selects(image))):
+            logger.warning(
+                "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
+                "beside the volume",
+                left_out,
+            )
     surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
     entries = [entry for entry in surveyed if only.by_header(entry)]
     places = {alias(image.name): image.source for image in listed}
@@ -192,25 +201,16 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
         decoded=header.decoded,
         patient=patient,
         issuer=issuer if patient else "",
+        frames=header.frames,
+        orientation=header.orientation,
     )
-
-
-def _join_series(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> list[Listed]:
-    series: dict[tuple[str, str], list[Listed]] = defaultdict(list)
-    for image in listed:
-        (uri,) = image.source.uris
-        fact = facts[uri]
-        uid = "" if isinstance(fact, Unreadable) else fact.series
-        series[(dirname(uri), uid) if uid else (uri, "")].append(image)
-    return [
-        slices[0]._replace(source=slices[0].source._replace(uris=tuple(image.source.uris[0] for image in slices)))
-        for slices in series.values()
-    ]
 
 
 def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
     named = image.subject or image.bids
     entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
+    if image.refused:
+        return entry.quarantined(image.refused)
     own: list[Fact] = []
     for uri in image.source.uris:
         fact = facts[uri]
@@ -230,7 +230,7 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")
     try:
-        check_decoded(sum(fact.decoded for fact in own), largest)
+        check_decoded(sum({fact.digest: fact.decoded for fact in own}.values()), largest)  # a copy counts once
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))

@@ -20,35 +20,27 @@ from tasks.storage.location import Location, Unavailable
 
 NAME = "manifest.parquet"
 
-_FACT = [
-    *((name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")),
-    *((name, pa.int64()) for name in ("size", "decoded")),
-]
-_PATIENT = [("patient", pa.string()), ("issuer", pa.string())]
-
-
-def _schema(fact: list[tuple[str, pa.DataType]]) -> pa.Schema:
-    files = pa.list_(pa.struct(fact))
-    source = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", files)])
-    return pa.schema(
-        [
-            ("id", pa.string()),
-            ("digest", pa.string()),
-            ("format", pa.string()),
-            ("label", pa.string()),
-            ("mask", pa.string()),
-            ("reason", pa.string()),
-            ("subject", pa.string()),
-            ("present", pa.bool_()),
-            ("withdrawn", pa.bool_()),
-            ("sources", pa.list_(source)),
-        ]
-    )
-
-
-_SCHEMA = _schema(_FACT + _PATIENT)
-_WITHOUT_PATIENTS = _schema(_FACT)
-"""The columns of manifests that were written before patients were looked for."""
+_FACT = pa.struct(
+    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
+    + [(name, pa.int64()) for name in ("size", "decoded")]
+    + [(name, pa.string()) for name in ("patient", "issuer")]
+    + [("frames", pa.int64()), ("orientation", pa.list_(pa.float64()))]
+)
+_SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("digest", pa.string()),
+        ("format", pa.string()),
+        ("label", pa.string()),
+        ("mask", pa.string()),
+        ("reason", pa.string()),
+        ("subject", pa.string()),
+        ("present", pa.bool_()),
+        ("withdrawn", pa.bool_()),
+        ("sources", pa.list_(_SOURCE)),
+    ]
+)
 
 _ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
 """Limits for a file's index: Arrow would write a plan of 100 MB, of some 20 million images, and refuse to read it."""
@@ -107,7 +99,7 @@ def _opened(output: Location) -> Iterator[pq.ParquetFile]:
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True, **_ANY_SIZE)
-        if not any(map(parquet.schema_arrow.equals, (_SCHEMA, _WITHOUT_PATIENTS))):
+        if not parquet.schema_arrow.equals(_SCHEMA):
             raise ConfigurationError(f"{location} does not have the columns of a manifest: damaged")
         yield parquet
 
@@ -143,8 +135,9 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    sources = (
-        Source(**source | {"files": tuple(Fact(**fact) for fact in source["files"])})
-        for source in row.pop("sources", ())
-    )
+    sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
     return Entry(**row | {"sources": tuple(sources)})
+
+
+def _fact(fact: dict[str, Any]) -> Fact:
+    return Fact(**fact | {"orientation": tuple(fact["orientation"])})

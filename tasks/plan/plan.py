@@ -28,7 +28,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 5
+LAYOUT = 6
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 

@@ -14,8 +14,8 @@ import xarray as xr
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 from zarr.abc.buffer import Buffer
+from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
 from models.outputs import EXPLAINER, Axis

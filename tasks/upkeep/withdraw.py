@@ -72,10 +72,8 @@ def withdraw(output: Location, subject: str) -> Erased:
     plan, entries = Plan.read(output), manifest.read(output)
     names = _names(plan, entries, subject)
     if not names:
-        unread = any(fact.patient is None for entry in entries for fact in entry.facts)
         raise ConfigurationError(
             f"output {output} holds no image or subject of the name that was given: nothing was erased"
-            + ("; it is of a version that did not read PatientIDs: run it again, and withdraw then" if unread else "")
         )
     pending(output, plan)
     rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and names & entry.names]

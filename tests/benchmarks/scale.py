@@ -180,7 +180,11 @@ def stage_seconds() -> dict[str, float]:
     count = ask(os.environ["PREFECT_API_URL"], "task_runs/count", chosen)
     runs: list[dict[str, Any]] = []
     while len(runs) < count:
-        runs += ask(os.environ["PREFECT_API_URL"], "task_runs/filter", chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"})
+        runs += ask(
+            os.environ["PREFECT_API_URL"],
+            "task_runs/filter",
+            chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"},
+        )
     found: dict[str, float] = {"task runs": count}
     for stage in STAGES:
         times = [

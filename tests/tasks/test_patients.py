@@ -1,7 +1,5 @@
 """Whose image it is: by the cohort table, by DICOM's PatientID, or by BIDS; and what hangs on it."""
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,6 @@ import numpy as np
 import pytest
 
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import VARIABLE, Key
 from tasks.cohort.selection import Selection
 from tasks.cohort.survey import Survey, survey, which
@@ -18,7 +15,7 @@ from tasks.storage.location import Location
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tests.integration.markers import encode, pictures, planted
-from tests.tasks.outputs import Cohort, carry_out, promised, stored
+from tests.tasks.outputs import Cohort, carry_out, promised
 from tests.tasks.test_cohort import picture
 
 KEY = Key.make()
@@ -159,35 +156,6 @@ def test_the_files_of_a_patient_are_found_by_the_output(content: dict[str, Any])
     folder = content["cohort"]["source"]
     assert which(plan.cohort, plan.key, [subject], entries) == {subject: (f"{folder}0.dcm", f"{folder}1.dcm")}
     assert which(plan.cohort, plan.key, [entries[3].id]) == {entries[3].id: (f"{folder}3.dcm",)}
-
-
-def as_before(output: Location) -> None:
-    """Write the manifest as the version did that looked for no patients."""
-    metadata, entries = manifest.read_metadata(output), manifest.read(output)
-
-    def without(entry: Entry) -> Entry:
-        sources = [
-            source._replace(files=tuple(fact._replace(patient=None, issuer=None) for fact in source.files))
-            for source in entry.sources
-        ]
-        return replace(entry, subject=None, sources=tuple(sources))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "_SCHEMA", manifest._WITHOUT_PATIENTS)
-        manifest.write(output, map(without, entries), json.loads(metadata["plan"])["images_per_shard"], metadata)
-
-
-def test_an_output_without_patients_learns_them_and_keeps_its_maps(content: dict[str, Any]) -> None:
-    output = location(content)
-    carry_out(content)
-    after, before = promised(output)[1], stored(output)
-    as_before(output)
-    assert [entry.subject for entry in manifest.read(output)] == [None] * 5
-    with pytest.raises(ValueError, match="run it again, and withdraw then"):
-        withdraw(output, "P-4711")
-    assert carry_out(content).explained == 5
-    assert (promised(output)[1], stored(output)) == (after, before) and verify(output) == []
-    assert withdraw(output, "P-4711").images == (0, 1)
 
 
 def test_a_file_that_is_as_it_was_is_not_read_for_its_patient(content: dict[str, Any]) -> None:

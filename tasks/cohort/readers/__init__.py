@@ -13,7 +13,7 @@ from tasks.cohort.readers.dicom import Dicom
 from tasks.cohort.readers.nifti import Nifti
 from tasks.cohort.readers.npy import Npy
 from tasks.cohort.readers.picture import Picture
-from tasks.cohort.reading import LARGEST, Decoded, Reader, Request, Unreadable, WindowConfig
+from tasks.cohort.reading import LARGEST, Decoded, NoImage, Reader, Request, Unreadable, WindowConfig
 
 READERS: tuple[Reader, ...] = (
     Dicom(),  # first, since its preamble may be another format's beginning, mostly TIFF's
@@ -51,6 +51,10 @@ class Header(NamedTuple):
         One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
     patient, issuer
         Whose image it is, and who gave that identifier; empty if it does not say. Nothing writes them down.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     format: str
@@ -59,6 +63,8 @@ class Header(NamedTuple):
     modality: str = ""
     patient: str = ""
     issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 def inspect(data: bytes) -> Header:
@@ -126,7 +132,7 @@ def _recognised(data: bytes) -> tuple[Reader, str]:
         format = reader.recognise(data)
         if format is not None:
             return reader, format
-    raise Unreadable(
+    raise NoImage(
         f"not a known image format: expected {_enumerated(_titles(READERS), 'or')}; "
         "narrow the source with a glob if it is no image"
     )

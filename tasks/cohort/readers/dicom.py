@@ -24,10 +24,12 @@ from pydicom.uid import (
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.codestreams import check_codestream
 from tasks.cohort.readers.dicom_pixels import plane_values
-from tasks.cohort.readers.dicom_planes import Plane, affine_of, ordered, plane_columns
+from tasks.cohort.readers.dicom_planes import Plane, arranged, plane_columns, slice_orientation
+from tasks.cohort.readers.dicom_series import check_one_volume, frame_count, is_localizer, refuse_part, series_of
 from tasks.cohort.reading import (
     Declared,
     Decoded,
+    NoImage,
     Reader,
     Request,
     Unreadable,
@@ -62,35 +64,37 @@ class Dicom(Reader):
         return "dicom" if data[128:132] == b"DICM" or data[:4] in _FIRST_ELEMENTS else None
 
     def header(self, data: bytes) -> Declared:
-        """Refuse what has no pixels, too many frames, or is deflated."""
+        """Refuse what has no pixels, too many frames, is deflated, or a part of a larger object."""
         _refuse_deflated(data)
         header = pydicom.dcmread(BytesIO(data), force=True, stop_before_pixels=True)
         if header.get("Rows") is None:
             raise _without_pixels(header)
+        refuse_part(header)
+        series = series_of(header)
         modality = str(header.get("Modality", ""))
         return Declared(
             _count(header),
-            str(header.get("SeriesInstanceUID", "")),
+            series,
             modality if modality in MODALITIES else "",  # anything else might be of a patient
             _text(header, "PatientID"),
             _text(header, "IssuerOfPatientID"),
+            frame_count(header),
+            slice_orientation(header) if series else (),
         )
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
-        """Refuse slices that do not make one volume."""
-        datasets = [_dataset(part) for part in parts]
+        """Refuse slices that do not make one volume; of a slice that is there in several copies, one is taken."""
+        datasets = [_dataset(part) for part in dict.fromkeys(parts)]
+        check_one_volume(datasets)
         check_decoded(4 * sum(_count(dataset) for dataset in datasets), request.largest)
-        frames = [frame for dataset in datasets for frame in _frames(dataset, request.window)]
-        sizes = {frame.values.shape for frame in frames}
+        planes = [plane for dataset in datasets for plane in _planes(dataset, request.window)]
+        sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
             raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
-        located = all(frame.columns is not None for frame in frames)
-        if len(frames) > 1 and not located:
-            if len(datasets) > 1:
-                raise Unreadable("slices without ImagePositionPatient cannot be ordered: export them again with it")
-            return Decoded(_stack(frames))
-        frames = ordered(frames)
-        return Decoded(_stack(frames), affine_of(frames) if located else None)
+        if request.spatial_dims == 3 and len(planes) == 1 and is_localizer(datasets[0]):
+            raise Unreadable("a localizer (ImageType) of one picture, but the model takes volumes: leave it out")
+        planes, affine = arranged(planes, len(datasets))
+        return Decoded(_stack(planes), affine)
 
 
 def _text(header: Dataset, tag: str) -> str:
@@ -122,10 +126,11 @@ def _dataset(data: bytes) -> Dataset:
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     if "PixelData" not in dataset:
         raise _without_pixels(dataset)
+    refuse_part(dataset)
     return dataset
 
 
-def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
+def _planes(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
     count = int(dataset.get("NumberOfFrames", 1) or 1)
     _check_pixel_data(dataset, count)
     jpeg2000 = dataset.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes
@@ -151,17 +156,17 @@ def _check_pixel_data(dataset: Dataset, count: int) -> None:
     check_length(bits // 8, len(dataset.PixelData))
 
 
-def _stack(frames: list[Plane]) -> NDArray[np.float32]:
-    volume = np.stack([frame.values for frame in frames])
+def _stack(planes: list[Plane]) -> NDArray[np.float32]:
+    volume = np.stack([plane.values for plane in planes])
     volume = np.moveaxis(volume, -1, 0) if volume.ndim == 4 else volume[None]
     return np.ascontiguousarray(volume)
 
 
 def _without_pixels(dataset: Dataset) -> Unreadable:
-    uid = dataset.get("SOPClassUID")
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")  # a DICOMDIR has the latter
     if uid is None:
         return Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
     known = UID_dictionary.get(str(uid))  # what is not in the standard's list may be anything
-    return Unreadable(
-        f"DICOM without pixels ({known[0] if known else 'of an unknown kind'}): leave it out of the cohort"
-    )
+    if known and known[0].endswith("Image Storage"):
+        return Unreadable(f"damaged DICOM, an image without its pixels ({known[0]}): copy it again from its source")
+    return NoImage(f"DICOM without pixels ({known[0] if known else 'of an unknown kind'}): leave it out of the cohort")

@@ -266,12 +266,6 @@ def test_a_legacy_multi_frame_object_is_stacked_along_its_normal() -> None:
     np.testing.assert_allclose(decoded.affine @ [2, 3, 4, 1], [-12, -26, 35, 1])
 
 
-def test_frames_an_unknown_distance_apart_have_no_geometry() -> None:
-    # As in RT dose, which gives its frames' offsets elsewhere.
-    decoded = read([shipped("rtdose.dcm")], 3)
-    assert decoded.pixels.shape == (1, 15, 10, 10) and decoded.affine is None
-
-
 def test_an_enhanced_object_is_ordered_and_rescaled_frame_by_frame() -> None:
     frames = RNG.integers(0, 4096, (4, 4, 5)).astype(np.uint16)
     heights = [6.0, 0.0, 9.0, 3.0]
