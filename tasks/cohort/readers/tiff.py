@@ -63,11 +63,8 @@ class Tiff(Reader):
         """Refuse pages that differ, and colours that are none of grey, RGB, a palette, CMYK and JPEG's."""
         (data,) = parts
         with TiffFile(BytesIO(data)) as file:
-            pages = _pages(file)
-            check_decoded(4 * sum(_values(page, request.as_mask) for page in pages), request.largest)
-            for page in pages:
-                _check_segments(page, data)
-            decoded = [_Channels(page).decoded(request.as_mask) for page in pages]
+            check_decoded(4 * sum(_values(page, request.as_mask) for page in _pages(file)), request.largest)
+            decoded = [_decoded(page, data, request.as_mask) for page in _pages(file)]
         if len({(page.pixels.shape, page.names) for page in decoded}) > 1:
             raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
         if len(decoded) == 1:
@@ -75,26 +72,25 @@ class Tiff(Reader):
         return Decoded(np.stack([page.pixels for page in decoded], axis=1), names=decoded[0].names)
 
 
-def _pages(file: TiffFile) -> list[TiffPage]:
-    """List the pages, without thumbnails and transparency masks."""
-    pages = []
-    for number, page in enumerate(_every(file), 1):
+def _pages(file: TiffFile) -> Iterator[TiffPage]:
+    """Go through the pages, without thumbnails and transparency masks; none is kept, since there can be many."""
+    for number, page in enumerate(file.pages, 1):
         check_frames(number)
-        pages.append(page)
-    if file.is_imagej and (held := int((file.imagej_metadata or {}).get("images", 1))) > len(pages):
-        raise Unreadable(f"an ImageJ stack of {held} images with {len(pages)} page: save the stack with a page for each")
-    return [page for page in pages if not (page.is_reduced or page.is_mask)] or pages[:1]
-
-
-def _every(file: TiffFile) -> Iterator[TiffPage]:
-    for page in file.pages:
         assert isinstance(page, TiffPage)
-        yield page
+        if number == 1 or not (page.is_reduced or page.is_mask):
+            yield page
+    if file.is_imagej and (held := int((file.imagej_metadata or {}).get("images", 1))) > number:
+        raise Unreadable(f"an ImageJ stack of {held} images with {number} page: save the stack with a page for each")
 
 
 def _values(page: TiffPage, as_mask: bool) -> int:
     size = max(page.imagewidth * page.imagelength, page.tilewidth * page.tilelength)
     return size * page.imagedepth * len(_Channels(page).names(as_mask))
+
+
+def _decoded(page: TiffPage, data: bytes, as_mask: bool) -> Decoded:
+    _check_segments(page, data)
+    return _Channels(page).decoded(as_mask)
 
 
 def _check_segments(page: TiffPage, data: bytes) -> None:
