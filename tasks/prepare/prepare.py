@@ -152,7 +152,7 @@ def prepare(
         return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
     engine({})  # complains before the cohort is read, which can be long
-    preprocessing = Preprocessing(cohort.preprocessing)
+    preprocessing = Preprocessing(cohort.preprocessing, cohort.axes)
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
@@ -212,7 +212,7 @@ def _plan_fits(
         What is planned, and the artefacts as they are for this process's trials.
     """
     kinds = {kind: None for explainer in recipe.explainers for kind in explainer.fits}
-    preprocessing = Preprocessing(recipe.cohort.preprocessing)
+    preprocessing = Preprocessing(recipe.cohort.preprocessing, recipe.cohort.axes)
     planned: list[PlannedFit] = []
     fitted: dict[str, Tensor] = {}
     for kind in (FITS.adapter.validate_python({"name": kind.model_fields["name"].default}) for kind in kinds):

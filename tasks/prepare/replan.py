@@ -178,6 +178,9 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
     "cohort.identifiers": lambda plan: plan.cohort.identifiers,
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
+    "cohort.axes": lambda plan: plan.cohort.axes,
+    "cohort.color": lambda plan: plan.cohort.color,
+    "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "batch_size": lambda plan: plan.batch_size,
     "precision": lambda plan: plan.precision,
 }
