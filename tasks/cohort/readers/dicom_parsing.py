@@ -1,0 +1,139 @@
+"""Parse DICOM within a bound of memory, also without a preamble, and deflated as a whole."""
+
+import zlib
+from io import BytesIO
+from struct import unpack_from
+
+from pydicom import config
+from pydicom.datadict import dictionary_has_tag
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset, read_partial
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.valuerep import STANDARD_VR
+
+from tasks.cohort.reading import Unreadable
+
+config.settings.reading_validation_mode = config.IGNORE  # its remarks quote what they remark on
+
+_HEADER = 2**24
+"""A file may hold this many bytes before its pixels: as objects they take some thirty times as much."""
+
+_ITEMS = 2**18
+"""A file may hold this many items of sequences, which are objects of more than half a KiB however short they are."""
+
+_FIRST_GROUPS = (0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028)
+_PIXELS = range(0x7FE00008, 0x7FE00011)
+"""Float, double float and integer pixel data."""
+
+_PLAIN_META = b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
+
+
+class _Header(BytesIO):
+    """Bytes of which no more are read than a header may hold."""
+
+    left = _HEADER
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        taken = super().read(size if size is not None and size >= 0 and size <= self.left else self.left + 1)
+        self.left -= len(taken)
+        if self.left < 0:
+            raise Unreadable(f"a DICOM header of more than {_HEADER} bytes: leave out what is not of the image")
+        return taken
+
+
+def begins_dicom(data: bytes) -> bool:
+    """Recognise the preamble, or where it was left out, the first two elements of a data set."""
+    if data[128:132] == b"DICM":
+        return True
+    return len(data) >= 8 and (_begins("<", data) or _begins(">", data))
+
+
+def _begins(order: str, data: bytes) -> bool:
+    group, element = unpack_from(f"{order}HH", data)
+    if group not in _FIRST_GROUPS or not _is_known(group, element):
+        return False
+    if data[4:6].decode("latin-1") in STANDARD_VR:
+        return True
+    (length,) = unpack_from(f"{order}I", data, 4)
+    if order == ">" or len(data) < 12 + length:
+        return False
+    group_after, element_after = unpack_from("<HH", data, 8 + length)
+    return (group, element) < (group_after, element_after) and (
+        group_after % 2 == 1 or _is_known(group_after, element_after)
+    )
+
+
+def _is_known(group: int, element: int) -> bool:
+    return element == 0 or dictionary_has_tag(group << 16 | element)
+
+
+def header_of(data: bytes) -> tuple[Dataset, int]:
+    """Parse what comes before the pixels.
+
+    Returns
+    -------
+    tuple
+        The data set, and how many bytes of the file, once it is inflated, come before the pixels.
+
+    Raises
+    ------
+    Unreadable
+        If it takes more memory than a header may.
+    """
+    file = _Header(_inflated(data, _HEADER))
+    return _parsed(file, first_left_out=_PIXELS.start), file.tell()
+
+
+def dataset_of(data: bytes, most: int) -> Dataset:
+    """Parse a whole file, of which `header_of` was found to be in order.
+
+    Parameters
+    ----------
+    most
+        Bytes of the file that are inflated if it is deflated: the rest is as if it were not there.
+    """
+    return _parsed(BytesIO(_inflated(data, most)), first_left_out=_PIXELS.stop)
+
+
+def _parsed(file: BytesIO, first_left_out: int) -> Dataset:
+    _check_items(file)
+    try:
+        dataset = read_partial(file, lambda tag, vr, length: tag >= first_left_out, force=True)
+    except RecursionError:
+        raise Unreadable("damaged DICOM: sequences in sequences, too deep to be read") from None
+    if "TransferSyntaxUID" not in dataset.file_meta:  # only uncompressed files may leave it out
+        implicit, little_endian = dataset.original_encoding
+        native = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else native
+    return dataset
+
+
+def _check_items(file: BytesIO) -> None:
+    data = file.getvalue()
+    items = max(data.count(b"\xfe\xff\x00\xe0"), data.count(b"\xff\xfe\xe0\x00"))
+    if items > _ITEMS:
+        raise Unreadable(f"a DICOM file of {items} items in sequences: at most {_ITEMS} are read")
+
+
+def _inflated(data: bytes, most: int) -> bytes:
+    """Undo the compression of a file that is deflated as a whole, up to `most` bytes."""
+    file = _Header(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_is_past_meta)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return data
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[file.tell() :], most)
+    except zlib.error:
+        raise Unreadable("damaged: a deflated DICOM file cannot be inflated; copy it again from its source") from None
+    return bytes(128) + _PLAIN_META + inflated
+
+
+def _is_past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag >> 16 != 2
