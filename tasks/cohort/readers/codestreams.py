@@ -74,7 +74,7 @@ def check_codestream(frame: bytes, rows: int, columns: int, samples: int) -> Non
             f"but the file declares {rows} x {columns} x {samples} (Rows, Columns, SamplesPerPixel)"
         )
     # libjpeg fills up what is missing with grey.
-    if frame.startswith(b"\xff\xd8") and not frame.rstrip(b"\0").endswith(_END):
+    if frame.startswith(b"\xff\xd8") and not frame.rstrip(b"\0\xff").endswith(_END):
         raise Unreadable("damaged: a compressed frame ends before its end marker; copy the file again from its source")
 
 

@@ -106,8 +106,8 @@ def _pixels(frames: list[Plane], inverted: bool, window: WindowConfig) -> NDArra
 
 
 def _without_pixels(dataset: Dataset) -> Unreadable:
-    uid = dataset.get("SOPClassUID")
-    if uid is None:
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    if not uid:
         return Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
     name = UID(str(uid)).name
     known = name != str(uid)  # what is not in the standard's list may be anything

@@ -122,17 +122,22 @@ def _check_items(file: BytesIO) -> None:
 
 
 def _inflated(data: bytes, most: int) -> bytes:
-    """Undo the compression of a file that is deflated as a whole, up to `most` bytes."""
+    """Inflate a file that is deflated as a whole, up to `most` bytes, or a little more."""
     file = _Header(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_is_past_meta)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return data
+    inflater, inflated = zlib.decompressobj(-zlib.MAX_WBITS), BytesIO()
+    inflated.write(bytes(128) + _PLAIN_META)
     try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[file.tell() :], most)
+        for start in range(file.tell(), len(data), 2**12):
+            inflated.write(inflater.decompress(data[start : start + 2**12], most))
+            if inflated.tell() >= most:
+                break
     except zlib.error:
         raise Unreadable("damaged: a deflated DICOM file cannot be inflated; copy it again from its source") from None
-    return bytes(128) + _PLAIN_META + inflated
+    return inflated.getvalue()
 
 
 def _is_past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -100,8 +100,6 @@ def _rescaled(stored: NDArray[np.generic], dataset: Dataset, groups: Dataset) ->
     slope, intercept = number(groups, "RescaleSlope"), number(groups, "RescaleIntercept")
     values = stored.astype(np.float64)
     if dataset.get("Modality") == "RTDOSE" or "DoseGridScaling" in dataset:
-        if dataset.get("DoseUnits") == "RELATIVE":
-            raise Unreadable("an RT dose whose DoseUnits are RELATIVE: only doses in Gy can be compared")
         values *= _scale(number(dataset, "DoseGridScaling"), "DoseGridScaling")
     if slope is not None:
         values *= _scale(slope, "RescaleSlope")

@@ -126,8 +126,8 @@ def _check_native(dataset: Dataset, count: int) -> None:
     check_length(-(-count * bits // 8), held)
     if held * 8 >= (count + 1) * bits + 8:
         raise Unreadable(
-            f"{keyword} holds {held} bytes, more than the {count} frame{'s' if count > 1 else ''} of NumberOfFrames by "
-            "a frame or more: correct the number, or export the file again"
+            f"NumberOfFrames is {count}, and {keyword} holds another frame or more: correct the number, or export the "
+            "file again"
         )
 
 
