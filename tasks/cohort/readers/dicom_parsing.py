@@ -107,6 +107,8 @@ def _parsed(file: BytesIO, first_left_out: int) -> Dataset:
         dataset = read_partial(file, lambda tag, vr, length: tag >= first_left_out, force=True)
     except RecursionError:
         raise Unreadable("damaged DICOM: sequences in sequences, too deep to be read") from None
+    if not len(dataset):  # pydicom then drops all that came before
+        raise Unreadable("damaged: the DICOM file ends early; copy it again from its source")
     if "TransferSyntaxUID" not in dataset.file_meta:  # only uncompressed files may leave it out
         implicit, little_endian = dataset.original_encoding
         native = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian

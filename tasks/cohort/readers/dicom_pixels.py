@@ -49,7 +49,7 @@ def plane_values(
     elif window == "file":
         values = _seen(values, dataset, groups)
     values = values.astype(np.float32)
-    if not np.isfinite(values).all():
+    if not (np.isfinite(used).all() and np.isfinite(values).all()):
         raise Unreadable("pixels that are not finite numbers: NaN, infinite, or too large for float32")
     values[_is_padding(stored, dataset) | _is_padding(used, dataset)] = -np.inf
     return values
@@ -96,7 +96,7 @@ def _rescaled(stored: NDArray[np.generic], dataset: Dataset, groups: Dataset) ->
     """Apply the modality table, or slope and intercept, each of which may be missing, or the scaling of an RT dose."""
     item = first_item(groups, "ModalityLUTSequence")
     if item is not None:
-        return _looked_up(stored, item, dataset).astype(np.float64)
+        return _looked_up(stored, item, dataset, _is_signed(dataset))
     slope, intercept = number(groups, "RescaleSlope"), number(groups, "RescaleIntercept")
     values = stored.astype(np.float64)
     if dataset.get("Modality") == "RTDOSE" or "DoseGridScaling" in dataset:
@@ -112,16 +112,21 @@ def _scale(factor: float | None, keyword: str) -> float:
     return factor
 
 
-def _looked_up(values: NDArray[np.generic], item: Dataset, dataset: Dataset) -> NDArray[np.uint16]:
-    signed = bool(whole_number(dataset, "PixelRepresentation", 0)) or bool((values < 0).any())
-    return table_of(item, signed=signed, little_endian=dataset.file_meta.TransferSyntaxUID.is_little_endian).of(values)
+def _is_signed(dataset: Dataset) -> bool:
+    return bool(whole_number(dataset, "PixelRepresentation", 0))
+
+
+def _looked_up(values: NDArray[np.generic], item: Dataset, dataset: Dataset, signed: bool) -> NDArray[np.float64]:
+    table = table_of(item, signed=signed, little_endian=dataset.file_meta.TransferSyntaxUID.is_little_endian)
+    return table.of(values).astype(np.float64)
 
 
 def _seen(values: NDArray[np.float64], dataset: Dataset, groups: Dataset) -> NDArray[np.float64]:
     """Apply the file's own VOI table, or the first of its windows, as far as it has any."""
     item = first_item(groups, "VOILUTSequence")
     if item is not None:
-        return _looked_up(values, item, dataset).astype(np.float64)
+        signed = _is_signed(dataset) or (number(groups, "RescaleIntercept") or 0) < 0
+        return _looked_up(values, item, dataset, signed)
     center, width = number(groups, "WindowCenter"), number(groups, "WindowWidth")
     if center is None or width is None:
         return values

@@ -65,7 +65,6 @@ def _descriptor(dataset: Dataset, keyword: str, signed: bool) -> tuple[int, int,
     found = dataset.get(keyword)
     if not isinstance(found, bytes) and found is not None and len(found) == 3:
         count, first, bits = (int(value) for value in found)
-        first %= 2**16
         if not 8 <= bits <= 16:
             raise Unreadable(f"{keyword} declares {bits} bits: 8 to 16 are read")
         return count % 2**16 or 2**16, first - 2**16 if signed and first >= 2**15 else first, bits
