@@ -1,6 +1,7 @@
 """Parse DICOM within a bound of memory, also without a preamble, and deflated as a whole."""
 
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from struct import unpack_from
 
@@ -22,29 +23,48 @@ from tasks.cohort.reading import Unreadable
 config.settings.reading_validation_mode = config.IGNORE  # its remarks quote what they remark on
 
 _HEADER = 2**24
-"""A file may hold this many bytes before its pixels: as objects they take some thirty times as much."""
+"""A deflated file is inflated up to this many bytes to find out what its pixels will take."""
 
-_ITEMS = 2**18
+MEMORY = 2**28
+"""What comes before the pixels may take this many bytes as objects."""
+
+_OBJECT, _GROWTH = 256, 32
+"""The bytes of an element as an object, and how many times as large as its bytes a sequence can become."""
+
+ITEMS = 2**17
 """A file may hold this many items of sequences, which are objects of more than half a KiB however short they are."""
+
+_SEQUENCES = (0x00283000, 0x00283010, 0x52009229, 0x52009230)
+"""Tables and functional groups, the sequences that are taken apart after the file was parsed."""
 
 _FIRST_GROUPS = (0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028)
 _PIXELS = range(0x7FE00008, 0x7FE00011)
 """Float, double float and integer pixel data."""
 
+_UNDEFINED = 2**32 - 1
+
 _PLAIN_META = b"DICM" + b"\x02\x00\x10\x00UI\x14\x00" + ExplicitVRLittleEndian.encode() + b"\0"
 
 
 class _Header(BytesIO):
-    """Bytes of which no more are read than a header may hold."""
+    """A file of which no more is parsed than fits into `MEMORY`."""
 
-    left = _HEADER
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = MEMORY
 
     def read(self, size: int | None = -1, /) -> bytes:
-        taken = super().read(size if size is not None and size >= 0 and size <= self.left else self.left + 1)
-        self.left -= len(taken)
+        taken = super().read(size)
+        self.left -= len(taken) + _OBJECT
         if self.left < 0:
-            raise Unreadable(f"a DICOM header of more than {_HEADER} bytes: leave out what is not of the image")
+            raise Unreadable("a DICOM header too large to be parsed: leave out what is not of the image")
         return taken
+
+    def reaches(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        """Tell whether the pixels are reached, before the value of an element is read."""
+        if tag in _SEQUENCES and length != _UNDEFINED:
+            self.left -= _GROWTH * length
+        return tag >= _PIXELS.start
 
 
 def begins_dicom(data: bytes) -> bool:
@@ -87,7 +107,7 @@ def header_of(data: bytes) -> tuple[Dataset, int]:
         If it takes more memory than a header may.
     """
     file = _Header(_inflated(data, _HEADER))
-    return _parsed(file, first_left_out=_PIXELS.start), file.tell()
+    return _parsed(file, file.reaches), file.tell()
 
 
 def dataset_of(data: bytes, most: int) -> Dataset:
@@ -98,13 +118,13 @@ def dataset_of(data: bytes, most: int) -> Dataset:
     most
         Bytes of the file that are inflated if it is deflated: the rest is as if it were not there.
     """
-    return _parsed(BytesIO(_inflated(data, most)), first_left_out=_PIXELS.stop)
+    return _parsed(BytesIO(_inflated(data, most)), lambda tag, vr, length: tag >= _PIXELS.stop)
 
 
-def _parsed(file: BytesIO, first_left_out: int) -> Dataset:
-    _check_items(file)
+def _parsed(file: BytesIO, ends: Callable[[BaseTag, str | None, int], bool]) -> Dataset:
+    _check_items(file.getvalue())
     try:
-        dataset = read_partial(file, lambda tag, vr, length: tag >= first_left_out, force=True)
+        dataset = read_partial(file, ends, force=True)
     except RecursionError:
         raise Unreadable("damaged DICOM: sequences in sequences, too deep to be read") from None
     if not len(dataset):  # pydicom then drops all that came before
@@ -116,11 +136,10 @@ def _parsed(file: BytesIO, first_left_out: int) -> Dataset:
     return dataset
 
 
-def _check_items(file: BytesIO) -> None:
-    data = file.getvalue()
+def _check_items(data: bytes) -> None:
     items = max(data.count(b"\xfe\xff\x00\xe0"), data.count(b"\xff\xfe\xe0\x00"))
-    if items > _ITEMS:
-        raise Unreadable(f"a DICOM file of {items} items in sequences: at most {_ITEMS} are read")
+    if items > ITEMS:
+        raise Unreadable(f"a DICOM file of {items} items in sequences: at most {ITEMS} are read")
 
 
 def _inflated(data: bytes, most: int) -> bytes:
