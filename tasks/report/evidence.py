@@ -89,6 +89,27 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
     return evidence(scores, explainers, classes, subjects, controls)
 
 
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Write a table as CSV of which a spreadsheet takes no text for a formula: such text begins with an apostrophe."""
+    flat = table.reset_index()
+    texts = [name for name in flat if not pd.api.types.is_numeric_dtype(flat[name])]
+    return (
+        flat.assign(**{name: flat[name].map(_no_formula) for name in texts})
+        .to_csv(index=False, lineterminator="\n")
+        .encode()
+    )
+
+
+def _no_formula(text: str) -> str:
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASSES) -> list[Family]:
     """Arrange the table of one class for reading."""
     found = []
@@ -157,7 +178,7 @@ def suspicion(table: pd.DataFrame, auc: float) -> str:
     """
     metric, control = "relevance_mass", f"{CONTROLS}random"
     means = table["mean"].get((ALL_CLASSES, metric))
-    if means is None or control not in means or auc < _RIGHT:
+    if means is None or control not in means or not auc >= _RIGHT:
         return ""
     told = means[[name for name in means.index if not name.startswith(CONTROLS)]].dropna()
     if told.empty or told.median() >= _LOOKING * means[control]:
