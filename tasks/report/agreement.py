@@ -67,16 +67,14 @@ class Others:
     weights
         ``(image, explainer, place)``, as `strongest` makes them.
     on_border
-        ``(image, explainer)`` share of the evidence that lies on the border.
-    border
-        The border's share of an image.
+        ``(image, explainer, side)`` of the evidence, what the tenth of the image along each side holds, 1 being as
+        much as an even map has there.
     """
 
     explainers: tuple[str, ...]
     subjects: NDArray[np.str_]
     weights: Floats
     on_border: Floats
-    border: float
 
     def pairs(self, maps: Floats, subject: str) -> list[Pair]:
         """Compare the maps of one image, ``(explainer, *space)``, with each other and with those of other subjects."""
@@ -102,16 +100,10 @@ def draw_others(dataset: xr.Dataset, explainers: Sequence[str], subjects: Sequen
     rows = np.sort(np.random.default_rng(_SEED).permutation(rows)[:_OTHERS])
     if not len(rows) or not explainers:
         return None
-    weights, on_border, border = [], [], np.zeros(0, bool)
-    for row in rows:
-        maps = maps_of(dataset.isel(image_id=row), explainers)
-        border = border_of(maps.shape[1:])
-        positive = np.clip(maps, 0, None)
-        with np.errstate(invalid="ignore"):
-            on_border.append(positive[:, border].sum(1) / positive.reshape(len(maps), -1).sum(1))
-        weights.append(strongest(_places(maps)))
+    maps = [maps_of(dataset.isel(image_id=row), explainers) for row in rows]
     of = np.array([subjects[row] for row in rows], dtype=np.str_)
-    return Others(tuple(explainers), of, np.array(weights), np.array(on_border), float(border.mean()))
+    weights = np.array([strongest(_places(one)) for one in maps])
+    return Others(tuple(explainers), of, weights, np.array([on_border(one) for one in maps]))
 
 
 def maps_of(image: xr.Dataset, explainers: Sequence[str]) -> Floats:
@@ -121,11 +113,21 @@ def maps_of(image: xr.Dataset, explainers: Sequence[str]) -> Floats:
     return maps
 
 
-def border_of(shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Mark the outermost twentieth of a grid along each axis, one place at least."""
-    found = np.ones(shape, bool)
-    found[tuple(slice(wide, -wide) for wide in (max(1, round(size / 20)) for size in shape))] = False
-    return found
+def on_border(maps: Floats) -> Floats:
+    """Measure what the outer tenth along each side holds of the evidence of ``(map, *space)``, against an even map.
+
+    Returns ``(map, side)``; NaN where there is no evidence.
+    """
+    positive = np.clip(maps, 0, None).astype(np.float64)
+    total = positive.sum(tuple(range(1, maps.ndim)))
+    found = []
+    for axis in range(1, maps.ndim):
+        size = maps.shape[axis]
+        wide = max(1, round(size / 10))
+        for side in (range(wide), range(size - wide, size)):
+            held = positive.take(side, axis=axis).sum(tuple(range(1, maps.ndim)))
+            found.append(np.divide(held, total, out=np.full(len(maps), np.nan), where=total > 0) / (wide / size))
+    return np.stack(found, axis=-1)
 
 
 def _places(maps: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The way an image lies in the patient, by its affine: the plane that is shown, the letters at its edges, its places."""
+"""The way an image lies in the patient, by its affine: the plane that is shown, the letters at its edges, places."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,9 +110,13 @@ class View:
         sides = [_SIDES[0][parts[self.rows]], _SIDES[1][parts[self.columns]]]
         words = " ".join(side for side in sides if side)
         name = f"the {words} corner" if all(sides) else f"the {words} middle" if words else "the centre"
-        known = [_ENDS[along][part // 2] for along, part in zip(self.patient, parts, strict=False) if part != 1]
+        known = [
+            _ENDS[self.patient[axis]][parts[axis] // 2]
+            for axis in (self.rows, self.columns)
+            if self.patient and parts[axis] != 1
+        ]
         name += " of the image" if self.across is None else f" of the {self._slices(parts[self.across])} slices"
-        return f"{name} (the patient's {' '.join(sorted(known, key=_order))})" if known else name
+        return f"{name} (the patient's {' '.join(reversed(known))})" if known else name
 
     def _slices(self, part: int) -> str:
         if part == 1 or not self.patient or self.across is None:
@@ -178,7 +182,3 @@ def directions(columns: NDArray[np.floating]) -> tuple[tuple[int, int], ...] | N
     if np.isnan(found).any():
         return None
     return tuple((int(axis), int(towards)) for axis, towards in found)
-
-
-def _order(word: str) -> int:
-    return [end for pair in _ENDS for end in pair].index(word)

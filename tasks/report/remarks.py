@@ -63,23 +63,24 @@ def remarks_on(flags: Mapping[str, int]) -> list[Remark]:
 
 
 def remarks_on_borders(others: Others | None) -> list[Remark]:
-    """Say which explainers mark the border in most of the drawn images, as layers that pad their input may."""
+    """Say which explainers mark one side of most of the drawn images, as layers that pad their input may."""
     if others is None:
         return []
     found = []
-    for explainer, shares in zip(others.explainers, others.on_border.T, strict=True):
-        marked = shares >= _MUCH * others.border  # NaN, no evidence, is not
-        if 2 * marked.sum() > len(shares):
-            most = float(np.median(shares[marked]))
+    for number, explainer in enumerate(others.explainers):
+        marked = others.on_border[:, number] >= _MUCH  # NaN, no evidence, is not
+        side = int(marked.sum(0).argmax())
+        if 2 * marked[:, side].sum() > len(marked):
+            much = float(np.mean(others.on_border[marked[:, side], number, side]))
             found.append(
                 Remark(
                     f"{explainer} marks the border",
-                    int(marked.sum()),
-                    f"in these of {len(shares)} drawn images, {100 * most:.0f} % of its evidence lies on the outermost "
-                    f"twentieth of each side, {100 * others.border:.0f} % of the image: layers that pad their input "
-                    "answer to the padding there, or every image has something at its border, such as a marker",
-                    "look at the images' borders; if nothing is there, explain at an earlier layer (`layer`), or crop "
-                    "or pad the images so that the border holds nothing, and do not count what is marked there",
+                    int(marked[:, side].sum()),
+                    f"in so many of {len(marked)} drawn images the outer tenth along the same side holds {much:.1f} "
+                    "times the evidence of an even map: layers that pad their input answer to the padding, which "
+                    "shows as a bar, or all images have something there, such as a marker",
+                    "look at the images there; if there is nothing, do not read the bar as evidence: explain at an "
+                    "earlier layer (`layer`), or crop or pad the images in cohort.preprocessing",
                 )
             )
     return found

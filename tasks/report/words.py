@@ -29,7 +29,7 @@ class Findings:
     Attributes
     ----------
     places
-        The thirds of the image that hold most of some explainers' evidence, each once.
+        Where the maps of some explainers are strongest, by thirds of the image, each third once.
     mask
         The mask as a place; None where nothing is marked.
     without
@@ -67,13 +67,13 @@ def findings(image: xr.Dataset, target: int, explainers: Sequence[str], pairs: S
     mask = image["mask"].values == 1 if "mask" in image else np.zeros(1, bool)
     inside = {name: float(share[mask].sum()) for name, share in shares.items()} if mask.any() else {}
     thirds = view_of(image).thirds()
-    most: dict[str, dict[str, float]] = {}
+    peaks: dict[str, dict[str, float]] = {}
     for name, share in shares.items():
-        held = {place: float(share[within].sum()) for place, within in thirds.items()}
-        strongest = max(held, key=held.__getitem__)
-        most.setdefault(strongest, {})[name] = held[strongest]
+        peak = share == share.max()  # a map may have several such places
+        third = max(thirds, key=lambda third: np.count_nonzero(peak & thirds[third]))
+        peaks.setdefault(third, {})[name] = float(share[thirds[third]].sum())
     return Findings(
-        places=[Place(place, float(thirds[place].mean()), held) for place, held in most.items()],
+        places=[Place(third, float(thirds[third].mean()), held) for third, held in peaks.items()],
         mask=Place("the mask", float(mask.mean()), inside) if inside else None,
         without=[name for name in explainers if name not in shares],
         pairs=pairs,
@@ -93,8 +93,8 @@ def sentences(prediction: str, probability: float, label: str, right: bool | Non
     said = [_prediction(prediction, probability, label, right)]
     if found is None:
         return f"{said[0]} No map shows evidence for it."
-    said += [_holds(place) for place in sorted(found.places, key=lambda place: -max(place.held.values()))]
-    said += [_holds(found.mask)] if found.mask else []
+    said += [_peaks(place) for place in sorted(found.places, key=lambda place: -len(place.held))]
+    said += [_inside(found.mask)] if found.mask else []
     said += [f"{_listed(found.without)} show{'s' * (len(found.without) == 1)} no evidence."] if found.without else []
     return " ".join([*said, *_agreement(found.pairs)])
 
@@ -109,42 +109,50 @@ def _prediction(prediction: str, probability: float, label: str, right: bool | N
     return f"{said}, as labelled." if right else f"{said}, but the label is {label}."
 
 
-def _holds(place: Place) -> str:
-    (first, most), *others = sorted(place.held.items(), key=lambda item: -item[1])
+def _peaks(place: Place) -> str:
+    (first, share), *others = _ranked(place.held)
+    peaks = [f"{first} ({_percent(share)} of its evidence)", *(f"{name} ({_percent(of)})" for name, of in others)]
+    lie = "lie the peaks" if others else "lies the peak"
+    return f"In {place.name}, {_percent(place.size)} of all, {lie} of {_listed(peaks)}."
+
+
+def _inside(mask: Place) -> str:
+    (first, share), *others = _ranked(mask.held)
     held = [
-        f"{_percent(most)} of the evidence of {first}",
+        f"{_percent(share)} of the evidence of {first}",
         *(f"{_percent(of)} of that of {name}" for name, of in others),
     ]
-    return f"{place.name[0].upper()}{place.name[1:]}, {_percent(place.size)} of the image, holds {_listed(held)}."
+    return f"In {mask.name}, {_percent(mask.size)} of all, {'lie' if others else 'lies'} {_listed(held)}."
+
+
+def _ranked(held: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(held.items(), key=lambda item: -item[1])
 
 
 def _agreement(pairs: Sequence[Pair]) -> list[str]:
-    judged = [pair for pair in pairs if np.isfinite(pair.beyond)]
+    judged = sorted((pair for pair in pairs if np.isfinite(pair.beyond)), key=lambda pair: -pair.shared)
     if pairs and not judged:
         return [
             "Whether the explainers agree is not judged: there are too few maps of other images to compare with "
             f"({ENOUGH} are needed)."
         ]
-    agreeing = [pair for pair in judged if pair.agrees]
+    agreeing, apart = ([pair for pair in judged if pair.agrees == agrees] for agrees in (True, False))
     if len(judged) > NAMED:
         return [f"{len(agreeing)} of {len(judged)} pairs of explainers agree."]
-    said = []
-    if agreeing:
-        said.append(f"{_shared(agreeing)}: they agree.")
-    if apart := [pair for pair in judged if not pair.agrees]:
-        said.append(f"{_shared(apart)}: no more than maps of different images may.")
-    return said
+    said = [f"These agree on what is strongest: {_shared(agreeing)}."] if agreeing else []
+    return [*said, f"These share no more than maps of different images may: {_shared(apart)}."] if apart else said
 
 
 def _shared(pairs: Sequence[Pair]) -> str:
-    first, *others = sorted(pairs, key=lambda pair: -pair.shared)
-    named = [f"{first.one} and {first.other} share {_percent(first.shared)} of their strongest places"]
-    return _listed([*named, *(f"{pair.one} and {pair.other} {_percent(pair.shared)}" for pair in others)], "; ")
+    first, *others = (f"{pair.one} with {pair.other} ({_percent(pair.shared)}" for pair in pairs)
+    return _listed([f"{first} shared)", *(f"{pair})" for pair in others)])
 
 
-def _listed(parts: Sequence[str], comma: str = ", ") -> str:
-    return parts[0] if len(parts) == 1 else f"{comma.join(parts[:-1])}{';' * (comma == '; ')} and {parts[-1]}"
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _percent(share: float) -> str:
+    if 0 < share < 0.0005:
+        return "under 0.1 %"
     return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"
