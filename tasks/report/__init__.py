@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from tasks.cohort.entry import Entry
+from tasks.plain import plain_lines
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
@@ -67,7 +68,11 @@ def write_report(output: Location) -> Location:
     refused = _reasons(entries)
     script = files("tasks.report").joinpath("order.js").read_text()
     environment = Environment(
-        loader=PackageLoader("tasks.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("tasks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: plain_lines(value) if type(value) is str else value,
     )
     page = environment.get_template("index.html.j2").render(
         plan=plan,
