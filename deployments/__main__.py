@@ -75,10 +75,10 @@ def apply_automations() -> list[str]:
     silent = []
     with get_client(sync_client=True) as client:
         notify = _notifications(content["notification"])
-        for wanted in content["automations"]:
+        for declared in content["automations"]:
+            wanted = {"enabled": True, "description": ""} | declared  # an update sends what was set, no defaults
             wanted["trigger"]["within"] = float(wanted["trigger"].get("within", 0))
             tells = wanted.pop("notify", False)
-            wanted = {"enabled": True, "description": ""} | wanted  # an update sends what was set, not what is default
             if tells and not notify:
                 silent.append(wanted["name"])
                 wanted |= {"enabled": False, "description": f"Switched off, since it would tell nobody. {_REMEDY}"}

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.metrics.base import METRIC
+from tasks.plain import plain
 from tasks.report.statistics import ALL_CLASSES, evidence
 
 CONTROLS = "control_"
@@ -90,7 +91,7 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
-    """Write a table as CSV of which a spreadsheet takes no text for a formula: such text begins with an apostrophe."""
+    """Write a table as plain CSV; what a spreadsheet would take for a formula begins with an apostrophe."""
     flat = table.reset_index()
     texts = [name for name in flat if not pd.api.types.is_numeric_dtype(flat[name])]
     return (
@@ -101,13 +102,14 @@ def as_csv(table: pd.DataFrame) -> bytes:
 
 
 def _no_formula(text: str) -> str:
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return text
+    shown = plain(text)  # a tab or a line's end would begin a new cell
+    if not shown.startswith(("=", "+", "-", "@")):
+        return shown
     try:
-        float(text)
+        float(shown)
     except ValueError:
-        return f"'{text}"
-    return text
+        return f"'{shown}"
+    return shown
 
 
 def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASSES) -> list[Family]:

@@ -46,8 +46,8 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     result = CliRunner().invoke(main, ["plan", str(config)])
     assert result.exit_code == 0, result.output
     assert "images 39, of them 0 quarantined" in " ".join(result.output.split())
-    assert f"forward passes     {39 * 2}" in result.output  # metrics ask for the prediction, too
-    assert "backward passes    39" in result.output
+    assert f"forward passes {39 * 2}" in " ".join(result.output.split())  # metrics ask for the prediction, too
+    assert "backward passes 39" in " ".join(result.output.split())
     assert "saliency, input_x_gradient, gradcam, attention, control_random, control_edges for lesion" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
@@ -67,8 +67,8 @@ def test_plan_counts_every_question(config: Path) -> None:
     content["metrics"] = []
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
-    assert f"forward passes     {39 * (1 + 5 + 3)}" in result.output
-    assert f"backward passes    {39 * (1 + 5)}" in result.output
+    assert f"forward passes {39 * (1 + 5 + 3)}" in " ".join(result.output.split())
+    assert f"backward passes {39 * (1 + 5)}" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_plan_says_how_many_images_are_the_background(config: Path) -> None:
     content["cohort"]["background"], content["metrics"] = 5, []
     config.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(main, ["plan", str(config)])
-    assert "fitted before      background, on 5 images of the cohort" in result.output
-    assert f"forward passes     {39 * 3}" in result.output
+    assert "fitted before background, on 5 images of the cohort" in " ".join(result.output.split())
+    assert f"forward passes {39 * 3}" in " ".join(result.output.split())
 
 
 def test_which_file_a_pseudonym_is(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
 
 def image(space: str, affine: np.ndarray, voxel: str | None = None) -> xr.Dataset:
-    """An image of the store, all zero; `affine` has a column for each name of `voxel`, by default those of the store."""
+    """An image of the store, all zero; `affine` has a column for each name of `voxel`."""
     shape = tuple(SHAPES[dim] for dim in space)
     return xr.Dataset(
         {"image": (("channel", *space), np.zeros((1, *shape))), "affine": (("world", "voxel"), affine)},
