@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import pytest
 
-from flows.printing import plain
+from tasks.plain import plain
 from tasks.cohort import sources
 from tasks.cohort.sources import Listed, Source
 from tasks.storage.location import Location
