@@ -107,8 +107,11 @@ def _of_plan(prepared: "Prepared") -> Rows:
     if plan.results:
         yield "results", ", ".join(planned.title for planned in plan.results)
     yield "identifiers", prepared.identifiers
-    for unread in prepared.unread_labels[:_REFUSED_SHOWN]:
-        yield "no class", str(unread)
+    unread = prepared.unread_labels
+    for label in unread[:_REFUSED_SHOWN]:
+        yield "no class", str(label)
+    if len(unread) > _REFUSED_SHOWN:
+        yield "", f"and {len(unread) - _REFUSED_SHOWN} labels more that name no class"
     for entry in refused[:_REFUSED_SHOWN]:
         yield "quarantined", f"{entry.id}: {entry.reason or ''}"
 

@@ -62,9 +62,11 @@ class Prepared:
 
     @property
     def unread_labels(self) -> list[UnreadLabel]:
-        """The labels that name no class of the model."""
-        exclusive = self.plan.model.activation == "softmax"
-        return unread_labels(self.entries, self.plan.model.classes, self.sources, exclusive=exclusive)
+        """The labels that name no class of the model, if it has classes."""
+        model = self.plan.model
+        if model.activation == "identity":
+            return []
+        return unread_labels(self.entries, model.classes, self.sources, exclusive=model.activation == "softmax")
 
     @property
     def identifiers(self) -> str:

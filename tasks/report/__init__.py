@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from tasks.cohort.entry import Entry
 from tasks.plain import plain_lines
 from tasks.plan import manifest
+from tasks.plan.labels import NOTHING, Labels, read_labels
 from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
 from tasks.report.inventory import describe
-from tasks.report.labels import NOTHING, Labels, read_labels
 from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of

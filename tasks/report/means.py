@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from tasks.plan.labels import Labels
 from tasks.report.anatomy import directions, space_of
-from tasks.report.labels import Labels
 from tasks.report.pictures import Panel, Scale, case_panels, scales_of
 
 _MOST = 128

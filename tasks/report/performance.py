@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from tasks.report.labels import read_labels
+from tasks.plan.labels import read_labels
 
 RESAMPLES = 1000
 _SEED = 20261124
@@ -96,7 +96,7 @@ def performance(
     probability
         ``(image, class)``.
     labels
-        As `tasks.report.labels.read_labels` reads them; an image whose label is not known is left out.
+        As `tasks.plan.labels.read_labels` reads them; an image whose label is not known is left out.
     subjects
         Whose image each is: resampled as a whole, since images of one subject resemble each other.
     """

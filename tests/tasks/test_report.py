@@ -15,9 +15,9 @@ from PIL import Image
 import tasks.report
 from flows.demo import demo_content
 from tasks.demo.cohort import write_cohort
+from tasks.plan.labels import read_labels
 from tasks.report import entropy, write_report
 from tasks.report.cases import Predictions, choose, doubts, in_turn
-from tasks.report.labels import read_labels
 from tasks.report.means import Group, _mean, fitting, mean_maps
 from tasks.report.pictures import Panel, Scale, _outline, case_panels, slice_of
 from tasks.storage.location import Location
