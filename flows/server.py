@@ -52,8 +52,8 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
 
     It starts in the background. The function that is yielded waits until the server answers, and returns its API's
-    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends the
-    password that is made for it: processes below this one know it from their environment, people find it in
+    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends
+    the password that is made for it: processes below this one know it from their environment, people find it in
     ``prefect-password-<port>`` in `home`.
 
     Raises

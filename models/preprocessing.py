@@ -18,7 +18,16 @@ NAMESPACES = ("monai.transforms",)
 _AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
 """Columns of an affine, from (z, y, x) to the order of the array's axes; a picture's z comes last."""
 _FIELD = "cohort.preprocessing"
-_FOREIGN = ("BatchInverseTransform", "CuCIM", "DataStats", "Invert", "Lambda", "SimulateDelay", "TorchIO", "TorchVision")
+_FOREIGN = (
+    "BatchInverseTransform",
+    "CuCIM",
+    "DataStats",
+    "Invert",
+    "Lambda",
+    "SimulateDelay",
+    "TorchIO",
+    "TorchVision",
+)
 _UNTRACKED = ("Transpose", "GridDistortion")
 
 
@@ -118,8 +127,8 @@ def _transform(component: Component) -> Any:
         )
     if located.__name__ in _FOREIGN:
         raise ConfigurationError(
-            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that works "
-            "on the array alone"
+            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that "
+            "works on the array alone"
         )
     return instantiate(component, located, _FIELD)
 

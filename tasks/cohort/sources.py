@@ -96,8 +96,7 @@ def list_images(source: Location, root: Location) -> list[Listed]:
         server = f" at {source.endpoint_url}" if source.endpoint_url else ""
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
     return [
-        Listed((source.at(url).path.removeprefix(folder) or basename(url)).strip("/"), Source((url,)))
-        for url in files
+        Listed((source.at(url).path.removeprefix(folder) or basename(url)).strip("/"), Source((url,))) for url in files
     ]
 
 

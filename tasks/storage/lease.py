@@ -60,7 +60,7 @@ class Holder(BaseModel):
 
     @classmethod
     def ours(cls, who: str) -> "Holder":
-        """This process."""
+        """Describe this process."""
         process = os.getpid()
         return cls(
             who=who,
@@ -218,9 +218,9 @@ def _machine() -> str:
 
 
 def _begun(process: int) -> int | None:
-    """When a process of this machine began, in ticks since the start of its kernel; -1 if it ended and is not waited for.
+    """Find out when a process of this machine began, in ticks since the start of its kernel.
 
-    None if the kernel does not say so.
+    It is -1 of one that ended and is not waited for, and None if the kernel does not say so.
     """
     try:
         state, *others = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

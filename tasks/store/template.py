@@ -14,8 +14,8 @@ import xarray as xr
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from models.outputs import EXPLAINER, Axis

@@ -131,6 +131,12 @@ ATTACKS = [
 ]
 
 
+def built(kind: str, component: dict[str, Any]) -> object:
+    if kind == "transform":
+        return preprocessing.Preprocessing([component]).transforms[0]
+    return build(NetworkConfig(network=component, classes=("a", "b"), input_shape=(32, 32)), b"")
+
+
 @pytest.mark.parametrize(("kind", "component"), ATTACKS, ids=lambda value: value if isinstance(value, str) else None)
 def test_no_component_runs_code_fetches_or_opens_anything(
     kind: str, component: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,10 +150,7 @@ def test_no_component_runs_code_fetches_or_opens_anything(
     monkeypatch.chdir(tmp_path)
     try:
         with pytest.raises(ConfigurationError, match=r"`_target_: "):
-            if kind == "network":
-                build(NetworkConfig(network=component, classes=("a", "b"), input_shape=(32, 32)), b"")
-            else:
-                preprocessing.Preprocessing([component])
+            built(kind, component)
     finally:
         watching = False
     assert did == [] and list(tmp_path.iterdir()) == []
@@ -167,7 +170,7 @@ def test_no_component_runs_code_fetches_or_opens_anything(
 )
 def test_ordinary_components_are_built(kind: str, component: dict[str, Any]) -> None:
     if kind == "transform":
-        assert len(preprocessing.Preprocessing([component]).transforms) == 1
+        assert built(kind, component)
     else:
         assert isinstance(instantiate(component, locate(component, NETWORKS, torch.nn.Module)), torch.nn.Module)
 

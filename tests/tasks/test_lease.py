@@ -130,9 +130,9 @@ def left(output: Location) -> Callable[..., Location]:
 @pytest.mark.parametrize("behind", [0, 125, 86_400, -86_400])
 def test_clocks_of_hosts_do_not_matter(left: Any, output: Location, behind: float) -> None:
     left(renewed=time.time() - behind)
-    with pytest.raises(Occupied, match="run first is at work at .*, on host other, process 1, heard of [0-3] s ago"):
-        with lease(output, "second"):
-            pass
+    said = r"run first is at work at .*, on host other, process 1, heard of [0-9] s ago"
+    with pytest.raises(Occupied, match=said), lease(output, "second"):
+        pass
     assert output.names() == ["lease-000004.json"]
 
 
@@ -196,9 +196,7 @@ def test_a_zombie_has_ended(left: Any, output: Location) -> None:
 
 
 @pytest.mark.parametrize("machine", ["", "a clone of the same host name"])
-def test_a_clone_of_this_host_is_another(
-    left: Any, output: Location, machine: str
-) -> None:
+def test_a_clone_of_this_host_is_another(left: Any, output: Location, machine: str) -> None:
     left(**here(machine=machine, process=gone()))
     with pytest.raises(Occupied, match="run first is at work"), lease(output, "second"):
         pass
@@ -220,9 +218,8 @@ def test_junk_is_refused_while_it_is_fresh_and_then_taken(
     output = Location(url=str(tmp_path))
     file = tmp_path / "lease-000004.json"
     file.write_bytes(content)
-    with pytest.raises(Occupied, match="lease-000004.json says that a run is at work there, and is damaged"):
-        with lease(output, "second"):
-            pass
+    with pytest.raises(Occupied, match=r"000004\.json says .* and is damaged"), lease(output, "second"):
+        pass
     monkeypatch.setattr(lease_module, "STALE_SECONDS", 0.0)
     with lease(output, "second") as taken:
         assert taken.number == 5
