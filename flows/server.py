@@ -115,7 +115,8 @@ def _keep_private(home: Path) -> None:
     """Make a folder that nobody else can list: it holds logs, a database of runs, and what workers spill."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_mode & 0o066:
-        home.chmod(0o700)
+        with suppress(PermissionError):  # a volume that is lent to us is its owner's to protect
+            home.chmod(0o700)
 
 
 def _write_private(file: Path, text: str) -> None:

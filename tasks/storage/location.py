@@ -253,7 +253,10 @@ class Location(BaseModel):
         pattern += path[wildcard.start() :]
         while pattern:
             step, _, below = pattern.partition("/")
-            if not self.filesystem.exists(f"{folder}/{step}"):
+            try:
+                if not self.filesystem.exists(f"{folder}/{step}"):
+                    break
+            except PermissionError:  # S3 says so of a name that is not there, where a policy allows but some prefixes
                 break
             folder, pattern = f"{folder}/{step}", below
         return folder, pattern
