@@ -238,7 +238,7 @@ class Location(BaseModel):
     def _visible(self, folder: str, depth: int | None = None) -> list[tuple[str, str]]:
         """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
         prefix = "" if self.is_local else "s3://"
-        found = self.filesystem.find(folder, maxdepth=depth, detail=True)
+        found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
         files = [path for path in sorted(found) if found[path]["type"] == "file" and not path.endswith("/")]
         named = [(f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files]
         return [(url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/"))]

@@ -11,8 +11,9 @@ import psutil
 import pytest
 from distributed import LocalCluster, Security, rpc
 from pydantic import ValidationError
+from pynvml import NVML_ERROR_LIBRARY_NOT_FOUND, NVMLError  # type: ignore[import-untyped]
 
-from flows.cluster import PlaceConfig, expected_workers, gpus, local_workers, task_runner
+from flows.cluster import PlaceConfig, expected_workers, gpus, local_workers, place_of, task_runner
 from flows.config import explain_errors
 from models.errors import ConfigurationError
 from tasks.plan.shards import groups
@@ -219,6 +220,29 @@ def test_each_gpu_gets_one_worker(compute: dict[str, Any], devices: list[str], f
 def test_gpus_that_are_not_there_are_refused(compute: dict[str, Any], message: str, four_gpus: None) -> None:
     with pytest.raises(ConfigurationError, match=message):
         gpus(PlaceConfig(**compute))
+
+
+def test_workers_are_counted_as_a_containers_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.cluster.CPU_COUNT", 3)
+    place = place_of(PlaceConfig(gpus=0))
+    assert (place.workers, place.threads) == (3, 1)
+    assert place_of(PlaceConfig(gpus=0, workers=1)).threads == 3
+
+
+def test_gpus_are_counted_by_dask_cuda_where_nobody_names_them(
+    four_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    utils: Any = ModuleType("dask_cuda.utils")
+    utils.get_gpu_count = lambda: 2
+    monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
+    assert gpus(PlaceConfig()) == ["0", "1"]
+
+    def without_driver() -> int:
+        raise NVMLError(NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    utils.get_gpu_count = without_driver
+    assert gpus(PlaceConfig()) == []
 
 
 def test_without_gpus_it_computes_on_cores(monkeypatch: pytest.MonkeyPatch) -> None:
