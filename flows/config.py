@@ -23,7 +23,7 @@ from models.producer import Registry
 from tasks.cohort.selection import Selection
 from tasks.cohort.sources import would_list
 from tasks.plan.recipe import Named, Recipe
-from tasks.storage.credentials import REFUSED
+from tasks.storage.credentials import holds_credentials
 from tasks.storage.location import Location
 
 _PLAIN_URL = r"^https?://[^?#@\s]+$"
@@ -155,7 +155,9 @@ def _line(detail: Any) -> str:
         return f"  {field}: there is no {tag!r}; " + (
             f"the nearest are {', '.join(nearest)}" if nearest else f"there are {', '.join(known)}"
         )
-    found = "" if detail["type"] in ("missing", REFUSED) or not field else f" (found {detail['input']!r:.80})"
+    secret = "credentials" in detail["msg"] or holds_credentials(repr(detail["input"]))
+    shown = field and detail["type"] != "missing" and not secret
+    found = f" (found {detail['input']!r:.80})" if shown else ""
     return f"  {field or 'as a whole'}: {detail['msg'].removeprefix('Value error, ')}{found}"
 
 

@@ -52,8 +52,8 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
 
     It starts in the background. The function that is yielded waits until the server answers, and returns its API's
-    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends the
-    password that is made for it: processes below this one know it from their environment, people find it in
+    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends
+    the password that is made for it: processes below this one know it from their environment, people find it in
     ``prefect-password-<port>`` in `home`.
 
     Raises
@@ -115,7 +115,8 @@ def _keep_private(home: Path) -> None:
     """Make a folder that nobody else can list: it holds logs, a database of runs, and what workers spill."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_mode & 0o066:
-        home.chmod(0o700)
+        with suppress(PermissionError):  # a volume that is lent to us is its owner's to protect
+            home.chmod(0o700)
 
 
 def _write_private(file: Path, text: str) -> None:

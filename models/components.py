@@ -119,10 +119,9 @@ def call(component: Mapping[str, Any], located: Any, field: str = "") -> Any:
     try:
         return located(**arguments)
     except Exception as error:  # a constructor may raise anything on arguments that it was not made for
+        named = f"{field and f'{field}: '}`_target_: {component['_target_']}`"
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ConfigurationError(
-            f"{field and f'{field}: '}`_target_: {component['_target_']}` with {arguments}: {said}. See to its arguments"
-        ) from error
+        raise ConfigurationError(f"{named} with {arguments}: {said}. See to its arguments") from error
 
 
 def _arguments(component: Mapping[str, Any]) -> dict[str, Any]:

@@ -182,8 +182,8 @@ def _transform(component: Component) -> Any:
         )
     if located.__name__ in _FOREIGN:
         raise ConfigurationError(
-            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that works "
-            "on the array alone"
+            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that "
+            "works on the array alone"
         )
     return instantiate(component, located, _FIELD)
 

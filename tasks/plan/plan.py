@@ -172,10 +172,7 @@ class Plan(BaseModel):
         ConfigurationError
             If it is damaged, or of another version.
         """
-        found = manifest.read_metadata(output)
-        text = found.get("plan")
-        if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
-            raise ConfigurationError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+        text = _stored(output)
         if (layout := json.loads(text).get("layout")) != LAYOUT:
             raise ConfigurationError(
                 f"output {output} has the layout {layout}, this version writes {LAYOUT}: {_WAYS_OUT}"
@@ -184,6 +181,44 @@ class Plan(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ConfigurationError(f"output {output} holds a plan of another version: {_WAYS_OUT}") from error
+
+
+class Lasting(BaseModel):
+    """What outlives a run that is overwritten: what was withdrawn, and the key of its pseudonyms."""
+
+    model_config = ConfigDict(frozen=True)
+
+    withdrawn: tuple[str, ...] = ()
+    key: Key | None = None
+
+    @classmethod
+    def read(cls, output: Location) -> "Lasting":
+        """Read it from a plan of any layout.
+
+        Raises
+        ------
+        ConfigurationError
+            If the plan has it in a form that this version does not know.
+        """
+        try:
+            text = _stored(output)
+        except ConfigurationError:
+            return cls()  # a damaged plan tells nothing
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"output {output} holds a list of what was withdrawn that this version cannot read, and which would be "
+                "lost: name another output"
+            ) from error
+
+
+def _stored(output: Location) -> str:
+    found = manifest.read_metadata(output)
+    text = found.get("plan")
+    if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
+        raise ConfigurationError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+    return text
 
 
 def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, weights_digest: str, key: Key) -> Plan:

@@ -21,7 +21,7 @@ from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
 from tasks.plan.labels import UnreadLabel, unread_labels
-from tasks.plan.plan import Plan, begun, make_plan
+from tasks.plan.plan import Lasting, Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import Recipe
 from tasks.prepare.cost import Cost, estimate
@@ -96,14 +96,10 @@ class Before:
         check_ours(output)
         if not begun(output):
             return cls()
-        try:
-            plan = Plan.read(output)
-        except ConfigurationError:
-            if overwrite:
-                return cls()
-            raise
         if overwrite:
-            return cls(withdrawn=plan.withdrawn, key=plan.key if plan.withdrawn else None)
+            lasting = Lasting.read(output)
+            return cls(withdrawn=lasting.withdrawn, key=lasting.key if lasting.withdrawn else None)
+        plan = Plan.read(output)
         return cls(plan, manifest.read(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
 
 

@@ -3,33 +3,29 @@
 import re
 from urllib.parse import unquote, urlsplit
 
-from pydantic_core import PydanticCustomError
-
-REFUSED = "credentials"
-"""The type of the error, by which whoever shows it knows not to show the address."""
-
 _SECRET = re.compile(
-    r"(^|[?&;#/])(x-(amz|goog|oss)-[\w-]+|awsaccesskeyid|(\w*[_-])?(signature|sig|token|secret|password|passwd|pwd|"
-    r"(access|api)?[_-]?key([_-]?id)?|credentials?|auth(orization)?))=",
+    r"://[^/?#\s]*@|[?&;#](x-(amz|goog|oss)-[\w-]+|awsaccesskeyid|(\w*[_-])?(signature|sig|token|secret|password|"
+    r"passwd|pwd|(access|api)?[_-]?key([_-]?id)?|credentials?|auth(orization)?))=",
     re.IGNORECASE,
 )
 
 
+def holds_credentials(text: str) -> bool:
+    """Tell whether an address in a text names a user, or has a signature or token."""
+    return bool(_SECRET.search(unquote(text)))
+
+
 def without_credentials(address: str) -> str:
-    """Check that an address names a place, and neither a user with a password nor a signature or token.
+    """Check that an address names a place, and neither a user nor a signature or token.
 
     Raises
     ------
-    PydanticCustomError
-        Of type `REFUSED`. Its message does not hold the address.
+    ValueError
+        With a message that does not hold the address.
     """
-    plain = unquote(address)
-    _, is_url, rest = plain.partition("://")
-    authority = re.split(r"[/?#]", rest)[0]
-    if is_url and ("@" in authority or _SECRET.search(rest.removeprefix(authority))):
-        raise PydanticCustomError(
-            REFUSED,
-            "holds credentials (a user, a signature or a token): give them in the environment or in an AWS profile",
+    if "://" in address and holds_credentials(address):
+        raise ValueError(
+            "holds credentials (a user, a signature or a token): give them in the environment or in an AWS profile"
         )
     return address
 
@@ -39,13 +35,10 @@ def plain_address(address: str) -> str:
 
     Raises
     ------
-    PydanticCustomError
+    ValueError
         As `without_credentials` does, also of any query and fragment.
     """
-    without_credentials(address)
-    parts = urlsplit(address)
+    parts = urlsplit(without_credentials(address))
     if parts.query or parts.fragment:
-        raise PydanticCustomError(
-            REFUSED, "holds a query or a fragment, where credentials may be: give scheme, host, port and path alone"
-        )
+        raise ValueError("has a query or a fragment, where credentials may be: give scheme, host, port and path alone")
     return address

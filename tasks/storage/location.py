@@ -244,7 +244,7 @@ class Location(BaseModel):
     def _visible(self, folder: str, depth: int | None = None) -> list[tuple[str, str]]:
         """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
         prefix = "" if self.is_local else "s3://"
-        found = self.filesystem.find(folder, maxdepth=depth, detail=True)
+        found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
         files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
         named = [(f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files]
         return [(url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/"))]
@@ -259,7 +259,10 @@ class Location(BaseModel):
         pattern += path[wildcard.start() :]
         while pattern:
             step, _, below = pattern.partition("/")
-            if not self.filesystem.exists(f"{folder}/{step}"):
+            try:
+                if not self.filesystem.exists(f"{folder}/{step}"):
+                    break
+            except PermissionError:  # S3 says so of a name that is not there, where a policy allows but some prefixes
                 break
             folder, pattern = f"{folder}/{step}", below
         return folder, pattern

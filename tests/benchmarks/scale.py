@@ -175,16 +175,14 @@ def write_files(folder: Path, count: int) -> None:
 
 def stage_seconds() -> dict[str, float]:
     """Seconds from the first begin to the last end of each stage's task runs, and their number; as Prefect tells."""
-    latest = ask(os.environ["PREFECT_API_URL"], "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+    server = os.environ["PREFECT_API_URL"]
+    latest = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
     chosen = {"flow_runs": {"id": {"any_": [latest]}}}
-    count = ask(os.environ["PREFECT_API_URL"], "task_runs/count", chosen)
+    count = ask(server, "task_runs/count", chosen)
     runs: list[dict[str, Any]] = []
     while len(runs) < count:
-        runs += ask(
-            os.environ["PREFECT_API_URL"],
-            "task_runs/filter",
-            chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"},
-        )
+        page = chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"}
+        runs += ask(server, "task_runs/filter", page)
     found: dict[str, float] = {"task runs": count}
     for stage in STAGES:
         times = [

@@ -8,7 +8,10 @@ from models.errors import ConfigurationError
 from tasks.cohort.sources import list_images, would_list
 from tasks.storage.location import Location
 from tasks.storage.s3 import PatientS3
+from tasks.store.template import open_store
+from tasks.upkeep.verify import verify
 from tasks.work.pending import check_ours, erase
+from tests.tasks.outputs import Cohort, carry_out
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -194,6 +197,18 @@ def test_credentials_in_any_part_of_a_url_are_refused_and_not_shown(value: objec
     assert ("credentials" in line) and "secret" not in line
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/who?", "s3://bucket/a=b", "/data/x?token=1", "s3://bucket/tokens/a&b=c"])
+@pytest.mark.parametrize("url", ["s3://bucket/who?", "s3://bucket/a=b", "/data/x?token=1", "s3://bucket/key=1/b=c"])
 def test_names_that_only_look_like_queries_are_names(url: str) -> None:
     assert Location(url=url).url == url
+
+
+def test_a_run_whose_names_are_patterns_stays_within_them(folder: Location, tmp_path: Path) -> None:
+    (folder / "chest 1/plan.json").write(b"of another")
+    output = folder / "chest [12]*"
+    cohort = Cohort(tmp_path / "scans [1]", range(3))
+    content = cohort.content(output, explainers=["saliency"])
+    for overwrite in (False, True):
+        assert carry_out(content, overwrite=overwrite, report=True).explained == 3
+        assert verify(output) == []
+        assert open_store(output)["attribution"].notnull().all()
+    assert (folder / "chest 1").sizes() == {"plan.json": 10}
