@@ -139,6 +139,9 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 source=Source(series or (uri,), mask),
                 label=text["label"],
                 subject=text["subject"],
+                refused="the folder is empty, or not there: check the table"
+                if uri.endswith("/") and not series
+                else None,
             )
         )
     rows: dict[str, int] = {}

@@ -19,6 +19,9 @@ _PARALLEL = 2e-3
 """Cosines that differ by less are the same: files round them to three digits and more."""
 
 
+_SMALLEST, _FURTHEST = 1e-6, 1e6
+"""Pixels are no smaller, and nothing of a patient lies further from the origin, in mm."""
+
 Columns = NDArray[np.float64]
 
 
@@ -124,8 +127,10 @@ def _numbers(dataset: Dataset, keyword: str, count: int | None = None) -> NDArra
         raise Unreadable(f"{keyword} does not consist of numbers: export the file again from its source") from None
     if count is not None and len(numbers) != count:
         raise Unreadable(f"{keyword} has {len(numbers)} numbers, not {count}: export the file again from its source")
-    if not np.isfinite(numbers).all():
-        raise Unreadable(f"{keyword} holds numbers that are not finite: export the file again from its source")
+    if not (np.abs(numbers) <= _FURTHEST).all():
+        raise Unreadable(
+            f"{keyword} holds numbers beyond {_FURTHEST:g} mm, or that are none: export the file again from its source"
+        )
     return numbers
 
 
@@ -141,7 +146,7 @@ def _columns(tags: _Tags, number: int) -> Columns | None:
             "the directions of ImageOrientationPatient are not perpendicular, or not of length 1: export the file "
             "again from its source"
         )
-    if spacing.min() <= 0:
+    if spacing.min() < _SMALLEST:
         raise Unreadable(
             f"PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm, and must be above zero: export the file again from "
             "its source"
