@@ -131,7 +131,8 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 )
         uri, mask = places["uri"], places["mask"]
         assert uri is not None
-        series = tuple(root.at(uri).files()) if uri.endswith("/") else ()
+        is_folder = uri.endswith("/")
+        series = tuple(root.at(uri).files()) if is_folder else ()
         text = {name: None if row.get(name) is None else str(row[name]) for name in ("id", "label", "subject")}
         listed.append(
             Listed(

@@ -196,11 +196,12 @@ def test_a_picture_needs_no_third_axis(shape: tuple[int, ...]) -> None:
     assert np.linalg.matrix_rank(affine) == 4
 
 
-@pytest.mark.parametrize("kind", [Nifti1Image, Nifti2Image], ids=["NIfTI-1", "NIfTI-2"])
-@pytest.mark.parametrize("offset", [0, 100, -352, 2**25, 2**30, 1e30, np.nan, np.inf, 352.5, 544.25])
+@pytest.mark.parametrize(
+    ("kind", "offset"),
+    [(Nifti1Image, offset) for offset in (0, 100, -352, 2**25, 2**30, 1e30, np.nan, np.inf, -np.inf, 352.5)]
+    + [(Nifti2Image, offset) for offset in (0, 352, -544, 2**25, 2**62)],
+)
 def test_voxels_begin_soon_after_the_header(kind: type, offset: float) -> None:
-    if (kind is Nifti2Image and not float(offset).is_integer()) or (kind is Nifti2Image and offset > 2**40):
-        pytest.skip("NIfTI-2 stores a whole number")
     data = with_fields(placed(1, 0, kind), vox_offset=offset)
     for packed in (data, gzip.compress(data)):
         with pytest.raises(Unreadable, match=r"vox_offset is .*, and must be a whole number from"):
