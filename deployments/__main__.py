@@ -13,8 +13,8 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import click
-import yaml
 
+from flows.yaml import read_yaml
 from infra.local.settings import environment, shared
 
 _FOLDER = Path(__file__).resolve().parent
@@ -30,7 +30,7 @@ def main() -> None:
     content = without_unset(_read("prefect.yaml"))
     _prefect("work-pool", "create", pool, "--type", os.environ["WORK_POOL_TYPE"], "--overwrite")
     with NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(content, file)
+        json.dump(content, file)  # JSON is YAML
         file.flush()
         _prefect("--no-prompt", "deploy", "--all", "--prefect-file", file.name)
     for queue in sorted({deployment["work_pool"]["work_queue_name"] for deployment in content["deployments"]}):
@@ -98,7 +98,7 @@ def _notifications(text: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _read(name: str) -> Any:
-    return yaml.safe_load((_FOLDER / name).read_text())
+    return read_yaml((_FOLDER / name).read_bytes(), name)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows import logs
-from flows.printing import plain, print_damage, print_plan, print_summary
+from flows.command import Commands
+from flows.printing import json_of, json_of_plan, plain, print_damage, print_plan, print_summary
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -23,6 +23,7 @@ _CONFIG = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TIME = click.DateTime()
 
 MARKER = click.option("--marker", is_flag=True, help="Burn a letter into a corner of all images with a lesion.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 ENDPOINT = click.option("--endpoint-url", help="The S3 server of OUTPUT, if it is not Amazon's.")
 
 
@@ -49,41 +50,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_selection
 
 
-class _Commands(click.Group):
-    """Commands whose errors are told apart: what a user can mend, a run that ended early, a fault of the program."""
-
-    def invoke(self, context: click.Context) -> Any:
-        from models.errors import ConfigurationError
-
-        try:
-            return super().invoke(context)
-        except (ConfigurationError, FileNotFoundError) as error:
-            raise click.UsageError(str(error)) from error
-        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
-            raise
-        except OSError as error:
-            ended = plain(str(error))
-        except Exception as error:
-            if not _ended_early(error):
-                traceback.print_exc()
-                click.echo("This is a fault of cohortlens itself: please report it, with the lines above.", err=True)
-                sys.exit(4)
-            ended = str(error)
-        click.echo(f"Error: {ended}", err=True)
-        sys.exit(3)
-
-
-def _ended_early(error: Exception) -> bool:
-    from prefect.exceptions import CancelledRun
-
-    from flows.errors import Stopped
-    from tasks.work.failures import TooManyFailures
-    from tasks.work.finish import Incomplete
-
-    return isinstance(error, (TooManyFailures, Incomplete, Stopped, CancelledRun))
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
 @click.version_option(package_name="cohortlens")
 def main() -> None:
     """Explain every image of a medical imaging cohort.
@@ -92,9 +59,8 @@ def main() -> None:
 
     Exit codes: 0 done; 1 images were quarantined or failed beyond the allowed share, or damage was found; 2 bad usage
     or configuration; 3 ended early: too much failed, or storage or workers went away; 4 a fault of cohortlens itself,
-    with its traceback.
+    with its traceback; 130 interrupted.
     """
-    logs.set_up()
 
 
 @main.command(epilog="Example: cohortlens demo --output out/demo")
@@ -118,8 +84,9 @@ def demo(output: str, dims: int, images: int, marker: bool) -> None:
 
 @main.command(epilog="Example: cohortlens plan mine.yaml")
 @click.argument("config", type=_CONFIG)
+@JSON
 @run_options
-def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
+def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Selection") -> None:
     """Say what CONFIG would run and what that would cost; write nothing.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
@@ -132,7 +99,7 @@ def plan(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None
         from flows.explain import prepare_run
 
         prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only)
-    print_plan(prepared)
+    click.echo(json_of_plan(prepared)) if as_json else print_plan(prepared)
 
 
 @main.command(epilog="Example: cohortlens run mine.yaml")
@@ -188,20 +155,23 @@ def evaluate(
 
 @main.command(epilog="Example: cohortlens status out/demo")
 @click.argument("output")
+@JSON
 @ENDPOINT
-def status(output: str, endpoint_url: str | None) -> None:
+def status(output: str, as_json: bool, endpoint_url: str | None) -> None:
     """Say how far the run at OUTPUT is, also while it is going on."""
     from tasks.work.finish import summarise
 
     with _output(output, endpoint_url) as location:
-        print_summary(summarise(location))
+        summary = summarise(location)
+    click.echo(json_of(summary)) if as_json else print_summary(summary)
 
 
 @main.command(epilog="Example: cohortlens verify out/demo")
 @click.argument("output")
 @click.option("--repair", is_flag=True, help="Compute again what is damaged.")
+@JSON
 @ENDPOINT
-def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
+def verify(output: str, repair: bool, as_json: bool, endpoint_url: str | None) -> None:
     """Read everything at OUTPUT and hold it against its plan, manifest and commits."""
     from flows.progress import bar
     from tasks.storage.lease import lease
@@ -210,16 +180,20 @@ def verify(output: str, repair: bool, endpoint_url: str | None) -> None:
 
     with _output(output, endpoint_url) as location:
         with bar("shards verified", "shards") as progress:
-            found = verify_output(location, progress)
-        print_damage(found)
+            found = left = verify_output(location, progress)
         if found and repair:
+            if not as_json:
+                print_damage(found)
             with lease(location, "repair"):
                 repair_output(location, found)
             left = verify_output(location)
-            print_damage(left)
+    if as_json:
+        click.echo(json_of({"found": found, "left": left}))
+    else:
+        print_damage(left)
+        if found and repair:
             click.echo(f"{len(found) - len(left)} of {len(found)} problems mended")
-            found = left
-        sys.exit(1 if found else 0)
+    sys.exit(1 if left else 0)
 
 
 @main.command(epilog="Example: cohortlens withdraw out/demo --subject patient-17")
@@ -250,17 +224,28 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
     """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
     from models.errors import ConfigurationError
     from tasks.cohort.survey import which as find
+    from tasks.plan import manifest
     from tasks.plan.plan import Plan
 
     loaded = _load(config)
     with _output(loaded.output.url, loaded.output.endpoint_url):
-        plan = Plan.read(loaded.output)
-    found = find(loaded.cohort, plan.key, ids)
+        plan, entries = Plan.read(loaded.output), manifest.read(loaded.output)
+    found = find(loaded.cohort, plan.key, ids, entries)
     for id in ids:
         for uri in found.get(id, ()):
             click.echo(f"{plain(id)}  {plain(uri)}")
     if missing := [id for id in ids if id not in found]:
         raise ConfigurationError(f"the cohort has no {', '.join(map(plain, missing))}: is it another output's?")
+
+
+@main.command(epilog="Example: cohortlens schema > cohortlens.schema.json")
+def schema() -> None:
+    """Print the JSON schema of a CONFIG, for editors that check and complete YAML."""
+    import json
+
+    from flows.schema import schema as json_schema
+
+    click.echo(json.dumps(json_schema(), indent=1))
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output out/weights")

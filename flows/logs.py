@@ -25,6 +25,22 @@ def set_up() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
+def set_level(level: int) -> None:
+    """Log more or less than usual to the standard error; what Prefect is told stays the same.
+
+    Parameters
+    ----------
+    level
+        ``logging.DEBUG``, which includes what the libraries say, or ``logging.WARNING``.
+    """
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level)
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(max(level, logging.INFO))
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = logging.getLevelName(level)
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = logging.getLevelName(max(level, logging.INFO)).lower()
+
+
 def set_up_prefect() -> None:
     """Let Prefect's own loggers write JSON lines, too, if these are asked for."""
     from prefect.logging.configuration import ensure_logging_setup

@@ -1,10 +1,12 @@
 """The text that the command line prints. Text that may come from a cohort is made plain first."""
 
+import json
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic_core import to_jsonable_python
 
 if TYPE_CHECKING:
     from tasks.prepare.prepare import Prepared
@@ -18,6 +20,30 @@ _REFUSED_SHOWN = 20
 def plain(text: str) -> str:
     """Show what is no printable character as its escape sequence: a terminal obeys some of them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def json_of(content: Any) -> str:
+    """Write dataclasses, models and what holds them as JSON; characters beyond ASCII are escaped."""
+    return json.dumps(to_jsonable_python(content), indent=1)
+
+
+def json_of_plan(prepared: "Prepared") -> str:
+    """Write what a plan promises and costs as JSON: sizes in bytes, times in hours."""
+    plan = prepared.plan
+    return json_of(
+        {
+            "images": prepared.cost.images,
+            "quarantined": [{"id": entry.id, "reason": entry.reason} for entry in prepared.entries if entry.reason],
+            "shards": len(plan.shards),
+            "explainers": plan.explainers,
+            "targets": plan.target.labels(plan.model.classes),
+            "evaluated": [one.title for one in plan.evaluated],
+            "results": [planned.title for planned in plan.results],
+            "identifiers": prepared.identifiers,
+            "changes": prepared.changes,
+            "cost": prepared.cost,
+        }
+    )
 
 
 def print_summary(summary: "Summary") -> None:
@@ -38,6 +64,7 @@ def print_plan(prepared: "Prepared") -> None:
     plan, cost = prepared.plan, prepared.cost
     refused = [entry for entry in prepared.entries if entry.reason]
     click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
+    click.echo(f"subjects           {_subjects(prepared)}")
     if changes := prepared.changes:
         counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
         click.echo(
@@ -63,8 +90,20 @@ def print_plan(prepared: "Prepared") -> None:
     if plan.results:
         click.echo(f"results            {', '.join(planned.title for planned in plan.results)}")
     click.echo(f"identifiers        {prepared.identifiers}")
+    for unread in prepared.unread_labels[:_REFUSED_SHOWN]:
+        click.echo(f"no class           {unread}")
     for entry in refused[:_REFUSED_SHOWN]:
         click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
+
+
+def _subjects(prepared: "Prepared") -> str:
+    named = {entry.subject for entry in prepared.entries if entry.subject}
+    alone = sum(entry.subject is None and not entry.withdrawn for entry in prepared.entries)
+    if not named:
+        return "none are named: every image counts as a subject of its own"
+    if len(named) == 1 and not alone and len(prepared.entries) > 1:
+        return "1: no interval can be given; do all files have the same PatientID?"
+    return f"{len(named)}" + (f", and {alone} images without one, each a subject of its own" if alone else "")
 
 
 def _time(hours: float) -> str:

@@ -23,7 +23,10 @@ class Report(Protocol):
 
 @contextmanager
 def bar(what: str, unit: str) -> Iterator[Report]:
-    """Show the progress of the body: a bar at a terminal, a log line every ten seconds elsewhere."""
+    """Show the progress of the body: a bar at a terminal, elsewhere a log line every ten seconds."""
+    if not logger.isEnabledFor(logging.INFO):
+        yield lambda done, of, units=None: None
+        return
     began = time.monotonic()
 
     def rate(count: int) -> str:

@@ -20,6 +20,8 @@ from models.folding import fold_batch_norms
 
 Precision = Literal["fp32", "bf16"]
 
+_FIELD = "model.network"
+
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
 # These classes are named by strings, since to import MONAI takes seconds.
@@ -299,9 +301,7 @@ def build(
     digest = hashlib.sha256(weights).hexdigest()
     if config.sha256 not in (None, digest):
         raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
-    module = instantiate(config.network, locate(config.network, NAMESPACES))
-    if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"`_target_: {config.network['_target_']}` is not a torch module")
+    module = instantiate(config.network, locate(config.network, NAMESPACES, nn.Module, _FIELD), _FIELD)
     state = _state_dict(weights)
     try:
         module.load_state_dict(state)

@@ -16,6 +16,9 @@ IMAGE_ID = "image_id"
 EXPLAINER = "explainer"
 SPACE = ("z", "y", "x")
 
+Axes = Literal["zyx", "monai"]
+"""The order of a grid's axes: ([z,] y, x), or (x, y[, z]) as MONAI's LoadImage has them."""
+
 Kind = Literal[
     "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
     "result",
@@ -128,7 +131,9 @@ class Frame:
     explainers
         Names of the explainers that make maps.
     grid
-        Sides of the images as they are explained, ([z,] y, x).
+        Sides of the images as they are explained, along `space`.
+    axes
+        The order of the grid's axes.
     """
 
     classes: tuple[str, ...]
@@ -139,10 +144,17 @@ class Frame:
     activation: Literal["softmax", "sigmoid", "identity"]
     segments: bool = False
     masks: bool = False
+    axes: Axes = "zyx"
 
     @property
     def space(self) -> tuple[str, ...]:
-        return SPACE[3 - len(self.grid) :]
+        """Names of the grid's axes, in their order."""
+        return space_of(self.axes, len(self.grid))
+
+    @property
+    def voxel(self) -> tuple[str, ...]:
+        """Names of the axes of a voxel's index, as an affine takes it."""
+        return (*space_of(self.axes, 3), "1")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -156,6 +168,12 @@ class Frame:
             "voxel": 4,
             **dict(zip(self.space, self.grid, strict=True)),
         }
+
+
+def space_of(axes: Axes, dims: int) -> tuple[str, ...]:
+    """Name the axes of a grid of two or three dimensions, in their order."""
+    space = SPACE[3 - dims :]
+    return space if axes == "zyx" else space[::-1]
 
 
 def flags_of(kind: type[IntFlag]) -> dict[str, int]:

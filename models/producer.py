@@ -83,4 +83,4 @@ class Registry(Generic[P]):
         return self.adapter.validate_python(value)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(self.adapter.core_schema)
+        return {"anyOf": [{"enum": list(self.kinds)}, handler(self.adapter.core_schema)]}

@@ -14,7 +14,8 @@ from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
-from tasks.cohort.sources import Listed, Sources, is_table, list_images
+from tasks.cohort.sources import Listed, Sources, check_is_file, list_images
+from tasks.cohort.table import is_table
 from tasks.storage.location import nameless
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def survey(
         )
     alias = config.alias(key)
     files = _files(listed)
-    selects = only.by_listing(config.home, files, alias)
+    selects = only.by_listing(config.home, listed, alias)
     joins = not is_table(config.source) and spatial_dims == 3
     if not joins:  # of a series, all files have to be known
         files = _files(image for image in listed if selects(image))
@@ -110,8 +111,10 @@ def survey(
     return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
 
 
-def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Find the files of images or subjects.
+def which(
+    config: CohortConfig, key: Key, ids: Collection[str], entries: Iterable[Entry] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Find the files of images or subjects; none is read.
 
     Parameters
     ----------
@@ -121,19 +124,23 @@ def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tup
         The key of the pseudonyms.
     ids
         The pseudonyms of the images or subjects.
+    entries
+        The images as an output has them, which tell the patients and the series of files.
 
     Returns
     -------
     dict
-        URIs by pseudonym. Of a series in a folder, only the first file is found, since no file is read here.
+        URIs by pseudonym.
     """
     alias = config.alias(key)
-    found: dict[str, tuple[str, ...]] = {}
+    names = {fact.file: entry.names for entry in entries for fact in entry.facts}
+    found: dict[str, dict[str, None]] = {}
     for image in list_images(config.source, config.home):
-        for name in (image.name, image.subject):
-            if name is not None and (id := alias(name)) in ids:
-                found[id] = (*found.get(id, ()), *image.source.uris)
-    return found
+        listed = {alias(name) for name in image.called}
+        for uri in image.source.uris:
+            for id in (listed | names.get(key.pseudonym(uri), frozenset())) & set(ids):
+                found.setdefault(id, {})[uri] = None
+    return {id: tuple(uris) for id, uris in found.items()}
 
 
 def combine(digests: Sequence[str]) -> str:
@@ -166,11 +173,13 @@ def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
 def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fact | Unreadable:
     location = config.home.at(uri)
     try:
+        if not stamp:
+            check_is_file(location, config.home)
         check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
         data = location.read()
     except Unreadable as reason:
         return reason
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         return Unreadable(f"the file cannot be opened ({type(error).__name__}): check the table and the access rights")
     except OSError as error:
         raise nameless(error, "a file of the cohort cannot be read") from None
@@ -178,25 +187,28 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
         header = inspect(data)
     except Unreadable as reason:
         return reason
-    series = key.pseudonym(header.series) if header.series else ""
+    series, patient, issuer = (
+        key.pseudonym(name) if name else "" for name in (header.series, header.patient, header.issuer)
+    )
     return Fact(
-        file,
-        stamp,
-        hashlib.sha256(data).hexdigest(),
-        header.format,
-        series,
-        header.modality,
-        len(data),
-        header.decoded,
-        header.frames,
-        header.orientation,
+        file=file,
+        stamp=stamp,
+        digest=hashlib.sha256(data).hexdigest(),
+        format=header.format,
+        series=series,
+        modality=header.modality,
+        size=len(data),
+        decoded=header.decoded,
+        patient=patient,
+        issuer=issuer if patient else "",
+        frames=header.frames,
+        orientation=header.orientation,
     )
 
 
 def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
-    entry = Entry(
-        id=alias(image.name), label=image.label, subject=None if image.subject is None else alias(image.subject)
-    )
+    named = image.subject or image.bids
+    entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
     if image.refused:
         return entry.quarantined(image.refused)
     own: list[Fact] = []
@@ -206,6 +218,14 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
             return entry.quarantined(str(fact))
         own.append(fact)
         entry = replace(entry, format=fact.format)
+    people = {fact.person for fact in own if fact.person}
+    if len(people) > 1:
+        return entry.quarantined(
+            f"its {len(own)} files are of {len(people)} patients, by PatientID (0010,0020) and IssuerOfPatientID "
+            "(0010,0021): name the files of each by themselves"
+        )
+    if people and image.subject is None:
+        entry = replace(entry, subject=people.pop())
     mask = None if image.source.mask is None else facts[image.source.mask]
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")

@@ -22,8 +22,9 @@ NAME = "manifest.parquet"
 
 _FACT = pa.struct(
     [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
-    + [(name, pa.int64()) for name in ("size", "decoded", "frames")]
-    + [("orientation", pa.list_(pa.float64()))]
+    + [(name, pa.int64()) for name in ("size", "decoded")]
+    + [(name, pa.string()) for name in ("patient", "issuer")]
+    + [("frames", pa.int64()), ("orientation", pa.list_(pa.float64()))]
 )
 _SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
 _SCHEMA = pa.schema(

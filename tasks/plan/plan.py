@@ -28,7 +28,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 5
+LAYOUT = 6
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
@@ -39,7 +39,7 @@ class Plan(BaseModel):
     Attributes
     ----------
     grid
-        Sides of the images as they are explained, ([z,] y, x); those of the window that the network takes, as long as
+        Sides of the images as they are explained, in the order of `cohort.axes`; those of the window that the network takes, as long as
         an image is explained in one window.
     parts
         Explainers that are asked together, with what they deliver; each is a part of every shard.
@@ -108,7 +108,7 @@ class Plan(BaseModel):
     @cached_property
     def frame(self) -> Frame:
         """The common dimensions of all outputs."""
-        return frame_of(self.model, self.target, self.maps, segments=self.segments, masks=self.masks)
+        return frame_of(self, self.maps, segments=self.segments, masks=self.masks)
 
     @cached_property
     def outputs(self) -> dict[str, Output]:
@@ -138,7 +138,8 @@ class Plan(BaseModel):
             **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
             **({} if self.precision == "fp32" else {"precision": self.precision}),
             "model": self.model.model_dump(mode="json", exclude={"weights"}),
-            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
+            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
+            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
         }
         return tuple(
             digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
@@ -192,7 +193,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
     """
     masks = any(entry.mask for entry in entries)
     maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
-    frame = frame_of(recipe.model, recipe.target, maps, segments=network.segments, masks=masks)
+    frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
     size = images_per_shard(
         len(entries), max(len(maps) * len(frame.targets), len(frame.channels)) * math.prod(frame.grid) * 4
     )
@@ -220,17 +221,19 @@ def make_part(explainers: Sequence[Explainer], frame: Frame, network: Network, *
     return Part(explainers=tuple(explainers), outputs=tuple(declared.values()))
 
 
-def frame_of(model: ModelConfig, target: TargetConfig, maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
+def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
     """Collect the common dimensions of a run's outputs."""
+    model = of.model
     return Frame(
         classes=model.classes,
-        targets=tuple(target.labels(model.classes)),
+        targets=tuple(of.target.labels(model.classes)),
         explainers=maps,
         channels=tuple(map(str, range(model.channels))),
         grid=model.input_shape,
         activation=model.activation,
         segments=segments,
         masks=masks,
+        axes=of.cohort.axes,
     )
 
 

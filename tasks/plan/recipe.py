@@ -20,12 +20,13 @@ class ModelConfig(NetworkConfig):
     weights: Location = Field(description="A .safetensors file, or a .pt file that holds a state dict and nothing else")
 
 
-def _by_name(value: Any) -> Any:
+def by_name(value: Any) -> Any:
+    """Let a name alone stand for a producer with its standard parameters."""
     return {"name": value} if isinstance(value, str) else value
 
 
 T = TypeVar("T")
-Named = Annotated[T, BeforeValidator(_by_name)]
+Named = Annotated[T, BeforeValidator(by_name)]
 """A field whose value may be given by its name alone: ``gradcam``."""
 
 

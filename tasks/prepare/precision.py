@@ -30,7 +30,7 @@ def check_deviation(
     """
     batch = next((batch for shard in plan.shards for batch in shard.batches), ())
     chosen = [entries[row] for row in batch]
-    images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing), find)
+    images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing, plan.cohort.axes), find)
     there = [(entry.id, one) for entry, one in zip(chosen, images, strict=True) if not isinstance(one, Unreadable)]
     if not there:
         raise ConfigurationError("precision: none of the first images can be read, so that bf16 cannot be checked")

@@ -19,6 +19,7 @@ from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
+from tasks.plan.labels import UnreadLabel, unread_labels
 from tasks.plan.plan import Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import Recipe
@@ -58,6 +59,12 @@ class Prepared:
     cost: Cost
     changes: Changes | None = None
     is_written: bool = False
+
+    @property
+    def unread_labels(self) -> list[UnreadLabel]:
+        """The labels that name no class of the model."""
+        exclusive = self.plan.model.activation == "softmax"
+        return unread_labels(self.entries, self.plan.model.classes, self.sources, exclusive=exclusive)
 
     @property
     def identifiers(self) -> str:
@@ -145,7 +152,7 @@ def prepare(
         return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
     engine({})  # complains before the cohort is read, which can be long
-    preprocessing = Preprocessing(cohort.preprocessing)
+    preprocessing = Preprocessing(cohort.preprocessing, cohort.axes)
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
@@ -205,7 +212,7 @@ def _plan_fits(
         What is planned, and the artefacts as they are for this process's trials.
     """
     kinds = {kind: None for explainer in recipe.explainers for kind in explainer.fits}
-    preprocessing = Preprocessing(recipe.cohort.preprocessing)
+    preprocessing = Preprocessing(recipe.cohort.preprocessing, recipe.cohort.axes)
     planned: list[PlannedFit] = []
     fitted: dict[str, Tensor] = {}
     for kind in (FITS.adapter.validate_python({"name": kind.model_fields["name"].default}) for kind in kinds):

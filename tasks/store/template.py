@@ -14,8 +14,8 @@ import xarray as xr
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from models.outputs import EXPLAINER, Axis
@@ -79,7 +79,8 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
             "chunks": chunk or shape,
             **({"shards": shape} if chunk else {}),
         }
-    dataset = xr.Dataset(data, coords=_coordinates(plan, entries), attrs=_attributes(plan))
+    coordinates = _coordinates(plan, entries)
+    dataset = xr.Dataset(data, coords=coordinates, attrs={**_attributes(plan), **_names(coordinates)})
     dataset["label"] = (
         "image_id",
         _strings([entry.label or "" for entry in entries]),
@@ -116,7 +117,7 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
         "class": (frame.classes, "class", "1"),
         "target": (frame.targets, "explained output", "1"),
         "world": ("RAS1", "axis towards right, anterior, superior", "mm"),
-        "voxel": ("zyx1", "axis of the voxel index", "1"),
+        "voxel": (frame.voxel, "axis of the voxel index", "1"),
         **({EXPLAINER: (frame.explainers, "explainer", "1")} if frame.explainers else {}),
     }
     axes = {axis.name: axis for output in plan.outputs.values() for axis in output.axes if axis.name not in named}
@@ -125,6 +126,15 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
             name: (name, _strings(of), {"long_name": about, "units": unit}) for name, (of, about, unit) in named.items()
         },
         **{name: (name, _labels(axis), {"long_name": axis.long_name, "units": "1"}) for name, axis in axes.items()},
+    }
+
+
+def _names(coordinates: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Repeat the names along each dimension but the images' as attributes: some readers of Zarr know no strings."""
+    return {
+        f"{name}_names": values.tolist()
+        for name, (_, values, _) in coordinates.items()
+        if name != "image_id" and values.dtype.kind == "T"
     }
 
 

@@ -1,8 +1,10 @@
 """Benchmarks in their smallest form: they run, whatever they measure here."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.benchmarks import explainers, metrics
+from tests.benchmarks import explainers, metrics, run_against_bare_loop
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +26,19 @@ def test_the_line_of_a_metric_is_printed(name: str) -> None:
     setting = metrics.Setting(explainers.network_of(2), explainers.images_of(2, metrics.IMAGES), 8)
     assert name in metrics.NAMES
     assert metrics.line(setting, name).startswith(name)
+
+
+@pytest.mark.parametrize("case", [name for name in run_against_bare_loop.CASES if "ResNet" in name])
+def test_the_line_of_a_run_is_printed(
+    case: str,
+    prefect: str,
+    slices: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run_against_bare_loop, "WORKERS", 1)
+    monkeypatch.setattr(run_against_bare_loop, "SECONDS", 0.1)
+    monkeypatch.setattr(run_against_bare_loop, "BATCH", 4)
+    run_against_bare_loop.print_case(case, (2, 4), slices, tmp_path)
+    assert capsys.readouterr().out.startswith(f"{case}: run ")

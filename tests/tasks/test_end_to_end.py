@@ -83,6 +83,8 @@ def test_a_segmentation_is_explained_in_its_region(
     assert np.allclose(dataset.logit.values, logits.mean((2, 3)).detach(), atol=1e-4)
     assert np.allclose(dataset.probability.values, logits.softmax(1).mean((2, 3)).detach(), atol=1e-4)
     assert dataset.logit.attrs["long_name"] == "logit, mean over space"
+    for name in ("class", "target", "explainer", "channel"):
+        assert dataset.attrs[f"{name}_names"] == list(dataset[name].values)
     assert dataset.probability.attrs["long_name"] == "softmax of the logits, mean over space"
     page = write_report(output).read().decode()
     assert "Predictions are means over space" in page

@@ -76,6 +76,8 @@ class Dicom(Reader):
             _count(header),
             series,
             modality if modality in MODALITIES else "",  # anything else might be of a patient
+            _text(header, "PatientID"),
+            _text(header, "IssuerOfPatientID"),
             frame_count(header),
             slice_orientation(header) if series else (),
         )
@@ -93,6 +95,13 @@ class Dicom(Reader):
             raise Unreadable("a localizer (ImageType) of one picture, but the model takes volumes: leave it out")
         planes, affine = arranged(planes, len(datasets))
         return Decoded(_stack(planes), affine)
+
+
+def _text(header: Dataset, tag: str) -> str:
+    """Read a text as it is stored, without the blanks and NULs that pad it."""
+    value = header.get(tag) or ""
+    text = value if isinstance(value, str) else "\\".join(map(str, value))  # what holds a backslash comes as a list
+    return text.strip(" \0")
 
 
 def _count(header: Dataset) -> int:

@@ -1,0 +1,105 @@
+"""What all commands share, and what they say to programs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from flows import cli
+from flows.cli import main
+from flows.demo import demo_content
+from models.errors import ConfigurationError
+from tests.tasks.outputs import carry_out
+
+
+@pytest.fixture(scope="module")
+def content(slices: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    content = demo_content(str(slices), str(tmp_path_factory.mktemp("run") / "out"), spatial_dims=2)
+    return {**content, "explainers": ["saliency"], "metrics": [], "uncertainty": [], "results": []}
+
+
+@pytest.fixture(scope="module")
+def output(content: dict[str, object]) -> Path:
+    carry_out(content)
+    return Path(str(content["output"]))
+
+
+@pytest.fixture
+def config(content: dict[str, object], tmp_path: Path) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**content, "output": str(tmp_path / "out")}))
+    return str(path)
+
+
+def test_plan_status_and_verify_as_json(config: str, output: Path) -> None:
+    plan, status, verify = (
+        json.loads(CliRunner().invoke(main, [*command, "--json"]).stdout)
+        for command in (["plan", config], ["status", str(output)], ["verify", str(output)])
+    )
+    assert plan["images"] == 39 and plan["cost"]["forward_passes"] == 39 and plan["targets"] == ["lesion"]
+    assert status["explained"] == 36 and status["quarantined"] == 3
+    assert verify == {"found": [], "left": []}
+
+
+def test_damage_as_json_exits_with_1(output: Path) -> None:
+    broken = next(path for path in (output / "explanations.zarr/logit/c").rglob("*") if path.is_file())
+    kept = broken.read_bytes()
+    try:
+        broken.write_bytes(b"?")
+        result = CliRunner().invoke(main, ["verify", str(output), "--json"])
+    finally:
+        broken.write_bytes(kept)
+    assert result.exit_code == 1
+    (damage,) = json.loads(result.stdout)["left"]
+    assert "logit" in damage["where"]
+
+
+def test_the_schema_takes_what_a_run_takes_and_nothing_else(config: str) -> None:
+    schema = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
+    content = yaml.safe_load(Path(config).read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(content, schema)
+    for wrong in ({"chort": 1}, {"explainers": ["salency"]}, {"batch_size": "many"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content | wrong, schema)
+
+
+def test_ctrl_c_has_an_exit_code_of_its_own(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_load", interrupted)
+    result = CliRunner().invoke(main, ["plan", config])
+    assert result.exit_code == 130
+    assert "run again to go on" in result.stderr and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("verb", [["status"], ["verify"], ["status", "--json"]])
+def test_a_reader_that_leaves_is_no_error(output: Path, verb: list[str]) -> None:
+    command = [sys.executable, "-u", "-m", "cohortlens", verb[0], str(output), *verb[1:]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert "Traceback" not in said and "Broken" not in said
+
+
+def test_how_much_is_said(output: Path, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise ConfigurationError("model.classes: wrong")
+
+    def said(*options: str) -> str:
+        command = [sys.executable, "-m", "cohortlens", "verify", str(output), *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    assert "shards verified" in said()
+    assert said("--quiet") == ""
+    monkeypatch.setattr(cli, "_load", refuse)
+    assert "Traceback" not in CliRunner().invoke(main, ["plan", config]).stderr
+    assert "Traceback" in CliRunner().invoke(main, ["plan", config, "-v"]).stderr
