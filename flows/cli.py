@@ -11,7 +11,8 @@ import click
 
 from flows import logs
 from flows.command import Commands
-from flows.printing import json_of, json_of_plan, plain, print_damage, print_plan, print_summary
+from flows.printing import json_of, json_of_plan, print_damage, print_plan, print_summary
+from tasks.plain import plain
 
 if TYPE_CHECKING:
     from flows.config import RunConfig

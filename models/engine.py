@@ -20,12 +20,14 @@ from torch import Tensor
 from models.errors import ConfigurationError
 from models.explainers.base import MAP_FLAGS, MAPS, Explainer, MapExplainer
 from models.flags import MapFlag, flag_images, flag_maps
+from models.layers import Head
 from models.network import Network
 from models.outputs import Computed
 from models.prediction import IMAGE_FLAGS, LOGIT, PROBABILITY, TARGET_CLASS
 from models.questions import Answer, Ask, Batch, Needs, Questions, plainly
 from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
+from models.trial import no_gradient, told
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -261,8 +263,10 @@ class Engine:
     ) -> tuple[Tensor, Chosen, list[Answer]]:
         """Run the network forward once, and backward once for each target."""
         layers = sorted(needs.activation_gradients)
-        heads = [self.network.linear_head(layer) for layer in layers] if not needs.input_gradient else [None]
-        closed = ask is plainly and all(head is not None for head in heads)
+        heads = (
+            [self.network.linear_head(layer) for layer in layers] if ask is plainly and not needs.input_gradient else []
+        )
+        closed = bool(heads) and all(heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
         # Another backward rule counts on differences that bf16 would round away.
@@ -278,17 +282,22 @@ class Engine:
             scores = chosen.score(logits)
             # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
             sums = scores.sum(0).unbind()
+        if closed and (wrong := self._not_linear(layers, heads, activations, detached)):
+            for layer in wrong:
+                self.network.without_linear_head(layer)
+            return self._put(inputs, image, step, needs, ask, choose)
         outputs = self.network.probability(detached)
         probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
         wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
+        self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
         answers = []
         for target, total in enumerate(sums):
             if closed:
                 gradients = [_through(head, part, chosen, target) for head, part in zip(heads, wanted, strict=True)]
             elif wanted and (chosen.classes[:, target] != NO_CLASS).any():
-                gradients = list(torch.autograd.grad(total, wanted, retain_graph=target + 1 < len(sums)))
+                gradients = self._gradients(total, wanted, retain_graph=target + 1 < len(sums))
             else:
                 gradients = [torch.zeros_like(part) for part in wanted]
             answers.append(
@@ -307,13 +316,37 @@ class Engine:
             )
         return detached, chosen, answers
 
+    def _not_linear(
+        self, layers: Sequence[str], heads: Sequence[Head | None], activations: Mapping[str, Tensor], logits: Tensor
+    ) -> list[str]:
+        """Find the layers whose heads do not explain the logits of these images; bf16 rounds too much away to tell."""
+        if self.network.precision == "bf16":
+            return []
+        pairs = zip(layers, heads, strict=True)
+        return [layer for layer, head in pairs if head and not head.explains(activations[layer], logits)]
 
-def _through(head: Tensor | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
+    def _check_answer(self, activations: Mapping[str, Tensor], rows: int, has_gradients: bool) -> None:
+        for layer, activation in activations.items():
+            if len(activation) != rows:
+                raise ConfigurationError(
+                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name a layer with a row for each image"
+                )
+        if not has_gradients:
+            raise ConfigurationError(no_gradient(self.network.name))
+
+    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
+        found = torch.autograd.grad(total, wanted, retain_graph=retain_graph, allow_unused=True)
+        if any(gradient is None for gradient in found):
+            raise ConfigurationError(no_gradient(self.network.name))
+        return list(found)
+
+
+def _through(head: Head | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
     """Compute the gradient with respect to `layer` of a score that is linear in its mean over space, without a pass."""
     assert head is not None
-    weights = head[chosen.classes[:, target].clamp_min(0)]
+    weights = head.weight[chosen.classes[:, target].clamp_min(0)]
     if chosen.against is not None:
-        weights = weights - head[chosen.against[:, target]]
+        weights = weights - head.weight[chosen.against[:, target]]
     return _over(weights / layer[0, 0].numel(), layer).expand_as(layer)
 
 
@@ -355,6 +388,7 @@ def _produce(explainer: Explainer, batch: Batch) -> Generator[Questions, None, C
 
 def _needs(explainer: Explainer, network: Network) -> Needs:
     try:
-        return explainer.needs(network)
+        with told(f"{network.name} fails"):
+            return explainer.needs(network)
     except ConfigurationError as error:
         raise ConfigurationError(f"{explainer.title}: {error}") from None

@@ -2,21 +2,31 @@
 
 import difflib
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
+from models.layers import Head, find_head, is_laid_out, places_of_layers
+from models.norms import calls_instance_norm, contiguous_gradients
+from models.trial import (
+    alike,
+    changes_its_input,
+    check_function,
+    check_logits,
+    exact_convolutions,
+    summary,
+    synthetic,
+    told,
+)
+from models.weights import misfit, read_state_dict
 
 Precision = Literal["fp32", "bf16"]
 
@@ -68,11 +78,14 @@ class Network:
     ----------
     segments
         Whether there is a logit at each place.
+    logits
+        ``(image, class)`` about two images that are not alike, which tell how far logits vary; means over space.
 
     Raises
     ------
     ConfigurationError
-        If the module does not take the configured shape or does not return logits for each class.
+        If the module does not take the configured shape, does not return logits for each class, or is no function of
+        the image alone.
     """
 
     def __init__(
@@ -85,25 +98,65 @@ class Network:
         self.config = config
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
-        # Channels last is 1.15 to 1.4 times faster on a CPU, and tensor cores want it.
-        self._format = torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
         self.module = module.eval().requires_grad_(False).to(self.device)
-        self.segments = self._check_shapes() > 2
-        with torch.no_grad():
-            self._folded = fold_batch_norms(self.module, lambda: self(self.noise(2)))
-        for parameter in self.module.parameters():
-            if parameter.ndim == config.spatial_dims + 2:
-                parameter.data = parameter.data.contiguous(memory_format=self._format)
-        self._heads: dict[str, Tensor | None] = {}
+        self.name = type(module).__name__
+        self._format = torch.contiguous_format
+        self._normalises_images = False
+        self._heads: dict[str, Head | None] = {}
+        self._folded: dict[str, str] = {}
+        _check_classes(config)
+        with torch.no_grad(), exact_convolutions():
+            self.segments = self._check_shapes() > 2
+            expected = self.check(self.synthetic())
+            self._folded = fold_batch_norms(self.module, lambda: self(self.synthetic()))
+            self._order_fast(expected)
+        self.logits = expected.flatten(2).mean(-1) if self.segments else expected
         self.precision = precision  # the checks above are exact
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits of ``(image, channel, *space)``."""
         is_rounded = self.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded):
+        version = None if images.is_inference() else images._version
+        backward = contiguous_gradients() if self._normalises_images else nullcontext()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded), backward:
             output = self.module(images)
-        logits: Tensor = output[0] if isinstance(output, (tuple, list)) else output
+        if version is not None and images._version != version:
+            raise ConfigurationError(changes_its_input(self.name))
+        logits: Tensor = output[0] if isinstance(output, (tuple, list)) and output else output
         return logits.float() if is_rounded else logits
+
+    def check(self, images: Tensor) -> Tensor:
+        """Try whether the answers about ``(image, channel, *space)`` depend on the image alone, and return them.
+
+        Raises
+        ------
+        ConfigurationError
+            If they do not, or are no logits.
+        """
+        images = self.prepare(images if len(images) > 1 else torch.cat([images, images.flip(-1)]))
+        with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
+            logits = check_function(self, images, self.name)
+            check_logits(logits, self.config.activation, self, images, self.name)
+        return logits
+
+    def check_same(self, trained: nn.Module, images: Tensor) -> None:
+        """Check that the answers about ``(image, channel, *space)`` are those of the module as it was trained.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are not.
+        """
+        with self.exact():
+            found = self(self.prepare(images))
+        output = trained(images.to(self.device))
+        expected = output[0] if isinstance(output, (tuple, list)) else output
+        if not alike(found, expected):
+            raise ConfigurationError(
+                f"with its BatchNorms folded into {', '.join(map(repr, self._folded)) or 'nothing'}, {self.name} answers "
+                "otherwise about images of the cohort than as it was trained: let nothing else take the output of these "
+                "layers, and change none of it in place"
+            )
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -126,31 +179,19 @@ class Network:
 
     @cached_property
     def spatial_layers(self) -> tuple[str, ...]:
-        """Names of the layers with a spatial extent, in the order in which they finish."""
-        return tuple(self._extents)
+        """Names of the layers with a spatial extent on the way to the logits, in the order in which they finish."""
+        return tuple(self._places)
 
     @cached_property
-    def _extents(self) -> dict[str, int]:
-        """The number of places in the output of each layer with a spatial extent."""
-        finished: dict[str, int] = {}
-
-        def note(name: str, output: Tensor) -> None:
-            is_map = isinstance(output, Tensor) and output.ndim == self.config.spatial_dims + 2
-            if is_map and max(output.shape[2:]) > 1:
-                finished.pop(name, None)
-                finished[name] = output[0, 0].numel()
-
-        handles = [
-            module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
-            for name, module in self.module.named_modules()
+    def _places(self) -> dict[str, int]:
+        """The number of places in the output of each of `spatial_layers`."""
+        layers = [
+            name
+            for name, _ in self.module.named_modules()
             if name and name not in self._folded and not self._is_within_attention(name)
         ]
-        try:
-            self.answer_to_zeros()
-        finally:
-            for handle in handles:
-                handle.remove()
-        return finished
+        with told(f"{self.name} fails while its layers are looked at"):
+            return places_of_layers(self.module, self, self.synthetic(), layers)
 
     def _is_within_attention(self, name: str) -> bool:
         """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
@@ -158,7 +199,7 @@ class Network:
         return any(type(self.module.get_submodule(parent)).__name__ in _ATTENTION for parent in parents)
 
     def layer(self, name: str | None) -> str:
-        """Check a layer's name; None stands for the last layer with a spatial extent.
+        """Check a layer's name; None stands for the last layer with a spatial extent, laid out as the image is.
 
         Where the network segments, None stands for the last of the layers with the fewest places, the bottleneck: the
         last layer of all would be the segmentation itself.
@@ -169,10 +210,7 @@ class Network:
             If there is no such layer, with the nearest names.
         """
         if name is None:
-            if not self.spatial_layers:
-                raise ConfigurationError(f"{type(self.module).__name__} has no layer with a spatial extent")
-            fewest = min(self._extents.values())
-            return [name for name, places in self._extents.items() if places == fewest or not self.segments][-1]
+            return self._default_layer
         if name not in self.spatial_layers:
             names = [known for known, _ in self.module.named_modules() if known]
             if name in self._folded:
@@ -181,13 +219,27 @@ class Network:
                 )
             if name in names:
                 raise ConfigurationError(
-                    f"layer {name!r} has no spatial extent; the last that has is {self.layer(None)!r}"
+                    f"layer {name!r} has no spatial extent, no row for each image, or no part in the logits; the last "
+                    f"that has is {self._default_layer!r}"
                 )
             nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[-3:]
             raise ConfigurationError(
                 f"there is no layer {name!r}; the nearest names are {', '.join(map(repr, nearest))}"
             )
         return name
+
+    @cached_property
+    def _default_layer(self) -> str:
+        candidates = list(self._places)
+        if self.segments:
+            candidates.sort(key=self._places.__getitem__, reverse=True)
+        for name in reversed(candidates):
+            if is_laid_out(name, self.module, self, self.synthetic()):
+                return name
+        raise ConfigurationError(
+            f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image, where "
+            "a place of the image shows at its own place: name one in `layer`, or use an explainer without layers"
+        )
 
     @contextmanager
     def watch(self, layers: Collection[str]) -> Iterator[dict[str, Tensor]]:
@@ -217,75 +269,80 @@ class Network:
             for handle in handles:
                 handle.remove()
 
-    def linear_head(self, layer: str) -> Tensor | None:
-        """Find the weights ``(class, feature)`` if the logits are a linear function of the mean over space of `layer`.
+    def linear_head(self, layer: str) -> Head | None:
+        """Find the linear layer whose answer are the logits, if it takes the mean over space of `layer`.
 
-        They are found by a run of the module on two images of noise; None if the head is anything else.
+        It is found by a run of the module on images that are not alike; None if the head is anything else.
         """
         if layer not in self._heads:
-            self._heads[layer] = self._find_head(layer)
+            with torch.no_grad(), self.exact(), exact_convolutions():
+                self._heads[layer] = None if self.segments else find_head(layer, self.module, self, self.synthetic())
         return self._heads[layer]
 
-    def _find_head(self, layer: str) -> Tensor | None:
-        if self.segments:
-            return None
-        seen: list[tuple[nn.Linear, Tensor, Tensor]] = []
-        handles = [
-            module.register_forward_hook(
-                lambda module, inputs, output: seen.append((module, inputs[0].clone(), output.clone()))
-            )
-            for module in self.module.modules()
-            if isinstance(module, nn.Linear)
-        ]
-        try:
-            with torch.no_grad(), self.exact(), self.watch([layer]) as outputs:
-                logits = self(self.noise(2))
-        finally:
-            for handle in handles:
-                handle.remove()
-        means = outputs[layer].flatten(2).mean(-1)
-        for linear, features, output in seen:
-            if output.shape == logits.shape and features.shape == means.shape and torch.equal(output, logits):
-                return linear.weight if torch.allclose(features, means, rtol=1e-4, atol=1e-6) else None
-        return None
+    def without_linear_head(self, layer: str) -> None:
+        """Take note that the logits are not linear in the mean over space of `layer` after all."""
+        self._heads[layer] = None
 
-    def answer_to_zeros(self) -> Tensor:
-        """Run the module on one image of zeros, to observe its layers."""
-        with torch.inference_mode():
-            return self(self.prepare(torch.zeros(1, *self._shape).to(self._like)))
-
-    def noise(self, count: int) -> Tensor:
-        """Make images of noise, always the same, to try the module on: ``(count, channel, *space)``."""
-        noise = torch.randn(count, *self._shape, generator=torch.Generator().manual_seed(0))
-        return self.prepare(noise.to(self._like))
-
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        return self.config.channels, *self.config.input_shape
-
-    @property
-    def _like(self) -> Tensor:
-        return next(self.module.parameters(), torch.zeros((), device=self.device))
+    def synthetic(self, count: int = 2) -> Tensor:
+        """Make images that are not alike, always the same, to try the module on: ``(count, channel, *space)``."""
+        like = next(self.module.parameters(), torch.zeros((), device=self.device))
+        return self.prepare(synthetic((self.config.channels, *self.config.input_shape), count).to(like))
 
     def _check_shapes(self) -> int:
         """Return the number of the output's axes."""
         shape = (1, self.config.channels, *self.config.input_shape)
-        name = type(self.module).__name__
-        try:
-            logits = self.answer_to_zeros()
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise ConfigurationError(
-                f"{name} does not take an image of shape {shape} (model.channels, model.input_shape): {error}"
-            ) from error
-        expected = (1, len(self.config.classes))
+        with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape)"):
+            self._normalises_images, logits = calls_instance_norm(lambda: self(self.synthetic(1)))
+        classes = self.config.classes
+        expected = (1, len(classes))
         segmented = expected + self.config.input_shape
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else _described(logits)
         if found not in (expected, segmented):
             raise ConfigurationError(
-                f"{name} returns {found} for one image; {expected} was expected, or {segmented} where it "
-                f"segments: one logit for each of model.classes {list(self.config.classes)}"
+                f"{self.name} returns {found} for one image; {expected} was expected, or {segmented} where it "
+                f"segments: one logit for each of model.classes {list(classes)}"
             )
+        if not logits.is_floating_point():
+            raise ConfigurationError(f"{self.name} returns {logits.dtype}: logits were expected, no decision by them")
         return logits.ndim
+
+    def _order_fast(self, expected: Tensor) -> None:
+        """Lay weights and images out channels last, if the module answers as it does otherwise."""
+        # Channels last is 1.15 to 1.4 times faster on a CPU, and tensor cores want it.
+        fast = torch.channels_last if self.config.spatial_dims == 2 else torch.channels_last_3d
+        self._lay_out(fast)
+        try:
+            is_right = alike(self(self.synthetic()), expected)
+        except RuntimeError:  # such as that a view needs the other order
+            is_right = False
+        if not is_right:
+            self._lay_out(torch.contiguous_format)
+
+    def _lay_out(self, order: torch.memory_format) -> None:
+        self._format = order
+        for parameter in self.module.parameters():
+            if parameter.ndim == self.config.spatial_dims + 2:
+                parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def _check_classes(config: NetworkConfig) -> None:
+    classes = config.classes
+    if blank := [name for name in classes if not name.strip()]:
+        raise ConfigurationError(f"model.classes holds the name {blank[0]!r}: give each output a name")
+    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
+        raise ConfigurationError(f"model.classes names {repeated[0]!r} more than once: give each output its own name")
+    if len(classes) == 1 and config.activation == "softmax":
+        raise ConfigurationError(
+            f"model.activation is softmax and model.classes is {list(classes)}: the softmax of one logit is always 1. "
+            "Set `activation: sigmoid`, or `identity` for a regression"
+        )
+
+
+def _described(output: Any) -> str:
+    """Describe what is no tensor."""
+    if isinstance(output, dict):
+        return f"a {type(output).__name__} of {', '.join(map(repr, output))}"
+    return "nothing" if output is None else f"a {type(output).__name__}"
 
 
 def build(
@@ -301,48 +358,17 @@ def build(
     digest = hashlib.sha256(weights).hexdigest()
     if config.sha256 not in (None, digest):
         raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
+    return Network(load_module(config, weights), config, device, precision)
+
+
+def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
+    """Build the module of `config` as it was trained, and load `weights` into it; `build` says what it raises."""
     module = instantiate(config.network, locate(config.network, NAMESPACES, nn.Module, _FIELD), _FIELD)
-    state = _state_dict(weights)
+    state = read_state_dict(weights)
     try:
         module.load_state_dict(state)
-    except RuntimeError as error:
+    except Exception as error:
         raise ConfigurationError(
-            f"model.weights do not fit {type(module).__name__}: {_misfit(module, state) or error}"
+            f"model.weights do not fit {type(module).__name__}: {misfit(module, state) or summary(error)}"
         ) from error
-    return Network(module, config, device, precision)
-
-
-def _misfit(module: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Say how a state dict differs from that of the module, with one example for each kind, and a likely cause."""
-    own = module.state_dict()
-    missing, spare = [name for name in own if name not in state], [name for name in state if name not in own]
-    other = [name for name in own if name in state and own[name].shape != state[name].shape]
-    within = [name for name in spare if missing and name.endswith(f".{missing[0]}")]
-    found = [
-        f"{len(missing)} of {len(own)} tensors are missing, such as {missing[0]!r}" if missing else "",
-        f"{len(spare)} are not known, such as {(within or spare)[0]!r}" if spare else "",
-        f"{len(other)} have another shape, such as {other[0]!r}, which is {tuple(state[other[0]].shape)} where the "
-        f"network has {tuple(own[other[0]].shape)}: see to the arguments of model.network"
-        if other
-        else "",
-    ]
-    if within:
-        prefix = within[0].removesuffix(missing[0])
-        found.append(f"names begin with {prefix!r}: save the state dict of that module alone")
-    return "; ".join(filter(None, found))
-
-
-def _state_dict(weights: bytes) -> dict[str, Tensor]:
-    if weights.startswith(b"PK\x03\x04"):
-        try:
-            state = torch.load(BytesIO(weights), map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ConfigurationError(f"the weights hold more than tensors, or are damaged: {error}") from error
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
-        if not isinstance(state, dict):
-            raise ConfigurationError(f"the weights hold a {type(state).__name__}, not a state dict")
-        return state
-    try:
-        return load_safetensors(weights)
-    except SafetensorError as error:
-        raise ConfigurationError(f"the weights are neither safetensors nor a .pt state dict: {error}") from error
+    return module

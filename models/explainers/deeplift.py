@@ -22,7 +22,7 @@ class DeepLIFT(MapExplainer):
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, self._ask(network.noise(1)))
+        require_rules(network, self._ask(network.synthetic()))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:

@@ -6,7 +6,7 @@ from models.explainers.base import Explaining, MapExplainer
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
-from models.rules.relevance import require_rules
+from models.rules.relevance import require_rules, require_same_scores
 from models.rules.rescale import AskMultipliers
 
 
@@ -21,7 +21,7 @@ class DeepSHAP(MapExplainer):
     name: Literal["deepshap"] = "deepshap"
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, AskMultipliers(lambda image, step: network.noise(1)))
+        require_rules(network, AskMultipliers(lambda image, step: network.synthetic(1)))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
@@ -32,6 +32,7 @@ class DeepSHAP(MapExplainer):
             return batch.images[image]
 
         def fold(answer: Answer) -> None:
+            require_same_scores(batch, answer)
             difference = batch.images[answer.image] - background[answer.step]
             total[answer.target].index_add_(0, answer.image, (difference * answer.gradient).sum(1))
 

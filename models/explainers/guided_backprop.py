@@ -6,6 +6,7 @@ from torch import Tensor
 from models.explainers.base import Explaining, MapExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions
+from models.rules.relevance import require_same_scores
 from models.rules.relu import guided, require_relu
 
 
@@ -32,6 +33,7 @@ def gradients_by_rule(batch: Batch, rule: Ask) -> Generator[Questions, None, Ten
     found = batch.zeros(batch.images.shape[1])
 
     def fold(answer: Answer) -> None:
+        require_same_scores(batch, answer)
         found[answer.target, answer.image] = answer.gradient
 
     def make(image: Tensor, step: Tensor) -> Tensor:

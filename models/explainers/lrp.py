@@ -17,6 +17,7 @@ from models.rules.relevance import AskRelevance, Linear, ratio, require_rules
 class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    rule: str
     layers: str = Field(
         "*", description="Layers: a dotted name with `*`, or linear, convolution, norm, or input for the first"
     )
@@ -109,9 +110,9 @@ class ZBox(_Rule):
 
     def stand_in(self, layer: Linear) -> Tensor:
         ones, pixels = _ones(layer, self.rule), layer.inputs.detach()
-        axes = tuple(range(1, pixels.ndim))
-        low = pixels.amin(axes, keepdim=True) if self.low is None else self.low
-        high = pixels.amax(axes, keepdim=True) if self.high is None else self.high
+        axes, is_pixel = tuple(range(1, pixels.ndim)), ones.detach() != 0
+        low = pixels.where(is_pixel, torch.inf).amin(axes, keepdim=True) if self.low is None else self.low
+        high = pixels.where(is_pixel, -torch.inf).amax(axes, keepdim=True) if self.high is None else self.high
         boxed = layer.unbiased(layer.inputs, layer.weight)
         boxed = boxed - layer.unbiased(low * ones, layer.weight.clamp_min(0))
         boxed = boxed - layer.unbiased(high * ones, layer.weight.clamp_max(0))
@@ -139,7 +140,10 @@ class _FirstThatApplies:
     rules: tuple[_Rule, ...]
 
     def __call__(self, layer: Linear) -> Tensor:
-        return next(rule for rule in self.rules if rule.applies(layer)).stand_in(layer)
+        return self.rules[self.number(layer)].stand_in(layer)
+
+    def number(self, layer: Linear) -> int:
+        return next(number for number, rule in enumerate(self.rules) if rule.applies(layer))
 
 
 class LRP(MapExplainer):
@@ -164,7 +168,20 @@ class LRP(MapExplainer):
     rules: tuple[LayerRule, ...] = Field((), strict=False, description="Rules that come before the composite's")
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, self._ask())
+        first = self._ask().rule
+        applied: set[int] = set()
+
+        def noting(layer: Linear) -> Tensor:
+            applied.add(first.number(layer))
+            return first(layer)
+
+        require_rules(network, AskRelevance(noting))
+        asked = enumerate(first.rules)
+        idle = [
+            rule for number, rule in asked if number not in applied and (rule in self.rules or rule.layers == "input")
+        ]
+        if idle:
+            raise ConfigurationError(_idle(idle[0], network))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
@@ -172,6 +189,20 @@ class LRP(MapExplainer):
 
     def _ask(self) -> AskRelevance:
         return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]))
+
+
+def _idle(rule: _Rule, network: Network) -> str:
+    """Say why a rule was applied nowhere."""
+    if rule.layers == "input":
+        return (
+            f"the rule {rule.rule} for the input is applied nowhere, since no linear layer of {network.name} takes the "
+            "pixels as they are (its forward pass changes them first): leave the rule out, by a composite such as "
+            "epsilon_plus; or change pixels in cohort.preprocessing"
+        )
+    return (
+        f"the rule {rule.rule} is applied nowhere: {network.name} has no layer that fits `layers: {rule.layers}` and "
+        "that no rule before it takes"
+    )
 
 
 def _signed(layer: Linear, sign: int) -> Tensor:

@@ -21,8 +21,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
+from models.layers import graph
 from models.network import Network
-from models.questions import Ask
+from models.questions import Answer, Ask, Batch
+from models.trial import alike, exact_convolutions, no_gradient, told
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
@@ -42,6 +44,24 @@ PASSING = {
     *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
 }
+_MOVING = {
+    *(
+        "pad",
+        "clone",
+        "contiguous",
+        "to",
+        "float",
+        "double",
+        "__getitem__",
+        "narrow",
+        "flip",
+        "roll",
+        "view",
+        "reshape",
+    ),
+    *("flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
+}
+"""Functions that hand on values as they are, or leave some out."""
 MAXIMA = {getattr(functional, f"{kind}max_pool{dims}d") for kind in ("", "adaptive_") for dims in (1, 2, 3)}
 
 
@@ -56,7 +76,8 @@ class Linear:
     kind
         The layer's kind by the rules of a composite.
     ones
-        At the network's input, ones of its shape, whose gradient is the relevance; None at any other layer.
+        At the network's input, ones in the place of its pixels, whose gradient is the relevance, and zeros in that of
+        padding; None at any other layer.
     out_axis
         The axis of the weight along output features.
     """
@@ -85,7 +106,8 @@ Rule = Callable[[Linear], Tensor]
 class _Mode(TorchFunctionMode):
     def __init__(self, network: Network, rule: Rule, inputs: Tensor | None = None, ones: Tensor | None = None) -> None:
         super().__init__()
-        self.rule, self.inputs, self.ones = rule, inputs, ones
+        self.rule = rule
+        self.shown = [] if inputs is None or ones is None else [(inputs, ones)]
         self.names = {id(value): name.rpartition(".")[0] for name, value in network.module.named_parameters()}
 
     def __torch_function__(
@@ -105,8 +127,16 @@ class _Mode(TorchFunctionMode):
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
         varying = sum(isinstance(part, Tensor) and part.requires_grad for part in args)
         outcome = func(*args, **kwargs)
+        if name in _MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
+            self.shown.append(
+                (outcome, functional.pad(ones, *args[1:3]) if name == "pad" else func(ones, *args[1:], **kwargs))
+            )
         known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
         return outcome if known else refused(outcome, name)
+
+    def _ones(self, inputs: Any) -> Tensor | None:
+        """Look up the ones of a tensor that holds the image's pixels as they are; None for any other."""
+        return next((ones for tensor, ones in self.shown if tensor is inputs), None)
 
     def _linear(self, func: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kw: Any):  # type: ignore[no-untyped-def]
         def call(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -119,7 +149,7 @@ class _Mode(TorchFunctionMode):
             inputs=inputs,
             weight=weight,
             bias=bias,
-            ones=self.ones if inputs is self.inputs else None,
+            ones=self._ones(inputs),
             out_axis=int(func in _TRANSPOSED),
         )
         return self._answered(layer)
@@ -206,7 +236,7 @@ class _Refused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, name: str) -> Tensor:
         ctx.name = name
-        return values.view_as(values)
+        return values.clone()  # no view: operations in place may follow
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -247,30 +277,61 @@ class AskGradient:
 
 
 def require_rules(network: Network, ask: Ask) -> None:
-    """Raise ConfigurationError if the network has an operation without a rule; it is asked once about noise."""
-    inputs = network.noise(1).requires_grad_()
-    index = torch.zeros(1, dtype=torch.long, device=inputs.device)
+    """Check that the network has a rule for every operation; it is asked about synthetic images.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none for one, or if the network answers otherwise by the rules than plainly: then one of its
+        operations changes a tensor in place, which rules do not.
+    """
+    inputs = network.synthetic().requires_grad_()
+    index = torch.arange(len(inputs), device=inputs.device)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), network.exact(), exact_convolutions(), told("fails under its rules"):
             logits = ask(network, inputs, index, index)
-            (gradient,) = torch.autograd.grad(logits.sum(), inputs)
+            require_same(network, logits.detach())
+            reached = logits.requires_grad
+            (gradient,) = torch.autograd.grad(logits.sum(), inputs, allow_unused=True) if reached else (None,)
             _reject_custom(logits.grad_fn)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{type(network.module).__name__}: {error}; use integrated_gradients instead"
-        ) from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{network.name}: {error}; use integrated_gradients instead") from None
+    if gradient is None:
+        raise ConfigurationError(no_gradient(network.name))
     if not gradient.isfinite().all():
-        raise ConfigurationError(f"{type(network.module).__name__} gives relevance that is not finite")
+        raise ConfigurationError(f"{network.name} gives relevance that is not finite")
+
+
+def require_same(network: Network, logits: Tensor) -> None:
+    """Raise ConfigurationError if these are not the network's logits of the synthetic images."""
+    with torch.no_grad(), network.exact(), exact_convolutions():
+        expected = network(network.synthetic())
+    if not alike(logits, expected):
+        raise ConfigurationError(DIFFERS)
+
+
+def require_same_scores(batch: Batch, answer: Answer) -> None:
+    """Raise ConfigurationError if an answer by a rule, about images as they are, scores otherwise than the plain one.
+
+    The scores are there anyway. In bf16 they cannot tell, since rules compute in fp32.
+    """
+    if batch.network.precision == "bf16":
+        return
+    plain, region = batch.scores[answer.target], batch.chosen.region
+    places = 1 if region is None else region[:, answer.target].flatten(1).sum(1).clamp_min(1)[answer.image]
+    found, expected = answer.score / places, plain[answer.image] / places
+    if not alike(found, expected, among=torch.cat([batch.network.logits.flatten(), expected])):
+        raise ConfigurationError(f"{batch.network.name}: {DIFFERS}")
+
+
+DIFFERS = (
+    "by its rules it answers otherwise than it does plainly, since it changes a tensor in place that is used again "
+    "(such as by `nn.ReLU(inplace=True)` or `x.mul_(gate)`): write these without"
+)
 
 
 def _reject_custom(last: Any) -> None:
     """Raise ConfigurationError if a function with its own backward pass is on the way: no mode sees inside it."""
-    seen, following = set(), [last]
-    while following:
-        node = following.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            raise ConfigurationError(f"there is no rule for {type(node).__name__.removesuffix('Backward')}")
-        following += [before for before, _ in node.next_functions]
+    for step in graph(last):
+        if isinstance(step, torch.autograd.function.BackwardCFunction):
+            raise ConfigurationError(f"there is no rule for {type(step).__name__.removesuffix('Backward')}")

@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.rules.relevance import require_same
+from models.trial import exact_convolutions
 
 _RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_)
 
@@ -65,10 +67,17 @@ def deconvolved(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -
 
 
 def require_relu(network: Network) -> None:
-    """Raise ConfigurationError if the network has no ReLU: the rule would only rename the plain gradient."""
+    """Check that the network has ReLUs, and none in place whose argument it uses again.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has none, so that the rule would only rename the plain gradient; or if it answers otherwise by the rule.
+    """
     counting = _ReluMode(functional.relu)
-    with counting:
-        network.answer_to_zeros()
+    with torch.no_grad(), network.exact(), exact_convolutions(), counting:
+        logits = network(network.synthetic())
+    require_same(network, logits)
     if not counting.seen:
         activations = sorted(
             {type(part).__name__ for part in network.module.modules() if "activation" in type(part).__module__}

@@ -137,12 +137,13 @@ def _maximum(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after:
 
 def _product(func: Any, args: Sequence[Any], kwargs: Any, before: list[Tensor]) -> Tensor:
     factors = _tensors(args)
-    value = func(*(part.detach() if isinstance(part, Tensor) else part for part in args), **kwargs)
+    # Of a product in place the first factor is a copy, since it is multiplied more than once.
+    value = func(*(part.detach().clone() if isinstance(part, Tensor) else part for part in args), **kwargs)
     stand_in = torch.zeros_like(value)
     for own in (0, 1):
         if factors[own].requires_grad:
             means = [(factor.detach() + old) / 2 for factor, old in zip(factors, before, strict=True)]
-            means[own] = factors[own]
+            means[own] = factors[own].clone()
             remaining = iter(means)
             halved = [next(remaining) if isinstance(part, Tensor) else part for part in args]
             stand_in = stand_in + func(*halved, **kwargs)

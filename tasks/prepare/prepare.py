@@ -13,6 +13,7 @@ from models.network import Network, build
 from models.precision import check_instructions
 from models.preprocessing import Preprocessing
 from models.targets import Region
+from models.trial import told
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.selection import ALL, Selection
@@ -28,15 +29,14 @@ from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
 from tasks.prepare.place import HERE, Place
 from tasks.prepare.precision import check_deviation
 from tasks.prepare.replan import Changes, replan, without_withdrawn
+from tasks.prepare.trial import read_some, try_network
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, stamps
 from tasks.work.batches import device
 from tasks.work.failures import check_survey
 from tasks.work.fit import fit_digest
-from tasks.work.images import Misfit, read_images, read_inputs, stack
+from tasks.work.images import read_inputs, stack
 from tasks.work.pending import check_ours
-
-_TRIED = 3
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def prepare(
         return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
     engine({})  # complains before the cohort is read, which can be long
-    preprocessing = Preprocessing(cohort.preprocessing, cohort.axes)
+    Preprocessing(cohort.preprocessing, cohort.axes)  # complains before the cohort is read
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
@@ -166,8 +166,8 @@ def prepare(
         )
     fits, fitted = _plan_fits(recipe, plan, entries, network, sources)
     plan = plan.model_copy(update={"fits": fits})
-    if before.plan is None:
-        _check_preprocessing(plan, entries, preprocessing, sources)
+    if before.plan is None and (images := read_some(plan, entries, sources)) is not None:
+        try_network(network, weights, images)
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
     computed_later = {
@@ -176,7 +176,8 @@ def prepare(
     }
     plan = plan.model_copy(update=computed_later)
     plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
-    cost = estimate(plan, entries, engine(fitted), place)
+    with told("one batch was tried, and failed"):
+        cost = estimate(plan, entries, engine(fitted), place)
     if before.plan is None:
         check_survey(plan, entries)
         return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)
@@ -191,14 +192,6 @@ def prepare(
         unselected=surveyed.unselected,
     )
     return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
-
-
-def _check_preprocessing(plan: Plan, entries: Sequence[Entry], preprocessing: Preprocessing, find: Find) -> None:
-    """Complain if none of some images fits what the network takes; one that does not is refused when its turn comes."""
-    readable = [entry for entry in entries if not entry.reason]
-    tried = read_images(plan, readable[:: max(1, len(readable) // _TRIED)][:_TRIED], preprocessing, find)
-    if tried and all(isinstance(image, Misfit) for image in tried):
-        raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
 
 
 def _plan_fits(

@@ -38,7 +38,7 @@ def test_weights_are_loaded_from_safetensors_and_state_dicts(weights: bytes) -> 
     expected = AttentionGatedClassifier(**ARGUMENTS).eval()
     expected.load_state_dict(state())
     with torch.no_grad():
-        assert torch.allclose(network(network.noise(3)), expected(network.noise(3)), atol=1e-5)
+        assert torch.allclose(network(network.synthetic(3)), expected(network.synthetic(3)), atol=1e-5)
     assert not network.module.training
     assert not any(parameter.requires_grad for parameter in network.module.parameters())
 

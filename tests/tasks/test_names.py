@@ -9,9 +9,9 @@ from unicodedata import normalize
 
 import pytest
 
-from flows.printing import plain
 from tasks.cohort import sources
 from tasks.cohort.sources import Listed, Source
+from tasks.plain import plain
 from tasks.storage.location import Location
 from tasks.work.images import find_again
 from tests.tasks.outputs import Cohort, carry_out, promised

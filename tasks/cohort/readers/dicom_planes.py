@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from tasks.cohort.readers.dicom_stored import frame_count
 from tasks.cohort.reading import Unreadable
 
 # DICOM's patient axes point left and posterior, RAS points right and anterior.
@@ -169,7 +170,7 @@ def _frame_offset(
     offsets = _numbers(dataset, "GridFrameOffsetVector")
     if offsets is None:
         return None
-    count = int(dataset.get("NumberOfFrames", 1) or 1)
+    count = frame_count(dataset)
     if len(offsets) != count:
         raise Unreadable(f"GridFrameOffsetVector has {len(offsets)} numbers for {count} frames: export the file again")
     if offsets[0] == 0:

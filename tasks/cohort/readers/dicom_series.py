@@ -4,11 +4,8 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
+from tasks.cohort.readers.dicom_stored import frame_count
 from tasks.cohort.reading import Unreadable
-
-
-def frame_count(header: Dataset) -> int:
-    return int(header.get("NumberOfFrames", 1) or 1)
 
 
 def series_of(header: Dataset) -> str:

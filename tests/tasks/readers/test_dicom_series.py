@@ -80,7 +80,9 @@ def dose(offsets: Sequence[float], **elements: object) -> bytes:
     volume = np.stack([scene(np.array(AXIAL), position(np.array(AXIAL), height)) for height in heights])
     located = located_at(np.array(AXIAL), ORIGIN)
     made = dataset(volume, 16, SOPClassUID=RTDoseStorage, Rows=ROWS, Columns=COLUMNS, NumberOfFrames=len(offsets))
-    for keyword, value in (located | {"GridFrameOffsetVector": [*offsets], "Modality": "RTDOSE"} | elements).items():
+    for keyword, value in (
+        located | {"GridFrameOffsetVector": [*offsets], "Modality": "RTDOSE", "DoseGridScaling": 1} | elements
+    ).items():
         setattr(made, keyword, value)
     return encode(made)
 
