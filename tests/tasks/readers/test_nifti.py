@@ -253,9 +253,9 @@ def test_vectors_in_a_fifth_axis_are_refused_with_the_shape() -> None:
 
 
 def test_a_volume_takes_little_more_memory_than_its_pixels() -> None:
-    largest = 4 * 128**3
-    volume = gzip.compress(Nifti1Image(np.zeros((128, 128, 128), np.float64), AFFINE).to_bytes())
-    bomb = gzip.compress(with_fields(placed(1, 0), vox_offset=2**28)[:352] + bytes(2**28 + 420))
+    largest = 4 * 160**3
+    volume = gzip.compress(Nifti1Image(np.zeros((160, 160, 160), np.float64), AFFINE).to_bytes(), 1)
+    bomb = gzip.compress(with_fields(placed(1, 0), vox_offset=2**26)[:352] + bytes(2**26 + 420), 1)
     read([gzip.compress(placed(1, 0))], 3)
     for data in (volume, bomb):
         tracemalloc.start()
