@@ -114,6 +114,8 @@ def _several(volumes: Sequence[tuple[str, ...]], facts: Mapping[str, Fact]) -> s
         return f"the folder holds {len(volumes)} images, and only DICOM has series: name the file of one"
     if any(fact.frames > 1 for fact in firsts):
         return f"the folder holds {len(volumes)} images, of which some are multi-frame objects: name the file of one"
+    if all(len(volume) == 1 for volume in volumes):
+        return f"the folder holds {len(volumes)} pictures and no volume: name the file of one"
     sizes = [str(len(volume)) for volume in volumes]
     of = f"of {', '.join(sizes[:-1])} and {sizes[-1]} files"
     series = len({fact.series for fact in firsts})

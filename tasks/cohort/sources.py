@@ -176,7 +176,8 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 )
         uri = _resolve(stored.get(row.uri, row.uri), folder)
         mask = None if row.mask is None else _resolve(stored.get(row.mask, row.mask), folder)
-        series = tuple(root.at(uri).below()) if uri.endswith("/") else ()
+        is_folder = uri.endswith("/")
+        series = tuple(root.at(uri).below()) if is_folder else ()
         path = row.uri if "\\" in uri else row.uri.replace("\\", "/")
         listed.append(
             Listed(
@@ -184,6 +185,7 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
                 source=Source(series or (uri,), mask, row.number),
                 label=row.label,
                 subject=row.subject,
+                refused="the folder is empty, or not there: check the table" if is_folder and not series else None,
                 path=path,
             )
         )

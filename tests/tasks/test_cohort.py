@@ -207,7 +207,7 @@ def test_what_is_no_image_is_quarantined_with_a_reason(tmp_path: Path) -> None:
         "empty.png": "the file is empty",
         "header.dcm": "DICOM",
         "other": "cannot be opened (IsADirectoryError)",
-        "no-such-folder/": "cannot be opened (FileNotFoundError)",
+        "no-such-folder/": "the folder is empty, or not there: check the table",
     }
     for name, text in expected.items():
         assert text in str(reasons[name])

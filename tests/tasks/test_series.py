@@ -155,9 +155,23 @@ def test_a_table_names_the_volume_of_a_folder_whatever_lies_beside(
             },
             "the folder holds 2 images, and only DICOM has series: name the file of one",
         ),
+        (
+            {f"{level}.dcm": plane(level, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]) for level in range(3)},
+            "the folder holds 3 pictures and no volume: name the file of one",
+        ),
         (NO_IMAGES, "none of the 3 files of the folder is an image"),
     ],
-    ids=["two series", "three", "a stray slice", "orientations", "multi-frame", "damaged", "NIfTI", "no image"],
+    ids=[
+        "two series",
+        "three",
+        "a stray slice",
+        "orientations",
+        "multi-frame",
+        "damaged",
+        "NIfTI",
+        "localizers",
+        "no image",
+    ],
 )
 def test_a_folder_that_holds_no_single_volume_is_refused_with_the_numbers(
     tmp_path: Path, files: dict[str, bytes], reason: str

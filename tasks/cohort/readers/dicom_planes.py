@@ -1,12 +1,16 @@
 """Where the planes of DICOM lie in the patient: their positions, their order, the affine of a volume."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
+from tasks.cohort.readers.dicom_elements import first_item
 from tasks.cohort.readers.dicom_stored import frame_count
 from tasks.cohort.reading import Unreadable
 
@@ -19,6 +23,9 @@ _SPACING_TOLERANCE = 0.1
 _PARALLEL = 2e-3
 """Cosines that differ by less are the same: files round them to three digits and more."""
 
+
+_SMALLEST, _FURTHEST = 1e-6, 1e6
+"""Pixels are no smaller, and nothing of a patient lies further from the origin, in mm."""
 
 Columns = NDArray[np.float64]
 
@@ -37,7 +44,7 @@ class Plane:
 def slice_orientation(header: Dataset) -> tuple[float, ...]:
     """Read the cosines of a single frame's rows and columns to four digits; none if there are none that can be."""
     shared, own = (
-        (header.get(f"{whose}FunctionalGroupsSequence") or [Dataset()])[0] for whose in ("Shared", "PerFrame")
+        first_item(header, f"{whose}FunctionalGroupsSequence") or Dataset() for whose in ("Shared", "PerFrame")
     )
     with suppress(Unreadable):
         cosines = _Tags(header, shared, own).numbers("PlaneOrientationSequence", "ImageOrientationPatient", 6)
@@ -96,15 +103,17 @@ class _Tags:
 
     def group(self, sequence: str, keyword: str) -> Dataset | None:
         for groups in (self.own, self.shared):
-            items = groups.get(sequence)
-            if items and keyword in items[0]:
-                item: Dataset = items[0]
+            item = first_item(groups, sequence)
+            if item is not None and keyword in item:
                 return item
         return None
 
     def numbers(self, sequence: str, keyword: str, count: int) -> NDArray[np.float64] | None:
         group = self.group(sequence, keyword)
-        return _numbers(self.dataset if group is None else group, keyword, count)
+        values = _values(self.dataset if group is None else group, keyword)
+        if len(values) not in (0, count):
+            raise Unreadable(f"{keyword} has {len(values)} numbers, not {count}: export the file again from its source")
+        return _numbers(values, keyword) if values else None
 
     def distance(self, keyword: str) -> float | None:
         """Read a distance in mm; None if it is missing or is none."""
@@ -115,18 +124,26 @@ class _Tags:
         return None
 
 
-def _numbers(dataset: Dataset, keyword: str, count: int | None = None) -> NDArray[np.float64] | None:
+def _values(dataset: Dataset, keyword: str) -> Sequence[Any]:
+    """Take the values of an element, which come as a list or alone; none if it is missing, empty or beyond reading."""
     try:
         value = dataset.get(keyword)
-        if value is None or (hasattr(value, "__len__") and len(value) == 0):
-            return None
-        numbers = np.atleast_1d(np.array(value, dtype=float))
     except (TypeError, ValueError, OverflowError):
         raise Unreadable(f"{keyword} does not consist of numbers: export the file again from its source") from None
-    if count is not None and len(numbers) != count:
-        raise Unreadable(f"{keyword} has {len(numbers)} numbers, not {count}: export the file again from its source")
-    if not np.isfinite(numbers).all():
-        raise Unreadable(f"{keyword} holds numbers that are not finite: export the file again from its source")
+    if value is None or value == "":
+        return ()
+    return value if isinstance(value, (MultiValue, list)) else (value,)
+
+
+def _numbers(values: Sequence[Any], keyword: str) -> NDArray[np.float64]:
+    try:
+        numbers = np.array([float(value) for value in values])
+    except (TypeError, ValueError, OverflowError):
+        raise Unreadable(f"{keyword} does not consist of numbers: export the file again from its source") from None
+    if not (np.abs(numbers) <= _FURTHEST).all():
+        raise Unreadable(
+            f"{keyword} holds numbers beyond {_FURTHEST:g} mm, or that are none: export the file again from its source"
+        )
     return numbers
 
 
@@ -142,7 +159,7 @@ def _columns(tags: _Tags, number: int) -> Columns | None:
             "the directions of ImageOrientationPatient are not perpendicular, or not of length 1: export the file "
             "again from its source"
         )
-    if spacing.min() <= 0:
+    if spacing.min() < _SMALLEST:
         raise Unreadable(
             f"PixelSpacing is {spacing[0]:g} and {spacing[1]:g} mm, and must be above zero: export the file again from "
             "its source"
@@ -162,22 +179,22 @@ def _frame_offset(
     dataset: Dataset, position: NDArray[np.float64], cosines: NDArray[np.float64], number: int
 ) -> NDArray[np.float64] | None:
     """Find how far a dose's plane lies from its first one, in mm (PS3.3 C.8.8.3.2); None if the file does not say."""
-    offsets = _numbers(dataset, "GridFrameOffsetVector")
-    if offsets is None:
+    offsets, count = _values(dataset, "GridFrameOffsetVector"), frame_count(dataset)
+    if not offsets:
         return None
-    count = frame_count(dataset)
     if len(offsets) != count:
         raise Unreadable(f"GridFrameOffsetVector has {len(offsets)} numbers for {count} frames: export the file again")
-    if offsets[0] == 0:
-        along_normal: NDArray[np.float64] = offsets[number] * np.cross(cosines[0], cosines[1])
+    first, offset = _numbers([offsets[0], offsets[number]], "GridFrameOffsetVector")
+    if first == 0:
+        along_normal: NDArray[np.float64] = offset * np.cross(cosines[0], cosines[1])
         return along_normal
     is_axial = np.allclose(np.abs(cosines), [[1, 0, 0], [0, 1, 0]], atol=_PARALLEL)
-    if not is_axial or not np.isclose(offsets[0], position[2], atol=1e-2):
+    if not is_axial or not np.isclose(first, position[2], atol=1e-2):
         raise Unreadable(
-            f"GridFrameOffsetVector begins with {offsets[0]:g}, which is neither 0 nor, of axial planes, where "
+            f"GridFrameOffsetVector begins with {first:g}, which is neither 0 nor, of axial planes, where "
             "ImagePositionPatient lies: export the file again from its source"
         )
-    return np.array([0.0, 0.0, offsets[number] - offsets[0]])
+    return np.array([0.0, 0.0, offset - first])
 
 
 def _order(columns: NDArray[np.float64]) -> NDArray[np.intp]:

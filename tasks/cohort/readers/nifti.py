@@ -31,6 +31,9 @@ _AT_ONCE = 2**18
 _SINGULAR = 1e-6
 """Three axes of length 1 span less than this if they lie in one plane."""
 
+_SMALLEST, _FURTHEST = 1e-6, 1e6
+"""Voxels are no smaller, and nothing of a patient lies further from the origin, in mm."""
+
 
 class Nifti(Reader):
     """The reader of NIfTI: ``(i, j[, k[, channel]])`` becomes ``(channel, [k,] j, i)``.
@@ -137,7 +140,7 @@ def _check_spacing(header: Any) -> None:
         return
     for axis in (1, 2) if _is_flat(header) else (1, 2, 3):
         spacing = float(header["pixdim"][axis])
-        if spacing == 0 or not math.isfinite(spacing):
+        if not _SMALLEST <= abs(spacing) <= _FURTHEST:
             raise Unreadable(f"pixdim[{axis}] is {spacing:g} mm: mend the header, or convert the volume again")
 
 
@@ -159,7 +162,8 @@ def _affine(header: Any) -> NDArray[np.float64] | None:
         normal = np.cross(axes[:, 0], axes[:, 1])
         axes[:, 2] = normal / (np.linalg.norm(normal) or 1)
     lengths = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(affine).all() or lengths.min() == 0 or abs(np.linalg.det(axes / lengths)) < _SINGULAR:
+    is_sane = (np.abs(affine) <= _FURTHEST).all() and lengths.min() >= _SMALLEST
+    if not is_sane or abs(np.linalg.det(axes / lengths)) < _SINGULAR:
         raise Unreadable(f"{fields} place no volume in the patient: mend the header, or convert the volume again")
     return affine
 

@@ -167,6 +167,8 @@ WRONG = {
     "position cut": ({"ImagePositionPatient": [1, 2]}, "ImagePositionPatient has 2 numbers, not 3"),
     "position infinite": ({"ImagePositionPatient": [1, 2, "inf"]}, "ImagePositionPatient holds numbers"),
     "spacing zero": ({"PixelSpacing": [0, 1]}, "PixelSpacing is 0 and 1 mm"),
+    "spacing next to nothing": ({"PixelSpacing": ["1e-30", 1]}, "PixelSpacing is 1e-30 and 1 mm"),
+    "position far away": ({"ImagePositionPatient": [1, 2, "1e30"]}, "ImagePositionPatient holds numbers"),
     "spacing negative": ({"PixelSpacing": [1, -1]}, "PixelSpacing is 1 and -1 mm"),
     "spacing of one": ({"PixelSpacing": 1}, "PixelSpacing has 1 numbers, not 2"),
 }
