@@ -61,9 +61,9 @@ def drawn(mask: Decoded, rule: MaskRule | None) -> NDArray[np.bool_]:
     Unreadable
         If the values can be understood in several ways, or the rule does not suit them.
     """
-    values = _looked_at(mask, rule)
-    if bad := int((~np.isfinite(values)).sum()):
+    if bad := int((~np.isfinite(mask.pixels)).sum()):
         raise Unreadable(f"its mask has {bad} values that are NaN or infinite: mend the file")
+    values = _looked_at(mask, rule)
     if rule and rule.threshold is not None:
         return _above(values, rule.threshold)
     if rule and rule.labels is not None:
