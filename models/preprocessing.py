@@ -88,7 +88,7 @@ class Preprocessing:
         from monai.data import MetaTensor
 
         array = _ARRAY[self.axes][pixels.ndim - 1]
-        source = (np.eye(4) if affine is None else affine)[:, array]
+        source = np.eye(4) if affine is None else affine[:, array]
         _check_geometry(source)
         if self.axes == "monai":
             pixels = pixels.transpose(0, *range(pixels.ndim - 1, 0, -1))
