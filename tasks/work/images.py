@@ -24,10 +24,6 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
 from tasks.work.masks import lacks_geometry, on_grid
 
-_LUMINANCE = (0.299, 0.587, 0.114)
-"""The shares of red, green and blue by ITU-R 601."""
-
-
 class Image(NamedTuple):
     """An image and its mask on the grid, if it has one, with what is odd about the two."""
 
@@ -141,12 +137,11 @@ def _present(data: bytes | Exception) -> bytes:
 
 def _in_grey(decoded: Decoded) -> Decoded:
     """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
-    if len(decoded.pixels) != len(_LUMINANCE):
+    if len(decoded.pixels) != 3:
         return decoded
-    luminance = np.zeros(decoded.pixels.shape[1:])
-    for share, channel in zip(_LUMINANCE, decoded.pixels, strict=True):
-        luminance += share * channel
-    return replace(decoded, pixels=luminance[None].astype(np.float32))
+    red, green, blue = decoded.pixels
+    luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
+    return replace(decoded, pixels=luminance[None])
 
 
 def _prepare(
