@@ -87,7 +87,7 @@ def test_two_values_are_unambiguous(data: bytes) -> None:
         (picture(LABELS), r"the values 0, 1, 2, .*\{labels: \[1\]\}"),
         (VOC, r"3 channels that differ: .*\{channel: red\}.*its palette's indices, by \{labels: \[1\]\}"),
         (RGBA, r"transparent in places, .*\{channel: alpha\}"),
-        (LA, "transparent in places"),
+        (LA, r"transparent in places, .*\{channel: alpha\}, or \{channel: grey\}"),
         (CLEAR, "transparent in places"),
         (OVERLAY, "3 channels that differ"),
         (picture(WHITE), r"its mask is 255 everywhere, so that it marks the whole image"),
@@ -153,7 +153,7 @@ def test_an_empty_mask_is_empty() -> None:
         ({"labels": []}, "at least 1 item"),
         ({"labels": [0.5]}, "valid integer"),
         ({"threshold": float("nan")}, "finite number"),
-        ({"channel": "yellow"}, "'red', 'green', 'blue' or 'alpha'"),
+        ({"channel": "yellow"}, "'grey', 'red', 'green', 'blue' or 'alpha'"),
     ],
 )
 def test_a_rule_says_one_thing(rule: dict[str, Any], message: str) -> None:
