@@ -39,8 +39,8 @@ class Preprocessed:
     image
         ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
     affine
-        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x), of MONAI's
-        axes (x, y, z) in a volume and (z, x, y) in a picture.
+        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x); where the
+        axes are MONAI's, (x, y, z) of a volume and (z, x, y) of a picture.
     to_source
         ``(4, 4)`` the same index of the grid to index (z, y, x) of the decoded image.
     """

@@ -24,6 +24,7 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
 from tasks.work.masks import lacks_geometry, on_grid
 
+
 class Image(NamedTuple):
     """An image and its mask on the grid, if it has one, with what is odd about the two."""
 
@@ -166,8 +167,8 @@ def _prepare(
     if tuple(space) != tuple(plan.model.input_shape):
         raise Misfit(
             f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
-            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave the "
-            "image out"
+            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave "
+            "the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

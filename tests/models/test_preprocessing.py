@@ -137,7 +137,7 @@ def test_a_singular_affine_is_an_error_of_the_image(bad: NDArray[np.float64]) ->
 
 
 def test_a_transform_that_changes_the_number_of_axes_is_named() -> None:
-    with pytest.raises(TransformError, match="Spacing fails with|number of axes"):
+    with pytest.raises(TransformError, match=r"Spacing fails with|number of axes"):
         prepare(blob(3), AXIAL, component("SqueezeDim", dim=0), component("Spacing", pixdim=[1.0, 1.0]))
 
 

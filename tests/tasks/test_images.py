@@ -129,7 +129,9 @@ def test_a_picture_with_other_channels_is_told_of_channels(folder: Folder) -> No
 
 
 def test_what_fails_on_one_image_is_its_reason_alone(folder: Folder) -> None:
-    coronal = np.array([[2.0, 0, 0, 0], [0, 0, 2, 0], [0, 2, 0, 0], [0, 0, 0, 1]])  # MONAI takes any plane for an axial one
+    coronal = np.array(
+        [[2.0, 0, 0, 0], [0, 0, 2, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
+    )  # MONAI takes any plane for an axial one
     for number in range(3):
         folder.add(f"{number}.nii", grey())
     nibabel.save(nibabel.Nifti1Image(grey(), coronal), folder.folder / "1.nii")

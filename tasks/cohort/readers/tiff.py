@@ -44,7 +44,7 @@ class Tiff(Reader):
     """The reader of TIFFs in grey or colour, ``(channel, y, x)``, and of those of pages, ``(channel, page, y, x)``.
 
     The darkest value is the smallest, also where the file says that white is zero; less than eight bits are spread to
-    0 to 255. Palettes are resolved, the orientation tag is applied, transparency is dropped, and thumbnails are left out.
+    0 to 255. Palettes are resolved, the orientation tag is applied, transparency is dropped, thumbnails are left out.
     """
 
     formats: ClassVar = {"tiff": "TIFF"}
