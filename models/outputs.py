@@ -149,12 +149,13 @@ class Frame:
     @property
     def space(self) -> tuple[str, ...]:
         """Names of the grid's axes, in their order."""
-        return space_of(self.axes, len(self.grid))
+        space = SPACE[3 - len(self.grid) :]
+        return space if self.axes == "zyx" else space[::-1]
 
     @property
     def voxel(self) -> tuple[str, ...]:
-        """Names of the axes of a voxel's index, as an affine takes it."""
-        return (*space_of(self.axes, 3), "1")
+        """Names of the axes of a voxel's index, as an affine takes it: those of the grid come last."""
+        return (*(axis for axis in SPACE if axis not in self.space), *self.space, "1")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -168,12 +169,6 @@ class Frame:
             "voxel": 4,
             **dict(zip(self.space, self.grid, strict=True)),
         }
-
-
-def space_of(axes: Axes, dims: int) -> tuple[str, ...]:
-    """Name the axes of a grid of two or three dimensions, in their order."""
-    space = SPACE[3 - dims :]
-    return space if axes == "zyx" else space[::-1]
 
 
 def flags_of(kind: type[IntFlag]) -> dict[str, int]:

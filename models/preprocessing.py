@@ -50,8 +50,8 @@ class Preprocessed:
     image
         ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
     affine
-        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x), of MONAI's
-        axes (x, y, z) in a volume and (z, x, y) in a picture.
+        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x); where the
+        axes are MONAI's, (x, y, z) of a volume and (z, x, y) of a picture.
     to_source
         ``(4, 4)`` the same index of the grid to index (z, y, x) of the decoded image.
     """
@@ -99,7 +99,7 @@ class Preprocessing:
         from monai.data import MetaTensor
 
         array = _ARRAY[self.axes][pixels.ndim - 1]
-        source = (np.eye(4) if affine is None else affine)[:, array]
+        source = np.eye(4) if affine is None else affine[:, array]
         _check_geometry(source)
         if self.axes == "monai":
             pixels = pixels.transpose(0, *range(pixels.ndim - 1, 0, -1))

@@ -30,7 +30,7 @@ class MaskRule(BaseModel):
 
     threshold: FiniteFloat | None = None
     labels: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
-    channel: Literal["red", "green", "blue", "alpha"] | Annotated[int, Field(ge=0)] | None = None
+    channel: Literal["grey", "red", "green", "blue", "alpha"] | Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
@@ -61,9 +61,9 @@ def drawn(mask: Decoded, rule: MaskRule | None) -> NDArray[np.bool_]:
     Unreadable
         If the values can be understood in several ways, or the rule does not suit them.
     """
-    values = _looked_at(mask, rule)
-    if bad := int((~np.isfinite(values)).sum()):
+    if bad := int((~np.isfinite(mask.pixels)).sum()):
         raise Unreadable(f"its mask has {bad} values that are NaN or infinite: mend the file")
+    values = _looked_at(mask, rule)
     if rule and rule.threshold is not None:
         return _above(values, rule.threshold)
     if rule and rule.labels is not None:
@@ -89,7 +89,7 @@ def _looked_at(mask: Decoded, rule: MaskRule | None) -> NDArray[np.float32]:
         if (opacity != opacity.flat[0]).any():
             raise Unreadable(
                 "its mask is transparent in places, so that the drawing may lie in colour or in alpha: say which by "
-                "cohort.mask: {channel: alpha}, or {channel: red}"
+                f"cohort.mask: {{channel: alpha}}, or {{channel: {names[0]}}}"
             )
     colours = mask.pixels[[place for place, name in enumerate(names) if name not in ("alpha", "index")]]
     if (colours != colours[0]).any():

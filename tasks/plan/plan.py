@@ -39,8 +39,8 @@ class Plan(BaseModel):
     Attributes
     ----------
     grid
-        Sides of the images as they are explained, in the order of `cohort.axes`; those of the window that the network takes, as long as
-        an image is explained in one window.
+        Sides of the images as they are explained, in the order of `cohort.axes`; those of the window that the network
+        takes, as long as an image is explained in one window.
     parts
         Explainers that are asked together, with what they deliver; each is a part of every shard.
     fits, metrics, uncertainty, results

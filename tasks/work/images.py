@@ -24,9 +24,6 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
 from tasks.work.masks import lacks_geometry, on_grid
 
-_LUMINANCE = (0.299, 0.587, 0.114)
-"""The shares of red, green and blue by ITU-R 601."""
-
 
 class Image(NamedTuple):
     """An image and its mask on the grid, if it has one, with what is odd about the two."""
@@ -141,12 +138,11 @@ def _present(data: bytes | Exception) -> bytes:
 
 def _in_grey(decoded: Decoded) -> Decoded:
     """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
-    if len(decoded.pixels) != len(_LUMINANCE):
+    if len(decoded.pixels) != 3:
         return decoded
-    luminance = np.zeros(decoded.pixels.shape[1:])
-    for share, channel in zip(_LUMINANCE, decoded.pixels, strict=True):
-        luminance += share * channel
-    return replace(decoded, pixels=luminance[None].astype(np.float32))
+    red, green, blue = decoded.pixels
+    luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
+    return replace(decoded, pixels=luminance[None])
 
 
 def _prepare(
@@ -171,8 +167,8 @@ def _prepare(
     if tuple(space) != tuple(plan.model.input_shape):
         raise Misfit(
             f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
-            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave the "
-            "image out"
+            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave "
+            "the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

@@ -1,4 +1,4 @@
-"""Masks on the model's grid: brought there by the geometry of mask and image, or by equal shapes where there is none."""
+"""Masks on the model's grid, brought there by the geometry of mask and image, or by equal shapes without one."""
 
 from collections.abc import Sequence
 from itertools import product

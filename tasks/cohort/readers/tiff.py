@@ -44,7 +44,7 @@ class Tiff(Reader):
     """The reader of TIFFs in grey or colour, ``(channel, y, x)``, and of those of pages, ``(channel, page, y, x)``.
 
     The darkest value is the smallest, also where the file says that white is zero; less than eight bits are spread to
-    0 to 255. Palettes are resolved, the orientation tag is applied, transparency is dropped, and thumbnails are left out.
+    0 to 255. Palettes are resolved, the orientation tag is applied, transparency is dropped, thumbnails are left out.
     """
 
     formats: ClassVar = {"tiff": "TIFF"}
@@ -140,6 +140,8 @@ class _Channels:
         samples = np.moveaxis(stored, -1, 0).reshape(-1, *stored.shape[1:3])
         if samples.dtype.kind not in "buif":
             raise Unreadable(f"pixels of type {samples.dtype.type.__name__}: convert them to integers or floats")
+        if samples.dtype == bool:
+            samples = samples.astype(np.uint8)
         colours = self._colours(samples)
         if as_mask and self.alpha is not None:
             colours = chain(colours, [samples[self.alpha]])
@@ -165,7 +167,7 @@ class _Channels:
 
     def _grey(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         bits = self.page.bitspersample
-        if values.dtype.kind not in "bu":
+        if values.dtype.kind != "u":
             if self.is_white_zero:
                 raise Unreadable("a TIFF of signed or real values in which white is zero: save it with black as zero")
             return values

@@ -126,13 +126,17 @@ def test_a_palette_of_any_depth_is_resolved(bits: int) -> None:
 @pytest.mark.parametrize(
     ("image", "names", "expected"),
     [
-        (Image.fromarray(np.dstack([COLOUR, OPACITY])), ("red", "green", "blue", "alpha"), [*channels_first(COLOUR), OPACITY]),
+        (
+            Image.fromarray(np.dstack([COLOUR, OPACITY])),
+            ("red", "green", "blue", "alpha"),
+            [*channels_first(COLOUR), OPACITY],
+        ),
         (Image.fromarray(np.dstack([GREY, OPACITY]), "LA"), ("grey", "alpha"), [GREY, OPACITY]),
         (palette_picture(GREY, PALETTE), ("red", "green", "blue", "index"), [*channels_first(PALETTE[GREY]), GREY]),
         (Image.fromarray(GREY), ("grey",), [GREY]),
     ],
     ids=["RGBA", "LA", "palette", "grey"],
-)  # fmt: skip
+)
 def test_a_mask_is_read_with_all_its_channels(image: Image.Image, names: tuple[str, ...], expected: object) -> None:
     mask = read_mask(encode(image), 2)
     assert mask.names == names
