@@ -78,13 +78,26 @@ def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
     """Take the bits that are in use (BitsStored), and their sign; others may hold overlays, or anything.
 
     JPEG 2000 and JPEG-LS say themselves which bits are in use, and pydicom heeds them.
+
+    Raises
+    ------
+    Unreadable
+        If HighBit says that other bits are in use than the lowest, and that makes a difference.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     says_itself = syntax in JPEG2000TransferSyntaxes or syntax in JPEGLSTransferSyntaxes
     if stored.dtype.kind == "f" or int(dataset.BitsAllocated) == 1 or says_itself:
         return stored
-    unused = int(dataset.BitsAllocated) - int(dataset.BitsStored)
-    return np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
+    in_use = int(dataset.BitsStored)
+    unused = int(dataset.BitsAllocated) - in_use
+    used = np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
+    highest = whole_number(dataset, "HighBit", in_use - 1)
+    if highest != in_use - 1 and not np.array_equal(used, stored):
+        raise Unreadable(
+            f"HighBit is {highest} and BitsStored {in_use}, which leaves open where the {in_use} bits lie: "
+            f"set HighBit to {in_use - 1} if they are the lowest"
+        )
+    return used
 
 
 def _check_description(dataset: Dataset) -> None:
@@ -98,13 +111,6 @@ def _check_description(dataset: Dataset) -> None:
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
     if not 1 <= stored <= allocated:
         raise Unreadable(f"damaged DICOM: BitsStored is {stored}, and BitsAllocated {allocated}")
-    highest = whole_number(dataset, "HighBit", stored - 1)
-    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if highest != stored - 1 and not compressed:
-        raise Unreadable(
-            f"HighBit is {highest} and BitsStored {stored}, which leaves open where the {stored} bits lie: "
-            f"set HighBit to {stored - 1} if that is right"
-        )
 
 
 def _check_native(dataset: Dataset, count: int) -> None:
