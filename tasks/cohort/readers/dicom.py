@@ -10,12 +10,11 @@ from pydicom.uid import UID
 
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.dicom_elements import first_item
-from tasks.cohort.readers.dicom_parsing import begins_dicom, dataset_of, header_of
+from tasks.cohort.readers.dicom_parsing import DicomHeader, begins_dicom, dataset_of, header_of
 from tasks.cohort.readers.dicom_pixels import brightness, plane_values
 from tasks.cohort.readers.dicom_planes import Plane, affine_of, ordered, plane_columns
 from tasks.cohort.readers.dicom_stored import (
     photometric,
-    pixel_keyword,
     stored_frames,
     value_count,
 )
@@ -42,8 +41,7 @@ class Dicom(Reader):
 
     def header(self, data: bytes) -> Declared:
         """Refuse what has no pixels, too many frames, or more beside them than an image needs."""
-        header, _ = header_of(data)
-        _with_pixels(header)
+        header = _with_pixels(header_of(data))
         modality = str(header.get("Modality", ""))
         return Declared(
             value_count(header),
@@ -54,17 +52,17 @@ class Dicom(Reader):
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume."""
         headers = [header_of(part) for part in parts]
-        counts = [value_count(_with_pixels(header)) for header, _ in headers]
+        counts = [value_count(_with_pixels(header)) for header in headers]
         check_decoded(4 * sum(counts), request.largest)
-        lengths = [before + 8 * count + _BESIDE_PIXELS for (_, before), count in zip(headers, counts, strict=True)]
+        inverted = {photometric(header.dataset) == "MONOCHROME1" for header in headers}
+        if len(inverted) > 1:
+            raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
+        lengths = [header.length + 8 * count + _BESIDE_PIXELS for header, count in zip(headers, counts, strict=True)]
         frames = [
             frame
             for part, length in zip(parts, lengths, strict=True)
             for frame in _frames(dataset_of(part, length), request.window)
         ]
-        inverted = {photometric(header) == "MONOCHROME1" for header, _ in headers}
-        if len(inverted) > 1:
-            raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
         sizes = {frame.values.shape for frame in frames}
         if len(sizes) > 1:
             raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
@@ -77,15 +75,19 @@ class Dicom(Reader):
         return Decoded(_pixels(frames, any(inverted), request.window), affine_of(frames) if located else None)
 
 
-def _with_pixels(header: Dataset) -> Dataset:
-    if header.get("Rows") is None:
-        raise _without_pixels(header)
-    return header
+def _with_pixels(header: DicomHeader) -> Dataset:
+    """Check that there are pixels; what else there is says what it is."""
+    if header.has_pixels:
+        return header.dataset
+    uid = header.dataset.get("SOPClassUID") or header.dataset.file_meta.get("MediaStorageSOPClassUID")
+    if not uid:
+        raise Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
+    name = UID(str(uid)).name
+    known = name != str(uid)  # what is not in the standard's list may be anything
+    raise Unreadable(f"DICOM without pixels ({name if known else 'of an unknown kind'}): leave it out of the cohort")
 
 
 def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
-    if pixel_keyword(dataset) is None:
-        raise _without_pixels(dataset)
     stored = stored_frames(dataset)
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * len(stored)
@@ -103,12 +105,3 @@ def _pixels(frames: list[Plane], inverted: bool, window: WindowConfig) -> NDArra
     if volume.ndim == 4:
         return np.ascontiguousarray(np.moveaxis(volume, -1, 0))
     return brightness(volume, inverted, window)[None]
-
-
-def _without_pixels(dataset: Dataset) -> Unreadable:
-    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    if not uid:
-        return Unreadable("damaged DICOM, it does not even say what it is: copy it again from its source")
-    name = UID(str(uid)).name
-    known = name != str(uid)  # what is not in the standard's list may be anything
-    return Unreadable(f"DICOM without pixels ({name if known else 'of an unknown kind'}): leave it out of the cohort")

@@ -55,6 +55,8 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
     """
     _check_description(dataset)
     count, syntax = frame_count(dataset), dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise Unreadable("damaged DICOM: TransferSyntaxUID is none that the standard knows")
     if not syntax.is_encapsulated:
         _check_native(dataset, count)
     elif syntax in DECODER_DEPENDENCIES:
@@ -102,6 +104,8 @@ def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
 
 def _check_description(dataset: Dataset) -> None:
     """Check that what is needed to tell pixels from bytes is there, and makes sense."""
+    if pixel_keyword(dataset) is None:
+        raise Unreadable("damaged: the DICOM file ends within its pixels; copy it again from its source")
     needed = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     if "PixelData" in dataset:
         needed += ["BitsStored", "PixelRepresentation"]
@@ -144,10 +148,15 @@ def _check_compressed(dataset: Dataset, count: int) -> None:
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
         offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
     found = 0
-    for frame in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
-        found += 1
-        if found <= count and dataset.file_meta.TransferSyntaxUID != RLELossless:
-            check_codestream(frame, rows, columns, samples)
+    try:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
+            found += 1
+            if found <= count and dataset.file_meta.TransferSyntaxUID != RLELossless:
+                check_codestream(frame, rows, columns, samples)
+    except ValueError:
+        raise Unreadable(
+            "damaged: PixelData are not a sequence of compressed frames, as TransferSyntaxUID says; copy the file again"
+        ) from None
     if found != count:
         raise Unreadable(
             f"NumberOfFrames is {count}, but the pixel data hold {found} compressed frames: correct the number"
