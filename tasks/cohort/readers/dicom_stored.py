@@ -1,6 +1,7 @@
 """The numbers that DICOM's pixel data hold, as they are stored: how many there are, and what decodes them."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELos
 from tasks.cohort.readers.codestreams import DECODER_DEPENDENCIES, PLUGIN, check_codestream
 from tasks.cohort.readers.dicom_elements import whole_number
 from tasks.cohort.reading import Unreadable, check_frames, check_length
+
+_AS_STORED: dict[str, Any] = {"allow_excess_frames": False, "correct_unused_bits": False}
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -64,9 +67,7 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
     else:
         raise Unreadable(f"DICOM pixels in a transfer syntax that is not read ({_title(dataset)}): decompress them")
     try:
-        frames, properties = get_decoder(syntax).as_array(
-            dataset, decoding_plugin=PLUGIN, allow_excess_frames=False, correct_unused_bits=False
-        )
+        frames, properties = get_decoder(syntax).as_array(dataset, decoding_plugin=PLUGIN, **_AS_STORED)
     except RuntimeError:
         raise Unreadable(
             f"damaged: a compressed frame ({_title(dataset)}) cannot be decoded; copy the file again from its source"
