@@ -58,7 +58,7 @@ class Decoded:
 
 
 class Window(BaseModel):
-    """A fixed window, in the units that values have after rescaling (HU for CT)."""
+    """A fixed window, to which values are clipped, in the units that they have after rescaling (HU for CT)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

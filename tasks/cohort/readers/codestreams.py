@@ -47,6 +47,8 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers of JPEG and JPEG-LS; the three that are left out are tables."""
 
+_MOST_SEGMENTS = 2**12
+
 _J2K = b"\xff\x4f\xff\x51"
 
 
@@ -130,11 +132,13 @@ def _decode_jpeg(frame: bytes, runner: DecodeRunner) -> NDArray[np.generic]:
     return imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=space)
 
 
-def _segments(frame: bytes) -> list[tuple[int, int]] | None:
-    """List the markers of a JPEG up to its scan, each with where its length lies; None if there is a gap."""
+def _segments(frame: bytes) -> list[tuple[int, int]]:
+    """List the markers of a JPEG up to its scan, each with where its length lies; none if the header is damaged."""
     found = []
     at = 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if at + 4 > len(frame) or frame[at] != 0xFF:
+            break
         marker = frame[at + 1]
         if marker == 0xFF:  # fill
             at += 1
@@ -143,11 +147,11 @@ def _segments(frame: bytes) -> list[tuple[int, int]] | None:
         if marker == _SCAN:
             return found
         at += 2 if marker in _WITHOUT_LENGTH else 2 + int.from_bytes(frame[at + 2 : at + 4])
-    return None
+    return []
 
 
 def _jpeg(frame: bytes) -> tuple[int, int, int] | None:
-    headers = [at for marker, at in _segments(frame) or [] if marker in _FRAME_HEADERS]
+    headers = [at for marker, at in _segments(frame) if marker in _FRAME_HEADERS]
     if not headers:
         return None
     (at,) = headers[-1:]
@@ -157,7 +161,7 @@ def _jpeg(frame: bytes) -> tuple[int, int, int] | None:
 
 def _adobe_transform(frame: bytes) -> int | None:
     """Tell whether the components are YCbCr (1) or RGB (0), by the marker that Adobe's encoders write."""
-    for marker, at in _segments(frame) or []:
+    for marker, at in _segments(frame):
         if marker == _APP14 and frame[at + 2 : at + 7] == b"Adobe" and int.from_bytes(frame[at : at + 2]) >= 14:
             return frame[at + 13]
     return None

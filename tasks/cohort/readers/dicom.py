@@ -17,7 +17,6 @@ from tasks.cohort.readers.dicom_series import check_one_volume, is_localizer, re
 from tasks.cohort.readers.dicom_stored import (
     frame_count,
     photometric,
-    pixel_keyword,
     stored_frames,
     value_count,
 )
@@ -64,14 +63,14 @@ class Dicom(Reader):
         check_one_volume(headers)
         counts = [value_count(header) for header in headers]
         check_decoded(4 * sum(counts), request.largest)
+        inverted = {photometric(header) == "MONOCHROME1" for header in headers}
+        if len(inverted) > 1:
+            raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
         planes = [
             plane
             for part, begin, count in zip(parts, begins, counts, strict=True)
             for plane in _planes(dataset_of(part, begin + 8 * count + _BESIDE_PIXELS), request.window)
         ]
-        inverted = {photometric(header) == "MONOCHROME1" for header in headers}
-        if len(inverted) > 1:
-            raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
         sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
             raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
@@ -83,11 +82,11 @@ class Dicom(Reader):
 
 def _header(data: bytes) -> tuple[Dataset, int]:
     """Read all that comes before the pixels, and where these begin."""
-    header, begin = header_of(data)
-    if header.get("Rows") is None:
-        raise _without_pixels(header)
-    refuse_part(header)
-    return header, begin
+    header = header_of(data)
+    if not header.has_pixels:
+        raise _without_pixels(header.dataset)
+    refuse_part(header.dataset)
+    return header.dataset, header.length
 
 
 def _text(header: Dataset, tag: str) -> str:
@@ -98,8 +97,6 @@ def _text(header: Dataset, tag: str) -> str:
 
 
 def _planes(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
-    if pixel_keyword(dataset) is None:
-        raise _without_pixels(dataset)
     stored = stored_frames(dataset)
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * len(stored)

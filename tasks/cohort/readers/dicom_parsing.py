@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from struct import unpack_from
+from typing import NamedTuple
 
 from pydicom import config
 from pydicom.datadict import dictionary_has_tag
@@ -93,13 +94,26 @@ def _is_known(group: int, element: int) -> bool:
     return element == 0 or dictionary_has_tag(group << 16 | element)
 
 
-def header_of(data: bytes) -> tuple[Dataset, int]:
-    """Parse what comes before the pixels.
+class DicomHeader(NamedTuple):
+    """What comes before the pixels.
 
-    Returns
-    -------
-    tuple
-        The data set, and how many bytes of the file, once it is inflated, come before the pixels.
+    Attributes
+    ----------
+    dataset
+        What it says.
+    length
+        Its bytes, once the file is inflated.
+    has_pixels
+        Whether pixels follow.
+    """
+
+    dataset: Dataset
+    length: int
+    has_pixels: bool
+
+
+def header_of(data: bytes) -> DicomHeader:
+    """Parse what comes before the pixels.
 
     Raises
     ------
@@ -107,7 +121,8 @@ def header_of(data: bytes) -> tuple[Dataset, int]:
         If it takes more memory than a header may.
     """
     file = _Header(_inflated(data, _HEADER))
-    return _parsed(file, file.reaches), file.tell()
+    dataset = _parsed(file, file.reaches)
+    return DicomHeader(dataset, file.tell(), file.tell() < len(file.getbuffer()))
 
 
 def dataset_of(data: bytes, most: int) -> Dataset:

@@ -48,11 +48,11 @@ def plane_values(
         values = np.clip(values, window.center - window.width / 2, window.center + window.width / 2)
     elif window == "file":
         values = _seen(values, dataset, groups)
-    values = values.astype(np.float32)
-    if not (np.isfinite(used).all() and np.isfinite(values).all()):
+    found = values.astype(np.float32)
+    if not (np.isfinite(used).all() and np.isfinite(found).all()):
         raise Unreadable("pixels that are not finite numbers: NaN, infinite, or too large for float32")
-    values[_is_padding(stored, dataset) | _is_padding(used, dataset)] = -np.inf
-    return values
+    found[_is_padding(stored, dataset) | _is_padding(used, dataset)] = -np.inf
+    return found
 
 
 def brightness(volume: NDArray[np.float32], inverted: bool, window: WindowConfig) -> NDArray[np.float32]:

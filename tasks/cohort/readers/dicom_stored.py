@@ -1,6 +1,7 @@
 """The numbers that DICOM's pixel data hold, as they are stored: how many there are, and what decodes them."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELos
 from tasks.cohort.readers.codestreams import DECODER_DEPENDENCIES, PLUGIN, check_codestream
 from tasks.cohort.readers.dicom_elements import whole_number
 from tasks.cohort.reading import Unreadable, check_frames, check_length
+
+_AS_STORED: dict[str, Any] = {"allow_excess_frames": False, "correct_unused_bits": False}
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
@@ -55,6 +58,8 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
     """
     _check_description(dataset)
     count, syntax = frame_count(dataset), dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax:
+        raise Unreadable("damaged DICOM: TransferSyntaxUID is none that the standard knows")
     if not syntax.is_encapsulated:
         _check_native(dataset, count)
     elif syntax in DECODER_DEPENDENCIES:
@@ -62,9 +67,7 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
     else:
         raise Unreadable(f"DICOM pixels in a transfer syntax that is not read ({_title(dataset)}): decompress them")
     try:
-        frames, properties = get_decoder(syntax).as_array(
-            dataset, decoding_plugin=PLUGIN, allow_excess_frames=False, correct_unused_bits=False
-        )
+        frames, properties = get_decoder(syntax).as_array(dataset, decoding_plugin=PLUGIN, **_AS_STORED)
     except RuntimeError:
         raise Unreadable(
             f"damaged: a compressed frame ({_title(dataset)}) cannot be decoded; copy the file again from its source"
@@ -78,17 +81,32 @@ def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
     """Take the bits that are in use (BitsStored), and their sign; others may hold overlays, or anything.
 
     JPEG 2000 and JPEG-LS say themselves which bits are in use, and pydicom heeds them.
+
+    Raises
+    ------
+    Unreadable
+        If HighBit says that other bits are in use than the lowest, and that makes a difference.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
     says_itself = syntax in JPEG2000TransferSyntaxes or syntax in JPEGLSTransferSyntaxes
     if stored.dtype.kind == "f" or int(dataset.BitsAllocated) == 1 or says_itself:
         return stored
-    unused = int(dataset.BitsAllocated) - int(dataset.BitsStored)
-    return np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
+    in_use = int(dataset.BitsStored)
+    unused = int(dataset.BitsAllocated) - in_use
+    used = np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
+    highest = whole_number(dataset, "HighBit", in_use - 1)
+    if highest != in_use - 1 and not np.array_equal(used, stored):
+        raise Unreadable(
+            f"HighBit is {highest} and BitsStored {in_use}, which leaves open where the {in_use} bits lie: "
+            f"set HighBit to {in_use - 1} if they are the lowest"
+        )
+    return used
 
 
 def _check_description(dataset: Dataset) -> None:
     """Check that what is needed to tell pixels from bytes is there, and makes sense."""
+    if pixel_keyword(dataset) is None:
+        raise Unreadable("damaged: the DICOM file ends within its pixels; copy it again from its source")
     needed = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     if "PixelData" in dataset:
         needed += ["BitsStored", "PixelRepresentation"]
@@ -98,13 +116,6 @@ def _check_description(dataset: Dataset) -> None:
     allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
     if not 1 <= stored <= allocated:
         raise Unreadable(f"damaged DICOM: BitsStored is {stored}, and BitsAllocated {allocated}")
-    highest = whole_number(dataset, "HighBit", stored - 1)
-    compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
-    if highest != stored - 1 and not compressed:
-        raise Unreadable(
-            f"HighBit is {highest} and BitsStored {stored}, which leaves open where the {stored} bits lie: "
-            f"set HighBit to {stored - 1} if that is right"
-        )
 
 
 def _check_native(dataset: Dataset, count: int) -> None:
@@ -138,10 +149,15 @@ def _check_compressed(dataset: Dataset, count: int) -> None:
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
         offsets = dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths
     found = 0
-    for frame in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
-        found += 1
-        if found <= count and dataset.file_meta.TransferSyntaxUID != RLELossless:
-            check_codestream(frame, rows, columns, samples)
+    try:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
+            found += 1
+            if found <= count and dataset.file_meta.TransferSyntaxUID != RLELossless:
+                check_codestream(frame, rows, columns, samples)
+    except ValueError:
+        raise Unreadable(
+            "damaged: PixelData are not a sequence of compressed frames, as TransferSyntaxUID says; copy the file again"
+        ) from None
     if found != count:
         raise Unreadable(
             f"NumberOfFrames is {count}, but the pixel data hold {found} compressed frames: correct the number"

@@ -25,8 +25,10 @@ class Table:
 
     def of(self, values: NDArray[np.generic]) -> NDArray[np.uint16]:
         """Look up values of any shape; the first and the last entry also stand for what lies beyond."""
-        place = np.floor(values.astype(np.float64) - self.first)
-        return self.entries[np.clip(place, 0, len(self.entries) - 1).astype(np.intp)]
+        place = values.astype(np.float64)
+        place -= self.first
+        np.clip(place, 0, len(self.entries) - 1, out=place)
+        return self.entries[place.astype(np.intp)]
 
 
 def table_of(item: Dataset, *, signed: bool, little_endian: bool) -> Table:

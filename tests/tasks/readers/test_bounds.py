@@ -113,7 +113,7 @@ def dicom_jpeg_gap() -> bytes:
 
 
 def dicom_deflated() -> bytes:
-    made = dataset(np.zeros((8, 8), np.uint16), PixelData=bytes(2**30))
+    made = dataset(np.zeros((8, 8), np.uint16), PixelData=bytes(2**27))
     return encode(made, DeflatedExplicitVRLittleEndian)
 
 

@@ -284,6 +284,14 @@ def test_dicom_without_pixels_is_named_for_what_it_is() -> None:
             refuse()
 
 
+def test_pixels_without_their_size_are_no_dicom_without_pixels() -> None:
+    made = dataset(RAMP)
+    del made.Rows
+    for refuse in (inspect, pixels):
+        with pytest.raises(Unreadable, match="Rows is missing"):
+            refuse(encode(made))
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless], ids=lambda uid: uid.name)
 def test_truncated_pixels_are_refused(syntax: str) -> None:
     data = compressed(STORED[12], 12, syntax)

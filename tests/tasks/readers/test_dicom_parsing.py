@@ -116,22 +116,22 @@ EMPTY_ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
 NESTED = struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED) + sequence(b"")[:12]
 TRAPS = {
     "items": (lambda: with_header(sequence(EMPTY_ITEM * 200_000)), "200000 items in sequences"),
-    "elements": (lambda: with_header(elements(50_000, 4)), "header too large"),
+    "elements": (lambda: with_header(elements(4_000, 4)), "header too large"),
     "elements in an item": (
-        lambda: with_header(sequence(struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED) + elements(50_000, 4))),
-        "header too large|damaged",
+        lambda: with_header(sequence(struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED) + elements(4_000, 4))),
+        "header too large",
     ),
     "elements in an item of a length": (
         lambda: (
             encode(dataset(RAMP))[:-252]
-            + struct.pack("<HH2sHLHHL", 0x5200, 0x9230, b"SQ", 0, 1_600_008, 0xFFFE, 0xE000, 1_600_000)
-            + elements(50_000, 4)
+            + struct.pack("<HH2sHLHHL", 0x5200, 0x9230, b"SQ", 0, 128_008, 0xFFFE, 0xE000, 128_000)
+            + elements(4_000, 4)
             + encode(dataset(RAMP))[-252:]
         ),
         "header too large",
     ),
     "private": (lambda: with_header(PRIVATE), "header too large"),
-    "nested": (lambda: with_header(sequence(NESTED * 5000)), "too deep|damaged"),
+    "nested": (lambda: with_header(sequence(NESTED * 5000)), "too deep"),
     "deflated": (
         lambda: deflated(bare(dataset(RAMP, PixelData=bytes(2**27)), ExplicitVRLittleEndian)),
         "holds another frame or more",
@@ -143,14 +143,14 @@ TRAPS = {
         ),
         "holds another frame or more",
     ),
-    "deflated header": (lambda: deflated(with_header(PRIVATE * 4)[132 + 28 :]), "header too large|ends early"),
-    "not deflated": (lambda: deflated(b"")[:-2] + bytes(100), "cannot be inflated|ends early"),
+    "deflated header": (lambda: deflated(with_header(PRIVATE * 4)[132 + 28 :]), "header too large"),
+    "not deflated": (lambda: deflated(b"")[:-2] + bytes(100), "cannot be inflated"),
 }
 
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_file_is_parsed_within_a_bound_of_memory(trap: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_parsing, "MEMORY", 2**23)
+    monkeypatch.setattr(dicom_parsing, "MEMORY", 2**21)
     make, reason = TRAPS[trap]
     data = make()
     tracemalloc.start()

@@ -14,8 +14,6 @@ from tasks.cohort.readers import read
 from tasks.cohort.reading import Unreadable, Window
 from tests.tasks.readers.test_dicom import RAMP, RNG, dataset, encode, item, pixels, shipped
 
-PADDED = np.where(RAMP < 1000, 0, RAMP)
-
 
 def without(made: Dataset, *keywords: str) -> Dataset:
     for keyword in keywords:
@@ -85,7 +83,7 @@ def test_what_is_missing_of_slope_and_intercept_changes_nothing(
         ({"DoseGridScaling": 0}, "DoseGridScaling is 0"),
         ({"Modality": "RTDOSE"}, "DoseGridScaling is missing"),
         ({"BitsStored": 17}, "BitsStored is 17, and BitsAllocated 16"),
-        ({"HighBit": 15}, "HighBit is 15 and BitsStored 12"),
+        ({"HighBit": 15, "PixelData": (RAMP * 16).tobytes()}, "HighBit is 15 and BitsStored 12"),
         ({"PhotometricInterpretation": "RGB"}, "PhotometricInterpretation is none of grey"),
         ({"PixelData": bytes(481)}, "NumberOfFrames is 1, and PixelData holds another frame or more"),
         ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4095}, "each pixel is padding"),
@@ -127,6 +125,10 @@ def test_bits_that_are_not_in_use_may_hold_anything(dtype: type) -> None:
     data = encode(dataset(stored))
     np.testing.assert_array_equal(pixels(data)[0], rescaled_by_pydicom(data))
     assert pixels(data).max() < 4096
+
+
+def test_a_wrong_high_bit_does_no_harm_where_all_bits_above_are_0() -> None:
+    np.testing.assert_array_equal(pixels(encode(dataset(RAMP, HighBit=15)))[0], RAMP)
 
 
 @pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
