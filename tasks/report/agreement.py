@@ -101,7 +101,7 @@ def draw_others(dataset: xr.Dataset, explainers: Sequence[str], subjects: Sequen
     if not len(rows) or not explainers:
         return None
     maps = [maps_of(dataset.isel(image_id=row), explainers) for row in rows]
-    of = np.array([subjects[row] for row in rows], dtype=np.str_)
+    of = np.array([subjects[int(row)] for row in rows], dtype=np.str_)
     weights = np.array([strongest(_places(one)) for one in maps])
     return Others(tuple(explainers), of, weights, np.array([on_border(one) for one in maps]))
 
