@@ -1,8 +1,9 @@
 """The text that the command line prints, as tables; all of it is made plain first, since it may come from a cohort."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -23,11 +24,12 @@ _REFUSED_SHOWN = 20
 _ENDLESS = 100_000
 """The width of a line that is no terminal's: nothing is wrapped that another program may read."""
 
-Rows = Iterator[tuple[str, str]]
+Rows = Iterable[tuple[str, str]]
 
 
-def print_summary(summary: "Summary") -> None:
-    _print_rows(_of_summary(summary))
+def print_summary(summary: "Summary", **places: object) -> None:
+    """Print what became of a cohort, and by name where something is."""
+    _print_rows(chain(_of_summary(summary), ((name, str(place)) for name, place in places.items())))
 
 
 def print_plan(prepared: "Prepared") -> None:
