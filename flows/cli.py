@@ -338,9 +338,7 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
     options = output.storage_options
     endpoint = options.get("endpoint_url")
     extra = f", storage_options={{'endpoint_url': {endpoint!r}}}" if endpoint else ""
-    print_summary(summary)
-    click.echo(f"store         {output / NAME}")
-    click.echo(f"report        {output / report.NAME}")
+    print_summary(summary, store=output / NAME, report=output / report.NAME)
     click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / NAME}"{extra})\n    print(ds)\n')
     if summary.not_explained > config.cohort.allowed_failures:
         click.echo(

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +24,7 @@ _REFUSED_SHOWN = 20
 _ENDLESS = 100_000
 """The width of a line that is no terminal's: nothing is wrapped that another program may read."""
 
-Rows = Iterator[tuple[str, str]]
+Rows = Iterable[tuple[str, str]]
 
 
 def json_of(content: Any) -> str:
@@ -50,8 +51,9 @@ def json_of_plan(prepared: "Prepared") -> str:
     )
 
 
-def print_summary(summary: "Summary") -> None:
-    _print_rows(_of_summary(summary))
+def print_summary(summary: "Summary", **places: object) -> None:
+    """Print what became of a cohort, and by name where something is."""
+    _print_rows(chain(_of_summary(summary), ((name, str(place)) for name, place in places.items())))
 
 
 def print_plan(prepared: "Prepared") -> None:

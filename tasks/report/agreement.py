@@ -100,10 +100,13 @@ def draw_others(dataset: xr.Dataset, explainers: Sequence[str], subjects: Sequen
     rows = np.sort(np.random.default_rng(_SEED).permutation(rows)[:_OTHERS])
     if not len(rows) or not explainers:
         return None
-    maps = [maps_of(dataset.isel(image_id=row), explainers) for row in rows]
-    of = np.array([subjects[row] for row in rows], dtype=np.str_)
-    weights = np.array([strongest(_places(one)) for one in maps])
-    return Others(tuple(explainers), of, weights, np.array([on_border(one) for one in maps]))
+    weights, borders = [], []
+    for row in rows:  # one by one, since volumes with many maps are large
+        maps = maps_of(dataset.isel(image_id=row), explainers)
+        weights.append(strongest(_places(maps)))
+        borders.append(on_border(maps))
+    of = np.array([subjects[int(row)] for row in rows], dtype=np.str_)
+    return Others(tuple(explainers), of, np.array(weights), np.array(borders))
 
 
 def maps_of(image: xr.Dataset, explainers: Sequence[str]) -> Floats:
@@ -118,14 +121,14 @@ def on_border(maps: Floats) -> Floats:
 
     Returns ``(map, side)``; NaN where there is no evidence.
     """
-    positive = np.clip(maps, 0, None).astype(np.float64)
-    total = positive.sum(tuple(range(1, maps.ndim)))
+    positive = np.clip(maps, 0, None)
+    total = positive.sum(tuple(range(1, maps.ndim)), dtype=np.float64)
     found = []
     for axis in range(1, maps.ndim):
         size = maps.shape[axis]
         wide = max(1, round(size / 10))
         for side in (range(wide), range(size - wide, size)):
-            held = positive.take(side, axis=axis).sum(tuple(range(1, maps.ndim)))
+            held = positive.take(side, axis=axis).sum(tuple(range(1, maps.ndim)), dtype=np.float64)
             found.append(np.divide(held, total, out=np.full(len(maps), np.nan), where=total > 0) / (wide / size))
     return np.stack(found, axis=-1)
 

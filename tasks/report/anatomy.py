@@ -90,7 +90,7 @@ class View:
 
     def cut(self, values: NDArray[Any], slice_: int | None) -> NDArray[Any]:
         """Take the picture ``(row, column)`` of one slice out of values on the grid."""
-        turned = np.flip(values, [axis for axis, turn in enumerate(self.flipped) if turn and axis != self.across])
+        turned = np.flip(values, tuple(axis for axis, turn in enumerate(self.flipped) if turn and axis != self.across))
         picture = turned if self.across is None else turned.take(slice_, axis=self.across)
         return picture if self.rows < self.columns else picture.T
 

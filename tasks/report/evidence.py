@@ -93,12 +93,10 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
 def as_csv(table: pd.DataFrame) -> bytes:
     """Write a table as plain CSV; what a spreadsheet would take for a formula begins with an apostrophe."""
     flat = table.reset_index()
-    texts = [name for name in flat if not pd.api.types.is_numeric_dtype(flat[name])]
-    return (
-        flat.assign(**{name: flat[name].map(_no_formula) for name in texts})
-        .to_csv(index=False, lineterminator="\n")
-        .encode()
-    )
+    for name in flat.columns:
+        if not pd.api.types.is_numeric_dtype(flat[name]):
+            flat[name] = flat[name].map(_no_formula)
+    return flat.to_csv(index=False, lineterminator="\n").encode()
 
 
 def _no_formula(text: str) -> str:
