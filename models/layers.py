@@ -1,5 +1,6 @@
 """Layers of a network: which lie on the way to the logits, are laid out as the image is, or feed a linear head."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,37 +49,64 @@ def _hooked(module: nn.Module, layers: Collection[str], note: Callable[[str, Any
             handle.remove()
 
 
-def places_of_layers(module: nn.Module, run: Run, images: Tensor, layers: Sequence[str]) -> dict[str, int]:
-    """Find the layers with a row for each image, a spatial extent and a part in the logits.
+@dataclass(frozen=True)
+class SpatialLayer:
+    """A layer with a spatial extent.
 
-    Returns
-    -------
-    dict
-        The number of places in the output of each, in the order in which they finish.
+    Attributes
+    ----------
+    places
+        The number of places in its output.
+    is_convolved
+        Whether its output comes of a convolution, a pooling or the like, whose axes are those of the image.
     """
+
+    places: int
+    is_convolved: bool
+
+
+def spatial_layers(module: nn.Module, run: Run, images: Tensor, layers: Sequence[str]) -> dict[str, SpatialLayer]:
+    """Find the layers with a row for each image, a spatial extent and a part in the logits, as they finish."""
     finished: dict[str, tuple[int, Any]] = {}
 
     def note(name: str, _: Any, output: Any) -> None:
         finished.pop(name, None)
-        if isinstance(output, Tensor) and output.ndim == images.ndim and len(output) == len(images):
-            if max(output.shape[2:]) > 1:
-                finished[name] = output[0, 0].numel(), output.grad_fn
+        is_map = isinstance(output, Tensor) and output.ndim == images.ndim and len(output) == len(images)
+        if is_map and max(output.shape[2:]) > 1:
+            finished[name] = output[0, 0].numel(), output.grad_fn
 
     with torch.enable_grad(), _hooked(module, layers, note):
         logits = run(images.clone().requires_grad_())
     on_the_way = set(graph(logits.grad_fn))
-    return {name: places for name, (places, made_by) in finished.items() if made_by in on_the_way}
+    return {
+        name: SpatialLayer(places, _is_convolved(made_by))
+        for name, (places, made_by) in finished.items()
+        if made_by in on_the_way
+    }
 
 
-def graph(last: Any) -> Iterator[Any]:
-    """Yield the steps that a backward pass from the step `last` takes, each once."""
+def graph(last: Any, through: Callable[[Any], bool] = lambda step: True) -> Iterator[Any]:
+    """Yield the steps that a backward pass from the step `last` takes, each once; none beyond one not gone `through`."""
     seen, following = set(), [last]
     while following:
         step = following.pop()
         if step is not None and step not in seen:
             seen.add(step)
             yield step
-            following += [before for before, _ in step.next_functions]
+            if through(step):
+                following += [before for before, _ in step.next_functions]
+
+
+def _is_convolved(made_by: Any) -> bool:
+    """Tell whether a step, or one before it with only steps between that keep the axes, is a convolution or the like."""
+    return any(_SPATIAL.match(step.name()) for step in graph(made_by, lambda step: not _MIXING.match(step.name())))
+
+
+# Names of steps as torch gives them. A view may be that of an instance normalisation.
+_SPATIAL = re.compile(r"(Slow|Thnn|Mkldnn|Cudnn|Miopen)?Conv|(Adaptive)?(Max|Avg)Pool|Upsample|MkldnnMaxPool", re.I)
+_MIXING = re.compile(
+    r"Softmax|LogSoftmax|Scaled|.*mmBackward|Dot|Permute|Transpose|TBackward|NativeLayerNorm|Unfold", re.I
+)
 
 
 def is_laid_out(layer: str, module: nn.Module, run: Run, images: Tensor) -> bool:

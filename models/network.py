@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
-from models.layers import Head, find_head, is_laid_out, places_of_layers
+from models.layers import Head, SpatialLayer, find_head, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.trial import (
     alike,
@@ -152,10 +152,10 @@ class Network:
         output = trained(images.to(self.device))
         expected = output[0] if isinstance(output, (tuple, list)) else output
         if not alike(found, expected):
+            folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(
-                f"with its BatchNorms folded into {', '.join(map(repr, self._folded)) or 'nothing'}, {self.name} answers "
-                "otherwise about images of the cohort than as it was trained: let nothing else take the output of these "
-                "layers, and change none of it in place"
+                f"{self.name} answers otherwise about images of the cohort than as it was trained{folded}: let it keep "
+                "nothing of one call for the next, and change nothing in place that it uses again"
             )
 
     @contextmanager
@@ -180,18 +180,17 @@ class Network:
     @cached_property
     def spatial_layers(self) -> tuple[str, ...]:
         """Names of the layers with a spatial extent on the way to the logits, in the order in which they finish."""
-        return tuple(self._places)
+        return tuple(self._layers)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        """The number of places in the output of each of `spatial_layers`."""
+    def _layers(self) -> dict[str, SpatialLayer]:
         layers = [
             name
             for name, _ in self.module.named_modules()
             if name and name not in self._folded and not self._is_within_attention(name)
         ]
         with told(f"{self.name} fails while its layers are looked at"):
-            return places_of_layers(self.module, self, self.synthetic(), layers)
+            return spatial_layers(self.module, self, self.synthetic(), layers)
 
     def _is_within_attention(self, name: str) -> bool:
         """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
@@ -218,9 +217,9 @@ class Network:
                     f"layer {name!r} is folded with the BatchNorm after it: name {self._folded[name]!r}"
                 )
             if name in names:
+                better = f"; the last that has all is {self.spatial_layers[-1]!r}" if self.spatial_layers else ""
                 raise ConfigurationError(
-                    f"layer {name!r} has no spatial extent, no row for each image, or no part in the logits; the last "
-                    f"that has is {self._default_layer!r}"
+                    f"layer {name!r} has no spatial extent, no row for each image, or no part in the logits{better}"
                 )
             nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[-3:]
             raise ConfigurationError(
@@ -230,11 +229,11 @@ class Network:
 
     @cached_property
     def _default_layer(self) -> str:
-        candidates = list(self._places)
+        candidates = list(self._layers.items())[::-1]
         if self.segments:
-            candidates.sort(key=self._places.__getitem__, reverse=True)
-        for name in reversed(candidates):
-            if is_laid_out(name, self.module, self, self.synthetic()):
+            candidates.sort(key=lambda candidate: candidate[1].places)
+        for name, layer in candidates:
+            if layer.is_convolved or is_laid_out(name, self.module, self, self.synthetic()):
                 return name
         raise ConfigurationError(
             f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image, where "

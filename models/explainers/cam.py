@@ -18,15 +18,20 @@ class CAM(LayerExplainer):
     name: Literal["cam"] = "cam"
 
     def needs(self, network: Network) -> Needs:
-        layer = network.layer(self.layer)
-        if network.linear_head(layer) is None:
-            raise ConfigurationError(
-                f"the logits of {type(network.module).__name__} are not linear in the mean over space of "
-                f"{layer!r}; use gradcam or hirescam instead"
-            )
+        self._linear(network)
         return super().needs(network)
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
-        layer = network.layer(self.layer)
+        layer = self._linear(network)
         features, gradients = answer.activations[layer], answer.activation_gradients[layer]
         return upsample(weighted_sum(gradients.flatten(2).sum(-1), features), answer.inputs)
+
+    def _linear(self, network: Network) -> str:
+        """Look up the layer; images may have shown after the first check that the head is not linear."""
+        layer = network.layer(self.layer)
+        if network.linear_head(layer) is None:
+            raise ConfigurationError(
+                f"the logits of {network.name} are not linear in the mean over space of {layer!r}; use gradcam or "
+                "hirescam instead"
+            )
+        return layer

@@ -8,8 +8,7 @@ from models.explainers.base import Explaining, MapExplainer
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
-from models.rules.relevance import require_rules
-from models.rules.rescale import AskMultipliers
+from models.rules.rescale import AskMultipliers, require_multipliers
 
 
 class DeepLIFT(MapExplainer):
@@ -22,7 +21,7 @@ class DeepLIFT(MapExplainer):
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, self._ask(network.synthetic()))
+        require_multipliers(network, torch.full_like(network.synthetic(1), self.baseline))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:

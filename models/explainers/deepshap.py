@@ -6,8 +6,8 @@ from models.explainers.base import Explaining, MapExplainer
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
-from models.rules.relevance import require_rules, require_same_scores
-from models.rules.rescale import AskMultipliers
+from models.rules.relevance import require_same_scores
+from models.rules.rescale import AskMultipliers, require_multipliers
 
 
 class DeepSHAP(MapExplainer):
@@ -21,7 +21,7 @@ class DeepSHAP(MapExplainer):
     name: Literal["deepshap"] = "deepshap"
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, AskMultipliers(lambda image, step: network.synthetic(1)))
+        require_multipliers(network, network.synthetic(1))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:

@@ -168,7 +168,7 @@ class LRP(MapExplainer):
     rules: tuple[LayerRule, ...] = Field((), strict=False, description="Rules that come before the composite's")
 
     def needs(self, network: Network) -> Needs:
-        first = self._ask().rule
+        first = _FirstThatApplies(self.rules + COMPOSITES[self.composite])
         applied: set[int] = set()
 
         def noting(layer: Linear) -> Tensor:
@@ -176,12 +176,9 @@ class LRP(MapExplainer):
             return first(layer)
 
         require_rules(network, AskRelevance(noting))
-        asked = enumerate(first.rules)
-        idle = [
-            rule for number, rule in asked if number not in applied and (rule in self.rules or rule.layers == "input")
-        ]
-        if idle:
-            raise ConfigurationError(_idle(idle[0], network))
+        for number, rule in enumerate(first.rules):
+            if number not in applied and (number < len(self.rules) or rule.layers == "input"):
+                raise ConfigurationError(_idle(rule, network))
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:

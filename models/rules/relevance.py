@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from models.errors import ConfigurationError
 from models.layers import graph
@@ -125,7 +126,7 @@ class _Mode(TorchFunctionMode):
             return func(*args, **kwargs).detach()
         if name in ACTIVATIONS:
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
-        varying = sum(isinstance(part, Tensor) and part.requires_grad for part in args)
+        varying = count_varying(args, kwargs)
         outcome = func(*args, **kwargs)
         if name in _MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
             self.shown.append(
@@ -176,6 +177,11 @@ class _Mode(TorchFunctionMode):
             return value
         stand_in = self.rule(layer)
         return value + (stand_in - stand_in.detach())
+
+
+def count_varying(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
+    """Count the arguments, in lists and by name too, that depend on the image."""
+    return sum(isinstance(part, Tensor) and part.requires_grad for part in tree_leaves((args, kwargs)))
 
 
 def _by_feature(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -276,8 +282,13 @@ class AskGradient:
             return network(inputs)
 
 
-def require_rules(network: Network, ask: Ask) -> None:
+def require_rules(network: Network, ask: Ask) -> Tensor:
     """Check that the network has a rule for every operation; it is asked about synthetic images.
+
+    Returns
+    -------
+    Tensor
+        The gradient of the sum of their logits by the rules, ``(image, channel, *space)``.
 
     Raises
     ------
@@ -300,6 +311,7 @@ def require_rules(network: Network, ask: Ask) -> None:
         raise ConfigurationError(no_gradient(network.name))
     if not gradient.isfinite().all():
         raise ConfigurationError(f"{network.name} gives relevance that is not finite")
+    return gradient
 
 
 def require_same(network: Network, logits: Tensor) -> None:

@@ -16,10 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, refused
+from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, count_varying, refused, require_rules
+from models.trial import exact_convolutions
 
 _SMALL = 1e-7
+_MISSED = 0.01
 _ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "softplus", "exp"}
 _BILINEAR = PRODUCTS - {"div", "div_"}
 _PASSING = PASSING - {"amax", "max"}
@@ -45,6 +48,33 @@ class AskMultipliers:
             network(network.prepare(self.references(image, step)))
         with _Rescaling(iter(noted)):
             return network(inputs)
+
+
+def require_multipliers(network: Network, reference: Tensor) -> None:
+    """Check that the network has a rule for every operation, and that multipliers tell all of what logits gain.
+
+    Parameters
+    ----------
+    reference
+        ``(1, channel, *space)``.
+
+    Raises
+    ------
+    ConfigurationError
+        If it has none for one, or they do not.
+    """
+    multipliers = require_rules(network, AskMultipliers(lambda image, step: reference))
+    images = network.synthetic()
+    with torch.no_grad(), network.exact(), exact_convolutions():
+        before, after = network(network.prepare(reference)), network(images)
+    gained = (after - before).flatten(1).double().sum(1)
+    credited = ((images - reference) * multipliers).flatten(1).double().sum(1)
+    rounding = 64 * torch.finfo(after.dtype).eps * after.flatten(1).double().abs().sum(1).amax()
+    if (credited - gained).abs().amax() > _MISSED * gained.abs().amax() + rounding:
+        raise ConfigurationError(
+            f"{network.name}: multipliers do not add up to what the logits gain, so that one of its operations is not "
+            "seen (is one in place, or cut off by `detach`?); use integrated_gradients instead"
+        )
 
 
 class _Noting(TorchFunctionMode):
@@ -81,7 +111,8 @@ class _Rescaling(TorchFunctionMode):
                 return _maximum(func, args, kwargs, before[0], after)
             return _product(func, args, kwargs, before)
         outcome = func(*args, **kwargs)
-        known = name in _PASSING or name in PRODUCTS or func in LINEAR or func is functional.batch_norm
+        is_factor = name in PRODUCTS and count_varying(args, kwargs) < 2
+        known = name in _PASSING or is_factor or func in LINEAR or func is functional.batch_norm
         divides = name in ("div", "div_") and isinstance(args[1], Tensor) and args[1].requires_grad
         return outcome if known and not divides else refused(outcome, name)
 

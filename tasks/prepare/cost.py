@@ -52,13 +52,15 @@ class Cost:
     evaluating_hours: float
 
 
-def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place) -> Cost:
+def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place, images: Tensor | None = None) -> Cost:
     """Time one batch, and metrics and uncertainty of one image, and count the rest.
 
     Parameters
     ----------
     place
         The workers, and what each has.
+    images
+        ``(image, channel, *space)`` of the cohort that are tried; None: noise is.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place)
     by_image = [one for one in described.values() if one.output.per_image]
     whole_bytes = sum(_bytes(one) for one in described.values() if not one.output.per_image)
     image_bytes = sum(map(_bytes, by_image))
-    explaining, evaluating = _probe(plan, engine, place.threads)
+    explaining, evaluating = _probe(plan, engine, place.threads, images)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.grid) * plan.model.channels * 4
@@ -130,10 +132,11 @@ class _Pace:
     seconds: float
 
 
-def _probe(plan: Plan, engine: Engine, threads: int) -> tuple[_Pace, _Pace]:
-    """Explain one image and a batch of noise, and evaluate the one."""
-    generator = torch.Generator().manual_seed(0)
-    batch = torch.randn(plan.batch_size, plan.model.channels, *plan.grid, generator=generator)
+def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> tuple[_Pace, _Pace]:
+    """Explain one image and a batch, and evaluate the one."""
+    if images is None:
+        images = torch.randn(1, plan.model.channels, *plan.grid, generator=torch.Generator().manual_seed(0))
+    batch = images[torch.arange(plan.batch_size) % len(images)]
     ids = [str(number) for number in range(len(batch))]
     masks = torch.ones(len(batch), *plan.grid, dtype=torch.bool) if plan.masks else None
     one = batch[:1], ids[:1], None if masks is None else masks[:1]

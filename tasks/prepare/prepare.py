@@ -164,7 +164,8 @@ def prepare(
         )
     fits, fitted = _plan_fits(recipe, plan, entries, network, sources)
     plan = plan.model_copy(update={"fits": fits})
-    if before.plan is None and (images := read_some(plan, entries, sources)) is not None:
+    images = read_some(plan, entries, sources) if before.plan is None else None
+    if images is not None:
         try_network(network, weights, images)
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
@@ -175,7 +176,7 @@ def prepare(
     plan = plan.model_copy(update=computed_later)
     plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
     with told("one batch was tried, and failed"):
-        cost = estimate(plan, entries, engine(fitted), place)
+        cost = estimate(plan, entries, engine(fitted), place, images)
     if before.plan is None:
         check_survey(plan, entries)
         return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)

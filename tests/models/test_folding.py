@@ -1,6 +1,7 @@
 """BatchNorm folded away: the network's answers stay what they were."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,3 +98,62 @@ def test_a_folded_layer_is_named_by_its_batch_norm() -> None:
     ):
         network.layer("layer4.1.conv2")
     assert Engine(network, [GradCAM(layer="layer4.1.bn2")], Classes(classes=("b",))).explain(images(2), "abcde")
+
+
+class Folded(nn.Module):
+    """A layer, its BatchNorm and a pooled head."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.first, self.layer, self.norm, self.head = nn.Conv2d(1, 4, 3), layer, nn.BatchNorm2d(4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.layer(self.first(x))).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "is_folded"),
+    [
+        (lambda: nn.Conv2d(4, 4, 3, groups=2), True),
+        (lambda: nn.ConvTranspose2d(4, 4, 3, stride=2), True),
+        (lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, groups=2), False),
+        (lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, groups=4), False),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)), False),
+        (lambda: nn.utils.weight_norm(nn.Conv2d(4, 4, 3)), False),
+        (lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)), False),
+    ],
+)
+def test_what_torch_does_not_fuse_is_left_alone(make: Callable[[], nn.Module], is_folded: bool) -> None:
+    torch.manual_seed(0)
+    module = random_norms(Folded(make()))
+    expected = module(images(2)).detach()
+    network = wrap(module)
+    assert isinstance(network.module.norm, nn.Identity) == is_folded
+    assert torch.allclose(network(images(2)), expected)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1e3, 1e6])
+def test_a_large_bias_hides_no_fold_that_is_wrong(bias: float) -> None:
+    """The BatchNorm takes what a ReLU left in the place of the convolution's output."""
+    torch.manual_seed(0)
+    module = random_norms(
+        nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3), nn.ReLU(inplace=True),
+                      nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    )  # fmt: skip
+    module[-1].bias.data.fill_(bias)
+    original, batch = copy.deepcopy(module), images(2, count=2)
+    inputs = batch.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(original(inputs)[:, 1].sum(), inputs)
+    found = Engine(wrap(module), [Saliency()], Classes(classes=("b",))).explain(batch, "xy")
+    assert difference(found.maps[:, 0, 0], gradient[:, 0]) < 1e-9
+
+
+def test_a_network_that_looks_into_its_batch_norm_keeps_it() -> None:
+    class Looking(Folded):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.norm.num_features
+
+    torch.manual_seed(0)
+    module = random_norms(Looking(nn.Conv2d(4, 4, 3)))
+    expected = module(images(2)).detach()
+    assert torch.allclose(wrap(module)(images(2)), expected)

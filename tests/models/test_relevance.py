@@ -294,3 +294,89 @@ def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> Non
     (gradient,) = torch.autograd.grad(conv(inputs), inputs, back)
     score = module(images)[:, 1].view(-1, 1, *[1] * dims)
     assert difference(found, (gradient * score)[:, 0].detach()) < 1e-9
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_rules_for_the_input_reach_a_layer_that_pads_by_itself(rule: str, mode: str) -> None:
+    """The same network on the image that was padded before, its relevance handed back by the padding."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode=mode), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                           nn.Flatten(), nn.Linear(4, 4)).double()  # fmt: skip
+    explainer = LRP(rules=(INPUT_RULES[rule].model_copy(update={"layers": "input"}),))
+    found = explain(network_of(module, 2), explainer, images := batch(2).double())
+    size = tuple(side + 2 for side in SIDES[2])
+    bare = copy.deepcopy(module)
+    bare[0].padding, bare[0].padding_mode = (0, 0), "zeros"
+    name = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}[mode]
+    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=("a", "b", "c", "d"), input_shape=size)
+    above = explain(Network(bare, config), explainer, functional.pad(images, (1, 1, 1, 1), name))
+    inputs = torch.zeros_like(images, requires_grad=True)
+    padded = functional.pad(inputs, (1, 1, 1, 1), name)
+    (expected,) = torch.autograd.grad(padded, inputs, above[:, None].reshape(padded.shape))
+    if mode != "zeros":  # there padding has no relevance, which goes to the pixels
+        assert difference(found.flatten(), expected.flatten()) < 1e-9
+    assert found.abs().amax() > 0
+
+
+def changing(before: nn.Module) -> Network:
+    return network_of(nn.Sequential(before, *plain(2)).double(), 2)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box"])
+def test_a_rule_for_the_input_that_reaches_no_pixels_is_an_error(composite: Any) -> None:
+    network = changing(nn.Hardtanh(-1, 1))
+    with pytest.raises(ConfigurationError, match="for the input is applied nowhere, since no linear layer"):
+        LRP(composite=composite).needs(network)
+    LRP(composite="epsilon_plus").needs(network)
+
+
+def test_a_rule_for_layers_that_are_not_there_is_an_error() -> None:
+    network = network_of(plain(2), 2)
+    with pytest.raises(ConfigurationError, match=r"the rule gamma is applied nowhere: .* fits `layers: features\.\*`"):
+        LRP(rules=(Gamma(layers="features.*"),)).needs(network)
+
+
+class InPlace(nn.Module):
+    """A residual block whose ReLU writes over what is added later."""
+
+    def __init__(self, how: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.head, self.how = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4), how
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        return self.head((self.second(self.how(features)) + features).mean((2, 3)))
+
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "module": nn.ReLU(inplace=True),
+    "functional": lambda x: functional.relu(x, inplace=True),
+    "functional.relu_": functional.relu_,
+    "torch.relu_": torch.relu_,
+    "method": lambda x: x.relu_(),
+    "leaky": lambda x: functional.leaky_relu(x, inplace=True),
+}
+
+
+@pytest.mark.parametrize("explainer", ["guided_backprop", "deconvolution", "lrp", "deep_taylor", "deeplift"])
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_a_value_in_place_that_rules_do_not_see_is_refused(how: str, explainer: str) -> None:
+    torch.manual_seed(0)
+    network = network_of(InPlace(IN_PLACE[how]).double(), 2)
+    message = (
+        "has no ReLU" if how == "leaky" and explainer not in ("lrp", "deeplift") else "in place that is used again"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        few(explainer).needs(network)
+
+
+def test_a_refused_operation_is_named_before_one_in_place() -> None:
+    class Refused(InPlace):
+        def forward(self, images: Tensor) -> Tensor:
+            features = functional.group_norm(self.first(images), 2)
+            features += self.second(features * 1.0)
+            return self.head(features.relu().mean((2, 3)))
+
+    with pytest.raises(ConfigurationError, match="no rule for group_norm"):
+        few("deeplift").needs(network_of(Refused(nn.ReLU()).double(), 2))
