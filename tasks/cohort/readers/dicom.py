@@ -1,7 +1,7 @@
 """Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from tasks.cohort.readers.dicom_stored import (
     value_count,
 )
 from tasks.cohort.reading import Declared, Decoded, Reader, Request, Unreadable, WindowConfig, check_decoded
+
+_LARGEST_STORED = 8
+"""No stored value has more bytes."""
 
 _BESIDE_PIXELS = 2**16
 """A file may hold this many bytes after its pixels."""
@@ -51,17 +54,15 @@ class Dicom(Reader):
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume."""
-        headers = [header_of(part) for part in parts]
-        counts = [value_count(_with_pixels(header)) for header in headers]
-        check_decoded(4 * sum(counts), request.largest)
-        inverted = {photometric(header.dataset) == "MONOCHROME1" for header in headers}
+        described = [_described(part) for part in parts]
+        check_decoded(4 * sum(one.values for one in described), request.largest)
+        inverted = {one.inverted for one in described}
         if len(inverted) > 1:
             raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
-        lengths = [header.length + 8 * count + _BESIDE_PIXELS for header, count in zip(headers, counts, strict=True)]
         frames = [
             frame
-            for part, length in zip(parts, lengths, strict=True)
-            for frame in _frames(dataset_of(part, length), request.window)
+            for part, one in zip(parts, described, strict=True)
+            for frame in _frames(dataset_of(part, one.length), request.window)
         ]
         sizes = {frame.values.shape for frame in frames}
         if len(sizes) > 1:
@@ -85,6 +86,19 @@ def _with_pixels(header: DicomHeader) -> Dataset:
     name = UID(str(uid)).name
     known = name != str(uid)  # what is not in the standard's list may be anything
     raise Unreadable(f"DICOM without pixels ({name if known else 'of an unknown kind'}): leave it out of the cohort")
+
+
+class _Described(NamedTuple):
+    values: int
+    inverted: bool
+    length: int
+
+
+def _described(part: bytes) -> _Described:
+    header = header_of(part)
+    values = value_count(_with_pixels(header))
+    inverted = photometric(header.dataset) == "MONOCHROME1"
+    return _Described(values, inverted, header.length + _LARGEST_STORED * values + _BESIDE_PIXELS)
 
 
 def _frames(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
