@@ -1,7 +1,7 @@
 """Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from tasks.cohort.readers.dicom_elements import first_item
 from tasks.cohort.readers.dicom_parsing import begins_dicom, dataset_of, header_of
 from tasks.cohort.readers.dicom_pixels import brightness, plane_values
 from tasks.cohort.readers.dicom_planes import Plane, arranged, plane_columns, slice_orientation
-from tasks.cohort.readers.dicom_series import check_one_volume, is_localizer, refuse_part, series_of
+from tasks.cohort.readers.dicom_series import Part, check_one_volume, part_of, refuse_part, series_of
 from tasks.cohort.readers.dicom_stored import (
     frame_count,
     photometric,
@@ -21,6 +21,9 @@ from tasks.cohort.readers.dicom_stored import (
     value_count,
 )
 from tasks.cohort.reading import Declared, Decoded, NoImage, Reader, Request, Unreadable, WindowConfig, check_decoded
+
+_LARGEST_STORED = 8
+"""No stored value has more bytes."""
 
 _BESIDE_PIXELS = 2**16
 """A file may hold this many bytes after its pixels."""
@@ -59,22 +62,21 @@ class Dicom(Reader):
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume; of a slice that is there in several copies, one is taken."""
         parts = list(dict.fromkeys(parts))
-        headers, begins = zip(*map(_header, parts), strict=True)
-        check_one_volume(headers)
-        counts = [value_count(header) for header in headers]
-        check_decoded(4 * sum(counts), request.largest)
-        inverted = {photometric(header) == "MONOCHROME1" for header in headers}
+        described = [_described(part) for part in parts]
+        check_one_volume([one.part for one in described])
+        check_decoded(4 * sum(one.values for one in described), request.largest)
+        inverted = {one.inverted for one in described}
         if len(inverted) > 1:
             raise Unreadable("some slices are MONOCHROME1, others not: split the series by PhotometricInterpretation")
         planes = [
             plane
-            for part, begin, count in zip(parts, begins, counts, strict=True)
-            for plane in _planes(dataset_of(part, begin + 8 * count + _BESIDE_PIXELS), request.window)
+            for part, one in zip(parts, described, strict=True)
+            for plane in _planes(dataset_of(part, one.length), request.window)
         ]
         sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
             raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
-        if request.spatial_dims == 3 and len(planes) == 1 and is_localizer(headers[0]):
+        if request.spatial_dims == 3 and len(planes) == 1 and described[0].part.is_localizer:
             raise Unreadable("a localizer (ImageType) of one picture, but the model takes volumes: leave it out")
         planes, affine = arranged(planes, len(parts))
         return Decoded(_pixels(planes, any(inverted), request.window), affine)
@@ -87,6 +89,22 @@ def _header(data: bytes) -> tuple[Dataset, int]:
         raise _without_pixels(header.dataset)
     refuse_part(header.dataset)
     return header.dataset, header.length
+
+
+class _Described(NamedTuple):
+    """A header, as far as it is needed once its pixels are decoded: it may be much larger than these."""
+
+    values: int
+    inverted: bool
+    length: int
+    part: Part
+
+
+def _described(data: bytes) -> _Described:
+    header, begin = _header(data)
+    values = value_count(header)
+    length = begin + _LARGEST_STORED * values + _BESIDE_PIXELS
+    return _Described(values, photometric(header) == "MONOCHROME1", length, part_of(header))
 
 
 def _text(header: Dataset, tag: str) -> str:

@@ -26,8 +26,8 @@ config.settings.reading_validation_mode = config.IGNORE  # its remarks quote wha
 _HEADER = 2**24
 """A deflated file is inflated up to this many bytes to find out what its pixels will take."""
 
-MEMORY = 2**28
-"""What comes before the pixels may take this many bytes as objects."""
+MEMORY = 2**27
+"""What comes before the pixels may take this many bytes as objects, by a rough count."""
 
 _OBJECT, _GROWTH = 256, 32
 """The bytes of an element as an object, and how many times as large as its bytes a sequence can become."""

@@ -1,6 +1,7 @@
 """The part that a DICOM file has in a series: a slice of a volume, a whole volume, or a localizer."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -27,7 +28,21 @@ def refuse_part(header: Dataset) -> None:
         )
 
 
-def check_one_volume(datasets: Sequence[Dataset]) -> None:
+class Part(NamedTuple):
+    """The part that a file has in its series, by its number of frames and its UIDs."""
+
+    frames: int
+    series: str
+    instance: str
+    is_localizer: bool
+
+
+def part_of(header: Dataset) -> Part:
+    series, instance = (str(header.get(uid) or "") for uid in ("SeriesInstanceUID", "SOPInstanceUID"))
+    return Part(frame_count(header), series, instance, is_localizer(header))
+
+
+def check_one_volume(parts: Sequence[Part]) -> None:
     """Check that files can be the slices of one volume.
 
     Raises
@@ -35,19 +50,18 @@ def check_one_volume(datasets: Sequence[Dataset]) -> None:
     Unreadable
         If they are of several series, hold several frames each, or if an instance is there twice.
     """
-    if len(datasets) == 1:
+    if len(parts) == 1:
         return
-    if whole := sum(frame_count(dataset) > 1 for dataset in datasets):
+    if whole := sum(part.frames > 1 for part in parts):
         raise Unreadable(
-            f"{len(datasets)} files for one image, but {whole} of them hold several frames, and each of these is an "
+            f"{len(parts)} files for one image, but {whole} of them hold several frames, and each of these is an "
             "image of its own: name the one file"
         )
-    series = {str(dataset.get("SeriesInstanceUID") or "") for dataset in datasets}
-    if len(series) > 1:
-        raise Unreadable(f"slices of {len(series)} series for one image: name the folder of one")
-    instances = [uid for dataset in datasets if (uid := str(dataset.get("SOPInstanceUID") or ""))]
+    if (series := len({part.series for part in parts})) > 1:
+        raise Unreadable(f"slices of {series} series for one image: name the folder of one")
+    instances = [part.instance for part in parts if part.instance]
     if twice := len(instances) - len(set(instances)):
         raise Unreadable(
-            f"{twice} of {len(datasets)} slices carry the SOPInstanceUID of another one, and hold something else: keep "
+            f"{twice} of {len(parts)} slices carry the SOPInstanceUID of another one, and hold something else: keep "
             "the right one of each"
         )

@@ -19,6 +19,12 @@ _AS_STORED: dict[str, Any] = {"allow_excess_frames": False, "correct_unused_bits
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
+_MEANINGS = (
+    *("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"),
+    *("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+)
+
+
 def frame_count(header: Dataset) -> int:
     """Tell how many frames there are; one where the number is missing, empty or 0.
 
@@ -73,7 +79,7 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
             f"damaged: a compressed frame ({_title(dataset)}) cannot be decoded; copy the file again from its source"
         ) from None
     if properties["samples_per_pixel"] == 3 and properties["photometric_interpretation"] != "RGB":
-        raise Unreadable("colours whose PhotometricInterpretation is not read: store them as RGB")
+        raise Unreadable("colours whose PhotometricInterpretation says how they were compressed: store them as RGB")
     return frames if count > 1 else frames[None]
 
 
@@ -110,10 +116,17 @@ def _check_description(dataset: Dataset) -> None:
     needed = ["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     if "PixelData" in dataset:
         needed += ["BitsStored", "PixelRepresentation"]
-    numbers = {keyword: whole_number(dataset, keyword) for keyword in needed}
-    if "PixelData" not in dataset:
-        return
-    allocated, stored = numbers["BitsAllocated"], numbers["BitsStored"]
+    if whole_number(dataset, "SamplesPerPixel", 1) > 1:
+        needed += ["PlanarConfiguration"]
+    said = {keyword: whole_number(dataset, keyword) for keyword in needed}
+    samples, allocated = said["SamplesPerPixel"], said["BitsAllocated"]
+    stored = said.get("BitsStored", allocated)
+    if photometric(dataset) not in _MEANINGS:
+        raise Unreadable(f"DICOM whose PhotometricInterpretation is not read: {', '.join(_MEANINGS)} are")
+    if samples not in (1, 3):
+        raise Unreadable(f"SamplesPerPixel is {samples}: 1 or 3 are read")
+    if allocated not in (1, 8, 16, 32, 64):
+        raise Unreadable(f"BitsAllocated is {allocated}: 1, 8, 16, 32 or 64 are read")
     if not 1 <= stored <= allocated:
         raise Unreadable(f"damaged DICOM: BitsStored is {stored}, and BitsAllocated {allocated}")
 

@@ -28,7 +28,7 @@ class Table:
         place = values.astype(np.float64)
         place -= self.first
         np.clip(place, 0, len(self.entries) - 1, out=place)
-        return self.entries[place.astype(np.intp)]
+        return self.entries[place.astype(np.int32)]
 
 
 def table_of(item: Dataset, *, signed: bool, little_endian: bool) -> Table:

@@ -275,8 +275,20 @@ def test_slices_that_are_bright_the_other_way_round_are_refused() -> None:
         read(parts, 3)
 
 
-def test_colours_that_are_not_converted_are_refused() -> None:
-    made = dataset(np.zeros((4, 4, 3), np.uint8), 8, SamplesPerPixel=3, PlanarConfiguration=0)
-    made.PhotometricInterpretation = "HSV"
-    with pytest.raises(Unreadable, match="PhotometricInterpretation is not read: store them as RGB"):
-        pixels(encode(made))
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PhotometricInterpretation": "HSV"}, "PhotometricInterpretation is not read: MONOCHROME1"),
+        ({"PhotometricInterpretation": ""}, "PhotometricInterpretation is not read: MONOCHROME1"),
+        ({"PhotometricInterpretation": "YBR_RCT"}, "says how they were compressed"),
+        ({"PhotometricInterpretation": "YBR_FULL_422"}, "PixelData are as large as YBR_FULL or RGB would be"),
+        ({"PlanarConfiguration": None}, "PlanarConfiguration is missing"),
+        ({"SamplesPerPixel": 4}, "SamplesPerPixel is 4: 1 or 3"),
+        ({"BitsAllocated": 12}, "BitsAllocated is 12"),
+    ],
+    ids=str,
+)
+def test_colours_that_are_not_told_are_refused(elements: dict[str, object], reason: str) -> None:
+    described: dict[str, object] = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB"}
+    with pytest.raises(Unreadable, match=reason):
+        pixels(encode(dataset(np.zeros((4, 4, 3), np.uint8), 8, **described | elements)))
