@@ -35,8 +35,8 @@ def check_deviation(
     if not there:
         raise ConfigurationError("precision: none of the first images can be read, so that bf16 cannot be checked")
     ids = [id for id, _ in there]
-    inputs = stack([image.network_input for _, (image, _) in there])
-    masks = stack_masks([mask for _, (_, mask) in there])
+    inputs = stack([image.prepared.network_input for _, image in there])
+    masks = stack_masks([image.mask for _, image in there])
     rounded = engine().explain(inputs, ids, masks)
     exactly = engine()
     with exactly.network.exact():
