@@ -50,8 +50,8 @@ class Preprocessed:
     image
         ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
     affine
-        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x); where the
-        axes are MONAI's, (x, y, z) of a volume and (z, x, y) of a picture.
+        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x); with
+        MONAI's axes it is (x, y, z) in a volume and (z, x, y) in a picture.
     to_source
         ``(4, 4)`` the same index of the grid to index (z, y, x) of the decoded image.
     """
@@ -114,7 +114,7 @@ class Preprocessing:
             network_input=self.network_input(image),
             image=_array(image),
             affine=np.full((4, 4), np.nan) if affine is None else tracked[:, voxel],
-            to_source=(np.linalg.inv(source) @ tracked)[np.ix_(np.argsort(array), voxel)],
+            to_source=(np.linalg.inv(source) @ tracked)[np.argsort(array)][:, voxel],
         )
 
     def network_input(self, image: Tensor) -> NDArray[np.float32]:

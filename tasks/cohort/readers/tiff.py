@@ -158,7 +158,8 @@ class _Channels:
         elif self.is_rgb and self.own == len(_COLOURS):
             yield from samples[:3]
         elif self.is_cmyk and self.own == 4 and samples.dtype == np.uint8:
-            yield from np.moveaxis(np.asarray(Image.fromarray(np.dstack(samples[:4]), "CMYK").convert("RGB")), -1, 0)
+            inks = np.ascontiguousarray(np.moveaxis(samples[:4], 0, -1))
+            yield from np.moveaxis(np.asarray(Image.fromarray(inks, "CMYK").convert("RGB")), -1, 0)
         else:
             raise Unreadable(
                 f"a TIFF of colours that are not read (PhotometricInterpretation {int(self.page.photometric)}, "
