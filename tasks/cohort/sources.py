@@ -159,7 +159,7 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
     rows = read_table(source)
     folder = dirname(source.url)
     lies_below = _fence(root)
-    stored = _as_stored(root, folder, [named for row in rows for named in (row.uri, row.mask) if named])
+    stored = _as_stored(root, folder, [named for row in rows for named in (row.uri, row.mask) if named], lies_below)
     listed = []
     for row in rows:
         for column, named in (("uri", row.uri), ("mask", row.mask)):
@@ -199,14 +199,14 @@ def _from_table(source: Location, root: Location) -> list[Listed]:
     return listed
 
 
-def _as_stored(root: Location, folder: str, names: Iterable[str]) -> dict[str, str]:
+def _as_stored(root: Location, folder: str, names: Iterable[str], lies_below: Callable[[str], bool]) -> dict[str, str]:
     """Find how names are spelt where the files lie: with / for \\, accents apart from their letters or not.
 
-    Only of names that could be spelt otherwise. If there is no such file, its name has /.
+    Only of names that could be spelt otherwise, and only below the root. If there is no such file, its name has /.
     """
     doubtful = {name: _spellings(name) for name in names if not name.isascii() or "\\" in name}
     urls = {spelling: _resolve(spelling, folder) for spellings in doubtful.values() for spelling in spellings}
-    there = _existing(root, set(urls.values())) if urls else set()
+    there = _existing(root, set(filter(lies_below, urls.values()))) if urls else set()
     return {
         name: next((spelling for spelling in spellings if urls[spelling] in there), name.replace("\\", "/"))
         for name, spellings in doubtful.items()
@@ -224,8 +224,8 @@ def _spellings(name: str) -> list[str]:
 def _existing(root: Location, urls: set[str]) -> set[str]:
     if root.is_local:
         return {url for url in urls if os.path.lexists(url)}
-    folders = {url for url in urls if url.endswith("/") and url.startswith("s3://") and root.at(url).exists()}
-    return folders | root.stamps_of(url for url in urls if not url.endswith("/") and url.startswith("s3://")).keys()
+    folders = {url for url in urls if url.endswith("/") and root.at(url).exists()}
+    return folders | root.stamps_of(url for url in urls if not url.endswith("/")).keys()
 
 
 def _resolve(named: str, folder: str) -> str:

@@ -108,6 +108,11 @@ def survey(
     surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
     entries = [entry for entry in surveyed if only.by_header(entry)]
     places = {alias(image.name): image.source for image in listed}
+    if len(places) < len(listed):
+        raise ConfigurationError(
+            f"cohort.source: files at {config.source} have the same name once it is written as text: rename those "
+            "whose names are not UTF-8"
+        )
     return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
 
 

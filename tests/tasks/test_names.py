@@ -35,8 +35,9 @@ def test_accents_are_found_however_they_are_stored(tmp_path: Path, stored: Any, 
 
 def test_accents_are_found_in_a_bucket(bucket: Location) -> None:
     (bucket / normalize("NFD", "é/ü.png")).write(b"x")
-    names = sources._as_stored(bucket, bucket.url, [normalize("NFC", "é/ü.png"), "a.png", "ö.png"])
-    assert names == {normalize("NFC", "é/ü.png"): normalize("NFD", "é/ü.png"), "ö.png": "ö.png"}
+    named = [normalize("NFC", "é/ü.png"), "a.png", "ö.png", "s3://elsewhere/ü.png"]
+    names = sources._as_stored(bucket, bucket.url, named, sources._fence(bucket))
+    assert names == {named[0]: normalize("NFD", "é/ü.png"), "ö.png": "ö.png", named[3]: named[3]}
 
 
 def test_backslashes_are_between_folders_unless_a_file_has_them(tmp_path: Path) -> None:
@@ -166,6 +167,13 @@ def test_a_run_of_which_nothing_can_be_explained_ends_with_a_report(tmp_path: Pa
     summary = carry_out(cohort.content(output), report=True)
     assert (summary.images, summary.explained, summary.not_explained) == (3, 0, 1.0)
     assert "damaged" in (output / "report/index.html").read().decode()
+
+
+def test_two_names_that_are_the_same_as_text_are_refused(tmp_path: Path) -> None:
+    for name in (b"/\xe4.png", b"/\\xe4.png"):
+        os.close(os.open(os.fsencode(tmp_path) + name, os.O_CREAT))
+    with pytest.raises(ValueError, match="have the same name once it is written as text"):
+        surveyed(f"{tmp_path}/")
 
 
 def test_listed_names_are_text_whatever_their_bytes(tmp_path: Path) -> None:
