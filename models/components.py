@@ -51,8 +51,7 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...], base: type
     ConfigurationError
         If the name lies elsewhere or is private, there is nothing of that name, or it is no such class.
     """
-    target = str(component["_target_"])
-    named = f"{field and f'{field}: '}`_target_: {target}`"
+    target, named = str(component["_target_"]), _named(component, field)
     home, _, name = target.rpartition(".")
     allowed = " or ".join(namespaces)
     if not _lies_in(home, namespaces):
@@ -63,7 +62,7 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...], base: type
         located = getattr(importlib.import_module(home), name)
     except Exception as error:  # a module may raise anything while it is imported
         raise ConfigurationError(f"{named} cannot be imported: {error}") from error
-    made = getattr(located, "__module__", None) or ""
+    made = str(getattr(located, "__module__", None) or "")
     if not _lies_in(made, namespaces):
         raise ConfigurationError(
             f"{named} is not allowed here: it was only imported there, from {made or 'elsewhere'}; name a class of "
@@ -91,7 +90,7 @@ def instantiate(component: Mapping[str, Any], located: Any, field: str = "") -> 
 
 
 def _check_arguments(component: Mapping[str, Any], located: Any, field: str) -> None:
-    named = f"{field and f'{field}: '}`_target_: {component['_target_']}`"
+    named = _named(component, field)
     for name, value in _arguments(component).items():
         for inner in _scalars(value):
             if what := _leads_elsewhere(inner):
@@ -119,9 +118,15 @@ def call(component: Mapping[str, Any], located: Any, field: str = "") -> Any:
     try:
         return located(**arguments)
     except Exception as error:  # a constructor may raise anything on arguments that it was not made for
-        named = f"{field and f'{field}: '}`_target_: {component['_target_']}`"
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ConfigurationError(f"{named} with {arguments}: {said}. See to its arguments") from error
+        raise ConfigurationError(
+            f"{_named(component, field)} with {arguments}: {said}. See to its arguments"
+        ) from error
+
+
+def _named(component: Mapping[str, Any], field: str) -> str:
+    target = f"`_target_: {component['_target_']}`"
+    return f"{field}: {target}" if field else target
 
 
 def _arguments(component: Mapping[str, Any]) -> dict[str, Any]:
