@@ -91,7 +91,7 @@ class View:
     def cut(self, values: NDArray[Any], slice_: int | None) -> NDArray[Any]:
         """Take the picture ``(row, column)`` of one slice out of values on the grid."""
         turned = np.flip(values, tuple(axis for axis, turn in enumerate(self.flipped) if turn and axis != self.across))
-        picture = turned if self.across is None else turned.take(slice_, axis=self.across)
+        picture = turned if self.across is None or slice_ is None else turned.take(slice_, axis=self.across)
         return picture if self.rows < self.columns else picture.T
 
     def thirds(self) -> dict[str, NDArray[np.bool_]]:
