@@ -329,7 +329,7 @@ class Engine:
         for layer, activation in activations.items():
             if len(activation) != rows:
                 raise ConfigurationError(
-                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name a layer with a row for each image"
+                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name one with a row for each image"
                 )
         if not has_gradients:
             raise ConfigurationError(no_gradient(self.network.name))

@@ -86,7 +86,7 @@ def spatial_layers(module: nn.Module, run: Run, images: Tensor, layers: Sequence
 
 
 def graph(last: Any, through: Callable[[Any], bool] = lambda step: True) -> Iterator[Any]:
-    """Yield the steps that a backward pass from the step `last` takes, each once; none beyond one not gone `through`."""
+    """Yield the steps of a backward pass from `last`, each once; it ends at those that are not gone `through`."""
     seen, following = set(), [last]
     while following:
         step = following.pop()
@@ -98,7 +98,7 @@ def graph(last: Any, through: Callable[[Any], bool] = lambda step: True) -> Iter
 
 
 def _is_convolved(made_by: Any) -> bool:
-    """Tell whether a step, or one before it with only steps between that keep the axes, is a convolution or the like."""
+    """Tell whether a step is a convolution or the like, or only steps that keep the axes come between."""
     return any(_SPATIAL.match(step.name()) for step in graph(made_by, lambda step: not _MIXING.match(step.name())))
 
 

@@ -236,8 +236,8 @@ class Network:
             if layer.is_convolved or is_laid_out(name, self.module, self, self.synthetic()):
                 return name
         raise ConfigurationError(
-            f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image, where "
-            "a place of the image shows at its own place: name one in `layer`, or use an explainer without layers"
+            f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image and "
+            "its places where those of the image are: name one in `layer`, or use an explainer without layers"
         )
 
     @contextmanager

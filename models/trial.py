@@ -139,7 +139,7 @@ def check_logits(logits: Tensor, activation: str, run: Run, images: Tensor, name
     if activation == "identity" or not logits.isfinite().all() or logits.amin() < 0 or logits.amax() > 1:
         return
     sums_to_one = logits.shape[1] > 1 and bool(((logits.sum(1) - 1).abs() < 1e-4).all())
-    if sums_to_one or _is_squeezed(run, images):
+    if sums_to_one or _is_squeezed(run, images, logits):
         raise ConfigurationError(
             f"{name} returns probabilities already ({'they sum to 1' if sums_to_one else 'all lie between 0 and 1'}), "
             f"and model.activation is {activation}, which would squeeze them again: leave the last activation out of "
@@ -148,10 +148,10 @@ def check_logits(logits: Tensor, activation: str, run: Run, images: Tensor, name
         )
 
 
-def _is_squeezed(run: Run, images: Tensor) -> bool:
-    """Tell whether answers stay within [0, 1] however strong the image is, and come from a sigmoid or reach the ends."""
+def _is_squeezed(run: Run, images: Tensor, logits: Tensor) -> bool:
+    """Tell whether answers stay within [0, 1] however strong the image is, and are a sigmoid's or reach the ends."""
     strong = run(images * 1000)
-    if not bool(((strong >= 0) & (strong <= 1)).all()):
+    if not bool(((strong >= 0) & (strong <= 1)).all()) or spread(torch.cat([logits, strong])) == 0:
         return False
     with torch.enable_grad():
         last = run(images.clone().requires_grad_()).grad_fn

@@ -129,9 +129,7 @@ class _Mode(TorchFunctionMode):
         varying = count_varying(args, kwargs)
         outcome = func(*args, **kwargs)
         if name in _MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
-            self.shown.append(
-                (outcome, functional.pad(ones, *args[1:3]) if name == "pad" else func(ones, *args[1:], **kwargs))
-            )
+            self.shown.append((outcome, _moved(func, ones, args[1:], kwargs)))
         known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
         return outcome if known else refused(outcome, name)
 
@@ -177,6 +175,14 @@ class _Mode(TorchFunctionMode):
             return value
         stand_in = self.rule(layer)
         return value + (stand_in - stand_in.detach())
+
+
+def _moved(func: Any, ones: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    """Move ones as the pixels in whose place they are; padding by a value is no pixel."""
+    if func is functional.pad:
+        args, kwargs = args[:2], {name: value for name, value in kwargs.items() if name != "value"}
+    moved: Tensor = func(ones, *args, **kwargs)
+    return moved
 
 
 def count_varying(args: Sequence[Any], kwargs: dict[str, Any]) -> int:

@@ -137,8 +137,8 @@ def test_a_large_bias_hides_no_fold_that_is_wrong(bias: float) -> None:
     """The BatchNorm takes what a ReLU left in the place of the convolution's output."""
     torch.manual_seed(0)
     module = random_norms(
-        nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3), nn.ReLU(inplace=True),
-                      nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+        nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(inplace=True), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3),
+                      nn.ReLU(inplace=True), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
     )  # fmt: skip
     module[-1].bias.data.fill_(bias)
     original, batch = copy.deepcopy(module), images(2, count=2)

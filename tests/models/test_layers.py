@@ -119,7 +119,7 @@ def test_a_layer_whose_rows_are_no_images_is_refused(layer: str | None, message:
 
 
 def test_a_layer_without_a_part_in_the_logits_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'decoder' has .* no part in the logits; the last .* 'second'"):
+    with pytest.raises(ConfigurationError, match=r"'decoder' has .* no part in the logits; the last .* 'second'"):
         GradCAM(layer="decoder").needs(wrap(Auxiliary(), shape=SHAPE))
 
 

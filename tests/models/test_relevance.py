@@ -10,16 +10,18 @@ from captum.attr import LRP as CaptumLRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.engine import Engine
+from models.errors import ConfigurationError
 from models.explainers.deep_taylor import DeepTaylor
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.lrp import COMPOSITES, LRP, AlphaBeta, Epsilon, Flat, Gamma, WSquared, ZBox, ZPlus
 from models.explainers.pattern_attribution import PatternAttribution
 from models.network import Network
 from models.targets import Classes
-from tests.models.networks import difference, make, names, wrap
+from tests.models.networks import difference, few, make, names, wrap
 
 B = Classes(classes=("b",))
 SIDES = {2: (6, 5), 3: (4, 5, 4)}
@@ -296,27 +298,32 @@ def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> Non
     assert difference(found, (gradient * score)[:, 0].detach()) < 1e-9
 
 
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-@pytest.mark.parametrize("rule", INPUT_RULES)
-def test_rules_for_the_input_reach_a_layer_that_pads_by_itself(rule: str, mode: str) -> None:
-    """The same network on the image that was padded before, its relevance handed back by the padding."""
+def first_padded(*before: nn.Module, padding: int = 0) -> nn.Sequential:
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode=mode), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                           nn.Flatten(), nn.Linear(4, 4)).double()  # fmt: skip
+    conv, head = nn.Conv2d(1, 4, 3, padding=padding), nn.Linear(4, 4)
+    return nn.Sequential(*before, conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
+
+
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_rules_for_the_input_reach_beyond_padding(rule: str) -> None:
     explainer = LRP(rules=(INPUT_RULES[rule].model_copy(update={"layers": "input"}),))
-    found = explain(network_of(module, 2), explainer, images := batch(2).double())
-    size = tuple(side + 2 for side in SIDES[2])
-    bare = copy.deepcopy(module)
-    bare[0].padding, bare[0].padding_mode = (0, 0), "zeros"
-    name = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}[mode]
-    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=("a", "b", "c", "d"), input_shape=size)
-    above = explain(Network(bare, config), explainer, functional.pad(images, (1, 1, 1, 1), name))
-    inputs = torch.zeros_like(images, requires_grad=True)
-    padded = functional.pad(inputs, (1, 1, 1, 1), name)
-    (expected,) = torch.autograd.grad(padded, inputs, above[:, None].reshape(padded.shape))
-    if mode != "zeros":  # there padding has no relevance, which goes to the pixels
-        assert difference(found.flatten(), expected.flatten()) < 1e-9
-    assert found.abs().amax() > 0
+    found = explain(network_of(first_padded(nn.ConstantPad2d(1, 0.0))), explainer, batch(2))
+    assert difference(found, explain(network_of(first_padded(padding=1)), explainer, batch(2))) < 1e-12
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rule", INPUT_RULES)
+def test_relevance_of_repeated_pixels_is_theirs(rule: str, mode: str) -> None:
+    """The relevance of an image that was padded before is handed back by the padding."""
+    explainer = LRP(rules=(INPUT_RULES[rule].model_copy(update={"layers": "input"}),))
+    module, images = first_padded(padding=1), batch(2).requires_grad_()
+    module[0].padding_mode = mode
+    module[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    found = explain(network_of(module), explainer, images.detach())
+    padded = functional.pad(images, (1, 1, 1, 1), mode)
+    larger = wrap(first_padded(), shape=tuple(padded.shape[2:]))
+    (expected,) = torch.autograd.grad(padded, images, explain(larger, explainer, padded.detach())[:, None])
+    assert difference(found, expected[:, 0]) < 1e-9
 
 
 def changing(before: nn.Module) -> Network:

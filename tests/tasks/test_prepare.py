@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save
 
+from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
 from models.fits import Background
+from models.network import NAMESPACES, Network, NetworkConfig, build
 from models.questions import Batch
+from tasks.prepare.trial import try_network
 from tasks.storage.location import Location
 from tasks.store.commit import stamps
 from tasks.work.engines import Engines
@@ -154,3 +159,50 @@ def test_a_region_of_the_mask_needs_a_cohort_with_masks(tmp_path: Path, planned:
     assert planned(
         Location(url=str(tmp_path / "out")), **changes | {"target": {"name": "region", "classes": ["b"]}}
     ).segments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm": ["batch", {"track_running_stats": False}]}, "when other images are in its batch"),
+        ({"last_act": "softmax"}, "returns probabilities already"),
+        ({"last_act": "sigmoid"}, "returns probabilities already"),
+    ],
+)
+def test_a_network_that_is_no_function_of_the_image_is_not_planned(
+    tmp_path: Path, planned: Planned, squares: Path, arguments: dict[str, Any], message: str
+) -> None:
+    changes = content(squares)
+    changes["model"] = squares_model(squares.parent, ("a", "b"), CLASSIFIER | arguments)
+    with pytest.raises(ConfigurationError, match=message):
+        planned(Location(url=str(tmp_path / "out")), **changes)
+
+
+def wrapped(state: dict[str, torch.Tensor]) -> tuple[Network, bytes]:
+    weights = save(state)
+    config = NetworkConfig(network=CLASSIFIER, classes=("a", "b"), input_shape=(16, 16))
+    return build(config, weights), weights
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return dict(instantiate(CLASSIFIER, locate(CLASSIFIER, NAMESPACES)).state_dict())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_network_is_tried_on_images_of_the_cohort(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    network, weights = wrapped(random_state())
+    images = torch.randn(count, 1, 16, 16)
+    try_network(network, weights, images)
+    assert not caplog.records
+    with pytest.raises(ConfigurationError, match="answers NaN or infinity about all of"):
+        try_network(*wrapped({name: part * torch.nan for name, part in random_state().items()}), images)
+    _, others = wrapped({name: part * 2 for name, part in random_state().items()})
+    with pytest.raises(ConfigurationError, match="otherwise about images of the cohort than as it was trained"):
+        try_network(network, others, images)
+
+
+def test_answers_that_are_all_the_same_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    network, weights = wrapped({name: part * 0 for name, part in random_state().items()})
+    try_network(network, weights, torch.randn(3, 1, 16, 16))
+    assert "gives the same answer about all of 3 images" in caplog.text
