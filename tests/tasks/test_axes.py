@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.components import instantiate, locate
+from models.errors import ConfigurationError
 from models.preprocessing import NAMESPACES, Preprocessed, Preprocessing
 from tasks.cohort.readers import read
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
 from tasks.storage.location import Location
 from tasks.store.template import open_store
-from tests.tasks.outputs import Cohort, carry_out
+from tests.tasks.outputs import Cohort, carry_out, prepared
 
 RNG = np.random.default_rng(3)
 AFFINE = np.diag([2.0, 1.5, 3.0, 1.0])
@@ -129,3 +130,11 @@ def test_the_store_names_the_axes_as_they_are(tmp_path: Path) -> None:
     for name in ("image", "mask"):  # by name the same, whatever the order
         np.testing.assert_array_equal(columns[name].transpose(*rows[name].dims).values, rows[name].values)
     assert not np.allclose(columns.logit, rows.logit)  # the network is asked about another picture
+
+
+def test_views_are_not_flipped_along_axes_that_are_named_otherwise(tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "cohort", range(4))
+    content = cohort.content(Location(url=str(tmp_path / "out")))
+    flipped = {"uncertainty": [{"name": "test_time_augmentation", "samples": 2, "flip": ["x"]}]}
+    with pytest.raises(ConfigurationError, match=r"flip names axes as cohort\.axes: zyx"):
+        prepared(content | flipped | {"cohort": content["cohort"] | {"axes": "monai"}})

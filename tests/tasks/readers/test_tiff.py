@@ -199,3 +199,15 @@ def test_a_stack_with_one_page_for_many_images_is_refused() -> None:
 def test_what_is_not_decoded_into_a_known_size_is_refused() -> None:
     with pytest.raises(Unreadable, match="a TIFF of compression 34925: save it uncompressed"):
         read([tiff(GREY, compression="lzma")], 2)
+
+
+def test_a_jpeg_that_is_larger_than_its_page_is_refused_before_it_is_decoded() -> None:
+    inner, outer = BytesIO(), saved(Image.fromarray(GREY), compression="jpeg")
+    Image.new("L", (9000, 9000)).save(inner, "JPEG")
+    with tifffile.TiffFile(BytesIO(outer)) as file:
+        offset, count = (file.pages[0].tags[tag] for tag in (273, 279))
+    data = bytearray(outer + inner.getvalue())
+    data[offset.offset + 8 : offset.offset + 12] = struct.pack("<I", len(outer))
+    data[count.offset + 2 : count.offset + 12] = struct.pack("<HII", 4, 1, len(inner.getvalue()))
+    with pytest.raises(Unreadable, match="a JPEG of 9000 x 9000 in a TIFF that declares 16 x 24"):
+        read([bytes(data)], 2)
