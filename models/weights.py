@@ -68,7 +68,7 @@ def _is_torchscript(weights: bytes) -> bool:
 def _objects(weights: bytes) -> str:
     """Name the classes that a PyTorch file would build beside tensors."""
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(BytesIO(weights))  # type: ignore[arg-type]
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(BytesIO(weights))
     except Exception:  # only files in the format of PyTorch 1.6 and later tell
         return ""
     return f" (objects of {', '.join(sorted(names)[:3])})" if names else ""
