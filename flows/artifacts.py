@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.prices import Prices
+from tasks.plain import plain
 from tasks.storage.location import Location
 from tasks.telemetry import Spent
 from tasks.work.finish import Summary
@@ -89,7 +90,7 @@ def publish(
         **{f"cost of {what}": cost for what, cost in prices.costs(spent, summary.bytes_stored).items()},
     }
     create_table_artifact(
-        table=[{"": name.replace("_", " "), "value": value} for name, value in rows.items()],
+        table=[{"": plain(name.replace("_", " ")), "value": value} for name, value in rows.items()],
         key="summary",
         description="What became of the cohort, and what this run took",
     )
@@ -113,7 +114,7 @@ def publish_evidence(table: Location) -> None:
     rows = [row for row in csv.DictReader(table.read().decode().splitlines()) if row["class"] == ALL_CLASSES]
     shown = ("metric", "explainer", "values", "patients", "mean", "low", "high", "differs")
     create_table_artifact(
-        table=[{name: row[name] for name in shown} for row in rows],
+        table=[{name: plain(row[name]) for name in shown} for row in rows],
         key="evidence",
         description="What each metric says of each explainer, with 95 % intervals, and whether it differs from every "
         "control; the classes apart are in `report/evidence.csv`",

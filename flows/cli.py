@@ -11,7 +11,8 @@ import click
 
 from flows import logs
 from flows.command import Commands
-from flows.printing import json_of, json_of_plan, plain, print_damage, print_plan, print_summary
+from flows.printing import json_of, json_of_plan, print_damage, print_plan, print_summary
+from tasks.plain import plain
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -224,12 +225,13 @@ def which(config: Path, ids: tuple[str, ...]) -> None:
     """Say which files the images, or subjects, of some IDS at CONFIG's output are; for those who have the cohort."""
     from models.errors import ConfigurationError
     from tasks.cohort.survey import which as find
+    from tasks.plan import manifest
     from tasks.plan.plan import Plan
 
     loaded = _load(config)
     with _output(loaded.output.url, loaded.output.endpoint_url):
-        plan = Plan.read(loaded.output)
-    found = find(loaded.cohort, plan.key, ids)
+        plan, entries = Plan.read(loaded.output), manifest.read(loaded.output)
+    found = find(loaded.cohort, plan.key, ids, entries)
     for id in ids:
         for uri in found.get(id, ()):
             click.echo(f"{plain(id)}  {plain(uri)}")
@@ -336,9 +338,7 @@ def _finish_run(config: "RunConfig", summary: "Summary") -> None:
     options = output.storage_options
     endpoint = options.get("endpoint_url")
     extra = f", storage_options={{'endpoint_url': {endpoint!r}}}" if endpoint else ""
-    print_summary(summary)
-    click.echo(f"store         {output / NAME}")
-    click.echo(f"report        {output / report.NAME}")
+    print_summary(summary, store=output / NAME, report=output / report.NAME)
     click.echo(f'\n    import xarray as xr\n    ds = xr.open_zarr("{output / NAME}"{extra})\n    print(ds)\n')
     if summary.not_explained > config.cohort.allowed_failures:
         click.echo(

@@ -7,22 +7,16 @@ from typing import Annotated, Any, Literal
 
 import dask
 import dask.utils
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from dask.system import CPU_COUNT
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from flows.cluster_classes import check_cluster, starter
 from flows.prices import Prices
 from models.components import Component
 from models.errors import ConfigurationError
 from tasks.prepare.place import Place
+from tasks.storage.credentials import plain_address
 
-_CLUSTERS = (
-    "distributed",
-    "dask_cloudprovider",
-    "dask_cuda",
-    "dask_gateway",
-    "dask_jobqueue",
-    "dask_kubernetes",
-    "dask_yarn",
-)
 _KEEP_MEMORY = str(2**30)
 
 _DEATHS_ALLOWED = 10
@@ -63,12 +57,12 @@ class PlaceConfig(BaseModel):
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="GPUs of this machine that are used, one worker each; auto: all that are visible"
     )
-    scheduler: str | None = Field(
+    scheduler: Annotated[str, AfterValidator(plain_address)] | None = Field(
         None, pattern="^(tcp|tls|ucx|ws|wss)://", description="Address of a running Dask scheduler instead"
     )
-    cluster: Component | None = Field(
+    cluster: Annotated[Component, AfterValidator(check_cluster)] | None = Field(
         None,
-        description="Any cluster class with its arguments instead: `{_target_: dask_jobqueue.SLURMCluster, cores: 8}`",
+        description="A cluster class with its arguments instead: `{_target_: dask_jobqueue.SLURMCluster, cores: 8}`",
     )
     adapt: Adapt | None = Field(
         None, description="Lets `cluster` grow and shrink with the work; without it, it has the workers it starts with"
@@ -83,10 +77,6 @@ class PlaceConfig(BaseModel):
     def _one_kind(self) -> "PlaceConfig":
         if self.scheduler and self.cluster:
             raise ValueError("scheduler and cluster exclude each other: give the one that is to be used")
-        if self.cluster and str(self.cluster["_target_"]).partition(".")[0] not in _CLUSTERS:
-            raise ValueError(
-                f"`_target_: {self.cluster['_target_']}` is not allowed here: it must lie in {' or '.join(_CLUSTERS)}"
-            )
         if self.adapt and not self.cluster:
             raise ValueError("adapt goes with cluster: any other has the workers that it has")
         if is_elsewhere(self) and (self.workers or self.memory_per_worker or self.gpus != "auto"):
@@ -96,7 +86,7 @@ class PlaceConfig(BaseModel):
 
 def local_workers(compute: PlaceConfig) -> int:
     """Workers that a local cluster has."""
-    return len(gpus(compute)) or compute.workers or cores()
+    return len(gpus(compute)) or compute.workers or CPU_COUNT
 
 
 def is_elsewhere(compute: PlaceConfig) -> bool:
@@ -141,10 +131,6 @@ def expected_workers(compute: PlaceConfig) -> int:
     return _MOST_WORKERS if is_elsewhere(compute) else local_workers(compute)
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def worker_memory(compute: PlaceConfig) -> int | None:
     """Bytes that a local worker may use; None for a cluster that is not ours to say."""
     if is_elsewhere(compute):
@@ -159,7 +145,7 @@ def worker_memory(compute: PlaceConfig) -> int | None:
 def place_of(compute: PlaceConfig) -> Place:
     """Say what a plan is reckoned with: the workers, and what each has."""
     workers = local_workers(compute)
-    return Place(workers, max(1, cores() // workers), worker_memory(compute), is_elsewhere(compute))
+    return Place(workers, max(1, CPU_COUNT // workers), worker_memory(compute), is_elsewhere(compute))
 
 
 def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
@@ -182,15 +168,13 @@ def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
         }
     )
     if compute.cluster:
-        arguments = dict(compute.cluster)
         return DaskTaskRunner(
-            cluster_class=str(arguments.pop("_target_")),
-            cluster_kwargs=arguments,
+            cluster_class=starter(compute.cluster, _closed_to_others()),
             adapt_kwargs=compute.adapt.model_dump() if compute.adapt else None,
             performance_report_path=path,
         )
     workers, devices = local_workers(compute), gpus(compute)
-    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(cores() // workers or 1)})
+    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(CPU_COUNT // workers or 1)})
     return DaskTaskRunner(
         cluster_class="dask_cuda.LocalCUDACluster" if devices else "distributed.LocalCluster",
         cluster_kwargs={
@@ -198,10 +182,21 @@ def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
             "threads_per_worker": 1,
             "memory_limit": compute.memory_per_worker or "auto",
             "dashboard_address": "127.0.0.1:0",
+            **_closed_to_others(),
             **({"CUDA_VISIBLE_DEVICES": devices} if devices else {}),
         },
         performance_report_path=path,
     )
+
+
+def _closed_to_others() -> dict[str, Any]:
+    """Arguments of a cluster on this machine that keep out its other users, who could run code as us.
+
+    Whoever wants to talk to scheduler or workers needs the key, which is made for the run and never stored.
+    """
+    from distributed.security import Security
+
+    return {"security": Security.temporary(), "protocol": "tls://", "host": "127.0.0.1"}
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -223,5 +218,18 @@ def _visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device.strip() for device in visible.split(",") if device.strip() not in ("", "-1")]
-    names = os.listdir("/dev") if os.path.isdir("/dev") else []
-    return [str(index) for index in range(sum(name.removeprefix("nvidia").isdigit() for name in names))]
+    return [str(index) for index in range(_gpu_count())]
+
+
+def _gpu_count() -> int:
+    try:
+        from dask_cuda.utils import get_gpu_count
+    except ImportError:  # devices are counted all the same, so that a run says what it lacks
+        names = os.listdir("/dev") if os.path.isdir("/dev") else []
+        return sum(name.removeprefix("nvidia").isdigit() for name in names)
+    from pynvml import NVMLError  # type: ignore[import-untyped]
+
+    try:
+        return int(get_gpu_count())
+    except NVMLError:
+        return 0

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     Field,
@@ -17,12 +16,14 @@ from pydantic import (
 )
 
 from flows.cluster import PlaceConfig
+from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from models.metrics import MetricConfig
 from models.producer import Registry
 from tasks.cohort.selection import Selection
 from tasks.cohort.sources import would_list
 from tasks.plan.recipe import Named, Recipe
+from tasks.storage.credentials import holds_credentials
 from tasks.storage.location import Location
 
 _PLAIN_URL = r"^https?://[^?#@\s]+$"
@@ -108,13 +109,10 @@ def load(path: Path) -> RunConfig:
     Raises
     ------
     ConfigurationError
-        With one line for each wrong field: where it is, what was found and what is allowed.
+        With one line for each wrong field: where it is, what was found and what is allowed. With line and column if
+        the file is no YAML.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not YAML: {error}") from error
-    return check(content, str(path))
+    return check(read_yaml(path.read_bytes(), str(path)), str(path))
 
 
 def check(content: Any, name: str = "this") -> RunConfig:
@@ -157,7 +155,9 @@ def _line(detail: Any) -> str:
         return f"  {field}: there is no {tag!r}; " + (
             f"the nearest are {', '.join(nearest)}" if nearest else f"there are {', '.join(known)}"
         )
-    found = "" if detail["type"] == "missing" or not field else f" (found {detail['input']!r:.80})"
+    secret = "credentials" in detail["msg"] or holds_credentials(repr(detail["input"]))
+    shown = field and detail["type"] != "missing" and not secret
+    found = f" (found {detail['input']!r:.80})" if shown else ""
     return f"  {field or 'as a whole'}: {detail['msg'].removeprefix('Value error, ')}{found}"
 
 

@@ -4,10 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.config import RunConfig
 from flows.progress import bar
+from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from tasks.demo.cohort import write_cohort
 from tasks.demo.shipped import CONFIGURATIONS, WEIGHTS
@@ -41,7 +40,7 @@ def demo_content(manifest: str, output: str, *, spatial_dims: int, marker: bool 
     With `marker`, the cohort is one where a marker gives the lesion away, and the network one that was trained on such.
     """
     name = f"marker-{spatial_dims}d" if marker else f"demo-{spatial_dims}d"
-    content: dict[str, Any] = yaml.safe_load((CONFIGURATIONS / f"{name}.yaml").read_text())
+    content: dict[str, Any] = read_yaml((CONFIGURATIONS / f"{name}.yaml").read_bytes(), f"{name}.yaml")
     content["cohort"]["source"] = manifest
     content["model"]["weights"] = str(WEIGHTS / Path(content["model"]["weights"]).name)
     content["output"] = output

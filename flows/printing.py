@@ -1,25 +1,30 @@
-"""The text that the command line prints. Text that may come from a cohort is made plain first."""
+"""The text that the command line prints, as tables; all of it is made plain first, since it may come from a cohort."""
 
 import json
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic_core import to_jsonable_python
 
+from tasks.plain import plain
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from tasks.prepare.prepare import Prepared
     from tasks.upkeep.verify import Damage
     from tasks.work.finish import Summary
 
 _DAMAGE_SHOWN = 200
 _REFUSED_SHOWN = 20
+_ENDLESS = 100_000
+"""The width of a line that is no terminal's: nothing is wrapped that another program may read."""
 
-
-def plain(text: str) -> str:
-    """Show what is no printable character as its escape sequence: a terminal obeys some of them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+Rows = Iterable[tuple[str, str]]
 
 
 def json_of(content: Any) -> str:
@@ -46,68 +51,102 @@ def json_of_plan(prepared: "Prepared") -> str:
     )
 
 
-def print_summary(summary: "Summary") -> None:
-    click.echo(f"images        {summary.images}")
-    for name in ("explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
-        click.echo(f"{name:13s} {getattr(summary, name)}")
-    for flag, images in summary.flags.items():
-        click.echo(f"  {flag}: {images}")
-    click.echo(f"shards        {summary.shards_done} of {summary.shards}")
-    for title, is_there in summary.computed.items():
-        click.echo(f"{title:13s} {'computed' if is_there else 'not computed yet'}")
-    click.echo(f"stored        {summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects")
+def print_summary(summary: "Summary", **places: object) -> None:
+    """Print what became of a cohort, and by name where something is."""
+    _print_rows(chain(_of_summary(summary), ((name, str(place)) for name, place in places.items())))
 
 
 def print_plan(prepared: "Prepared") -> None:
-    from rich.filesize import decimal
-
-    plan, cost = prepared.plan, prepared.cost
-    refused = [entry for entry in prepared.entries if entry.reason]
-    click.echo(f"images             {cost.images}, of them {len(refused)} quarantined")
-    if changes := prepared.changes:
-        counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
-        click.echo(
-            f"there already      {', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
-        )
-        if changes.vanished > len(prepared.entries) / 2:
-            click.echo("                   most of it is not in the cohort any more: is it another's output?")
-    click.echo(f"shards             {len(plan.shards)} of {plan.images_per_shard} images")
-    click.echo(
-        f"maps               {', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
-    )
-    for planned in plan.fits:
-        click.echo(f"fitted before      {planned.title}, on {len(planned.images)} images of the cohort")
-    click.echo(f"forward passes     {cost.forward_passes}")
-    click.echo(f"backward passes    {cost.backward_passes}")
-    click.echo(f"stored             {decimal(cost.bytes_stored)} before compression, {cost.objects} objects")
-    click.echo(f"memory a worker    {cost.memory_per_worker / 2**30:.1f} GiB")
-    click.echo(f"time               {_time(cost.hours)} on {cost.workers} workers at this machine's pace")
-    if plan.evaluated:
-        click.echo(
-            f"  to evaluate      {_time(cost.evaluating_hours)}, by {', '.join(one.title for one in plan.evaluated)}"
-        )
-    if plan.results:
-        click.echo(f"results            {', '.join(planned.title for planned in plan.results)}")
-    click.echo(f"identifiers        {prepared.identifiers}")
-    for entry in refused[:_REFUSED_SHOWN]:
-        click.echo(f"quarantined        {plain(entry.id)}: {plain(entry.reason or '')}")
-
-
-def _time(hours: float) -> str:
-    return f"{timedelta(seconds=round(3600 * hours))} h"
+    _print_rows(_of_plan(prepared))
 
 
 def print_damage(found: "list[Damage]") -> None:
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     if not found:
         click.echo("all as promised")
         return
-    table = Table("what", "where", "problem", title=f"{len(found)} problems")
-    for damage in found[:_DAMAGE_SHOWN]:
-        table.add_row(*(Text(plain(text)) for text in (damage.what, damage.where, damage.problem)))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    table = Table("what", "where", "problem", title=f"{len(found)} problems", title_justify="left")
+    _print(table, ((damage.what, damage.where, damage.problem) for damage in found[:_DAMAGE_SHOWN]))
     if len(found) > _DAMAGE_SHOWN:
         click.echo(f"and {len(found) - _DAMAGE_SHOWN} more")
+
+
+def _of_summary(summary: "Summary") -> Rows:
+    for name in ("images", "explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
+        yield name, str(getattr(summary, name))
+    for flag, images in summary.flags.items():
+        yield f"  {flag}", str(images)
+    yield "shards", f"{summary.shards_done} of {summary.shards}"
+    for title, is_there in summary.computed.items():
+        yield title, "computed" if is_there else "not computed yet"
+    yield "stored", f"{summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects"
+
+
+def _of_plan(prepared: "Prepared") -> Rows:
+    from rich.filesize import decimal
+
+    plan, cost = prepared.plan, prepared.cost
+    refused = [entry for entry in prepared.entries if entry.reason]
+    yield "images", f"{cost.images}, of them {len(refused)} quarantined"
+    yield "subjects", _subjects(prepared)
+    if changes := prepared.changes:
+        counts = (f"{getattr(changes, name)} {name}" for name in ("new", "changed", "vanished"))
+        yield "there already", f"{', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
+        if changes.vanished > len(prepared.entries) / 2:
+            yield "", "most of it is not in the cohort any more: is it another output's?"
+    yield "shards", f"{len(plan.shards)} of {plan.images_per_shard} images"
+    yield "maps", f"{', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
+    for planned in plan.fits:
+        yield "fitted before", f"{planned.title}, on {len(planned.images)} images of the cohort"
+    yield "forward passes", str(cost.forward_passes)
+    yield "backward passes", str(cost.backward_passes)
+    yield "stored", f"{decimal(cost.bytes_stored)} before compression, {cost.objects} objects"
+    yield "memory a worker", f"{cost.memory_per_worker / 2**30:.1f} GiB"
+    yield "time", f"{_time(cost.hours)} on {cost.workers} workers at this machine's pace"
+    if plan.evaluated:
+        yield "  to evaluate", f"{_time(cost.evaluating_hours)}, by {', '.join(one.title for one in plan.evaluated)}"
+    if plan.results:
+        yield "results", ", ".join(planned.title for planned in plan.results)
+    yield "identifiers", prepared.identifiers
+    unread = prepared.unread_labels
+    for label in unread[:_REFUSED_SHOWN]:
+        yield "no class", str(label)
+    if len(unread) > _REFUSED_SHOWN:
+        yield "", f"and {len(unread) - _REFUSED_SHOWN} labels more that name no class"
+    for entry in refused[:_REFUSED_SHOWN]:
+        yield "quarantined", f"{entry.id}: {entry.reason or ''}"
+
+
+def _subjects(prepared: "Prepared") -> str:
+    named = {entry.subject for entry in prepared.entries if entry.subject}
+    alone = sum(entry.subject is None and not entry.withdrawn for entry in prepared.entries)
+    if not named:
+        return "none are named: every image counts as a subject of its own"
+    if len(named) == 1 and not alone and len(prepared.entries) > 1:
+        return "1: no interval can be given; do all files have the same PatientID?"
+    return f"{len(named)}" + (f", and {alone} images without one, each a subject of its own" if alone else "")
+
+
+def _print_rows(rows: Rows) -> None:
+    from rich.table import Table
+
+    _print(Table.grid(padding=(0, 2)), rows)
+
+
+def _print(table: "Table", rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a table, of the terminal's width where there is one."""
+    from rich.console import Console
+    from rich.text import Text
+
+    for row in rows:
+        table.add_row(*(Text(plain(text)) for text in row))
+    console = Console(width=None if sys.stdout.isatty() else _ENDLESS)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _time(hours: float) -> str:
+    return f"{timedelta(seconds=round(3600 * hours))} h"

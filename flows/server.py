@@ -1,7 +1,9 @@
 """One Prefect server for one run: started before it, stopped after it."""
 
+import fcntl
 import os
 import runpy
+import secrets
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def keep_inside(home: Path) -> None:
     Call it before Prefect and Dask's `distributed` are imported; `dask` itself, which xarray imports, may be there.
     """
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
+    _keep_private(home)
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     os.environ.setdefault("DASK_CONFIG", str(home / "dask"))
     os.environ.setdefault("DASK_TEMPORARY_DIRECTORY", str(home / "dask-scratch"))
@@ -50,7 +52,9 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
 
     It starts in the background. The function that is yielded waits until the server answers, and returns its API's
-    URL; call it before Prefect is imported.
+    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends
+    the password that is made for it: processes below this one know it from their environment, people find it in
+    ``prefect-password-<port>`` in `home`.
 
     Raises
     ------
@@ -62,27 +66,63 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     if given:
         yield lambda: given
         return
-    port = _free_port()
-    url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
-    log = home / "prefect-server.log"
+    port, password = _free_port(), f"cohortlens:{secrets.token_urlsafe(24)}"
+    url = f"http://127.0.0.1:{port}/api"
+    told = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
+    before = {name: os.environ.get(name) for name in told}
+    shown, log = home / f"prefect-password-{port}", home / "prefect-server.log"
     command = [sys.executable, "-m", "flows.server", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    starting = (home / "prefect-server.lock").open("w")
+    fcntl.flock(starting, fcntl.LOCK_EX)  # two that make one database at once would fail
+    os.environ |= told
+    _write_private(shown, password)
+    log.unlink(missing_ok=True)  # a server that runs already keeps its own
     with log.open("wb") as sink:
         server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            env=os.environ | {"PREFECT_SERVER_API_AUTH_STRING": password},
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    before = _end_in_order()
+
+    def let_others_start() -> None:
+        with starting, suppress(Stopped):
+            _wait(server, url, log)
+
+    threading.Thread(target=let_others_start, daemon=True).start()
+    handler = _end_in_order()
     try:
         yield lambda: _wait(server, url, log)
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-        del os.environ["PREFECT_API_URL"]
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
         server.terminate()
         try:
             server.wait(20)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        shown.unlink(missing_ok=True)
+
+
+def _keep_private(home: Path) -> None:
+    """Make a folder that nobody else can list: it holds logs, a database of runs, and what workers spill."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if home.stat().st_mode & 0o066:
+        with suppress(PermissionError):  # a volume that is lent to us is its owner's to protect
+            home.chmod(0o700)
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
 
 
 def _end_in_order() -> Any:

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class Capability(Enum):
-    """A way to look into a network beyond its answers, in words. A network without any is asked about changed images."""
+    """A way to look into a network, in words; a network without any can only be asked about changed images."""
 
     GRADIENT = "gradients"
     LAYERS = "outputs of layers"

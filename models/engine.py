@@ -387,6 +387,7 @@ def _produce(explainer: Explainer, batch: Batch) -> Generator[Questions, None, C
 
 
 def _needs(explainer: Explainer, network: Network) -> Needs:
+    network.require(explainer.title, explainer.requires)
     try:
         with told(f"{network.name} fails"):
             return explainer.needs(network)

@@ -7,11 +7,15 @@ from torch import Tensor
 
 
 class ImageFlag(IntFlag):
-    """Marks on an image or its prediction that is odd; bits that add up."""
+    """Marks on an image or its prediction that is odd; bits that add up.
+
+    A mask is unplaced where it or its image has no geometry that could be held against the other's.
+    """
 
     CONSTANT = 1
     NOT_FINITE = 2
     SATURATED = 4
+    MASK_UNPLACED = 8
 
 
 class MapFlag(IntFlag):

@@ -11,6 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from models import forms
+from models.capability import Capabilities
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
@@ -30,6 +32,8 @@ from models.weights import misfit, read_state_dict
 
 Precision = Literal["fp32", "bf16"]
 
+_FIELD = "model.network"
+
 NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
 # These classes are named by strings, since to import MONAI takes seconds.
@@ -41,8 +45,10 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    network: Component = Field(
-        description="The class and its arguments, e.g. `{_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}`"
+    network: Component | None = Field(
+        None,
+        description="The class and its arguments, e.g. `{_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}`; "
+        "none: the file of weights holds the network, too",
     )
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Expected digest of the weights file")
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
@@ -96,8 +102,11 @@ class Network:
         self.config = config
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
-        self.module = module.eval().requires_grad_(False).to(self.device)
+        self.module = module.eval().to(self.device)
+        for parameter in self.module.parameters():  # `requires_grad_` of a TorchScript module is not supported
+            parameter.requires_grad_(False)
         self.name = type(module).__name__
+        self.form, self._capabilities = forms.title(module), forms.capabilities(module)
         self._format = torch.contiguous_format
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
@@ -164,6 +173,21 @@ class Network:
             yield
         finally:
             self.precision = precision
+
+    def require(self, title: str, requires: Capabilities) -> None:
+        """Check that the network's form lets something ask as it has to.
+
+        Raises
+        ------
+        ConfigurationError
+            If it does not, with the ways out.
+        """
+        if lacking := [one.value for one in requires - self._capabilities]:
+            raise ConfigurationError(
+                f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
+                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "
+                "the class in model.network with a state dict"
+            )
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""
@@ -360,11 +384,14 @@ def build(
 
 def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
     """Build the module of `config` as it was trained, and load `weights` into it; `build` says what it raises."""
-    located = locate(config.network, NAMESPACES)
-    with told(f"model.network: `_target_: {config.network['_target_']}` cannot be built"):
-        module = instantiate(config.network, located)
-    if not isinstance(module, nn.Module):
-        raise ConfigurationError(f"`_target_: {config.network['_target_']}` is not a torch module")
+    if form := forms.recognise(weights):
+        return _load_form(form, config, weights)
+    if config.network is None:
+        raise ConfigurationError(
+            "model.network: name the class of the network and its arguments, since the file in model.weights holds "
+            "weights alone, or is damaged"
+        )
+    module = instantiate(config.network, locate(config.network, NAMESPACES, nn.Module, _FIELD), _FIELD)
     state = read_state_dict(weights)
     try:
         module.load_state_dict(state)
@@ -373,3 +400,16 @@ def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
             f"model.weights do not fit {type(module).__name__}: {misfit(module, state) or summary(error)}"
         ) from error
     return module
+
+
+def _load_form(form: forms.Form, config: NetworkConfig, weights: bytes) -> nn.Module:
+    if config.network is not None:
+        raise ConfigurationError(
+            f"model.network: leave it out: the file in model.weights ({form.title}) holds the network, too"
+        )
+    if form.is_code and config.sha256 is None:
+        raise ConfigurationError(
+            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, "
+            f"{hashlib.sha256(weights).hexdigest()}"
+        )
+    return form.load(weights)

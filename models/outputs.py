@@ -16,6 +16,9 @@ IMAGE_ID = "image_id"
 EXPLAINER = "explainer"
 SPACE = ("z", "y", "x")
 
+Axes = Literal["zyx", "monai"]
+"""The order of a grid's axes: ([z,] y, x), or (x, y[, z]) as MONAI's LoadImage has them."""
+
 Kind = Literal[
     "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
     "result",
@@ -128,7 +131,9 @@ class Frame:
     explainers
         Names of the explainers that make maps.
     grid
-        Sides of the images as they are explained, ([z,] y, x).
+        Sides of the images as they are explained, along `space`.
+    axes
+        The order of the grid's axes.
     """
 
     classes: tuple[str, ...]
@@ -139,10 +144,18 @@ class Frame:
     activation: Literal["softmax", "sigmoid", "identity"]
     segments: bool = False
     masks: bool = False
+    axes: Axes = "zyx"
 
     @property
     def space(self) -> tuple[str, ...]:
-        return SPACE[3 - len(self.grid) :]
+        """Names of the grid's axes, in their order."""
+        space = SPACE[3 - len(self.grid) :]
+        return space if self.axes == "zyx" else space[::-1]
+
+    @property
+    def voxel(self) -> tuple[str, ...]:
+        """Names of the axes of a voxel's index, as an affine takes it: those of the grid come last."""
+        return (*(axis for axis in SPACE if axis not in self.space), *self.space, "1")
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -21,7 +21,7 @@ def declare_source(frame: Frame) -> tuple[Output, ...]:
         name=AFFINE,
         dims=(IMAGE_ID, "world", "voxel"),
         kind="image",
-        long_name="affine from voxel index (z, y, x, 1) of the model's grid to patient coordinates; "
+        long_name=f"affine from voxel index ({', '.join(frame.voxel)}) of the model's grid to patient coordinates; "
         "NaN where the source has no geometry",
         units="mm",
         dtype="float64",

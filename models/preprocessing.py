@@ -13,10 +13,29 @@ from torch import Tensor
 
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
+from models.outputs import Axes
 
 NAMESPACES = ("monai.transforms",)
-_AXES = {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]}
-"""Columns of an affine, from (z, y, x) to the order of the array's axes; a picture's z comes last."""
+_FIELD = "cohort.preprocessing"
+_FOREIGN = (
+    "BatchInverseTransform",
+    "CuCIM",
+    "DataStats",
+    "Invert",
+    "Lambda",
+    "SimulateDelay",
+    "TorchIO",
+    "TorchVision",
+)
+_ARRAY: dict[Axes, dict[int, list[int]]] = {
+    "zyx": {2: [1, 2, 0, 3], 3: [0, 1, 2, 3]},
+    "monai": {2: [2, 1, 0, 3], 3: [2, 1, 0, 3]},
+}
+"""Columns of an affine from index (z, y, x), in the order of the array's axes; a picture's z comes last."""
+_VOXEL = {2: [2, 0, 1, 3], 3: [0, 1, 2, 3]}
+"""Columns of an affine of the array's axes, in the order of a voxel's index, where a picture's z comes first."""
+_TIE = 1e-6
+"""Places half-way between two voxels, as halving makes them, go to the second one, whatever the rounding error."""
 _UNTRACKED = ("Transpose", "GridDistortion")
 
 
@@ -31,9 +50,10 @@ class Preprocessed:
     image
         ``(channel, *space)`` float32, the same before the intensity transforms that end the preprocessing.
     affine
-        ``(4, 4)`` index (z, y, x) of the grid to RAS mm; NaN where the source gives no geometry.
+        ``(4, 4)`` index of the grid to RAS mm; NaN where the source gives no geometry. The index is (z, y, x); with
+        MONAI's axes it is (x, y, z) in a volume and (z, x, y) in a picture.
     to_source
-        ``(4, 4)`` index (z, y, x) of the grid to index (z, y, x) of the decoded image.
+        ``(4, 4)`` the same index of the grid to index (z, y, x) of the decoded image.
     """
 
     network_input: NDArray[np.float32]
@@ -49,35 +69,52 @@ class TransformError(Exception):
 class Preprocessing:
     """The transforms of a configuration, in order.
 
+    Parameters
+    ----------
+    components
+        What is said of each transform.
+    axes
+        The order of the axes that the transforms and the network are given.
+
     Raises
     ------
     ConfigurationError
         If a component is not an array transform of ``monai.transforms`` that gives the same result every time.
     """
 
-    def __init__(self, components: Sequence[Component]) -> None:
+    def __init__(self, components: Sequence[Component], axes: Axes = "zyx") -> None:
+        self.axes = axes
         self.transforms = [_transform(component) for component in components]
         trailing = sum(1 for _ in takewhile(_changes_intensity_only, reversed(self.transforms)))
         self._intensity_from = len(self.transforms) - trailing
 
     def __call__(self, pixels: NDArray[np.float32], affine: NDArray[np.float64] | None) -> Preprocessed:
-        """Prepare ``(channel, *space)`` with its affine (index (z, y, x) to RAS mm), or None if it has none."""
+        """Prepare ``(channel, [z,] y, x)`` with its affine (index (z, y, x) to RAS mm), or None if it has none.
+
+        Raises
+        ------
+        TransformError
+            If a transform, or following the geometry, fails on this image.
+        """
         from monai.data import MetaTensor
 
-        axes = _AXES[pixels.ndim - 1]
-        source = (np.eye(4) if affine is None else affine)[:, axes]
+        array = _ARRAY[self.axes][pixels.ndim - 1]
+        source = np.eye(4) if affine is None else affine[:, array]
+        _check_geometry(source)
+        if self.axes == "monai":
+            pixels = pixels.transpose(0, *range(pixels.ndim - 1, 0, -1))
         # The pixels are copied here and below, since some of MONAI's intensity transforms work in place.
         moved: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
         for transform in self.transforms[: self._intensity_from]:
             moved = _applied(transform, moved)
         image = moved.as_tensor()
-        back = np.argsort(axes)
-        tracked = np.asarray(moved.affine, dtype=np.float64)
+        tracked = _tracked(moved)
+        voxel = _VOXEL[pixels.ndim - 1]
         return Preprocessed(
             network_input=self.network_input(image),
             image=_array(image),
-            affine=np.full((4, 4), np.nan) if affine is None else tracked[:, back],
-            to_source=(np.linalg.inv(source) @ tracked)[np.ix_(back, back)],
+            affine=np.full((4, 4), np.nan) if affine is None else tracked[:, voxel],
+            to_source=(np.linalg.inv(source) @ tracked)[np.argsort(array)][:, voxel],
         )
 
     def network_input(self, image: Tensor) -> NDArray[np.float32]:
@@ -88,22 +125,49 @@ class Preprocessing:
         return _array(value)
 
 
-def resample_mask(mask: NDArray[np.bool_], to_source: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.bool_]:
-    """Take a mask on the decoded image's grid to the model's grid `shape`, by nearest neighbour."""
-    used = slice(3 - mask.ndim, 3)
+def resample_mask(mask: NDArray[np.bool_], to_mask: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Take a mask to another grid, by nearest neighbour; outside of the mask is False.
+
+    Parameters
+    ----------
+    mask
+        ``([z,] y, x)``.
+    to_mask
+        ``(4, 4)`` index of the grid to index (z, y, x) of the mask.
+    shape
+        The grid's sides; one of two is that of a picture, whose index has a first axis more.
+    """
+    sides = (*[1] * (3 - len(shape)), *shape)
     resampled: NDArray[np.uint8] = ndimage.affine_transform(
-        mask.astype(np.uint8), to_source[used, used], to_source[used, 3], tuple(shape), order=0
+        mask.reshape(*[1] * (3 - mask.ndim), *mask.shape).view(np.uint8),
+        to_mask[:3, :3],
+        to_mask[:3, 3] + _TIE,
+        sides,
+        output=np.uint8,
+        order=0,
+        mode="grid-constant",  # `constant` would lose the outer half of the voxels at the edge
     )
-    return resampled > 0
+    return resampled.reshape(tuple(shape)) > 0
+
+
+def _check_geometry(affine: NDArray[np.float64]) -> None:
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+        raise TransformError("the affine of the image is singular, so that its voxels have no place: mend its geometry")
+
+
+def _tracked(moved: Any) -> NDArray[np.float64]:
+    """Take the affine that the transforms left."""
+    tracked = np.asarray(moved.affine, dtype=np.float64)
+    if tracked.shape != (4, 4) or not np.isfinite(tracked).all():
+        raise TransformError("the transforms leave no affine that places the voxels: they change the number of axes")
+    return tracked
 
 
 def _transform(component: Component) -> Any:
     from monai.transforms import MapTransform, Randomizable, RandomizableTrait, Transform
 
-    located = locate(component, NAMESPACES)
+    located = locate(component, NAMESPACES, Transform, _FIELD)
     name = component["_target_"]
-    if not (isinstance(located, type) and issubclass(located, Transform)):
-        raise ConfigurationError(f"`_target_: {name}` is not a transform")
     if located.__module__.startswith("monai.transforms.io"):
         raise ConfigurationError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")
     if issubclass(located, MapTransform):
@@ -116,7 +180,12 @@ def _transform(component: Component) -> Any:
         raise ConfigurationError(
             f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip"
         )
-    return instantiate(component, located)
+    if located.__name__ in _FOREIGN:
+        raise ConfigurationError(
+            f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that "
+            "works on the array alone"
+        )
+    return instantiate(component, located, _FIELD)
 
 
 def _applied(transform: Any, value: Any) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from safetensors import SafetensorError
@@ -35,8 +34,6 @@ def read_state_dict(weights: bytes) -> dict[str, Tensor]:
 
 
 def _of_pytorch(weights: bytes) -> dict[str, Tensor]:
-    if _is_torchscript(weights):
-        raise ConfigurationError(f"the weights are a TorchScript archive: load it by `torch.jit.load`, and {_ALONE}")
     try:
         state = torch.load(BytesIO(weights), map_location="cpu", weights_only=True)
     except Exception as error:  # its advice, to switch the check off, is not passed on
@@ -55,14 +52,6 @@ def _of_pytorch(weights: bytes) -> dict[str, Tensor]:
             f"{type(state[strangers[0]]).__name__}: {_ALONE}"
         )
     return state
-
-
-def _is_torchscript(weights: bytes) -> bool:
-    try:
-        with ZipFile(BytesIO(weights)) as archive:
-            return any(name.endswith(("/constants.pkl", "/constants.pt")) for name in archive.namelist())
-    except BadZipFile:
-        return False
 
 
 def _objects(weights: bytes) -> str:

@@ -28,8 +28,8 @@ def up() -> None:
     """Start what is not running yet, wait until all is well, and say where everything is."""
     began = time.monotonic()
     os.environ |= environment()
-    (HOME / "log").mkdir(parents=True, exist_ok=True)
-    (HOME / "seaweedfs").mkdir(exist_ok=True)
+    (HOME / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (HOME / "seaweedfs").mkdir(mode=0o700, exist_ok=True)
     find_postgres()
     set_up_data()
     if not _is_running():

@@ -32,6 +32,9 @@ def find_postgres() -> None:
 
 def set_up_data() -> None:
     """Make the folder of databases, unless it is there."""
+    if os.environ["POSTGRES_RUNS_AS"] != getpass.getuser():
+        for folder in (HOME, *[parent for parent in HOME.parents if parent.name == ".cohortlens"]):
+            folder.chmod(folder.stat().st_mode & 0o7777 | 0o011)  # to pass through, and list nothing
     if (_DATA / "PG_VERSION").exists():
         return
     user, runs_as = os.environ["POSTGRES_USER"], os.environ["POSTGRES_RUNS_AS"]

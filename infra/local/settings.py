@@ -6,9 +6,10 @@ import secrets
 import sys
 from pathlib import Path
 
+from dask.system import CPU_COUNT
 from dotenv import dotenv_values
 
-from flows.cluster import cores, worker_environment
+from flows.cluster import worker_environment
 from flows.server import keep_inside
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ def environment() -> dict[str, str]:
     port = int(told["S3_PORT"])
     told |= {name: told.get(name) or str(port + 1 + number) for number, name in enumerate(_SEAWEEDFS_PORTS)}
     password, user, database = (told[f"POSTGRES_{name}"] for name in ("PASSWORD", "USER", "DB"))
-    threads = max(1, cores() // int(told["DASK_WORKERS"]))
+    threads = max(1, CPU_COUNT // int(told["DASK_WORKERS"]))
     return told | {
         "UP_HOME": str(HOME),
         "COHORTLENS_CHECKOUT": str(_CHECKOUT),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import jit, nn
+from torch.export.unflatten import UnflattenedModule
 
 from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
 from models.forms import exported, onnx, torchscript
@@ -40,7 +41,7 @@ class Form(NamedTuple):
 
 
 FORMS = (
-    Form("exported program", exported.Module, ALL - RULES - WEIGHTS | GRADIENT, exported.is_exported, exported.load),
+    Form("exported program", UnflattenedModule, ALL - RULES - WEIGHTS | GRADIENT, exported.is_exported, exported.load),
     Form("TorchScript", jit.ScriptModule, GRADIENT, torchscript.is_torchscript, torchscript.load, is_code=True),
     Form("ONNX", onnx.Graph, frozenset(), onnx.is_onnx, onnx.load),
 )

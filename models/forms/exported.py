@@ -1,8 +1,8 @@
 """Exported programs (`torch.export`, ``.pt2``), screened before torch reads them.
 
-`torch.export.load` unpickles, evaluates expressions and guards, imports modules that tree specifications name, and makes
-Python source of the graph's names. So what it is given is a copy that holds nothing but plain tensors and a graph of
-ATen operations, whose texts are all of the few forms that an ordinary export writes.
+`torch.export.load` unpickles, evaluates expressions and guards, imports modules that tree specifications name, and
+makes Python source of the graph's names. So it is given a copy that holds nothing but plain tensors and a graph of ATen
+operations, whose texts are all of the few forms that an ordinary export writes.
 """
 
 import json
@@ -30,40 +30,11 @@ _PATH = re.compile(r"[\w.]*")
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=.]*")
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
 _SYMBOL = re.compile(r"'?\b[suzf]+\d+\b'?")
-_WORDS = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Float",
-        "Rational",
-        "positive",
-        "nonnegative",
-        "integer",
-        "True",
-        "False",
-        "Add",
-        "Mul",
-        "Pow",
-        "Max",
-        "Min",
-        "Mod",
-        "PythonMod",
-        "FloorDiv",
-        "CeilDiv",
-        "CleanDiv",
-        "ModularIndexing",
-        "Where",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-    ]
-)
+_WORDS = {
+    *("Symbol", "Integer", "Float", "Rational", "positive", "nonnegative", "integer", "True", "False"),
+    *("Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilDiv", "CleanDiv", "ModularIndexing"),
+    *("Where", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not"),
+}
 _STACK = re.compile(r"[\w.,;@ ]*")
 _TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 

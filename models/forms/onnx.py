@@ -35,13 +35,11 @@ def load(data: bytes) -> nn.Module:
     try:
         graph = onnx.load_from_string(data).graph
     except Exception as error:
-        raise ConfigurationError(
-            "model.weights: the ONNX model is damaged: copy it again, or export it anew"
-        ) from error
+        raise ConfigurationError("model.weights: the ONNX model is damaged: copy or export it again") from error
     if outside := [tensor.name for tensor in graph.initializer if tensor.external_data]:
         raise ConfigurationError(
-            f"model.weights: the ONNX model keeps {len(outside)} tensors in other files, such as {outside[0]!r}: save it "
-            "as one file (`onnx.save(model, file, save_as_external_data=False)`)"
+            f"model.weights: the ONNX model keeps {len(outside)} tensors in other files, such as {outside[0]!r}: save "
+            "it as one file (`onnx.save(model, file, save_as_external_data=False)`)"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1

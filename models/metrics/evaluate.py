@@ -151,6 +151,7 @@ def _check(
             f"the maps of other networks are {tuple(others.shape)}, but these maps are {tuple(maps.shape)}"
         )
     for metric in metrics:
+        engine.network.require(metric.title, metric.requires)
         metric.check(engine.network)
         if metric.needs_masks and masks is None:
             raise ConfigurationError(f"{metric.title}: compares with masks, and the cohort has none")

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from models.capability import WEIGHTS
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers.noise import generator
@@ -33,6 +34,8 @@ class Randomisation(StackMetric):
     A layer is made random by normal numbers about zero, of the root mean square of each of its tensors: initialisers do
     not fit layers into which a BatchNorm has been folded. The network itself stays as it is.
     """
+
+    requires = WEIGHTS
 
     family = "sanity"
     better = "lower"

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from models.capability import WEIGHTS
 from models.errors import ConfigurationError
 from models.explainers.noise import generator
 from models.network import Network
@@ -21,6 +22,8 @@ class MCDropout(Uncertainty):
     A member is the network thinned by one draw of all its dropout masks, at the rates it was trained with. The draw is
     the same for every image and every question about it, so that a member is a network, which can be explained.
     """
+
+    requires = WEIGHTS
 
     about = "draws of dropout"
     name: Literal["mc_dropout"] = "mc_dropout"

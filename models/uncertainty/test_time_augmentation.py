@@ -10,6 +10,7 @@ from torch import Tensor
 from models.errors import ConfigurationError
 from models.explainers.noise import generator
 from models.network import Network
+from models.outputs import Frame, Output
 from models.uncertainty.affine import Affine
 from models.uncertainty.base import Uncertainty
 from models.uncertainty.members import Member
@@ -37,6 +38,14 @@ class TestTimeAugmentation(Uncertainty):
         axes = ("z", "y", "x")[3 - network.config.spatial_dims :]
         if unknown := [axis for axis in self.flip if axis not in axes]:
             raise ConfigurationError(f"{self.title}: flip names {unknown}, but the images have the axes {list(axes)}")
+
+    def declare(self, frame: Frame) -> tuple[Output, ...]:
+        if self.flip and frame.axes != "zyx":
+            raise ConfigurationError(
+                f"{self.title}: flip names axes as cohort.axes: zyx orders them, and here they are {frame.axes}: leave "
+                "it out"
+            )
+        return super().declare(frame)
 
     def members(self, network: Network) -> list[Member]:
         return [Member(network, partial(self._view, sample)) for sample in range(self.samples)]

@@ -8,9 +8,11 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 from models.components import Component
 from models.errors import ConfigurationError
+from models.outputs import Axes
+from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
-from tasks.cohort.sources import is_table
+from tasks.cohort.table import is_table
 from tasks.storage.location import Location
 
 
@@ -20,7 +22,7 @@ class CohortConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Location = Field(
-        description="A folder, glob or prefix; or a .csv or .parquet table: uri, id, label, mask, subject"
+        description="A folder, glob or prefix; or a .csv, .tsv or .parquet table: uri, id, label, mask, subject"
     )
     root: Location | None = Field(
         None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"
@@ -35,7 +37,20 @@ class CohortConfig(BaseModel):
         strict=False,
         description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
     )
+    axes: Axes = Field(
+        "zyx",
+        description="Order of the axes that preprocessing and network are given: zyx, slices and rows first; monai, "
+        "(x, y[, z]) as MONAI's LoadImage has them",
+    )
     window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
+    color: Literal["as stored", "grey"] = Field(
+        "as stored", description="grey: three channels are read as one, their luminance (ITU-R 601)"
+    )
+    mask: MaskRule | None = Field(
+        None,
+        description="Which values of masks mark the finding: {threshold: 128}, {labels: [1, 3]} or {channel: alpha}; "
+        "none: masks have to hold 0 and one other value",
+    )
     background: int = Field(
         16, ge=1, description="Images, spread over the cohort, that stand for what is usual where an explainer needs it"
     )

@@ -1,5 +1,6 @@
 """An image of the cohort as it is written down: what it is made of, and what is known of it."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -11,11 +12,17 @@ class Fact(NamedTuple):
     Attributes
     ----------
     file, series
-        Pseudonyms of its URI, and of the series it belongs to if it says so.
+        Pseudonyms of its URI, and of the series that it is a slice of if it says so.
     modality
         As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
     size, decoded
         Bytes of the file, and of its pixels as float32.
+    patient, issuer
+        Pseudonyms of DICOM's PatientID and IssuerOfPatientID, keyed in every cohort; empty if the file has none.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     file: str
@@ -26,6 +33,17 @@ class Fact(NamedTuple):
     modality: str
     size: int
     decoded: int
+    patient: str = ""
+    issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
+
+    @property
+    def person(self) -> str | None:
+        """Pseudonym of whose image it is: equal PatientIDs of two issuers are two people."""
+        if not self.patient or not self.issuer:
+            return self.patient or None
+        return hashlib.sha256(f"{self.patient} {self.issuer}".encode()).hexdigest()[: len(self.patient)]
 
 
 class Source(NamedTuple):
@@ -65,7 +83,7 @@ class Entry:
     reason
         Why it is quarantined or failed; None if it is neither.
     subject
-        Whose image it is; None: the image stands for itself.
+        Whose image it is, by the cohort table, by DICOM's PatientID, or by BIDS; None: the image stands for itself.
     present
         Whether its sources were there at the last run.
     withdrawn
@@ -89,6 +107,12 @@ class Entry:
     def facts(self) -> tuple[Fact, ...]:
         """The facts of all files, those of the mask last."""
         return tuple(fact for source in self.sources for fact in source.files)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that the image goes by: its id, its subject, and the PatientIDs in its files."""
+        named = (self.id, self.subject, *(fact.patient for fact in self.facts))
+        return frozenset(name for name in named if name)
 
     def quarantined(self, reason: str) -> "Entry":
         return replace(self, reason=reason)

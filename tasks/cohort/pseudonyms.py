@@ -92,4 +92,5 @@ class Key(BaseModel):
 
 
 def _hmac(key: str, text: str) -> str:
-    return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:_DIGITS]
+    name = text.encode(errors="surrogateescape")  # names of files are bytes, which need not be UTF-8
+    return hmac.digest(key.encode(), name, "sha256").hex()[:_DIGITS]

@@ -34,6 +34,10 @@ class Unreadable(Exception):
     """
 
 
+class NoImage(Unreadable):
+    """A file is no image, as a report among the slices of a series is none; a damaged image is one."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """One decoded image.
@@ -44,14 +48,17 @@ class Decoded:
         ``(channel, *space)`` float32 with space ([z,] y, x), in the file's own units.
     affine
         ``(4, 4)`` index (z, y, x) to RAS mm; None where the format has no patient geometry.
+    names
+        Names of the channels of a mask, where the format has some: ``red``, ``green``, ``blue``, ``alpha``, ``index``.
     """
 
     pixels: NDArray[np.float32]
     affine: NDArray[np.float64] | None = None
+    names: tuple[str, ...] = ()
 
 
 class Window(BaseModel):
-    """A fixed window, in the units that values have after rescaling (HU for CT)."""
+    """A fixed window, to which values are clipped, in the units that they have after rescaling (HU for CT)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -73,11 +80,21 @@ class Declared(NamedTuple):
         UID of the series whose other files make one volume with this one; empty if there is none, or it is not told.
     modality
         One of `tasks.cohort.modalities`; empty if the file names none, or another.
+    patient, issuer
+        Whose image it is, and who gave that identifier; empty if the file does not say.
+    frames
+        How many pictures the file holds, if the format tells pictures of a volume apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     values: int
     series: str = ""
     modality: str = ""
+    patient: str = ""
+    issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +110,14 @@ class Request:
         How values are windowed where a format knows of windows.
     largest
         How many bytes the pixels may take as float32.
+    as_mask
+        Whether a mask is asked for, whose transparency and indices into a palette are channels, too.
     """
 
     spatial_dims: int
     window: WindowConfig = "none"
     largest: int = LARGEST
+    as_mask: bool = False
 
 
 class Reader(ABC):

@@ -29,6 +29,11 @@ class Selection(BaseModel):
         "that a run which starts late, or twice, does the same work",
     )
 
+    @field_validator("ids")
+    @classmethod
+    def _without_blanks(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(id.strip() for id in ids)
+
     @field_validator("modality")
     @classmethod
     def _known(cls, modality: tuple[str, ...]) -> tuple[str, ...]:
@@ -42,13 +47,17 @@ class Selection(BaseModel):
         """Give `scheduled` its time."""
         return self.model_copy(update={"modified_before": scheduled}) if self.modified_before == SCHEDULED else self
 
-    def by_listing(self, home: Location, files: Sequence[str], alias: Callable[[str], str]) -> Callable[[Listed], bool]:
-        """Make what tells of an image whether ids and times select it, which needs no file to be read.
+    def by_listing(
+        self, home: Location, listed: Sequence[Listed], alias: Callable[[str], str]
+    ) -> Callable[[Listed], bool]:
+        """Make what tells of an image whether ids and times can select it, which needs no file to be read.
+
+        Where an id is none of a cohort's own names, it may be a patient's, whom only the files name.
 
         Parameters
         ----------
         home
-            Where `files`, those of all images, lie.
+            Where the files of `listed`, all images, lie.
         alias
             Turns a name of the cohort into the output's.
 
@@ -60,11 +69,13 @@ class Selection(BaseModel):
         after, before = self.modified_after, self.modified_before
         if isinstance(before, str):
             raise ConfigurationError("only.modified_before is `scheduled`, but this run has no schedule: give a time")
+        files = dict.fromkeys(file for image in listed for file in image.source.files)
         times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
         ids = set(self.ids)
+        all_named = ids <= {alias(name) for image in listed for name in image.called} if ids else True
 
         def selects(image: Listed) -> bool:
-            if ids and not ids & {alias(name) for name in (image.name, image.subject) if name is not None}:
+            if ids and all_named and not ids & {alias(name) for name in image.called}:
                 return False
             # A file that is not listed has no time, and is selected: its absence is to be noticed.
             stored = [times[file] for file in image.source.files if file in times]
@@ -76,7 +87,9 @@ class Selection(BaseModel):
         return selects
 
     def by_header(self, entry: Entry) -> bool:
-        """Tell whether what a file says of itself selects the image."""
+        """Tell whether what a file says of itself selects the image: its modality, and whose image it is."""
+        if self.ids and not entry.names & set(self.ids):
+            return False
         return not self.modality or (bool(entry.facts) and entry.facts[0].modality in self.modality)
 
 

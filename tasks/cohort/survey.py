@@ -1,11 +1,10 @@
 """Survey a cohort: find out which images there are, what is known of them, and which are no images at all."""
 
 import hashlib
-from collections import defaultdict
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from posixpath import dirname
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
@@ -14,8 +13,12 @@ from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
 from tasks.cohort.selection import ALL, Selection
-from tasks.cohort.sources import Listed, Sources, is_table, list_images
+from tasks.cohort.series import join, narrow
+from tasks.cohort.sources import Listed, Sources, check_is_file, list_images
+from tasks.cohort.table import is_table
 from tasks.storage.location import nameless
+
+logger = logging.getLogger(__name__)
 
 _READERS = 8
 
@@ -76,7 +79,7 @@ def survey(
         )
     alias = config.alias(key)
     files = _files(listed)
-    selects = only.by_listing(config.home, files, alias)
+    selects = only.by_listing(config.home, listed, alias)
     joins = not is_table(config.source) and spatial_dims == 3
     if not joins:  # of a series, all files have to be known
         files = _files(image for image in listed if selects(image))
@@ -93,15 +96,30 @@ def survey(
             facts[uri] = fact
             progress(len(facts), len(files))
     if joins:
-        listed = _join_series(listed, facts)
+        listed = join(listed, facts)
+    else:
+        listed = [narrow(image, facts) if selects(image) else image for image in listed]
+        if left_out := len(files) - len(_files(image for image in listed if selects(image))):
+            logger.warning(
+                "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
+                "beside the volume",
+                left_out,
+            )
     surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
     entries = [entry for entry in surveyed if only.by_header(entry)]
     places = {alias(image.name): image.source for image in listed}
+    if len(places) < len(listed):
+        raise ConfigurationError(
+            f"cohort.source: files at {config.source} have the same name once it is written as text: rename those "
+            "whose names are not UTF-8"
+        )
     return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
 
 
-def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Find the files of images or subjects.
+def which(
+    config: CohortConfig, key: Key, ids: Collection[str], entries: Iterable[Entry] = ()
+) -> dict[str, tuple[str, ...]]:
+    """Find the files of images or subjects; none is read.
 
     Parameters
     ----------
@@ -111,19 +129,23 @@ def which(config: CohortConfig, key: Key, ids: Collection[str]) -> dict[str, tup
         The key of the pseudonyms.
     ids
         The pseudonyms of the images or subjects.
+    entries
+        The images as an output has them, which tell the patients and the series of files.
 
     Returns
     -------
     dict
-        URIs by pseudonym. Of a series in a folder, only the first file is found, since no file is read here.
+        URIs by pseudonym.
     """
     alias = config.alias(key)
-    found: dict[str, tuple[str, ...]] = {}
+    names = {fact.file: entry.names for entry in entries for fact in entry.facts}
+    found: dict[str, dict[str, None]] = {}
     for image in list_images(config.source, config.home):
-        for name in (image.name, image.subject):
-            if name is not None and (id := alias(name)) in ids:
-                found[id] = (*found.get(id, ()), *image.source.uris)
-    return found
+        listed = {alias(name) for name in image.called}
+        for uri in image.source.uris:
+            for id in (listed | names.get(key.pseudonym(uri), frozenset())) & set(ids):
+                found.setdefault(id, {})[uri] = None
+    return {id: tuple(uris) for id, uris in found.items()}
 
 
 def combine(digests: Sequence[str]) -> str:
@@ -156,11 +178,13 @@ def _stamps(config: CohortConfig, files: Sequence[str]) -> dict[str, str]:
 def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fact | Unreadable:
     location = config.home.at(uri)
     try:
+        if not stamp:
+            check_is_file(location, config.home)
         check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
         data = location.read()
     except Unreadable as reason:
         return reason
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         return Unreadable(f"the file cannot be opened ({type(error).__name__}): check the table and the access rights")
     except OSError as error:
         raise nameless(error, "a file of the cohort cannot be read") from None
@@ -168,29 +192,30 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
         header = inspect(data)
     except Unreadable as reason:
         return reason
-    series = key.pseudonym(header.series) if header.series else ""
-    return Fact(
-        file, stamp, hashlib.sha256(data).hexdigest(), header.format, series, header.modality, len(data), header.decoded
+    series, patient, issuer = (
+        key.pseudonym(name) if name else "" for name in (header.series, header.patient, header.issuer)
     )
-
-
-def _join_series(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> list[Listed]:
-    series: dict[tuple[str, str], list[Listed]] = defaultdict(list)
-    for image in listed:
-        (uri,) = image.source.uris
-        fact = facts[uri]
-        uid = "" if isinstance(fact, Unreadable) else fact.series
-        series[(dirname(uri), uid) if uid else (uri, "")].append(image)
-    return [
-        slices[0]._replace(source=slices[0].source._replace(uris=tuple(image.source.uris[0] for image in slices)))
-        for slices in series.values()
-    ]
+    return Fact(
+        file=file,
+        stamp=stamp,
+        digest=hashlib.sha256(data).hexdigest(),
+        format=header.format,
+        series=series,
+        modality=header.modality,
+        size=len(data),
+        decoded=header.decoded,
+        patient=patient,
+        issuer=issuer if patient else "",
+        frames=header.frames,
+        orientation=header.orientation,
+    )
 
 
 def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
-    entry = Entry(
-        id=alias(image.name), label=image.label, subject=None if image.subject is None else alias(image.subject)
-    )
+    named = image.subject or image.bids
+    entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
+    if image.refused:
+        return entry.quarantined(image.refused)
     own: list[Fact] = []
     for uri in image.source.uris:
         fact = facts[uri]
@@ -198,11 +223,19 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
             return entry.quarantined(str(fact))
         own.append(fact)
         entry = replace(entry, format=fact.format)
+    people = {fact.person for fact in own if fact.person}
+    if len(people) > 1:
+        return entry.quarantined(
+            f"its {len(own)} files are of {len(people)} patients, by PatientID (0010,0020) and IssuerOfPatientID "
+            "(0010,0021): name the files of each by themselves"
+        )
+    if people and image.subject is None:
+        entry = replace(entry, subject=people.pop())
     mask = None if image.source.mask is None else facts[image.source.mask]
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")
     try:
-        check_decoded(sum(fact.decoded for fact in own), largest)
+        check_decoded(sum({fact.digest: fact.decoded for fact in own}.values()), largest)  # a copy counts once
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))

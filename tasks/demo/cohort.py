@@ -111,7 +111,7 @@ def dicom_slices(drawn: Phantom, name: str) -> Iterator[bytes]:
         dataset.SOPInstanceUID = generate_uid(_UID_ROOT, [name, str(number)])
         dataset.SeriesInstanceUID = generate_uid(_UID_ROOT, [name])
         dataset.StudyInstanceUID = generate_uid(_UID_ROOT, [name, "study"])
-        dataset.PatientID = dataset.PatientName = "PHANTOM"
+        dataset.PatientID, dataset.PatientName = name, "PHANTOM"
         dataset.Modality = "MR"
         dataset.InstanceNumber = number + 1
         dataset.ImagePositionPatient = [round(float(value), 6) for value in origin + number * step_z]

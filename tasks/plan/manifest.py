@@ -23,6 +23,8 @@ NAME = "manifest.parquet"
 _FACT = pa.struct(
     [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
     + [(name, pa.int64()) for name in ("size", "decoded")]
+    + [(name, pa.string()) for name in ("patient", "issuer")]
+    + [("frames", pa.int64()), ("orientation", pa.list_(pa.float64()))]
 )
 _SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
 _SCHEMA = pa.schema(
@@ -133,8 +135,9 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    sources = (
-        Source(**source | {"files": tuple(Fact(**fact) for fact in source["files"])})
-        for source in row.pop("sources", ())
-    )
+    sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
     return Entry(**row | {"sources": tuple(sources)})
+
+
+def _fact(fact: dict[str, Any]) -> Fact:
+    return Fact(**fact | {"orientation": tuple(fact["orientation"])})

@@ -28,7 +28,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 5
+LAYOUT = 6
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
@@ -39,8 +39,8 @@ class Plan(BaseModel):
     Attributes
     ----------
     grid
-        Sides of the images as they are explained, ([z,] y, x); those of the window that the network takes, as long as
-        an image is explained in one window.
+        Sides of the images as they are explained, in the order of `cohort.axes`; those of the window that the network
+        takes, as long as an image is explained in one window.
     parts
         Explainers that are asked together, with what they deliver; each is a part of every shard.
     fits, metrics, uncertainty, results
@@ -108,7 +108,7 @@ class Plan(BaseModel):
     @cached_property
     def frame(self) -> Frame:
         """The common dimensions of all outputs."""
-        return frame_of(self.model, self.target, self.maps, segments=self.segments, masks=self.masks)
+        return frame_of(self, self.maps, segments=self.segments, masks=self.masks)
 
     @cached_property
     def outputs(self) -> dict[str, Output]:
@@ -138,7 +138,8 @@ class Plan(BaseModel):
             **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
             **({} if self.precision == "fp32" else {"precision": self.precision}),
             "model": self.model.model_dump(mode="json", exclude={"weights"}),
-            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
+            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
+            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
         }
         return tuple(
             digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
@@ -171,10 +172,7 @@ class Plan(BaseModel):
         ConfigurationError
             If it is damaged, or of another version.
         """
-        found = manifest.read_metadata(output)
-        text = found.get("plan")
-        if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
-            raise ConfigurationError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+        text = _stored(output)
         if (layout := json.loads(text).get("layout")) != LAYOUT:
             raise ConfigurationError(
                 f"output {output} has the layout {layout}, this version writes {LAYOUT}: {_WAYS_OUT}"
@@ -185,6 +183,44 @@ class Plan(BaseModel):
             raise ConfigurationError(f"output {output} holds a plan of another version: {_WAYS_OUT}") from error
 
 
+class Lasting(BaseModel):
+    """What outlives a run that is overwritten: what was withdrawn, and the key of its pseudonyms."""
+
+    model_config = ConfigDict(frozen=True)
+
+    withdrawn: tuple[str, ...] = ()
+    key: Key | None = None
+
+    @classmethod
+    def read(cls, output: Location) -> "Lasting":
+        """Read it from a plan of any layout.
+
+        Raises
+        ------
+        ConfigurationError
+            If the plan has it in a form that this version does not know.
+        """
+        try:
+            text = _stored(output)
+        except ConfigurationError:
+            return cls()  # a damaged plan tells nothing
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"output {output} holds a list of what was withdrawn that this version cannot read, and which would be "
+                "lost: name another output"
+            ) from error
+
+
+def _stored(output: Location) -> str:
+    found = manifest.read_metadata(output)
+    text = found.get("plan")
+    if text is None or hashlib.sha256(text.encode()).hexdigest() != found.get("sha256"):
+        raise ConfigurationError(f"{output / manifest.NAME} holds no plan, or a damaged one: {_WAYS_OUT}")
+    return text
+
+
 def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, weights_digest: str, key: Key) -> Plan:
     """Cut `entries`, in their order, into shards, and let the explainers declare what they store.
 
@@ -192,7 +228,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
     """
     masks = any(entry.mask for entry in entries)
     maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
-    frame = frame_of(recipe.model, recipe.target, maps, segments=network.segments, masks=masks)
+    frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
     size = images_per_shard(
         len(entries), max(len(maps) * len(frame.targets), len(frame.channels)) * math.prod(frame.grid) * 4
     )
@@ -220,17 +256,19 @@ def make_part(explainers: Sequence[Explainer], frame: Frame, network: Network, *
     return Part(explainers=tuple(explainers), outputs=tuple(declared.values()))
 
 
-def frame_of(model: ModelConfig, target: TargetConfig, maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
+def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
     """Collect the common dimensions of a run's outputs."""
+    model = of.model
     return Frame(
         classes=model.classes,
-        targets=tuple(target.labels(model.classes)),
+        targets=tuple(of.target.labels(model.classes)),
         explainers=maps,
         channels=tuple(map(str, range(model.channels))),
         grid=model.input_shape,
         activation=model.activation,
         segments=segments,
         masks=masks,
+        axes=of.cohort.axes,
     )
 
 

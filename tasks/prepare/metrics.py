@@ -32,6 +32,7 @@ def plan_metrics(
         If one has no meaning on the network, or lacks maps, masks or other maps to compare with.
     """
     for metric in metrics:
+        network.require(metric.title, metric.requires)
         metric.check(network)
         if not plan.maps:
             raise ConfigurationError(f"{metric.title}: there are no maps to evaluate: name explainers that make some")
@@ -61,6 +62,7 @@ def plan_uncertainty(
         If it cannot, or a file or an explainer that is named is not there.
     """
     for one in uncertainty:
+        network.require(one.title, one.requires)
         one.check(network)
         if unknown := [name for name in one.explainers or () if name not in plan.maps]:
             raise ConfigurationError(
@@ -126,6 +128,7 @@ def _applies(metric: Metric, network: Network, plan: Plan, *, compares: bool) ->
     if metric.needs_others != compares or metric.only_named or (metric.needs_masks and not plan.masks):
         return False
     try:
+        network.require(metric.title, metric.requires)
         metric.check(network)
     except ConfigurationError:
         return False

@@ -30,13 +30,13 @@ def check_deviation(
     """
     batch = next((batch for shard in plan.shards for batch in shard.batches), ())
     chosen = [entries[row] for row in batch]
-    images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing), find)
+    images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing, plan.cohort.axes), find)
     there = [(entry.id, one) for entry, one in zip(chosen, images, strict=True) if not isinstance(one, Unreadable)]
     if not there:
         raise ConfigurationError("precision: none of the first images can be read, so that bf16 cannot be checked")
     ids = [id for id, _ in there]
-    inputs = stack([image.network_input for _, (image, _) in there])
-    masks = stack_masks([mask for _, (_, mask) in there])
+    inputs = stack([image.prepared.network_input for _, image in there])
+    masks = stack_masks([image.mask for _, image in there])
     rounded = engine().explain(inputs, ids, masks)
     exactly = engine()
     with exactly.network.exact():

@@ -20,7 +20,8 @@ from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
-from tasks.plan.plan import Plan, begun, make_plan
+from tasks.plan.labels import UnreadLabel, unread_labels
+from tasks.plan.plan import Lasting, Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import Recipe
 from tasks.prepare.cost import Cost, estimate
@@ -60,6 +61,14 @@ class Prepared:
     is_written: bool = False
 
     @property
+    def unread_labels(self) -> list[UnreadLabel]:
+        """The labels that name no class of the model, if it has classes."""
+        model = self.plan.model
+        if model.activation == "identity":
+            return []
+        return unread_labels(self.entries, model.classes, self.sources, exclusive=model.activation == "softmax")
+
+    @property
     def identifiers(self) -> str:
         """Say what ids and subjects are in the output, for whoever starts the run."""
         return self.plan.key.about if self.plan.cohort.identifiers == "pseudonymous" else "as the cohort gives them"
@@ -87,14 +96,10 @@ class Before:
         check_ours(output)
         if not begun(output):
             return cls()
-        try:
-            plan = Plan.read(output)
-        except ConfigurationError:
-            if overwrite:
-                return cls()
-            raise
         if overwrite:
-            return cls(withdrawn=plan.withdrawn, key=plan.key if plan.withdrawn else None)
+            lasting = Lasting.read(output)
+            return cls(withdrawn=lasting.withdrawn, key=lasting.key if lasting.withdrawn else None)
+        plan = Plan.read(output)
         return cls(plan, manifest.read(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
 
 
@@ -145,7 +150,7 @@ def prepare(
         return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
     engine({})  # complains before the cohort is read, which can be long
-    Preprocessing(cohort.preprocessing)  # complains before the cohort is read
+    Preprocessing(cohort.preprocessing, cohort.axes)  # complains before the cohort is read
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
@@ -199,7 +204,7 @@ def _plan_fits(
         What is planned, and the artefacts as they are for this process's trials.
     """
     kinds = {kind: None for explainer in recipe.explainers for kind in explainer.fits}
-    preprocessing = Preprocessing(recipe.cohort.preprocessing)
+    preprocessing = Preprocessing(recipe.cohort.preprocessing, recipe.cohort.axes)
     planned: list[PlannedFit] = []
     fitted: dict[str, Tensor] = {}
     for kind in (FITS.adapter.validate_python({"name": kind.model_fields["name"].default}) for kind in kinds):

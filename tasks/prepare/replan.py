@@ -46,7 +46,8 @@ def replan(
     """Go on from the plan of an output, as the cohort and the configuration are now.
 
     An image's row never moves. New images go after the last row; what changed is explained again in its place; what
-    vanished keeps its row and is marked; what was withdrawn does not come back.
+    vanished keeps its row and is marked; what was withdrawn does not come back. Labels and subjects decide no map, so
+    they are those that the cohort has now.
 
     Parameters
     ----------
@@ -132,11 +133,7 @@ def tombstone(subject: str) -> str:
 def without_withdrawn(entries: Sequence[Entry], withdrawn: Collection[str]) -> list[Entry]:
     """Leave out what must not come back."""
     gone = set(withdrawn)
-    return [
-        entry
-        for entry in entries
-        if not gone or not gone & {tombstone(name) for name in (entry.id, entry.subject) if name is not None}
-    ]
+    return [entry for entry in entries if not gone or not gone & set(map(tombstone, entry.names))]
 
 
 def _rows(
@@ -181,6 +178,9 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
     "cohort.identifiers": lambda plan: plan.cohort.identifiers,
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
+    "cohort.axes": lambda plan: plan.cohort.axes,
+    "cohort.color": lambda plan: plan.cohort.color,
+    "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "batch_size": lambda plan: plan.batch_size,
     "precision": lambda plan: plan.precision,
 }

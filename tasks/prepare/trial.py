@@ -31,7 +31,7 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
     """
     readable = [entry for entry in entries if not entry.reason]
     chosen = readable[:: max(1, len(readable) // _TRIED)][:_TRIED]
-    tried = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing), find)
+    tried = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing, plan.cohort.axes), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
     inputs = [image[0].network_input for image in tried if not isinstance(image, Unreadable)]

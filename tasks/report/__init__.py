@@ -2,6 +2,8 @@
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
@@ -9,16 +11,22 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from tasks.cohort.entry import Entry
+from tasks.plain import plain_lines
 from tasks.plan import manifest
+from tasks.plan.labels import NOTHING, Labels, read_labels
 from tasks.plan.plan import Plan
+from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
-from tasks.report.evidence import curves, evidence_table, families, suspicion
+from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
 from tasks.report.inventory import describe
 from tasks.report.means import fitting, mean_maps
-from tasks.report.performance import SEPARATOR, performance
+from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.sheet import sheet
+from tasks.report.words import NAMED
 from tasks.storage.location import Location
 from tasks.store.template import EXPLAINED, open_store
 from tasks.work.finish import summarise
@@ -26,6 +34,7 @@ from tasks.work.finish import summarise
 NAME, PICTURE, TABLE = "report/index.html", "report/cases.png", "report/evidence.csv"
 
 _REASONS_SHOWN = 500
+_IDS_SHOWN = 20
 
 
 def write_report(output: Location) -> Location:
@@ -38,43 +47,47 @@ def write_report(output: Location) -> Location:
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
     dataset = dataset.isel(image_id=explained)
-    predictions = _predictions(dataset, plan)
+    spelt = [str(label) for label in dataset["label"].values]
+    labels = read_labels(spelt, plan.model.classes, _exclusive(plan))
+    predictions = _predictions(dataset, plan, labels)
     subjects = [entries[row].subject or entries[row].id for row in explained]
     right = None
     if "probability" in dataset:
-        right = performance(
-            dataset["probability"].values,
-            [str(label) for label in dataset["label"].values],
-            subjects,
-            plan.model.classes,
-            _exclusive(plan),
-        )
+        right = performance(dataset["probability"].values, spelt, subjects, plan.model.classes, _exclusive(plan))
     has_maps = "attribution" in dataset and bool(len(explained))
     called = predictions.called if "probability" in dataset else None
-    labelled = predictions.labelled if right else None
-    groups, mean_scales = mean_maps(dataset, called, labelled) if has_maps else ([], [])
+    groups, mean_scales = mean_maps(dataset, called, labels if right else None) if has_maps else ([], [])
     table = evidence_table(dataset, subjects)
     choices = choose(dataset, predictions) if len(explained) else []
     rows = in_turn(choices)
     chosen = dataset.isel(image_id=rows).load()
     scales = scales_of([chosen["attribution"]]) if has_maps else []
-    cases = list(show(chosen, rows, choices, predictions, plan, scales))
-    refused = [entry for entry in entries if entry.reason]
+    told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
+    compared = draw_others(dataset, told, subjects) if has_maps else None
+    cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared))
+    refused = _reasons(entries)
     script = files("tasks.report").joinpath("order.js").read_text()
     environment = Environment(
-        loader=PackageLoader("tasks.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("tasks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        finalize=lambda value: plain_lines(value) if type(value) is str else value,
     )
     page = environment.get_template("index.html.j2").render(
         plan=plan,
         summary=summary,
         attributes=dataset.attrs,
         performance=right,
+        unread=labels.unread,
+        labelled=int(labels.known.sum()),
         roc=roc_plot(right.classes[1:] if _exclusive(plan) and len(right.classes) == 2 else right.classes)
         if right
         else "",
         calibration=calibration_plot(right.calibration) if right else "",
         families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
         suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
+        remarks=remarks_on(summary.flags) + remarks_on_borders(compared),
         abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         groups=fitting(groups),
@@ -89,6 +102,11 @@ def write_report(output: Location) -> Location:
         ],
         refused=refused[:_REASONS_SHOWN],
         refused_count=len(refused),
+        ids_shown=_IDS_SHOWN,
+        compared=compared if cases and any(case.pairs for case in cases) else None,
+        named=NAMED,
+        has_maps=has_maps,
+        nothing=NOTHING,
         script=script,
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -96,7 +114,7 @@ def write_report(output: Location) -> Location:
     if table is None:
         (output / TABLE).remove()
     else:
-        (output / TABLE).write(table.to_csv(lineterminator="\n").encode())
+        (output / TABLE).write(as_csv(table))
     location = output / NAME
     location.write(page.encode())
     return location
@@ -107,22 +125,39 @@ def remove_report(output: Location) -> None:
         (output / name).remove()
 
 
-def _predictions(dataset: xr.Dataset, plan: Plan) -> Predictions:
-    labels = [str(label) for label in dataset["label"].values]
-    labelled = np.array(
-        [[name in label.split(SEPARATOR) for name in plan.model.classes] for label in labels], bool
-    ).reshape(len(labels), len(plan.model.classes))
+@dataclass(frozen=True)
+class Reason:
+    """A reason for which images were left out, and these images, as the manifest has them."""
+
+    text: str
+    formats: str
+    ids: list[str]
+
+
+def _reasons(entries: Sequence[Entry]) -> list[Reason]:
+    """Group what was left out by the reason, the most frequent first."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.reason:
+            found.setdefault(entry.reason, []).append(entry)
+    return [
+        Reason(text, ", ".join(sorted({entry.format or "unknown" for entry in alike})), [entry.id for entry in alike])
+        for text, alike in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+
+
+def _predictions(dataset: xr.Dataset, plan: Plan, labels: Labels) -> Predictions:
     if "probability" not in dataset:
-        unknown = np.full(len(labels), np.nan)
-        return Predictions(np.zeros_like(labelled), labelled, np.zeros(len(labels), bool), unknown, unknown)
+        unknown = np.full(len(labels.known), np.nan)
+        return Predictions(np.zeros_like(labels.truth), labels.truth, np.zeros_like(labels.known), unknown, unknown)
     probability = dataset["probability"].values
     if _exclusive(plan):
         called = np.eye(len(plan.model.classes), dtype=bool)[probability.argmax(1)]
-        known, certainty = labelled.any(1), probability.max(1)
+        certainty = probability.max(1)
     else:
-        called, known = probability >= 0.5, np.array([bool(label) for label in labels], bool)
+        called = probability >= 0.5
         certainty = np.where(called, probability, 1 - probability).min(1)
-    return Predictions(called, labelled, np.asarray(known), certainty, entropy(probability, plan.model.activation))
+    return Predictions(called, labels.truth, labels.known, certainty, entropy(probability, plan.model.activation))
 
 
 def _exclusive(plan: Plan) -> bool:

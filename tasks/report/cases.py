@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models.targets import NO_CLASS, Predicted
 from tasks.plan.plan import Plan
+from tasks.report.agreement import Others, Pair, maps_of
 from tasks.report.evidence import CONTROLS
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.words import Findings, findings, sentences
@@ -80,6 +81,7 @@ class Case:
     choices: list[str]
     predictions: list[tuple[str, str]]
     text: str
+    pairs: Sequence[Pair]
     flags: list[str]
     rows: list[Row]
     orders: dict[str, float]
@@ -106,7 +108,11 @@ def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
     if "metric_relevance_mass" in dataset:
         leading("outside the mask", "the least evidence inside the mask", -_mean(dataset["metric_relevance_mass"]))
     if "metric_explainer_agreement" in dataset:
-        leading("disagreement", "the least agreement of explainers", -_mean(dataset["metric_explainer_agreement"]))
+        leading(
+            "disagreement",
+            "the least mean rank correlation of explainers over all places",
+            -_mean(dataset["metric_explainer_agreement"]),
+        )
     for name, values in doubts(dataset).items():
         leading(name, "the most of it", values)
     return found
@@ -141,6 +147,8 @@ def show(
     predictions: Predictions,
     plan: Plan,
     scales: list[Scale],
+    subjects: Sequence[str],
+    others: Others | None,
 ) -> Iterator[Case]:
     """Show images one after the other, until their pictures fill 20 MB.
 
@@ -148,10 +156,17 @@ def show(
     ----------
     chosen
         The images in memory, one for each of `rows`.
+    subjects
+        Whose image each explained image is.
+    others
+        The images whose maps are compared with; None if there are no maps.
     """
     size = 0
     for place, row in enumerate(rows):
-        case = _case(chosen.isel(image_id=place), row, choices, predictions, plan, scales)
+        image = chosen.isel(image_id=place)
+        has_target = bool((image["target_class"].values != NO_CLASS).any())
+        pairs = others.pairs(maps_of(image, others.explainers), subjects[row]) if others and has_target else []
+        case = _case(image, row, choices, predictions, plan, scales, pairs)
         size += case.size
         if size > _MOST_BYTES:
             return
@@ -159,12 +174,18 @@ def show(
 
 
 def _case(
-    image: xr.Dataset, row: int, choices: Sequence[Choice], predictions: Predictions, plan: Plan, scales: list[Scale]
+    image: xr.Dataset,
+    row: int,
+    choices: Sequence[Choice],
+    predictions: Predictions,
+    plan: Plan,
+    scales: list[Scale],
+    pairs: Sequence[Pair],
 ) -> Case:
     flags = _raised(image["image_flags"].expand_dims("row"))
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     targets = np.flatnonzero(image["target_class"].values != NO_CLASS)
-    found = findings(image, int(targets[0]), told) if len(targets) and told else None
+    found = findings(image, int(targets[0]), told, pairs) if len(targets) and told else None
     classes = np.array(plan.model.classes)
     label = str(image["label"].values)
     said = " and ".join(classes[predictions.called[row]]) or "none of its classes"
@@ -176,6 +197,7 @@ def _case(
         choices=[choice.name for choice in choices if row in choice.rows],
         predictions=_predictions(image),
         text=text,
+        pairs=pairs,
         flags=[name for name, on in flags.items() if on],
         rows=_rows(image, plan, scales),
         orders=_orders(row, predictions, found) | {name: float(value) for name, value in doubts(image).items()},
@@ -188,7 +210,7 @@ def _orders(row: int, predictions: Predictions, found: Findings | None) -> dict[
         "certainty": float(predictions.certainty[row]),
         "wrong but certain": float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
         "looking outside the mask": -found.mean_inside if found else np.nan,
-        "disagreement": -found.agreement if found else np.nan,
+        "disagreement": found.disagreement if found else np.nan,
     }
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.metrics.base import METRIC
+from tasks.plain import plain
 from tasks.report.statistics import ALL_CLASSES, evidence
 
 CONTROLS = "control_"
@@ -89,6 +90,26 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
     return evidence(scores, explainers, classes, subjects, controls)
 
 
+def as_csv(table: pd.DataFrame) -> bytes:
+    """Write a table as plain CSV; what a spreadsheet would take for a formula begins with an apostrophe."""
+    flat = table.reset_index()
+    for name in flat.columns:
+        if not pd.api.types.is_numeric_dtype(flat[name]):
+            flat[name] = flat[name].map(_no_formula)
+    return flat.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _no_formula(text: str) -> str:
+    shown = plain(text)  # a tab or a line's end would begin a new cell
+    if not shown.startswith(("=", "+", "-", "@")):
+        return shown
+    try:
+        float(shown)
+    except ValueError:
+        return f"'{shown}"
+    return shown
+
+
 def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASSES) -> list[Family]:
     """Arrange the table of one class for reading."""
     found = []
@@ -157,7 +178,7 @@ def suspicion(table: pd.DataFrame, auc: float) -> str:
     """
     metric, control = "relevance_mass", f"{CONTROLS}random"
     means = table["mean"].get((ALL_CLASSES, metric))
-    if means is None or control not in means or auc < _RIGHT:
+    if means is None or control not in means or not auc >= _RIGHT:
         return ""
     told = means[[name for name in means.index if not name.startswith(CONTROLS)]].dropna()
     if told.empty or told.median() >= _LOOKING * means[control]:

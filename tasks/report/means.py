@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from tasks.plan.labels import Labels
+from tasks.report.anatomy import directions, space_of
 from tasks.report.pictures import Panel, Scale, case_panels, scales_of
 
 _MOST = 128
@@ -35,7 +37,7 @@ def fitting(groups: Sequence[Group]) -> list[Group]:
 
 
 def mean_maps(
-    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labelled: NDArray[np.bool_] | None
+    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labels: Labels | None
 ) -> tuple[list[Group], list[Scale]]:
     """Draw the mean maps of each explained class by outcome, of at most 128 images each, drawn with a fixed seed.
 
@@ -48,8 +50,8 @@ def mean_maps(
         The explained images.
     called
         ``(image, class)``, whether the model says so; None for a regression.
-    labelled
-        ``(image, class)``, whether it is so; None if no label is known.
+    labels
+        Whether it is so; None if no label is known.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def mean_maps(
     """
     generator = np.random.default_rng(_SEED)
     means = []
-    for title, target, rows in _outcomes(dataset, called, labelled):
+    for title, target, rows in _outcomes(dataset, called, labels):
         drawn = np.sort(generator.permutation(rows)[:_MOST])
         means.append((title, len(rows), len(drawn), _mean(dataset.isel(image_id=drawn, target=[target]).load())))
     scales = scales_of([mean["attribution"] for *_, mean in means])
@@ -66,7 +68,7 @@ def mean_maps(
 
 
 def _outcomes(
-    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labelled: NDArray[np.bool_] | None
+    dataset: xr.Dataset, called: NDArray[np.bool_] | None, labels: Labels | None
 ) -> Iterator[tuple[str, int, NDArray[np.intp]]]:
     """Title, index of the target and rows of each outcome that there is."""
     for target, classes in enumerate(dataset["target_class"].values.T):
@@ -76,8 +78,8 @@ def _outcomes(
             outcomes = [(f"called {name}", says), (f"not called {name}", ~says)]
             if called is None:
                 outcomes = [(str(name), says)]
-            elif labelled is not None:
-                known, truly = labelled.any(1), labelled[:, index]
+            elif labels is not None:
+                known, truly = labels.known, labels.truth[:, index]
                 outcomes = [
                     (f"called {name}, rightly", says & truly),
                     (f"called {name}, wrongly", says & ~truly & known),
@@ -90,15 +92,15 @@ def _outcomes(
 
 
 def _mean(drawn: xr.Dataset) -> xr.Dataset:
-    space = [dim for dim in ("z", "y", "x") if dim in drawn.dims]
+    space = space_of(drawn)
     maps = drawn["attribution"]
     even = abs(maps).mean(space)
     affine = drawn["affine"]
-    same_axes = bool((np.sign(np.round(affine, 1)) == np.sign(np.round(affine[0], 1))).all())
+    axes = {directions(columns[:3]) for columns in affine.sel(voxel=list(space)).values}
     return xr.Dataset(
         {
             "image": drawn["image"].mean("image_id"),
             "attribution": (maps / even.where(even > 0)).mean("image_id"),
-            "affine": affine[0] if same_axes else affine[0] * np.nan,
+            "affine": affine[0] if len(axes) == 1 else affine[0] * np.nan,
         }
     )

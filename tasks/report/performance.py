@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from tasks.plan.labels import read_labels
 
 RESAMPLES = 1000
-SEPARATOR = "|"
-"""Between the classes of a label, where classes do not exclude each other."""
-
 _SEED = 20261124
-_Z = 1.96
 GRID = np.linspace(0, 1, 101)
 """The rates of false positives at which ROC curves are given."""
 
@@ -97,17 +96,15 @@ def performance(
     probability
         ``(image, class)``.
     labels
-        Empty where unknown. Where classes are not `exclusive`, several are joined by ``|``, and one that is no class,
-        such as "normal", says that none is there.
+        As `tasks.plan.labels.read_labels` reads them; an image whose label is not known is left out.
     subjects
         Whose image each is: resampled as a whole, since images of one subject resemble each other.
     """
-    truth = np.array([[name in label.split(SEPARATOR) for name in classes] for label in labels], bool)
-    known = np.array([bool(label) for label in labels], bool)
-    known &= truth.any(1) if exclusive else known
-    if not truth[known].any():
+    read = read_labels(labels, classes, exclusive)
+    truth, known = read.truth[read.known], read.known
+    if not truth.any():
         return None
-    truth, probability = truth[known], np.asarray(probability, float)[known]
+    probability = np.asarray(probability, float)[known]
     groups = np.unique(np.asarray(subjects, str)[known], return_inverse=True)[1]
     predicted = probability.argmax(1)
     decided = np.eye(len(classes), dtype=bool)[predicted] if exclusive else probability >= 0.5
@@ -215,8 +212,8 @@ def _never_certain(share: Estimate, subjects: int) -> Estimate:
     """Give a share of 0 or 1, of which every resample is the same, Wilson's interval."""
     if share.value not in (0, 1):
         return share
-    width = _Z**2 / (subjects + _Z**2)
-    return Estimate(share.value, *((1 - width, 1.0) if share.value else (0.0, width)))
+    wilson = binomtest(round(share.value * subjects), subjects).proportion_ci(method="wilson")
+    return Estimate(share.value, float(wilson.low), float(wilson.high))
 
 
 def _at(grid: Floats, false: Floats, true: Floats) -> Floats:

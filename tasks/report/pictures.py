@@ -1,4 +1,4 @@
-"""Pictures of the report: the image in grey, a map laid over it in colour, the mask's outline as vectors."""
+"""Pictures of the report: the image in grey or in its colours, a map over it, the mask's outline as vectors."""
 
 from base64 import b64encode
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from contourpy import contour_generator
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+
+from tasks.report.anatomy import View, view_of
 
 _STRONGEST = 0.8
 _BAR_PIXELS = 128
@@ -42,7 +44,13 @@ class Scale:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: a WebP as a data URI, its size in pixels, its shape in the patient, the outline as an SVG path."""
+    """One picture: a WebP as a data URI, its size in pixels, its shape in the patient, the outline as an SVG path.
+
+    Attributes
+    ----------
+    letters
+        The patient's directions at the top, the right, the bottom and the left; None where they are not known.
+    """
 
     title: str
     uri: str
@@ -50,6 +58,7 @@ class Panel:
     height: int
     aspect: float
     outline: str
+    letters: tuple[str, str, str, str] | None = None
 
 
 def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
@@ -65,60 +74,45 @@ def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
 
 def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
     """Draw one image of the store: by itself, and with each map for one target laid over it, if it is finite."""
-    view = _View(image, target)
-    grey = view.grey()
-    panels = [view.panel("image", np.repeat(grey[..., None], 3, axis=2))]
+    view = view_of(image)
+    shown = None if view.across is None else slice_of(image, target, view.across)
+    outline = _outline(view.cut(image["mask"].values == 1, shown)) if "mask" in image else ""
+    by_itself = _by_itself(image["image"].values, view, shown)
+    height, width = by_itself.shape[:2]
+
+    def panel(title: str, colours: NDArray[np.floating]) -> Panel:
+        return Panel(title, _picture(colours), width, height, view.aspect, outline, view.letters)
+
+    panels = [panel(", ".join(part for part in ("image", view.title(shown)) if part), by_itself)]
     for scale in scales:
-        values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values)
-        if not np.isfinite(values).all():
-            continue
-        strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
-        panels.append(view.panel(scale.explainer, (1 - strength) * grey[..., None] + strength * scale.colours(values)))
+        values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values, shown)
+        if np.isfinite(values).all():
+            strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
+            panels.append(panel(scale.explainer, (1 - strength) * by_itself + strength * scale.colours(values)))
     return panels
 
 
-class _View:
-    """How one image is shown: the slice, flipped so that its axes point to the patient's left, back and feet."""
-
-    def __init__(self, image: xr.Dataset, target: int | None) -> None:
-        self.image = image
-        self.slice = _slice(image, target) if "z" in image.dims else None
-        affine = image["affine"].values[:3, 1:3]
-        self.flips: tuple[int, ...] = ()
-        spacing = np.ones(2)
-        if np.isfinite(affine).all():
-            main = np.abs(affine).argmax(0)
-            self.flips = tuple(axis for axis in (0, 1) if affine[main[axis], axis] > 0)
-            spacing = np.linalg.norm(affine, axis=0)
-        self.height, self.width = image["image"].shape[-2:]
-        self.aspect = float(self.width * spacing[1] / (self.height * spacing[0]))
-        self.outline = _outline(self.cut(image["mask"].values == 1)) if "mask" in image else ""
-
-    def cut(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The shown slice of ``(*space)``."""
-        return np.flip(values if self.slice is None else values[self.slice], self.flips)
-
-    def grey(self) -> NDArray[np.floating]:
-        volume = self.image["image"].values.mean(0)
-        picture = self.cut(volume)
-        low, high = np.nanpercentile(volume, (0.5, 99.5))
-        return np.clip((picture - low) / max(high - low, 1e-12), 0, 1)
-
-    def panel(self, title: str, colours: NDArray[np.floating]) -> Panel:
-        if self.slice is not None and title == "image":
-            title = f"image, z = {self.slice}"
-        return Panel(title, _picture(colours), self.width, self.height, self.aspect, self.outline)
-
-
-def _slice(image: xr.Dataset, target: int | None) -> int:
-    """The slice with most of the mask; without one, with the first map's peak; without that, the middle."""
+def slice_of(image: xr.Dataset, target: int | None, across: int) -> int:
+    """Choose the slice with most of the mask; without one, with the first map's peak; without that, the middle."""
     if "mask" in image and (image["mask"].values == 1).any():
-        return int((image["mask"].values == 1).sum((1, 2)).argmax())
+        within = np.moveaxis(image["mask"].values == 1, across, 0)
+        return int(within.reshape(len(within), -1).sum(1).argmax())
     if "attribution" in image and target is not None:
         first = np.abs(image["attribution"].isel(target=target, explainer=0).values)
         if np.isfinite(first).all():
-            return int(np.unravel_index(first.argmax(), first.shape)[0])
-    return image.sizes["z"] // 2
+            return int(np.unravel_index(first.argmax(), first.shape)[across])
+    return int(image["image"].shape[1 + across]) // 2
+
+
+def _by_itself(channels: NDArray[np.floating], view: View, shown: int | None) -> NDArray[np.floating]:
+    """The picture of ``(channel, *space)``, ``(row, column, RGB)`` in [0, 1]: three channels of a slice are colours."""
+    has_colours = len(channels) == 3 and view.across is None
+    drawn = channels if has_colours else channels.mean(0, keepdims=True)
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(known, (0.5, 99.5)) if known.size else (0.0, 1.0)
+    cut = np.stack([view.cut(channel, shown) for channel in drawn], axis=-1)
+    scaled = np.nan_to_num(np.clip((cut - low) / max(high - low, 1e-12), 0, 1))
+    return scaled if has_colours else np.repeat(scaled, 3, axis=2)
 
 
 def _outline(mask: NDArray[Any]) -> str:

@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tasks.plain import plain
 from tasks.report.evidence import CONTROLS, Curve, Family
 from tasks.report.performance import GRID, Bin, ClassPerformance
 
@@ -36,7 +37,7 @@ def roc_plot(classes: Sequence[ClassPerformance]) -> str:
             colour = COLOURS[number % len(COLOURS)]
             style = _STYLES[number // len(COLOURS) % len(_STYLES)]
             axes.fill_between(GRID, [at.low for at in one.roc], [at.high for at in one.roc], color=colour, alpha=0.15)
-            axes.plot(GRID, [at.value for at in one.roc], style, color=colour, label=one.name)
+            axes.plot(GRID, [at.value for at in one.roc], style, color=colour, label=_said(one.name))
         axes.legend(loc="lower right", frameon=False)
     return svg.getvalue()
 
@@ -65,13 +66,19 @@ def family_plot(family: Family) -> str:
                 cell, colour = cells[number], "0.55" if explainer.startswith(CONTROLS) else COLOURS[0]
                 axes.hlines(place, cell.low, cell.high, color=colour, alpha=0.6)
                 axes.plot(cell.mean, place, "o", color=colour, markerfacecolor="white" if cell.is_chance else colour)
-            axes.set_title(f"{column.name}{_ARROWS[column.better]}", fontsize=10)
+            axes.set_title(f"{_said(column.name)}{_ARROWS[column.better]}", fontsize=10)
             _scale(axes, [cells[number].mean for _, cells in family.rows])
         for axes in grid.flat[metrics:]:
             axes.set_axis_off()
-        grid[0, 0].set_yticks(range(len(names)), names)
+        grid[0, 0].set_yticks(range(len(names)), [_said(name) for name in names])
         grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return svg.getvalue()
+
+
+def _said(name: str) -> str:
+    """Write a name so that matplotlib takes it as it is: a dollar begins no formula, an underscore hides nothing."""
+    shown = plain(name).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _scale(axes: Axes, means: Sequence[float]) -> None:
@@ -93,13 +100,13 @@ def curve_plot(curve: Curve) -> str:
             place = told.index(name) if name in told else 0
             colour = COLOURS[place % len(COLOURS)] if name in told else "0.7"
             style = _STYLES[place // len(COLOURS) % len(_STYLES)]
-            axes.plot(numbers, values, style, color=colour, label=name)
+            axes.plot(numbers, values, style, color=colour, label=_said(name))
         if curve.noise is not None:
             axes.axhline(curve.noise, color="black", linestyle=":", linewidth=2, label="pairs of noise")
         is_share = numbers is curve.points
         axes.set(xlabel="share of the image" if is_share else "layers, from the output on", ylabel=curve.name)
         if not is_share:
-            axes.set_xticks(numbers, curve.points, rotation=30, ha="right")
+            axes.set_xticks(numbers, [_said(str(point)) for point in curve.points], rotation=30, ha="right")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return svg.getvalue()
 

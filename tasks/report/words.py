@@ -5,99 +5,83 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-_HALVES = {
-    2: (("upper", "lower"), ("left", "right")),
-    3: (("first", "last"), ("upper", "lower"), ("left", "right")),
-}
-_PATIENT = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
-_ORDER = ("left", "right", "anterior", "posterior", "superior", "inferior")
+from tasks.report.agreement import ENOUGH, Pair
+from tasks.report.anatomy import view_of
+
+NAMED = 6
+"""Pairs of explainers that a sentence names; of more it says how many there are."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of the image, its share of the image, and by explainer the share of the evidence that it holds."""
+
+    name: str
+    size: float
+    held: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The numbers that the maps of one image give for one target.
+    """The numbers that the maps of one image give for one target; evidence is what is positive in a map.
 
     Attributes
     ----------
-    inside
-        By explainer, the share of its positive evidence that lies in the mask; empty without a mask.
-    region
-        The part of the image that holds most of the positive evidence, as the mean over explainers.
-    region_share
-        How much of it, and `even` how much of the image the region is.
-    agreement
-        Mean rank correlation between the maps of two explainers; NaN for fewer than two.
+    places
+        Where the maps of some explainers are strongest, by thirds of the image, each third once.
+    mask
+        The mask as a place; None where nothing is marked.
+    without
+        Explainers whose maps show no evidence.
+    pairs
+        The agreement of each two explainers.
     """
 
-    inside: Mapping[str, float]
-    mask_share: float
-    region: str
-    region_share: float
-    even: float
-    agreement: float
+    places: Sequence[Place]
+    mask: Place | None
+    without: Sequence[str]
+    pairs: Sequence[Pair]
 
     @property
     def mean_inside(self) -> float:
-        return float(np.mean(list(self.inside.values()))) if self.inside else np.nan
+        return float(np.mean(list(self.mask.held.values()))) if self.mask else np.nan
+
+    @property
+    def disagreement(self) -> float:
+        """Mean share of the pairs of different images that have as much in common as two explainers here; NaN: none."""
+        known = [1 - pair.beyond for pair in self.pairs if np.isfinite(pair.beyond)]
+        return float(np.mean(known)) if known else np.nan
 
 
-def findings(image: xr.Dataset, target: int, explainers: Sequence[str]) -> Findings | None:
+def findings(image: xr.Dataset, target: int, explainers: Sequence[str], pairs: Sequence[Pair] = ()) -> Findings | None:
     """Measure the maps of some explainers; None if none of them is finite and positive anywhere."""
-    maps = {
-        name: np.asarray(image["attribution"].isel(target=target).sel(explainer=name).values, float)
-        for name in explainers
-    }
-    maps = {name: values for name, values in maps.items() if np.isfinite(values).all() and (values > 0).any()}
-    if not maps:
+    shares = {}
+    for name in explainers:
+        values = np.asarray(image["attribution"].isel(target=target).sel(explainer=name).values, float)
+        if np.isfinite(values).all() and (values > 0).any():
+            positive = np.clip(values, 0, None)
+            shares[name] = positive / positive.sum()
+    if not shares:
         return None
-    shares = {name: np.clip(values, 0, None) / np.clip(values, 0, None).sum() for name, values in maps.items()}
     mask = image["mask"].values == 1 if "mask" in image else np.zeros(1, bool)
     inside = {name: float(share[mask].sum()) for name, share in shares.items()} if mask.any() else {}
-    places = regions(next(iter(maps.values())).shape, image["affine"].values)
-    mean = np.mean(list(shares.values()), axis=0)
-    name, place = max(places.items(), key=lambda item: mean[item[1]].sum())
+    thirds = view_of(image).thirds()
+    peaks: dict[str, dict[str, float]] = {}
+    for name, share in shares.items():
+        peak = share == share.max()  # a map may have several such places
+        third = max(thirds, key=lambda third: np.count_nonzero(peak & thirds[third]))
+        peaks.setdefault(third, {})[name] = float(share[thirds[third]].sum())
     return Findings(
-        inside=inside,
-        mask_share=float(mask.mean()),
-        region=name,
-        region_share=float(mean[place].sum()),
-        even=float(place.mean()),
-        agreement=_agreement(list(maps.values())),
+        places=[Place(third, float(thirds[third].mean()), held) for third, held in peaks.items()],
+        mask=Place("the mask", float(mask.mean()), inside) if inside else None,
+        without=[name for name in explainers if name not in shares],
+        pairs=pairs,
     )
 
 
-def regions(shape: Sequence[int], affine: NDArray[np.floating]) -> dict[str, NDArray[np.bool_]]:
-    """Halve every axis of an image: quadrants or octants, named by the patient's directions where they are known."""
-    dims = len(shape)
-    names = list(_HALVES[dims])
-    columns = affine[:3, 3 - dims : 3]
-    if np.isfinite(columns).all():
-        main = np.abs(columns).argmax(0)
-        if len(set(main)) == dims:
-            ends = [_PATIENT[axis] for axis in main]
-            names = [
-                pair if columns[axis, number] > 0 else pair[::-1]
-                for number, (axis, pair) in enumerate(zip(main, ends, strict=True))
-            ]
-    found = {}
-    for corner in np.ndindex(*(2,) * dims):
-        words = [pair[side] for pair, side in zip(names, corner, strict=True)]
-        place = np.zeros(shape, bool)
-        place[
-            tuple(
-                slice(size // 2, None) if side else slice(size // 2) for side, size in zip(corner, shape, strict=True)
-            )
-        ] = True
-        known = set(words) <= set(_ORDER)
-        found[" ".join(sorted(words, key=_ORDER.index) if known else words)] = place
-    return found
-
-
 def sentences(prediction: str, probability: float, label: str, right: bool | None, found: Findings | None) -> str:
-    """Say what was predicted, how certainly, where the evidence lies and how far explainers agree.
+    """Say what was predicted, how certainly, where whose evidence lies and which explainers agree.
 
     Parameters
     ----------
@@ -106,46 +90,69 @@ def sentences(prediction: str, probability: float, label: str, right: bool | Non
     right
         None where it is not known.
     """
-    return " ".join(
-        part for part in (_prediction(prediction, probability, label, right), _evidence(found), _doubt(found)) if part
-    )
+    said = [_prediction(prediction, probability, label, right)]
+    if found is None:
+        return f"{said[0]} No map shows evidence for it."
+    said += [_peaks(place) for place in sorted(found.places, key=lambda place: -len(place.held))]
+    said += [_inside(found.mask)] if found.mask else []
+    said += [f"{_listed(found.without)} show{'s' * (len(found.without) == 1)} no evidence."] if found.without else []
+    return " ".join([*said, *_agreement(found.pairs)])
 
 
 def _prediction(prediction: str, probability: float, label: str, right: bool | None) -> str:
     if np.isnan(probability):
         return f"The model says {prediction}."
     certainty = "almost certainly" if probability > 0.95 else "probably" if probability > 0.75 else "with much doubt"
-    said = f"The model says {prediction}, {certainty} ({100 * probability:.0f} %)"
+    said = f"The model says {prediction}, {certainty} ({_percent(probability)})"
     if right is None:
         return f"{said}."
     return f"{said}, as labelled." if right else f"{said}, but the label is {label}."
 
 
-def _evidence(found: Findings | None) -> str:
-    if found is None:
-        return "No map shows evidence for it."
-    share, even = f"{100 * found.region_share:.0f} %", f"{100 * found.even:.0f} %"
-    said = f"{share} of the evidence lies {found.region}, which is {even} of the image"
-    if not found.inside:
-        return f"{said}."
-    return f"{said}; {100 * found.mean_inside:.0f} % lies in the mask, which is {100 * found.mask_share:.1f} % of it."
+def _peaks(place: Place) -> str:
+    (first, share), *others = _ranked(place.held)
+    peaks = [f"{first} ({_percent(share)} of its evidence)", *(f"{name} ({_percent(of)})" for name, of in others)]
+    lie = "lie the peaks" if others else "lies the peak"
+    return f"In {place.name}, {_percent(place.size)} of all, {lie} of {_listed(peaks)}."
 
 
-def _doubt(found: Findings | None) -> str:
-    if found is None or np.isnan(found.agreement):
-        return ""
-    level = found.agreement
-    if level > 0.6:
-        return f"The explainers agree (rank correlation {level:.2f})."
-    if level > 0.3:
-        return f"The explainers agree in part (rank correlation {level:.2f})."
-    return f"The explainers hardly agree (rank correlation {level:.2f}): what they show should not be relied on."
+def _inside(mask: Place) -> str:
+    (first, share), *others = _ranked(mask.held)
+    held = [
+        f"{_percent(share)} of the evidence of {first}",
+        *(f"{_percent(of)} of that of {name}" for name, of in others),
+    ]
+    return f"In {mask.name}, {_percent(mask.size)} of all, {'lie' if others else 'lies'} {_listed(held)}."
 
 
-def _agreement(maps: Sequence[NDArray[np.floating]]) -> float:
-    if len(maps) < 2:
-        return np.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        matrix = np.corrcoef([rankdata(values) for values in maps])
-    pairs = matrix[np.triu_indices(len(maps), 1)]
-    return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else np.nan
+def _ranked(held: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(held.items(), key=lambda item: -item[1])
+
+
+def _agreement(pairs: Sequence[Pair]) -> list[str]:
+    judged = sorted((pair for pair in pairs if np.isfinite(pair.beyond)), key=lambda pair: -pair.shared)
+    if pairs and not judged:
+        return [
+            "Whether the explainers agree is not judged: there are too few maps of other images to compare with "
+            f"({ENOUGH} are needed)."
+        ]
+    agreeing, apart = ([pair for pair in judged if pair.agrees == agrees] for agrees in (True, False))
+    if len(judged) > NAMED:
+        return [f"{len(agreeing)} of {len(judged)} pairs of explainers agree."]
+    said = [f"These agree on what is strongest: {_shared(agreeing)}."] if agreeing else []
+    return [*said, f"These share no more than maps of different images may: {_shared(apart)}."] if apart else said
+
+
+def _shared(pairs: Sequence[Pair]) -> str:
+    first, *others = (f"{pair.one} with {pair.other} ({_percent(pair.shared)}" for pair in pairs)
+    return _listed([f"{first} shared)", *(f"{pair})" for pair in others)])
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.0005:
+        return "under 0.1 %"
+    return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"

@@ -1,5 +1,6 @@
 """Where bytes live: a local folder or an S3 prefix, through one interface."""
 
+import errno
 import os
 import re
 import uuid
@@ -8,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import fsspec
 from fsspec import AbstractFileSystem
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from fsspec.utils import glob_translate
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tasks.storage.credentials import plain_address, without_credentials
 
 PARTIAL = ".partial"
 """The end of the name of a file that is being written to a local folder; what a killed process leaves."""
@@ -22,6 +25,7 @@ fsspec.register_implementation("s3", "tasks.storage.s3.PatientS3", clobber=True)
 
 _READS_AT_ONCE = 8
 _WILDCARD = re.compile(r"[*?\[]")
+_BUCKET = re.compile(r"[\w.-]+|arn:[^/]+", re.ASCII)
 
 
 @cache
@@ -43,7 +47,9 @@ class Location(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     url: str = Field(description="A local path or an s3:// URL", min_length=1)
-    endpoint_url: str | None = Field(None, description="The S3 server, if it is not Amazon's", pattern="^https?://")
+    endpoint_url: Annotated[str, AfterValidator(plain_address)] | None = Field(
+        None, description="The S3 server, if it is not Amazon's", pattern="^https?://"
+    )
     profile: str | None = Field(None, description="The AWS profile that holds the credentials")
 
     @model_validator(mode="before")
@@ -54,19 +60,13 @@ class Location(BaseModel):
     @field_validator("url")
     @classmethod
     def _local_or_s3(cls, url: str) -> str:
+        without_credentials(url)
         if url.startswith("s3://"):
-            return url
+            return _checked_key(url)
         if "://" in url:
             raise ValueError(f"{url!r} is neither a local path nor an s3:// URL")
         trailing = "/" if url.endswith("/") else ""
         return os.path.abspath(os.path.expanduser(url)) + trailing
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _without_credentials(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).username:
-            raise ValueError("holds credentials; give them in the environment or in an AWS profile")
-        return url
 
     def __str__(self) -> str:
         return self.url
@@ -75,8 +75,8 @@ class Location(BaseModel):
         return self.at(f"{self.url.rstrip('/')}/{name}")
 
     def at(self, url: str) -> "Location":
-        """Another place on the same server."""
-        return Location(url=url, endpoint_url=self.endpoint_url, profile=self.profile)
+        """Another place on the same server, by a whole URL or path; what a listing names is taken as it is."""
+        return self.model_copy(update={"url": url})
 
     @property
     def is_local(self) -> bool:
@@ -205,6 +205,10 @@ class Location(BaseModel):
             found = self.filesystem.ls(self.path, detail=True)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return {}
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # there cannot be such a folder
+                return {}
+            raise
         return {facts["name"].rpartition("/")[2]: facts for facts in found if facts["type"] == "file"}
 
     def _below(self) -> dict[str, dict[str, Any]]:
@@ -212,25 +216,67 @@ class Location(BaseModel):
             found = self.filesystem.find(self.path, detail=True)
         except FileNotFoundError:
             return {}
-        return {path.removeprefix(f"{self.path}/"): facts for path, facts in found.items() if facts["type"] == "file"}
+        folder = f"{self.path.rstrip('/')}/"
+        return {path.removeprefix(folder): facts for path, facts in found.items() if facts["type"] == "file"}
 
     @property
     def folder(self) -> str:
-        """The path of this folder; of a glob, the part before its first wildcard's folder or name."""
-        wildcard = _WILDCARD.search(self.path)
-        return self.path.rstrip("/") if wildcard is None else self.path[: wildcard.start()].rpartition("/")[0]
+        """The path of this folder; of a glob, that of the folder which its first wildcard is looked for in."""
+        return self._split()[0]
 
     def files(self) -> list[str]:
-        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out."""
-        search = self.filesystem.glob if _WILDCARD.search(self.path) else self.filesystem.find
-        found = search(self.path, detail=True)
+        """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out.
+
+        A step with wildcards is a pattern only if there is nothing of just that name. Links, pipes and whatever else is
+        no folder are among the files.
+        """
+        folder, pattern = self._split()
+        if not pattern:
+            return self.below()
+        matches = re.compile(glob_translate(pattern)).match
+        depth = None if "**" in pattern else pattern.count("/") + 1
+        return [url for url, name in self._visible(folder, depth) if matches(name)]
+
+    def below(self) -> list[str]:
+        """The URLs of all files below this folder or prefix, whatever its name holds, sorted; hidden ones left out."""
+        return [url for url, _ in self._visible(self.path.rstrip("/"))]
+
+    def _visible(self, folder: str, depth: int | None = None) -> list[tuple[str, str]]:
+        """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
         prefix = "" if self.is_local else "s3://"
-        return sorted(
-            f"{prefix}{path}"
-            for path, facts in found.items()
-            if facts["type"] == "file"
-            and not any(part.startswith(".") for part in path.removeprefix(self.folder).split("/"))
-        )
+        found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
+        files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
+        named = [(f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files]
+        return [(url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/"))]
+
+    def _split(self) -> tuple[str, str]:
+        """Split a glob into the folder and the pattern of what lies below; another name is a folder alone."""
+        path = self.path.rstrip("/")
+        wildcard = _WILDCARD.search(path)
+        if wildcard is None:
+            return path, ""
+        folder, _, pattern = path[: wildcard.start()].rpartition("/")
+        pattern += path[wildcard.start() :]
+        while pattern:
+            step, _, below = pattern.partition("/")
+            try:
+                if not self.filesystem.exists(f"{folder}/{step}"):
+                    break
+            except PermissionError:  # S3 says so of a name that is not there, where a policy allows but some prefixes
+                break
+            folder, pattern = f"{folder}/{step}", below
+        return folder, pattern
+
+
+def _checked_key(url: str) -> str:
+    """Check that an S3 URL names a bucket, and a key that every client and server takes for the same."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(f"{url!r} names no bucket: give s3://bucket/prefix")
+    steps = set(key.rstrip("/").split("/")) if key else set()
+    if steps & {"", ".", ".."} or "::" in key:
+        raise ValueError(f"{url!r} holds `//`, `/./`, `/../` or `::`, which clients and servers read differently")
+    return url
 
 
 def nameless(error: BaseException, what: str) -> OSError:

@@ -67,6 +67,19 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
         client.meta.events.register("before-send.s3", _count, unique_id="cohortlens")
         return client
 
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        """Split a path into bucket and key: the whole key, also if it ends as s3fs lets versions be asked for."""
+        bucket, key = self._find_bucket_key(self._strip_protocol(path).lstrip("/"))
+        return bucket, key + path[len(path.rstrip("/")) :] if key else key, None
+
+    async def _expand_path(
+        self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None, assume_literal: bool = True
+    ) -> list[str]:
+        """Take paths as the names that they are: s3fs would delete and read whatever matches them as a pattern."""
+        paths = [path] if isinstance(path, str) else path
+        expanded: list[str] = await super()._expand_path(paths, recursive, maxdepth, assume_literal=True)
+        return expanded
+
     async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
         _attempts.set(count())
         with _plain_errors(options.get("Bucket")):

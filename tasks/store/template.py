@@ -14,8 +14,8 @@ import xarray as xr
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 from zarr.abc.buffer import Buffer
+from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
 from models.outputs import EXPLAINER, Axis
@@ -117,7 +117,7 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
         "class": (frame.classes, "class", "1"),
         "target": (frame.targets, "explained output", "1"),
         "world": ("RAS1", "axis towards right, anterior, superior", "mm"),
-        "voxel": ("zyx1", "axis of the voxel index", "1"),
+        "voxel": (frame.voxel, "axis of the voxel index", "1"),
         **({EXPLAINER: (frame.explainers, "explainer", "1")} if frame.explainers else {}),
     }
     axes = {axis.name: axis for output in plan.outputs.values() for axis in output.axes if axis.name not in named}

@@ -1,6 +1,8 @@
 """Withdraw a subject: every trace of it goes, and it does not come back."""
 
 import logging
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.errors import ConfigurationError
@@ -53,6 +55,8 @@ class Erased:
 def withdraw(output: Location, subject: str) -> Erased:
     """Erase all images of a subject, or the one image of that id, as the cohort or the output names it.
 
+    A subject is named as in the cohort table, as DICOM's PatientID, as by BIDS (``sub-01``), or by its pseudonym.
+
     Their rows stay, empty.
 
     The manifest goes first, so that a run that is killed half-way leaves an output that knows what is to be erased:
@@ -66,21 +70,18 @@ def withdraw(output: Location, subject: str) -> Erased:
         If it holds no such subject, or the key is needed to tell.
     """
     plan, entries = Plan.read(output), manifest.read(output)
-    names = {entry.id for entry in entries} | {entry.subject for entry in entries}
-    known = subject in names or tombstone(subject) in plan.withdrawn
-    name = subject if known else plan.cohort.alias(plan.key)(subject)
-    pending(output, plan)
-    rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and name in (entry.id, entry.subject)]
-    stone = tombstone(name)
-    if not rows and stone not in plan.withdrawn:
+    names = _names(plan, entries, subject)
+    if not names:
         raise ConfigurationError(
             f"output {output} holds no image or subject of the name that was given: nothing was erased"
         )
+    pending(output, plan)
+    rows = [row for row, entry in enumerate(entries) if not entry.withdrawn and names & entry.names]
     gone = {entries[row].id for row in rows}
     fitted = gone & {id for planned in plan.fits for id in planned.images}
     engines = Engines()
     if rows:
-        plan = _without(output, plan, entries, rows, stone, engines)
+        plan = _without(output, plan, entries, rows, names, engines)
         plan.write(output, entries)
     empty = [row for row, entry in enumerate(entries) if entry.withdrawn]
     shards = sorted({row // plan.images_per_shard for row in empty})
@@ -97,7 +98,20 @@ def withdraw(output: Location, subject: str) -> Erased:
     return Erased(tuple(rows or empty), objects, len(fitted), whole)
 
 
-def _without(output: Location, plan: Plan, entries: list[Entry], rows: list[int], stone: str, engines: Engines) -> Plan:
+def _names(plan: Plan, entries: Sequence[Entry], subject: str) -> set[str]:
+    """Find the names that an output has, or had, for a subject or image."""
+    known = {name for entry in entries for name in entry.names}
+    given = {subject, subject.strip(), unicodedata.normalize("NFC", subject.strip())}
+    found = {name for name in given if name in known or tombstone(name) in plan.withdrawn}
+    if not found or plan.cohort.identifiers == "as given":  # where PatientIDs are keyed all the same
+        keyed = set(map(plan.key.pseudonym, given))
+        found |= {name for name in keyed if name in known or tombstone(name) in plan.withdrawn}
+    return found
+
+
+def _without(
+    output: Location, plan: Plan, entries: list[Entry], rows: list[int], names: set[str], engines: Engines
+) -> Plan:
     """Empty some rows of the manifest in place, and make the plan that promises so."""
     gone = {entries[row].id for row in rows}
     for row in rows:
@@ -110,7 +124,7 @@ def _without(output: Location, plan: Plan, entries: list[Entry], rows: list[int]
     return plan.model_copy(
         update={
             "shards": shards,
-            "withdrawn": tuple(sorted({*plan.withdrawn, stone})),
+            "withdrawn": tuple(sorted({*plan.withdrawn, *map(tombstone, names)})),
             "fits": tuple(planned for planned in fits if planned.images),
         }
     )

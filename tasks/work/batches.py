@@ -63,14 +63,14 @@ class ReadBatch:
 
     @property
     def masks(self) -> Tensor | None:
-        return stack_masks([self.readable[row][1] for row in self.there])
+        return stack_masks([self.readable[row].mask for row in self.there])
 
 
 def read_batches(
     output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find
 ) -> Iterator[ReadBatch]:
     """Read what shards lack, batch by batch; what can be read is sent to the device at once."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
     rows = manifest.read_each(output, [shard.index for shard, _ in todo])
     for (shard, commit), entries in zip(todo, rows, strict=True):
         left = remaining(output, plan, shard, entries, commit)
@@ -91,6 +91,6 @@ def read_batches(
                 is_last=number == numbers[-1],
             )
             if readable := batch.readable:
-                inputs = stack([readable[row][0].network_input for row in batch.there])
+                inputs = stack([readable[row].prepared.network_input for row in batch.there])
                 batch = replace(batch, inputs=Sent(inputs, device()))
             yield batch

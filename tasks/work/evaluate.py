@@ -196,7 +196,7 @@ class StoredBatch:
 
 def _inputs(plan: Plan, images: NDArray[Any]) -> Tensor:
     """Make what the network takes, ``(image, channel, *space)``, of images as they are stored."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
     return stack([preprocessing.network_input(torch.from_numpy(image)) for image in images])
 
 

@@ -17,7 +17,7 @@ from models.engine import Engine
 from models.explainers.base import MAP_FLAGS
 from models.flags import MapFlag
 from models.outputs import Computed
-from models.prediction import AFFINE, IMAGE, LOGIT, MASK
+from models.prediction import AFFINE, IMAGE, IMAGE_FLAGS, LOGIT, MASK
 from tasks import telemetry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -182,10 +182,9 @@ def _explain(plan: Plan, delivery: Delivery, batch: ReadBatch, number: int, engi
     _tell(plan, delivery, sorted(explained))
 
 
-def _as_read(image: Image) -> dict[str, NDArray[Any]]:
-    preprocessed, mask = image
-    found: dict[str, NDArray[Any]] = {IMAGE: preprocessed.image, AFFINE: preprocessed.affine}
-    return found if mask is None else found | {MASK: mask}
+def _as_read(image: Image) -> dict[str, Any]:
+    found: dict[str, Any] = {IMAGE: image.prepared.image, AFFINE: image.prepared.affine, IMAGE_FLAGS: int(image.flags)}
+    return found if image.mask is None else found | {MASK: image.mask}
 
 
 def _ask(engine: Engine, batch: ReadBatch) -> Computed:
@@ -201,6 +200,9 @@ def _put(delivery: Delivery, part: int, row: int, values: Mapping[str, NDArray[A
         else:
             delivery.refuse(row, FAILED, "the prediction is not finite: check the model and the preprocessing")
     if delivery.status[row] == EXPLAINED and np.isfinite(values[LOGIT]).all():
+        block = delivery.blocks[part]
+        if IMAGE_FLAGS in block:  # those of the mask were found when it was read
+            values = {**values, IMAGE_FLAGS: values[IMAGE_FLAGS] | block[IMAGE_FLAGS][row]}
         delivery.put(part, row, values)
 
 

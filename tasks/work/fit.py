@@ -140,7 +140,7 @@ def _pieces(plan: Plan, planned: PlannedFit) -> list[Piece]:
 
 def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Tensor:
     """Take the images from the store where they are delivered, else from the cohort: both are the same."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing)
+    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
     rows = {entry.id: (row, entry) for row, entry in enumerate(manifest.read(output)) if entry.id in planned.images}
     inputs = {
         id: preprocessing.network_input(torch.from_numpy(image))
@@ -154,7 +154,7 @@ def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Te
                 f"the image {entry.id!r}, which the artefact {planned.title!r} is computed from, cannot be read any "
                 f"more ({image}): restore it, or run again with a new output"
             )
-        inputs[entry.id] = image[0].network_input
+        inputs[entry.id] = image.prepared.network_input
     return stack([inputs[id] for id in planned.images])
 
 

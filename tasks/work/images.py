@@ -2,25 +2,35 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.preprocessing import Preprocessed, Preprocessing, TransformError, resample_mask
+from models.flags import ImageFlag
+from models.preprocessing import Preprocessed, Preprocessing, TransformError
 from tasks.cohort.entry import Entry, known_files
-from tasks.cohort.readers import read
-from tasks.cohort.reading import Unreadable
+from tasks.cohort.masks import drawn
+from tasks.cohort.readers import read, read_mask
+from tasks.cohort.reading import Decoded, Unreadable
 from tasks.cohort.sources import Find, Source, Sources
 from tasks.cohort.survey import combine, survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
+from tasks.work.masks import lacks_geometry, on_grid
 
-Image = tuple[Preprocessed, NDArray[np.bool_] | None]
-"""An image and its mask on the grid, if it has one."""
+
+class Image(NamedTuple):
+    """An image and its mask on the grid, if it has one, with what is odd about the two."""
+
+    prepared: Preprocessed
+    mask: NDArray[np.bool_] | None = None
+    flags: ImageFlag = ImageFlag(0)
 
 
 class Misfit(Unreadable):
@@ -66,7 +76,7 @@ def read_inputs(
     """Read what the network takes of some images, by id; those that cannot be read are left out."""
     images = read_images(plan, entries, preprocessing, find)
     return {
-        entry.id: image[0].network_input
+        entry.id: image.prepared.network_input
         for entry, image in zip(entries, images, strict=True)
         if not isinstance(image, Unreadable)
     }
@@ -101,17 +111,19 @@ def _image(
         if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
             raise NotAsPlanned("the file changed after the run was planned: run again")
         decoded = read(parts, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
+        if plan.cohort.color == "grey":
+            decoded = _in_grey(decoded)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         if entry.mask is None:
-            return prepared, None
+            return Image(prepared)
         assert source.mask is not None
         stored = _present(files[source.mask])
         if hashlib.sha256(stored).hexdigest() != entry.mask:
             raise NotAsPlanned("the mask changed after the run was planned: run again")
-        mask = read([stored], plan.model.spatial_dims, largest=plan.cohort.largest_image).pixels.max(axis=0) > 0
-        if mask.shape != decoded.pixels.shape[1:]:
-            raise Unreadable(f"its mask has the shape {mask.shape}, the image {decoded.pixels.shape[1:]}")
-        return prepared, resample_mask(mask, prepared.to_source, plan.model.input_shape)
+        mask = read_mask(stored, plan.model.spatial_dims, plan.cohort.largest_image)
+        marked = drawn(mask, plan.cohort.mask)
+        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
+        return Image(prepared, placed, ImageFlag.MASK_UNPLACED if lacks_geometry(mask, decoded) else ImageFlag(0))
     except Unreadable as reason:
         return reason
 
@@ -124,6 +136,15 @@ def _present(data: bytes | Exception) -> bytes:
     return data
 
 
+def _in_grey(decoded: Decoded) -> Decoded:
+    """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
+    if len(decoded.pixels) != 3:
+        return decoded
+    red, green, blue = decoded.pixels
+    luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
+    return replace(decoded, pixels=luminance[None])
+
+
 def _prepare(
     pixels: NDArray[np.float32], affine: NDArray[np.float64] | None, preprocessing: Preprocessing, plan: Plan
 ) -> Preprocessed:
@@ -131,11 +152,23 @@ def _prepare(
         prepared = preprocessing(pixels, affine)
     except TransformError as error:
         raise Misfit(f"preprocessing of shape {pixels.shape}: {error}") from None
-    expected = (plan.model.channels, *plan.model.input_shape)
-    if prepared.network_input.shape != expected:
+    except Exception as error:  # one image must not stop the run
+        raise Misfit(f"preprocessing of shape {pixels.shape} fails with {type(error).__name__}") from None
+    channels, *space = prepared.network_input.shape
+    if channels != plan.model.channels:
         raise Misfit(
-            f"shape {prepared.network_input.shape} after preprocessing (from {pixels.shape}), but the model takes "
-            f"{expected}: mend cohort.preprocessing, with a transform such as Resize, or leave the image out"
+            f"{channels} channels after preprocessing, but the model takes {plan.model.channels} (model.channels): "
+            + (
+                "a grey picture that is stored as colour is read as grey with cohort.color: grey"
+                if (channels, plan.model.channels) == (3, 1)
+                else "mend cohort.preprocessing or model.channels, or leave the image out"
+            )
+        )
+    if tuple(space) != tuple(plan.model.input_shape):
+        raise Misfit(
+            f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
+            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave "
+            "the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

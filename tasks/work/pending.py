@@ -24,7 +24,7 @@ def check_ours(output: Location) -> None:
     ConfigurationError
         If it holds anything else.
     """
-    if not begun(output) and [url for url in output.files() if f"/{lease.NAME}-" not in url]:
+    if not begun(output) and [url for url in output.below() if not url.startswith(f"{output / lease.NAME}-")]:
         raise ConfigurationError(
             f"output {output} holds files that are of no run: an output holds nothing else; name another folder"
         )

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import numpy as np
 from flows.server import prefect_server
 from tasks.cohort import entry
 from tasks.cohort.sources import Source, Sources
+from tests.integration.processes import ask
 from tests.seaweedfs import SeaweedFS, seaweedfs
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -156,7 +156,7 @@ def made_survey(size: int) -> Any:
             uri = f"s3://hospital/chest/2026/{number // 1000:06d}/{number:09d}.dcm"
             digest = hashlib.sha256(uri.encode()).hexdigest()
             file, stamp, series = key.pseudonym(uri), f"{2**20}-{digest[:32]}", digest[:16]
-            fact = entry.Fact(file, stamp, digest, "dicom", series, "CR", 2**20, 2**21)
+            fact = entry.Fact(file, stamp, digest, "dicom", series, "CR", 2**20, 2**21, digest[16:32], "")
             source = entry.Source("", "image", digest, (fact,))
             made = entry.Entry(id=key.pseudonym(uri[14:]), digest=digest, format="dicom", sources=(source,))
             entries.append(made)
@@ -175,12 +175,14 @@ def write_files(folder: Path, count: int) -> None:
 
 def stage_seconds() -> dict[str, float]:
     """Seconds from the first begin to the last end of each stage's task runs, and their number; as Prefect tells."""
-    latest = ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
+    server = os.environ["PREFECT_API_URL"]
+    latest = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]["id"]
     chosen = {"flow_runs": {"id": {"any_": [latest]}}}
-    count = ask("task_runs/count", chosen)
+    count = ask(server, "task_runs/count", chosen)
     runs: list[dict[str, Any]] = []
     while len(runs) < count:
-        runs += ask("task_runs/filter", chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"})
+        page = chosen | {"limit": 200, "offset": len(runs), "sort": "ID_DESC"}
+        runs += ask(server, "task_runs/filter", page)
     found: dict[str, float] = {"task runs": count}
     for stage in STAGES:
         times = [
@@ -192,14 +194,6 @@ def stage_seconds() -> dict[str, float]:
         if times:
             found[stage] = float((max(times) - min(times)) / np.timedelta64(1, "s"))
     return found
-
-
-def ask(path: str, content: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{os.environ['PREFECT_API_URL']}/{path}", json.dumps(content).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -13,22 +13,38 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
-from tests.tasks.readers.test_dicom import compressed
+from tests.tasks.readers.test_dicom import dataset, encode
 
 COUNT = int(os.environ.get("COHORTLENS_FUZZ", "500"))
 SEED = int(os.environ.get("COHORTLENS_FUZZ_SEED", str(time.time_ns() % 10**9)))
@@ -43,6 +59,8 @@ START = "spawn"
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _DICOM = (
     "MR_small_RLE.dcm",
+    "SC_rgb_rle_2frame.dcm",
+    "rtdose.dcm",
     "JPEG2000.dcm",
     "SC_rgb_jpeg_dcmtk.dcm",
     "emri_small.dcm",
@@ -92,17 +110,42 @@ def seeds() -> dict[str, bytes]:
         path = get_testdata_file(name, download=False)
         if path:
             found[name] = Path(str(path)).read_bytes()
-    for syntax in (JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless):
-        found[f"{syntax.name}.dcm"] = compressed(deep, 12, syntax)
+    for syntax, codestream in codestreams(deep).items():
+        found[f"{syntax.name}.dcm"] = encode(dataset(deep, PixelData=encapsulate([codestream])), syntax)
+    for syntax, codestream in codestreams(colour).items():
+        made = dataset(colour, 8, SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="RGB")
+        made.PixelData = encapsulate([codestream])
+        found[f"colour {syntax.name}.dcm"] = encode(made, syntax)
+    found["deflated.dcm"] = encode(dataset(deep), DeflatedExplicitVRLittleEndian)
     return found
+
+
+def codestreams(picture: NDArray[Any]) -> dict[UID, bytes]:
+    """Compress a picture in each of the ways that DICOM has."""
+    bits = 12 if picture.dtype.itemsize > 1 else 8
+    jpeg = imagecodecs.jpeg8_encode
+    jpeg2000 = partial(imagecodecs.jpeg2k_encode, picture, codecformat="j2k", bitspersample=bits)
+    return {
+        JPEGExtended12Bit if bits == 12 else JPEGBaseline8Bit: jpeg(picture, level=90, bitspersample=bits),
+        JPEGLossless: jpeg(picture, lossless=True, predictor=6, bitspersample=bits),
+        JPEGLosslessSV1: jpeg(picture, lossless=True, predictor=1, bitspersample=bits),
+        JPEGLSLossless: imagecodecs.jpegls_encode(picture),
+        JPEGLSNearLossless: imagecodecs.jpegls_encode(picture, level=3),
+        JPEG2000Lossless: jpeg2000(reversible=True, level=0),
+        JPEG2000: jpeg2000(reversible=False, level=60),
+        HTJ2KLossless: imagecodecs.htj2k_encode(picture),
+    }
 
 
 def mutated(data: bytes, donor: bytes, random: random.Random) -> bytes:
     """Damage a file in one to four ways."""
     made = bytearray(data)
+    codestream = data.find(b"\xfe\xff\x00\xe0", data.find(b"\xe0\x7f\x10\x00") + 20)
+    start = random.choice((0, 0, max(0, codestream)))
     for _ in range(random.randint(1, 4)):
-        near = random.random() < 0.6  # headers are where it matters most
-        at = random.randrange(min(len(made), 600) if near else len(made)) if made else 0
+        near = random.random() < 0.6  # headers are where it matters most, also those of compressed frames
+        at = start + random.randrange(600 if near else len(data))
+        at = min(at, len(made) - 1) if made else 0
         match random.choice(("flip", "flip", "field", "field", "cut", "splice", "repeat", "drop")):
             case "flip" if made:
                 for _ in range(random.choice((1, 1, 8, 64))):
@@ -116,9 +159,8 @@ def mutated(data: bytes, donor: bytes, random: random.Random) -> bytes:
             case "cut":
                 del made[at:]
             case "splice":
-                start = random.randrange(len(donor))
-                length = random.randrange(1, 400)
-                made[at : at + length * random.choice((0, 1))] = donor[start : start + length]
+                begin, length = random.randrange(len(donor)), random.randrange(1, 400)
+                made[at : at + length * random.choice((0, 1))] = donor[begin : begin + length]
             case "repeat":
                 made[at:at] = made[at : at + random.randrange(1, 200)] * random.choice((1, 2, 50))
             case "drop":

@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.cluster import PlaceConfig
-from flows.config import RunConfig, load
+from flows.config import RunConfig, check, load
 from models.errors import ConfigurationError
 from models.explainers.gradcam import GradCAM
 from models.targets import Predicted
@@ -116,6 +116,27 @@ def test_an_error_names_the_field_what_was_found_and_what_is_allowed(
         load(file)
     assert message in str(error.value)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        *((path, "s3://key:secret@bucket/x") for path in ("cohort.source", "cohort.root", "output")),
+        *((path, "s3://bucket/x?X-Amz-Signature=secret") for path in ("cohort.source", "model.weights", "output")),
+        ("cohort.source", "https://user:secret@h/x"),
+        ("output", {"url": "s3://bucket/x", "endpoint_url": "ftp://user:secret@h"}),
+        ("output", {"url": "s3://bucket/x", "endpoint_url": "https://h/x?token=secret"}),
+        ("compute.scheduler", "tls://user:secret@h:8786"),
+        ("compute.scheduler", "http://h:8786?token=secret"),
+        ("report_url", "https://user:secret@h/report"),
+        ("report_url", "https://h/report?sig=secret"),
+        ("report_url", "https://h/report#access_token=secret"),
+    ],
+)
+def test_credentials_in_any_part_of_a_url_are_refused_and_not_repeated(path: str, address: Any) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        check(changed(path, address))
+    assert path in str(error.value) and "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", ""])

@@ -23,7 +23,7 @@ NUMBERS = "90817263544536271809"
 DATE = "19170203"
 
 _TEXT_VRS = {"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"}
-_STRUCTURAL = {"SpecificCharacterSet", "SOPClassUID", "SeriesInstanceUID"}
+_STRUCTURAL = {"SpecificCharacterSet", "SOPClassUID", "SeriesInstanceUID", "ConcatenationUID"}
 
 
 def planted(pixels: NDArray[np.uint16], series: int = 0, **elements: object) -> Dataset:

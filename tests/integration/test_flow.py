@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import urllib.request
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +31,7 @@ from tasks.store import objects, template
 from tasks.upkeep.verify import verify
 from tasks.work.failures import TooManyFailures
 from tasks.work.finish import Summary, summarise
-from tests.integration.processes import Cluster
+from tests.integration.processes import Cluster, ask
 from tests.tasks.outputs import Cohort, stored
 
 _SECRET = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -79,14 +78,6 @@ def run(content: dict[str, Any], cluster: Cluster, **options: Any) -> Summary:
 
     where = {"compute": {"scheduler": cluster.address}}
     return explain_cohort(RunConfig.model_validate(content | where), **options)
-
-
-def ask(server: str, path: str, query: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"{server}/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -76,7 +76,10 @@ def series_of_a_folder(root: Path) -> str:
         folder.mkdir(parents=True)
         for number, pixels in enumerate(pictures(8)):
             height = number + 5 * (series == 3 and number > 4)
-            made = planted(pixels, series, ImagePositionPatient=[0, 0, height], InstanceNumber=number)
+            uid = f"1.2.{NUMBERS}.{series}.{number}"
+            made = planted(
+                pixels, series, ImagePositionPatient=[0, 0, height], InstanceNumber=number, SOPInstanceUID=uid
+            )
             (folder / f"{TEXT}-{number}.dcm").write_bytes(encode(made))
     for name, data in bad_files().items():
         (root / f"{TEXT}-{name}").write_bytes(data)

@@ -21,8 +21,7 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
-from tests.integration.processes import Cluster, dask_cluster
-from tests.integration.test_flow import ask
+from tests.integration.processes import Cluster, ask, dask_cluster
 from tests.tasks.outputs import Cohort
 
 

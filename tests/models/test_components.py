@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from models import network, preprocessing
+from models import network as network_module
+from models import preprocessing
 from models.components import instantiate, locate
+from models.errors import ConfigurationError
 from models.network import NetworkConfig, build
 
-NETWORKS = network.NAMESPACES
+NETWORKS = network_module.NAMESPACES
 TRANSFORMS = preprocessing.NAMESPACES
 
 
@@ -49,6 +52,141 @@ def test_what_is_meant_to_be_named_can_be(target: str, namespaces: tuple[str, ..
 def test_what_lies_elsewhere_or_was_only_imported_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match=r"is not allowed here|cannot be imported"):
         locate({"_target_": target}, NETWORKS)
+
+
+def network(target: str, /, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    return "network", {"_target_": target, **arguments}
+
+
+def transform(name: str, /, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    return "transform", {"_target_": f"monai.transforms.{name}", **arguments}
+
+
+NETS = "monai.networks.nets"
+DENSE = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
+
+ATTACKS = [
+    network("os.system", command="touch SENTINEL"),
+    network("builtins.exec", source="open('SENTINEL', 'w')"),
+    network("subprocess.getoutput", cmd="touch SENTINEL"),
+    network("pathlib.Path.touch", self="SENTINEL"),
+    network(f"{NETS}.os.system", command="touch SENTINEL"),
+    network(f"{NETS}.torch.hub.load", repo_or_dir="x/y", model="z"),
+    network(f"{NETS}.resnet.torch.hub.load_state_dict_from_url", url="http://SENTINEL"),
+    network(f"{NETS}.resnet.get_pretrained_resnet_medicalnet", resnet_depth=10),
+    network(f"{NETS}.resnet.hf_hub_download", repo_id="x/y", filename="z"),
+    network(f"{NETS}.densenet.load_state_dict_from_url", url="http://SENTINEL"),
+    network(f"{NETS}.DenseNet121", **DENSE, pretrained=True),
+    network(f"{NETS}.EfficientNetBN", model_name="efficientnet-b0"),  # its default is to fetch
+    network(f"{NETS}.EfficientNetBN", model_name="efficientnet-b0", pretrained="yes"),
+    network(f"{NETS}.resnet18", pretrained=True),
+    network(f"{NETS}.resnet18", pretrained="/tmp/SENTINEL"),
+    network(f"{NETS}.SENet154", spatial_dims=2, in_channels=1, pretrained=1),
+    network(f"{NETS}.HoVerNet", pretrained_url="http://SENTINEL"),
+    network(f"{NETS}.FlexibleUNet", in_channels=1, out_channels=2, backbone="resnet18", pretrained=True),
+    network(f"{NETS}.TorchVisionFCModel", model_name="resnet18", weights="DEFAULT"),
+    network(f"{NETS}.MILModel", num_classes=2),
+    network(f"{NETS}.Transchex", in_channels=1, img_size=[8, 8], patch_size=[4, 4], num_classes=2),
+    network(f"{NETS}.DenseNet121", **DENSE, norm="http://SENTINEL"),
+    network(f"{NETS}.DenseNet121", **DENSE, norm=["file:///SENTINEL"]),
+    network(f"{NETS}.DenseNet121", **DENSE, act="os.system"),
+    network(f"{NETS}.DenseNet121", **DENSE, act={"name": "~/SENTINEL"}),
+    network(f"{NETS}.DenseNet121", **DENSE, act={"_target_": "os.system", "command": "touch SENTINEL"}),
+    network(f"{NETS}.DenseNet121", **DENSE, act=[{"x": {"_target_": "torch.nn.ReLU"}}]),
+    network(f"{NETS}.DenseNet121", **DENSE, act="$__import__('os').system('touch SENTINEL')"),
+    network(f"{NETS}.DenseNet121", **DENSE, act="@network"),
+    network(f"{NETS}.DenseNet121", **DENSE, act="..\\SENTINEL"),
+    network("torch.nn.functional.relu", input=1),
+    network("torch.nn.init.zeros_", tensor=1),
+    network("torch.nn.utils.skip_init", module_cls="x"),
+    network("torch.nn.Parameter"),
+    network("torch.nn.parallel._functions.Broadcast"),
+    network("torch.nn._reduction.get_enum", reduction="mean"),
+    network("torch.nn.modules.module._addindent", s_="", numSpaces=1),
+    network("torch.nn.Module.__init__"),
+    network("torch.nn.modules.module.Any"),
+    network("models.networks.attention_gated.torch.load", f="SENTINEL"),
+    network("models.networks..os.system", command="touch SENTINEL"),
+    network("models.networks.two lines.Net"),
+    transform("os.system", command="touch SENTINEL"),
+    transform("io.array.Path", args=["SENTINEL"]),
+    transform("LoadImage", reader="os.system"),
+    transform("SaveImage", output_dir="SENTINEL"),
+    transform("WriteFileMapping", mapping_file_path="SENTINEL"),
+    transform("Lambda", func="os.system"),
+    transform("Lambda"),
+    transform("CuCIM", name="x"),
+    transform("TorchVision", name="x"),
+    transform("TorchIO", name="x"),
+    transform("SimulateDelay", delay_time=1000),
+    transform("DataStats"),
+    transform("BatchInverseTransform"),
+    transform("Compose", transforms=[{"_target_": "os.system"}]),
+    transform("utils.allow_missing_keys_mode"),
+    transform("utility.array.optional_import", module="os"),
+    transform("utility.array.look_up_option", opt_str="x", supported=[]),
+    transform("Transform"),
+    transform("Resize", spatial_size=[8, 8], mode="file:///SENTINEL"),
+    transform("MaskIntensity", mask_data={"_target_": "numpy.load", "file": "SENTINEL"}),
+]
+
+
+def built(kind: str, component: dict[str, Any]) -> object:
+    if kind == "transform":
+        return preprocessing.Preprocessing([component]).transforms[0]
+    return build(NetworkConfig(network=component, classes=("a", "b"), input_shape=(32, 32)), b"")
+
+
+@pytest.mark.parametrize(("kind", "component"), ATTACKS, ids=lambda value: value if isinstance(value, str) else None)
+def test_no_component_runs_code_fetches_or_opens_anything(
+    kind: str, component: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if watching and (event in ("os.system", "subprocess.Popen", "socket.connect") or "SENTINEL" in repr(arguments)):
+            did.append(event)
+
+    watching, did = True, list[str]()
+    sys.addaudithook(refuse)  # hooks stay, but this one is told when the test ends
+    monkeypatch.chdir(tmp_path)
+    try:
+        with pytest.raises(ConfigurationError, match=r"`_target_: "):
+            built(kind, component)
+    finally:
+        watching = False
+    assert did == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "component"),
+    [
+        network(f"{NETS}.DenseNet121", **DENSE, pretrained=False, norm=["group", {"num_groups": 8}], act="relu"),
+        network(f"{NETS}.resnet18", spatial_dims=2, n_input_channels=1, num_classes=2),  # a function of its class
+        network(f"{NETS}.EfficientNetBN", model_name="efficientnet-b0", pretrained=False, in_channels=1),
+        network("torch.nn.Conv2d", in_channels=1, out_channels=1, kernel_size=1, padding_mode="zeros"),
+        transform("Spacing", pixdim=[1, 1], mode="bilinear", dtype="torch.float32"),
+        transform("Orientation", axcodes="RAS"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_ordinary_components_are_built(kind: str, component: dict[str, Any]) -> None:
+    if kind == "transform":
+        assert built(kind, component)
+    else:
+        assert isinstance(instantiate(component, locate(component, NETWORKS, torch.nn.Module)), torch.nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        ({"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}, "model.network: .*'in_features': -1"),
+        ({"_target_": f"{NETS}.ViT", "in_channels": 1, "img_size": [5, 5], "patch_size": [4, 4]}, "ViT` with"),
+        ({"_target_": f"{NETS}.DenseNet121", **DENSE, "norm": "nonsense"}, "'norm': 'nonsense'.*: .*See to"),
+        ({"_target_": f"{NETS}.UNet", "spatial_dims": 2}, "UNet` with .*See to its arguments"),
+    ],
+)
+def test_whatever_a_constructor_raises_names_field_and_value(component: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"(?s){message}"):
+        build(NetworkConfig(network=component, classes=("a", "b"), input_shape=(32, 32)), b"")
 
 
 class Trap:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.preprocessing import Preprocessed, Preprocessing, resample_mask
+from models.preprocessing import Preprocessed, Preprocessing, TransformError, resample_mask
 
 SHAPE = {2: (24, 30), 3: (16, 24, 30)}
 CENTRE = {2: (14, 9), 3: (6, 14, 9)}
@@ -128,6 +128,26 @@ def test_without_a_geometry_the_affine_is_nan_but_masks_still_follow(dims: int) 
     assert prepared.affine.shape == (4, 4) and np.isnan(prepared.affine).all()
     mask = resample_mask(pixels[0] > 0.5, prepared.to_source, prepared.image.shape[1:])
     assert dice(mask, prepared.image[0] > 0.5) > 0.8
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.diag([1.0, 0, 1, 1]), np.full((4, 4), np.nan)])
+def test_a_singular_affine_is_an_error_of_the_image(bad: NDArray[np.float64]) -> None:
+    with pytest.raises(TransformError, match="the affine of the image is singular"):
+        prepare(blob(3), bad, component("Spacing", pixdim=[1.0, 1.0, 1.0]))
+
+
+def test_a_transform_that_changes_the_number_of_axes_is_named() -> None:
+    with pytest.raises(TransformError, match=r"Spacing fails with|number of axes"):
+        prepare(blob(3), AXIAL, component("SqueezeDim", dim=0), component("Spacing", pixdim=[1.0, 1.0]))
+
+
+def test_without_a_geometry_a_pixel_is_a_millimetre() -> None:
+    assert prepare(blob(2), None, component("Spacing", pixdim=[2.0, 1.0])).image.shape == (1, 12, 30)
+
+
+def test_a_mask_that_is_enlarged_keeps_its_edge() -> None:
+    prepared = prepare(blob(2), None, component("Resize", spatial_size=[48, 60]))
+    assert resample_mask(np.ones(SHAPE[2], bool), prepared.to_source, (48, 60)).all()
 
 
 def test_without_transforms_nothing_changes() -> None:

@@ -207,7 +207,7 @@ def test_what_is_no_image_is_quarantined_with_a_reason(tmp_path: Path) -> None:
         "empty.png": "the file is empty",
         "header.dcm": "DICOM",
         "other": "cannot be opened (IsADirectoryError)",
-        "no-such-folder/": "cannot be opened (FileNotFoundError)",
+        "no-such-folder/": "the folder is empty, or not there: check the table",
     }
     for name, text in expected.items():
         assert text in str(reasons[name])
@@ -382,11 +382,15 @@ def test_a_manifest_in_a_bucket_names_nothing_outside_its_prefix(name: str) -> N
     assert not lies_below(sources._resolve(name, "s3://bucket/a"))
 
 
-def test_a_listed_folder_does_not_follow_links(tmp_path: Path) -> None:
+def test_a_listed_folder_does_not_follow_links_that_lead_out_of_it(tmp_path: Path) -> None:
     folder = tmp_path / "cohort"
     picture(folder / "a.png")
     outside(folder)
-    assert [found.id for found in surveyed(folder)] == ["a.png"]
+    assert [(found.id, found.reason and found.reason.partition(":")[0]) for found in surveyed(folder)] == [
+        ("a.png", None),
+        ("link.png", "it is a link that leads out of the cohort's folder"),
+        ("linked", "it is a link to a folder and no file"),
+    ]
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

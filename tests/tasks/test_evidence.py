@@ -1,5 +1,7 @@
 """The evidence table: means and corrections by hand, and intervals that hold what they promise."""
 
+import csv
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,9 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
+from tasks.report.evidence import as_csv
 from tasks.report.statistics import evidence, holm
 
 EXPLAINERS = ("good", "poor", "control_random", "control_edges")
@@ -72,6 +76,38 @@ def test_holm_by_hand() -> None:
     # 0.02 * 3 = 0.06 is more than 0.022 * 2 = 0.044, which may not be smaller; and none is more than 1
     np.testing.assert_allclose(holm(np.array([0.022, 0.02, 0.9])), [0.06, 0.06, 0.9])
     np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_that_of_statsmodels(seed: int) -> None:
+    p = np.random.default_rng(seed).beta(0.5, 2, 40)
+    p[::7] = p[1]  # ties
+    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", r"\t=1"),
+        ("\r=1", r"\r=1"),
+        ("a\r\n=1", r"a\r\n=1"),
+        ("-1", "-1"),
+        ("+2.5e3", "+2.5e3"),
+        ("mass, left", "mass, left"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_no_cell_is_a_formula_and_numbers_stay_numbers(name: str, cell: str) -> None:
+    found = table({"iou": noise(4) - 5}, np.full((4, 1), name))
+    rows = list(csv.reader(StringIO(as_csv(found).decode(), newline="")))
+    assert rows[0][:4] == ["class", "metric", "explainer", "values"]
+    assert [row[0] for row in rows[1:]] == ["all"] * 4 + [cell] * 4
+    means = found["mean"].tolist()
+    assert [float(row[rows[0].index("mean")]) for row in rows[1:]] == pytest.approx(means) and max(means) < 0
 
 
 def test_the_correction_is_over_all_comparisons_of_a_class() -> None:

@@ -16,6 +16,7 @@ def test_flags_are_told_in_words_row_by_row() -> None:
         "image constant": [False, True, False, False],
         "image not finite": [False, False, True, False],
         "image saturated": [False, False, True, True],
+        "image mask unplaced": [False, False, False, False],
         "map blank": [False, True, True, False],
         "map not finite": [False, False, True, False],
         "map no source": [False, False, False, False],

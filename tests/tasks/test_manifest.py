@@ -8,7 +8,7 @@ from tasks.cohort.entry import Entry, Fact, Source, known_files
 from tasks.plan import manifest
 from tasks.storage.location import Location
 
-IMAGE = Source("", "image", "0" * 64, (Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33),))
+IMAGE = Source("", "image", "0" * 64, (Fact("f1", "1-2", "0" * 64, "png", "", "", 99, 2**33, "p1", ""),))
 MASK = Source("", "mask", "a" * 64, (Fact("f2", "3-4", "a" * 64, "png", "", "", 9, 9),))
 ENTRIES = [
     Entry("plain", "0" * 64, "png", "tumour", "a" * 64, sources=(IMAGE, MASK)),

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
+from statsmodels.stats.proportion import proportion_confint
 
+from tasks.plan.labels import NOTHING, read_labels
 from tasks.report.performance import GRID, Estimate, Performance, estimates, performance, roc
 
 
@@ -80,10 +82,15 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     assert 50 <= covered <= 60
 
 
-def test_a_perfect_share_is_not_certain() -> None:
-    found = held(np.array([[0.9, 0.1], [0.1, 0.9]] * 10), ["well", "ill"] * 10)
-    assert found.accuracy == Estimate(1.0, pytest.approx(20 / (20 + 1.96**2)), 1.0)
-    assert found.classes[0].sensitivity.low == pytest.approx(10 / (10 + 1.96**2))
+@pytest.mark.parametrize("pairs", [1, 4, 10])
+def test_a_perfect_share_is_not_certain(pairs: int) -> None:
+    found = held(np.array([[0.9, 0.1], [0.1, 0.9]] * pairs), ["well", "ill"] * pairs)
+    wilson = proportion_confint([2 * pairs, pairs, 0], [2 * pairs, pairs, pairs], method="wilson")
+    of_all, of_class, of_none = ([pytest.approx(end) for end in ends] for ends in zip(*wilson, strict=True))
+    assert found.accuracy == Estimate(1.0, *of_all)
+    assert found.classes[0].sensitivity == Estimate(1.0, *of_class)
+    wrong = held(np.array([[0.1, 0.9], [0.9, 0.1]] * pairs), ["well", "ill"] * pairs)
+    assert wrong.classes[0].sensitivity == Estimate(0.0, *of_none)
 
 
 def test_a_class_that_nobody_has_is_undefined() -> None:
@@ -99,3 +106,32 @@ def test_labels_of_several_classes_and_of_none() -> None:
     assert [(one.positive, one.negative) for one in found.classes] == [(1, 2), (2, 1)]
     assert performance(probability, ["", "", "normal", ""], list("abcd"), ["mass", "cyst"], False) is None
     assert performance(probability, ["normal"] * 4, list("abcd"), ["mass", "cyst"], True) is None
+
+
+@pytest.mark.parametrize("label", ["lesoin", "Mass", " mass", "mass|lesoin", "mass,cyst", "||", "0"])
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_label_that_is_no_class_is_unknown_and_counted(label: str, exclusive: bool) -> None:
+    found = read_labels([label, "mass", "", label], ["mass", "cyst"], exclusive)
+    assert found.known.tolist() == [False, True, False, False]
+    assert found.truth.tolist() == [[False, False], [True, False], [False, False], [False, False]]
+    assert found.unread == {label: 2}
+    probability = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.1], [0.1, 0.1]])
+    right = performance(probability, [label, "mass", "", label], list("abcd"), ["mass", "cyst"], exclusive)
+    assert right is not None
+    assert [(one.positive, one.negative) for one in right.classes] == [(1, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("label", [*NOTHING, "No Finding", "NORMAL"])
+def test_only_stated_words_say_that_nothing_is_there(label: str) -> None:
+    several = read_labels([label, "mass"], ["mass", "cyst"], exclusive=False)
+    assert several.known.all() and not several.truth[0].any() and several.unread == {}
+    assert read_labels([label, "mass"], ["mass", "cyst"], exclusive=True).unread == {label: 1}
+    assert read_labels([label], [label, "mass"], exclusive=False).truth.tolist() == [[True, False]]
+
+
+def test_two_classes_that_exclude_each_other_are_no_label() -> None:
+    assert read_labels(["mass|cyst", "cyst"], ["mass", "cyst"], exclusive=True).unread == {"mass|cyst": 1}
+
+
+def test_of_no_images_nothing_is_known() -> None:
+    assert performance(np.empty((0, 2)), [], [], ["mass", "cyst"], True) is None

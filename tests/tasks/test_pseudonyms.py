@@ -1,5 +1,6 @@
 import hashlib
 import hmac
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ def everything(output: Location) -> bytes:
 def test_a_pseudonym_is_what_anybody_with_the_key_can_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, OURS)
     assert Key.make().pseudonym("Doe/1.dcm") == hmac.new(OURS.encode(), b"Doe/1.dcm", hashlib.sha256).hexdigest()[:16]
+
+
+def test_a_name_that_is_not_utf_8_has_the_pseudonym_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, OURS)
+    digest = hmac.new(OURS.encode(), b"K\xf6ln", hashlib.sha256).hexdigest()
+    assert Key.make().pseudonym(os.fsdecode(b"K\xf6ln")) == digest[:16]
 
 
 def test_the_key_of_the_environment_is_not_kept(

@@ -1,26 +1,32 @@
 import hashlib
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from PIL import Image
 
+import tasks.report
 from flows.demo import demo_content
 from tasks.demo.cohort import write_cohort
+from tasks.plan.labels import read_labels
 from tasks.report import entropy, write_report
 from tasks.report.cases import Predictions, choose, doubts, in_turn
 from tasks.report.means import Group, _mean, fitting, mean_maps
-from tasks.report.pictures import Panel, Scale, _outline, _slice
+from tasks.report.pictures import Panel, Scale, _outline, case_panels, slice_of
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.finish import finish
-from tests.tasks.conftest import Planned
-from tests.tasks.outputs import Cohort, carry_out, explained
+from tests.tasks.conftest import Planned, squares_model
+from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained
 
 
 @pytest.mark.parametrize("marker", [False, True])
@@ -85,6 +91,7 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
     assert "the lesions are planted" in page
     assert "Left out" in page
     assert page.count("damaged-0000") == 3
+    assert "3 of 39 images were not explained" in page
 
 
 def test_text_from_files_is_escaped(tmp_path: Path, slices: Path, planned: Planned) -> None:
@@ -113,11 +120,36 @@ def test_the_outline_surrounds_the_mask_in_pixel_coordinates() -> None:
 
 
 def test_a_volume_is_shown_at_its_maps_peak_or_in_its_middle() -> None:
-    maps = np.zeros((2, 1, 7, 4, 4))
+    maps = np.zeros((2, 1, 7, 4, 5))
     maps[0, 0, 5, 1, 2] = -3
     maps[1] = np.nan
-    volume = xr.Dataset({"attribution": (("target", "explainer", "z", "y", "x"), maps)})
-    assert [_slice(volume, target) for target in (0, 1, None)] == [5, 3, 3]
+    space = ("z", "y", "x")
+    volume = xr.Dataset(
+        {"attribution": (("target", "explainer", *space), maps), "image": (("channel", *space), maps[0])}
+    )
+    assert [slice_of(volume, target, 0) for target in (0, 1, None)] == [5, 3, 3]
+    assert [slice_of(volume, target, 2) for target in (0, 1, None)] == [2, 2, 2]
+    mask = np.zeros((7, 4, 5))
+    mask[1:4, 2:, 4] = 1
+    assert [slice_of(volume.assign(mask=(space, mask)), 0, across) for across in range(3)] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("channels", "coloured"), [(1, False), (3, True), (4, False)])
+def test_three_channels_are_drawn_in_their_colours(channels: int, coloured: bool) -> None:
+    pixels = np.zeros((channels, 8, 8))
+    pixels[0] = np.linspace(0, 255, 64).reshape(8, 8)
+    image = xr.Dataset(
+        {"image": (("channel", "y", "x"), pixels), "affine": (("world", "voxel"), np.full((4, 4), np.nan))},
+        {"voxel": list("zyx1")},
+    )
+    (panel,) = case_panels(image, None, [])
+    drawn = np.asarray(Image.open(BytesIO(b64decode(panel.uri.partition(",")[2]))).convert("RGB")).astype(int)
+    assert drawn[..., 0].min() < 5 and drawn[..., 0].max() > 250
+    if coloured:
+        assert drawn[..., 1:].max() == 0
+        assert np.abs(drawn[..., 0] - pixels[0]).max() < 10
+    else:
+        assert (drawn == drawn[..., :1]).all()
 
 
 def test_a_scale_shows_its_ends_and_its_middle() -> None:
@@ -158,11 +190,13 @@ def test_mean_maps_count_each_image_the_same_and_go_by_outcome() -> None:
             "affine": (("image_id", "world", "voxel"), np.full((4, 4, 4), np.nan)),
             "target_class": (("image_id", "target"), np.ones((4, 1), int)),
         },
-        {"class": ["well", "ill"], "explainer": ["a"]},
+        {"class": ["well", "ill"], "explainer": ["a"], "voxel": list("zyx1")},
     )
     ill = np.array([True, True, True, False])
     called = np.stack([~ill, ill], 1)
-    groups, scales = mean_maps(dataset, called, called[[0, 1, 3, 2]])
+    groups, scales = mean_maps(
+        dataset, called, read_labels(["ill", "ill", "well", "ill"], ["well", "ill"], exclusive=True)
+    )
     assert [(group.title, group.images) for group in groups] == [
         ("called ill, rightly", 2),
         ("called ill, wrongly", 1),
@@ -203,3 +237,159 @@ def test_what_members_say_is_an_order_of_the_cases_and_a_reason_to_show_them(tmp
 def test_mean_maps_of_many_classes_leave_room_for_the_rest() -> None:
     groups = [Group(str(number), 1, 1, [Panel("map", "x" * 2**20, 1, 1, 1.0, "")]) for number in range(9)]
     assert [group.title for group in fitting(groups)] == list("012345")
+
+
+def without_labels(content: dict[str, Any], cohort: Cohort) -> None:
+    pd.read_csv(cohort.folder / "manifest.csv").drop(columns="label").to_csv(
+        cohort.folder / "manifest.csv", index=False
+    )
+
+
+def damaged(content: dict[str, Any], cohort: Cohort) -> None:
+    for number in cohort.numbers:
+        (cohort.folder / f"{number}.npy").write_bytes(b"\x93NUMPY")
+
+
+def of_one_class(content: dict[str, Any], cohort: Cohort) -> None:
+    network = NETWORK | {"classes": 1}
+    content["model"] = squares_model(cohort.folder, ("a",), network) | {"activation": "sigmoid"}
+
+
+def of_values(content: dict[str, Any], cohort: Cohort) -> None:
+    content["model"] = content["model"] | {"activation": "identity"}
+
+
+def predicting(content: dict[str, Any], cohort: Cohort) -> None:
+    content["explainers"] = ["prediction"]
+
+
+def as_is(content: dict[str, Any], cohort: Cohort) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "images", "said"),
+    [
+        (as_is, 1, "no label names a class"),
+        (without_labels, 3, "no explained image has a label"),
+        (damaged, 1, "<b>No image was explained.</b> What kept them out: damaged"),
+        (damaged, 3, "(3 of 3 images)"),
+        (of_one_class, 2, "no label names a class"),
+        (of_values, 2, "the model's outputs are values"),
+        (predicting, 2, "the run made no maps"),
+    ],
+)
+def test_there_is_always_a_page_and_it_says_what_it_lacks(
+    tmp_path: Path, change: Callable[[dict[str, Any], Cohort], None], images: int, said: str
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(images))
+    content = cohort.content(output)
+    content["cohort"]["allowed_failures"] = 1.0
+    change(content, cohort)
+    carry_out(content, report=True)
+    page = (output / "report/index.html").read().decode()
+    assert said in page.replace("&#39;", "'")
+    assert (output / "report/cases.png").exists()
+    assert write_report(output).read().decode() == page
+
+
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        (["attribution"], np.nan),
+        (["attribution"], 0),
+        (["image"], np.nan),
+        (["affine"], 0),
+        (["metric_gini"], np.nan),
+        (["target_class"], -1),
+        (["logit", "probability"], np.nan),
+        (["attribution", "image", "metric_gini", "probability"], np.nan),
+        (["mask"], 255),
+        (["mask"], 1),
+    ],
+)
+def test_there_is_a_page_whatever_the_arrays_hold(
+    tmp_path: Path, names: list[str], value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(4))
+    carry_out(cohort.content(output, metrics=["gini"], explainers=["saliency", "gradcam", "control_random"]))
+
+    def changed(location: Location) -> xr.Dataset:
+        dataset = open_store(location).load()
+        return dataset.assign({name: xr.full_like(dataset[name], value) for name in names})
+
+    monkeypatch.setattr(tasks.report, "open_store", changed)
+    page = write_report(output).read().decode()
+    assert page.count("<article data-choices") == 4
+    assert "Is the model right?" in page
+
+
+def test_reasons_are_grouped_and_counted(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(30))
+    for number in range(25):
+        (cohort.folder / f"{number}.npy").write_bytes(b"\x93NUMPY")
+    content = cohort.content(output)
+    content["cohort"]["allowed_failures"] = 1.0
+    carry_out(content, report=True)
+    page = (output / "report/index.html").read().decode()
+    assert "25 of 30 images were not explained, for 1 reason" in page
+    assert page.count("and 5 more") == 1 and page[page.index("Left out</h2>") :].count("id-") == 20
+
+
+def test_labels_that_name_no_class_are_told_of(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(6))
+    table = pd.read_csv(cohort.folder / "manifest.csv")
+    table["label"] = ["a", "b", "A", " b", "a", "A"]
+    table.to_csv(cohort.folder / "manifest.csv", index=False)
+    carry_out(cohort.content(output), report=True)
+    page = (output / "report/index.html").read().decode()
+    told = [label for label in ("A", " b") if f"<q>{label}</q>" in page]
+    assert told and told[0] == "A" and "<q>A</q> (2)" in page
+    assert "On 3 labelled images" in page or "On 4 labelled images" in page  # as the table is read: with blanks or not
+
+
+def test_no_character_of_a_name_is_obeyed(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(4))
+    odd = ("=a\x1b[31m$\\frac$", "_b\u202e")
+    content = cohort.content(output, metrics=["gini"])
+    content["model"] = squares_model(cohort.folder, odd, NETWORK)
+    table = pd.read_csv(cohort.folder / "manifest.csv")
+    table["label"] = [odd[0], odd[1]] * 2
+    table.to_csv(cohort.folder / "manifest.csv", index=False)
+    carry_out(content, report=True)
+    page = (output / "report/index.html").read().decode()
+    assert not [c for c in page if not (c.isprintable() or c == "\n")]
+    assert page.count(r"=a\x1b[31m$\frac$") > 3  # also in the plots
+    cells = (output / "report/evidence.csv").read().decode()
+    assert "\n'=a" in cells and "\n=a" not in cells
+
+
+def test_a_map_that_marks_one_side_of_all_images_is_remarked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(Cohort(tmp_path / "cohort", range(4)).content(output, explainers=["saliency", "gradcam"]))
+    bars = xr.zeros_like(open_store(output)["attribution"].load())
+    bars.loc[{"explainer": "gradcam"}] = 1
+    bars[..., :2, :].loc[{"explainer": "gradcam"}] = 9
+    bars.loc[{"explainer": "saliency"}] = 1
+
+    monkeypatch.setattr(tasks.report, "open_store", lambda location: open_store(location).assign(attribution=bars))
+    page = write_report(output).read().decode()
+    assert "gradcam marks the border" in page and "saliency marks the border" not in page
+    assert "padding" in page and "crop or pad the images" in page
+
+
+def test_flags_are_explained(tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    cohort = Cohort(tmp_path / "cohort", range(3))
+    np.save(cohort.folder / "1.npy", np.ones((16, 16), np.float32))
+    carry_out(cohort.content(output), report=True)
+    page = (output / "report/index.html").read().decode()
+    assert "image constant" in page and "all places of the image have one value" in page
+    assert "look at the file: it may be empty" in page

@@ -159,8 +159,8 @@ def test_an_image_that_does_not_fit_the_model_is_quarantined_with_both_shapes(tm
     reasons = sorted(delivered(output, plan)[0].reasons.values())
     assert finish(output).explained == 1
     assert "10752 pixels are NaN or infinite" in reasons[0]
-    assert "shape (1, 50, 40) after preprocessing" in reasons[1]
-    assert "(1, 112, 96)" in reasons[1]
+    assert "shape (50, 40) after preprocessing" in reasons[1]
+    assert "(112, 96)" in reasons[1]
 
 
 def test_a_prediction_that_is_not_finite_fails_that_image_alone(

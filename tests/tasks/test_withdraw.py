@@ -1,10 +1,15 @@
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from models.errors import ConfigurationError
 from tasks.plan import manifest
 from tasks.plan import shards as shards_module
+from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -101,3 +106,35 @@ def test_an_unknown_subject_is_an_error(cohort: Cohort, tmp_path: Path) -> None:
     carry_out(cohort.content(output))
     with pytest.raises(ValueError, match="nothing was erased"):
         withdraw(output, "patient-99")
+
+
+def of_another_layout(output: Location, **changes: Any) -> None:
+    """Make the plan that an output holds one of an earlier version."""
+    content = json.loads(Plan.read(output).model_dump_json()) | {"layout": 1, "a_field_of_old": 1} | changes
+    del content["parts"]
+    text = json.dumps(content)
+    metadata = {"plan": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    manifest.write(output, manifest.read(output), 4, metadata)
+
+
+def test_a_run_that_overwrites_another_layout_keeps_what_was_withdrawn_and_its_key(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COHORTLENS_PSEUDONYM_KEY")  # so that the output holds a key of its own
+    output = Location(url=str(tmp_path / "out"))
+    content = cohort.content(output, explainers=["saliency"])
+    content["cohort"] |= {"identifiers": "pseudonymous"}
+    carry_out(content)
+    withdraw(output, "id-5")
+    before = Plan.read(output)
+    of_another_layout(output)
+    with pytest.raises(ConfigurationError, match="has the layout 1"):
+        carry_out(content)
+    carry_out(content, overwrite=True)
+    after = Plan.read(output)
+    assert after.key == before.key and after.withdrawn == before.withdrawn
+    assert len(manifest.read(output)) == 9
+
+    of_another_layout(output, withdrawn={"id-5": "long ago"})
+    with pytest.raises(ConfigurationError, match="this version cannot read, and which would be lost"):
+        carry_out(content, overwrite=True)

@@ -13,11 +13,13 @@ from tasks.cohort.readers.dicom import Dicom
 from tasks.cohort.readers.nifti import Nifti
 from tasks.cohort.readers.npy import Npy
 from tasks.cohort.readers.picture import Picture
-from tasks.cohort.reading import LARGEST, Decoded, Reader, Request, Unreadable, WindowConfig
+from tasks.cohort.readers.tiff import Tiff
+from tasks.cohort.reading import LARGEST, Decoded, NoImage, Reader, Request, Unreadable, WindowConfig
 
 READERS: tuple[Reader, ...] = (
     Dicom(),  # first, since its preamble may be another format's beginning, mostly TIFF's
     Picture(),
+    Tiff(),
     Npy(),
     Nifti(),
 )
@@ -49,12 +51,22 @@ class Header(NamedTuple):
         UID of the series it belongs to; empty if it does not say.
     modality
         One of DICOM's terms, such as "CT"; empty if it does not say, or says another.
+    patient, issuer
+        Whose image it is, and who gave that identifier; empty if it does not say. Nothing writes them down.
+    frames
+        How many pictures it holds, if the format tells them apart.
+    orientation
+        Direction cosines of the rows and columns of a series' slice; empty if it does not say.
     """
 
     format: str
     decoded: int
     series: str = ""
     modality: str = ""
+    patient: str = ""
+    issuer: str = ""
+    frames: int = 1
+    orientation: tuple[float, ...] = ()
 
 
 def inspect(data: bytes) -> Header:
@@ -68,7 +80,7 @@ def inspect(data: bytes) -> Header:
     reader, format = _recognised(data)
     with _damage_as_a_reason(format):
         declared = reader.header(data)
-    return Header(format, 4 * declared.values, declared.series, declared.modality)
+    return Header(format, 4 * declared.values, *declared[1:])
 
 
 def detect(data: bytes) -> str:
@@ -102,6 +114,30 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: WindowConfig = "none
     Unreadable
         If the image is larger, cannot be decoded, is empty or has another number of spatial dimensions.
     """
+    return _with_dims(_decoded(parts, Request(spatial_dims, window, largest)), spatial_dims)
+
+
+def read_mask(data: bytes, spatial_dims: int, largest: int = LARGEST) -> Decoded:
+    """Decode a mask with all its channels. It may be the volume that a slice comes from, so that any space is accepted.
+
+    Parameters
+    ----------
+    data
+        The bytes of the mask's file.
+    spatial_dims, largest
+        As `read` takes them.
+
+    Raises
+    ------
+    Unreadable
+        If the mask is larger, cannot be decoded or is empty.
+    """
+    mask = _decoded([data], Request(spatial_dims, largest=largest, as_mask=True))
+    _check_pixels(mask)
+    return mask
+
+
+def _decoded(parts: Sequence[bytes], request: Request) -> Decoded:
     reader, format = _recognised(parts[0])
     if len(parts) > 1 and not reader.joins_files:
         series = _titles(reader for reader in READERS if reader.joins_files)
@@ -110,8 +146,7 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: WindowConfig = "none
             f"{'has' if len(series) == 1 else 'have'} series: name the one {format} file"
         )
     with _damage_as_a_reason(format):
-        decoded = reader.decode(parts, Request(spatial_dims, window, largest))
-    return _with_dims(decoded, spatial_dims)
+        return reader.decode(parts, request)
 
 
 def _recognised(data: bytes) -> tuple[Reader, str]:
@@ -122,7 +157,7 @@ def _recognised(data: bytes) -> tuple[Reader, str]:
         format = reader.recognise(data)
         if format is not None:
             return reader, format
-    raise Unreadable(
+    raise NoImage(
         f"not a known image format: expected {_enumerated(_titles(READERS), 'or')}; "
         "narrow the source with a glob if it is no image"
     )
@@ -150,9 +185,8 @@ def _enumerated(words: Sequence[str], conjunction: str) -> str:
 
 def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
     """Check that an image has the dimensions that the network takes; a volume of one slice is also a picture."""
+    _check_pixels(decoded)
     pixels = decoded.pixels
-    if 0 in pixels.shape:
-        raise Unreadable(f"the image holds no pixels: shape {pixels.shape} (channel, *space)")
     if pixels.ndim == 4 and spatial_dims == 2 and pixels.shape[1] == 1:
         return Decoded(pixels[:, 0], decoded.affine)
     if spatial_dims == 3 and (pixels.ndim == 3 or pixels.shape[1] == 1):
@@ -166,3 +200,8 @@ def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
             "extract the slices to explain, or use a 3-D model"
         )
     return decoded
+
+
+def _check_pixels(decoded: Decoded) -> None:
+    if 0 in decoded.pixels.shape:
+        raise Unreadable(f"the image holds no pixels: shape {decoded.pixels.shape} (channel, *space)")

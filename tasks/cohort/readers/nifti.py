@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
 
 from tasks.cohort.reading import Declared, Decoded, Reader, Request, Unreadable, check_decoded, check_length
 
@@ -17,8 +19,20 @@ _GZIP = b"\x1f\x8b"
 _HEAD = 540
 """The longer of the two headers has this many bytes."""
 
+_EXTENSIONS = 16 * 2**20
+"""The voxels begin within this many bytes after the header."""
+
 _TRAILING = 2**20
 """This many bytes after the voxels are passed over."""
+
+_AT_ONCE = 2**18
+"""Voxels that are converted at once, so that a volume takes little more memory than its pixels as float32."""
+
+_SINGULAR = 1e-6
+"""Three axes of length 1 span less than this if they lie in one plane."""
+
+_SMALLEST, _FURTHEST = 1e-6, 1e6
+"""Voxels are no smaller, and nothing of a patient lies further from the origin, in mm."""
 
 
 class Nifti(Reader):
@@ -37,39 +51,39 @@ class Nifti(Reader):
         return "nifti" if is_nifti else None
 
     def header(self, data: bytes) -> Declared:
-        """Refuse a header without its image, and a file that holds less than it declares unless it is compressed."""
-        if data.startswith(_GZIP):
-            with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
-                return Declared(math.prod(_header(stream.read(_HEAD)).get_data_shape()))
-        header = _header(data[:_HEAD])
-        check_length(_promised(header), len(data))
+        """Refuse a header without its image, a geometry that is none, and a plain file that is cut."""
+        with _opened(data) as stream:
+            header = _header(stream.read(_HEAD))
+        if not data.startswith(_GZIP):
+            check_length(_end(header), len(data))
+        _affine(header)
         return Declared(math.prod(header.get_data_shape()))
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
-        """Refuse voxels that are no real numbers, and shapes that are neither picture nor volume."""
+        """Refuse shapes that are neither picture nor volume."""
         (data,) = parts
         check_decoded(4 * self.header(data).values, request.largest)
-        if data.startswith(_GZIP):
-            data = _expanded(data)
-        image = _kind(data).from_bytes(data)
-        voxels = np.asarray(image.dataobj)
-        if voxels.dtype.kind not in "buif":
-            raise Unreadable(f"voxels of type {voxels.dtype.type.__name__}: convert them to integers or floats")
-        while voxels.ndim > 3 and voxels.shape[-1] == 1:
-            voxels = voxels[..., 0]
-        if not 2 <= voxels.ndim <= 4:
-            raise Unreadable(f"shape {voxels.shape}: a picture, a volume, or a volume with channels last is needed")
-        voxels = np.moveaxis(voxels, 3, 0) if voxels.ndim == 4 else voxels[None]
-        pixels = voxels.transpose(0, *range(voxels.ndim - 1, 0, -1)).astype(np.float32)
-        is_placed = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
-        affine = image.affine[:, [2, 1, 0, 3]].astype(np.float64) if is_placed else None
-        return Decoded(np.ascontiguousarray(pixels), affine)
+        with _opened(data) as stream:
+            header = _header(stream.read(_HEAD))
+            shape = header.get_data_shape()
+            while len(shape) > 3 and shape[-1] == 1:
+                shape = shape[:-1]
+            if not 2 <= len(shape) <= 4:
+                raise Unreadable(f"shape {shape}: a picture, a volume, or a volume with channels last is needed")
+            voxels = _voxels(header, stream)
+            if len(stream.read(_TRAILING + 1)) > _TRAILING and data.startswith(_GZIP):  # also comes to the checksum
+                raise Unreadable(
+                    f"the gzip expands to more than the {_end(header)} bytes that its header declares: damaged"
+                )
+        pixels = voxels.reshape(shape[::-1] if len(shape) == 4 else (1, *shape[::-1]))
+        affine = _affine(header)
+        return Decoded(pixels, None if affine is None else affine[:, [2, 1, 0, 3]])
 
 
 def _gunzip_head(data: bytes) -> bytes:
     """Decompress what a header may be of, of a file that need not be NIfTI."""
     try:
-        with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
+        with _opened(data) as stream:
             return stream.read(_HEAD)
     except EOFError:
         return b""
@@ -77,32 +91,112 @@ def _gunzip_head(data: bytes) -> bytes:
         raise Unreadable(f"damaged gzip ({type(error).__name__}): copy the file again from its source") from None
 
 
-def _expanded(data: bytes) -> bytes:
-    """Decompress what the header promises and the little that may follow, never all that the file would expand to."""
-    with gzip.GzipFile(fileobj=BytesIO(data)) as stream:
-        head = stream.read(_HEAD)
-        promised = _promised(_header(head))
-        body = head + stream.read(max(0, promised - len(head)))
-        check_length(promised, len(body))
-        if len(stream.read(_TRAILING + 1)) > _TRAILING:  # also comes to the checksum at the end
-            raise Unreadable(f"the gzip expands to more than the {promised} bytes that its header declares: damaged")
-    return body
+def _opened(data: bytes) -> gzip.GzipFile | BytesIO:
+    return gzip.GzipFile(fileobj=BytesIO(data)) if data.startswith(_GZIP) else BytesIO(data)
 
 
-def _promised(header: Any) -> int:
+def _header(head: bytes) -> Any:
+    """Read a header, as nibabel mends it."""
+    if b"ni1\0" in head[344:348] or b"ni2\0" in head[4:8]:
+        raise Unreadable("a NIfTI header without its image (.hdr): convert the pair to one .nii file")
+    kind = nibabel.Nifti2Header if head[4:8] == b"n+2\0" else nibabel.Nifti1Header
+    header = kind(head[: kind.template_dtype.itemsize], check=False)
+    _check_start(header)
+    _check_type(header)
+    if any(size < 0 for size in header.get_data_shape()):
+        raise Unreadable("the header declares negative sizes (dim): damaged; copy the file again from its source")
+    _check_spacing(header)
+    header.check_fix()
+    return header
+
+
+def _check_start(header: Any) -> None:
+    """Check where the voxels begin, which NIfTI-1 stores as a float."""
+    first, start = header.single_vox_offset, float(header["vox_offset"])
+    if not first <= start <= first + _EXTENSIONS or not start.is_integer():
+        raise Unreadable(
+            f"vox_offset is {start:g}, and must be a whole number from {first} to {first + _EXTENSIONS}: damaged; copy "
+            "the file again from its source"
+        )
+
+
+def _check_type(header: Any) -> None:
+    try:
+        dtype = header.get_data_dtype()
+    except (KeyError, nibabel.spatialimages.HeaderDataError):
+        raise Unreadable(
+            f"NIfTI has no datatype {int(header['datatype'])}: damaged; copy the file again from its source"
+        ) from None
+    if dtype.kind not in "buif":
+        name = "colours" if dtype.names else dtype.type.__name__
+        raise Unreadable(
+            f"voxels of type {name} (datatype {int(header['datatype'])}): convert them to integers or floats"
+        )
+
+
+def _check_spacing(header: Any) -> None:
+    """Check the spacing where the header claims a geometry: nibabel would take 1 for a spacing of 0."""
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
+        return
+    for axis in (1, 2) if _is_flat(header) else (1, 2, 3):
+        spacing = float(header["pixdim"][axis])
+        if not _SMALLEST <= abs(spacing) <= _FURTHEST:
+            raise Unreadable(f"pixdim[{axis}] is {spacing:g} mm: mend the header, or convert the volume again")
+
+
+def _affine(header: Any) -> NDArray[np.float64] | None:
+    """Find the affine of the sform, or of the qform: index (i, j, k) to RAS mm; None if the header has neither."""
+    if header["sform_code"] > 0:
+        fields, affine = "srow_x, srow_y, srow_z (sform)", header.get_sform()
+    elif header["qform_code"] > 0:
+        fields = "quatern_b, quatern_c, quatern_d, qoffset (qform)"
+        try:
+            affine = header.get_qform()
+        except ValueError:  # no rotation
+            affine = np.full((4, 4), np.nan)
+    else:
+        return None
+    affine = affine.astype(np.float64)
+    axes = affine[:3, :3]
+    if _is_flat(header) and not axes[:, 2].any():
+        normal = np.cross(axes[:, 0], axes[:, 1])
+        axes[:, 2] = normal / (np.linalg.norm(normal) or 1)
+    lengths = np.linalg.norm(axes, axis=0)
+    is_sane = (np.abs(affine) <= _FURTHEST).all() and lengths.min() >= _SMALLEST
+    if not is_sane or abs(np.linalg.det(axes / lengths)) < _SINGULAR:
+        raise Unreadable(f"{fields} place no volume in the patient: mend the header, or convert the volume again")
+    return affine
+
+
+def _is_flat(header: Any) -> bool:
+    """Tell whether a header is of a picture, which needs no third axis."""
+    return math.prod(header.get_data_shape()[2:3]) == 1
+
+
+def _end(header: Any) -> int:
     """Tell how many bytes a file has up to its last voxel."""
     return int(header["vox_offset"]) + math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
 
 
-def _header(head: bytes) -> Any:
-    if b"ni1\0" in head[344:348] or b"ni2\0" in head[4:8]:
-        raise Unreadable("a NIfTI header without its image (.hdr): convert the pair to one .nii file")
-    header_class = _kind(head).header_class
-    header = header_class(head[: header_class.template_dtype.itemsize], check=False)
-    if any(size < 0 for size in header.get_data_shape()) or header["vox_offset"] < 0:
-        raise Unreadable("the header declares negative sizes: damaged; copy the file again from its source")
-    return header
+def _voxels(header: Any, stream: gzip.GzipFile | BytesIO) -> NDArray[np.float32]:
+    """Read the voxels in the order of the file, scaled."""
+    dtype = header.get_data_dtype()
+    slope, intercept = _scaling(header)
+    count = math.prod(header.get_data_shape())
+    stream.seek(int(header["vox_offset"]))
+    voxels = np.empty(count, np.float32)
+    for first in range(0, count, _AT_ONCE):
+        wanted = min(_AT_ONCE, count - first) * dtype.itemsize
+        data = stream.read(wanted)
+        if len(data) < wanted:
+            check_length(_end(header), int(header["vox_offset"]) + first * dtype.itemsize + len(data))
+        voxels[first : first + _AT_ONCE] = apply_read_scaling(np.frombuffer(data, dtype), slope, intercept)
+    return voxels
 
 
-def _kind(data: bytes) -> Any:
-    return nibabel.Nifti2Image if data[4:8] == b"n+2\0" else nibabel.Nifti1Image
+def _scaling(header: Any) -> tuple[np.float64 | None, np.float64 | None]:
+    try:
+        slope, intercept = header.get_slope_inter()
+    except nibabel.spatialimages.HeaderDataError:
+        raise Unreadable("scl_inter is no finite number, although scl_slope is: mend the header") from None
+    return (None, None) if slope is None else (np.float64(slope), np.float64(intercept))

@@ -30,6 +30,8 @@ class Npy(Reader):
         shape, _, dtype = read_header(file)
         if dtype.kind not in "buif":
             raise Unreadable(f"the array's type is {dtype.type.__name__}: save it as integers or floats")
+        if any(size < 0 for size in shape):
+            raise Unreadable("the array declares negative sizes: damaged; save it again")
         count = math.prod(shape)
         check_length(count * dtype.itemsize, len(data) - file.tell())
         return Declared(count)
@@ -46,4 +48,4 @@ class Npy(Reader):
                 f"the array's shape is {array.shape}: the model takes {request.spatial_dims} spatial dimensions, "
                 "with one of channels before them or none"
             )
-        return Decoded(array.astype(np.float32))
+        return Decoded(np.ascontiguousarray(array, np.float32))

@@ -1,4 +1,5 @@
 import os
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.cohort.readers import read
+from tasks.cohort.readers import inspect, read
 from tasks.cohort.reading import Unreadable
 
 COUNTS = np.random.default_rng(8).integers(0, 100, (4, 5, 6))
@@ -74,3 +75,37 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
 def test_a_truncated_array_is_refused(length: int) -> None:
     with pytest.raises(Unreadable, match=r"damaged|npy"):
         read([encode(COUNTS)[:length]], 3)
+
+
+def headed(header: str, version: bytes = b"\x01\x00") -> bytes:
+    """Put a header before a few bytes, whatever it says."""
+    text = header.encode()
+    return b"\x93NUMPY" + version + struct.pack("<H" if version == b"\x01\x00" else "<I", len(text)) + text + bytes(480)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 6), }" + " " * 20_000),
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 6), }" + " " * 70_000, b"\x02\x00"),
+        headed("(" * 5000 + ")" * 5000),
+        headed("-" * 9000 + "1"),
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 5, 6), }"),
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (-4, -5, 6), }"),
+        headed("{'descr': '<f4', 'fortran_order': False, 'shape': (4, 5, 1e9), }"),
+        headed("{'descr': [('a', '<f4'), ('b', '<f4')], 'fortran_order': False, 'shape': (4, 5, 6), }"),
+        headed("{'descr': ('<f4', (2,)), 'fortran_order': False, 'shape': (4, 5, 3), }"),
+        headed("\x00\xff"),
+        b"\x93NUMPY\x01\x00\xff\xff{}",
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}",
+        b"\x93NUMPY\x09\x00\x00\x00{}",
+    ],
+)
+def test_a_header_that_cannot_be_is_a_reason(data: bytes) -> None:
+    for refuse in (inspect, lambda data: read([data], 3)):
+        with pytest.raises(Unreadable):
+            refuse(data)
+
+
+def test_the_memory_is_in_the_order_of_the_axes() -> None:
+    assert read([encode(np.asfortranarray(COUNTS, ">f8"))], 3).pixels.flags.c_contiguous

@@ -3,18 +3,15 @@ from io import BytesIO
 import imagecodecs
 import numpy as np
 import pytest
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.cohort.readers import detect, read
+from tasks.cohort.readers import detect, read, read_mask
 from tasks.cohort.reading import Unreadable
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (7, 9)).astype(np.uint8)
 DEEP = RNG.integers(0, 65536, (7, 9)).astype(np.uint16)
-FRACTIONS = (DEEP / 7 - 3000).astype(np.float32)
-COUNTS = DEEP.astype(np.int32) * 3 - 70000
 COLOUR = RNG.integers(0, 256, (7, 9, 3)).astype(np.uint8)
 OPACITY = RNG.integers(0, 256, (7, 9)).astype(np.uint8)
 
@@ -22,12 +19,6 @@ OPACITY = RNG.integers(0, 256, (7, 9)).astype(np.uint8)
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     sink = BytesIO()
     image.save(sink, format, **options)
-    return sink.getvalue()
-
-
-def tiff(array: NDArray[np.generic], **options: object) -> bytes:
-    sink = BytesIO()
-    tifffile.imwrite(sink, array, **options)
     return sink.getvalue()
 
 
@@ -61,51 +52,6 @@ def test_png_values_are_kept_and_transparency_is_dropped(data: bytes, expected: 
     decoded = read([data], 2)
     assert decoded.pixels.dtype == np.float32 and decoded.affine is None
     np.testing.assert_array_equal(decoded.pixels, expected)
-
-
-@pytest.mark.parametrize(
-    ("array", "byteorder", "compressions"),
-    [
-        (GREY, "<", ("none", "lzw", "zlib", "packbits")),
-        (DEEP, "<", ("none", "lzw", "zlib", "packbits")),
-        (DEEP, ">", ("none", "lzw", "zlib", "packbits")),
-        (FRACTIONS, "<", ("none", "lzw", "zlib")),
-        (FRACTIONS, ">", ("none",)),
-        (COUNTS, "<", ("none", "lzw", "zlib")),
-        (COUNTS, ">", ("none",)),
-    ],
-    ids=["uint8", "uint16", "big uint16", "float32", "big float32", "int32", "big int32"],
-)
-def test_tiff_values_are_kept(array: NDArray[np.generic], byteorder: str, compressions: tuple[str, ...]) -> None:
-    for compression in compressions:
-        data = tiff(array, byteorder=byteorder, compression=compression, photometric="minisblack")
-        np.testing.assert_array_equal(read([data], 2).pixels[0], array.astype(np.float32), err_msg=compression)
-
-
-@pytest.mark.parametrize("array", [FRACTIONS, COUNTS], ids=["float32", "int32"])
-def test_compressed_values_that_pillow_would_swap_twice_are_refused(array: NDArray[np.generic]) -> None:
-    with pytest.raises(Unreadable, match="big-endian 32-bit values: save it uncompressed"):
-        read([tiff(array, byteorder=">", compression="lzw")], 2)
-
-
-def test_a_colour_tiff_has_channels() -> None:
-    np.testing.assert_array_equal(read([tiff(COLOUR, photometric="rgb")], 2).pixels, channels_first(COLOUR))
-
-
-@pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
-def test_the_pages_of_a_tiff_are_a_volume(colour: bool) -> None:
-    pages = RNG.integers(0, 256, (3, 7, 9, *([3] if colour else []))).astype(np.uint8)
-    data = tiff(pages, photometric="rgb" if colour else "minisblack")
-    expected = channels_first(pages) if colour else pages[None]
-    np.testing.assert_array_equal(read([data], 3).pixels, expected)
-    with pytest.raises(Unreadable, match=r"a volume of \(3, 7, 9\)"):
-        read([data], 2)
-
-
-def test_tiff_pages_that_differ_in_size_are_refused() -> None:
-    data = encode(Image.fromarray(GREY), "TIFF", save_all=True, append_images=[Image.fromarray(GREY[1:])])
-    with pytest.raises(Unreadable, match="pages differ in size"):
-        read([data], 3)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +99,7 @@ def test_the_first_picture_of_an_animated_png_is_read() -> None:
 def test_truncated_pictures_are_refused(format: str, share: float) -> None:
     noise = RNG.integers(0, 256, (64, 64)).astype(np.uint8)
     data = encode(Image.fromarray(noise), format)
-    with pytest.raises(Unreadable, match=f"damaged or unsupported {format.lower()}"):
+    with pytest.raises(Unreadable, match="damaged"):
         read([data[: int(share * len(data))]], 2)
 
 
@@ -162,9 +108,42 @@ def test_a_picture_is_no_volume() -> None:
         read([encode(Image.fromarray(GREY))], 3)
 
 
-@pytest.mark.parametrize("codec", ["png", "tiff"])
-def test_deep_colour_is_refused_and_never_cut_to_eight_bits(codec: str) -> None:
-    colour = np.full((4, 5, 3), 40_000, dtype=np.uint16)
-    data = imagecodecs.png_encode(colour) if codec == "png" else tiff(colour, photometric="rgb")
-    with pytest.raises(Unreadable, match="16-bit colour"):
-        read([data], 2)
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["grey and alpha", "colour", "colour and alpha"])
+def test_a_png_of_sixteen_bits_keeps_them(channels: int) -> None:
+    stored = RNG.integers(0, 65536, (7, 9, channels)).astype(np.uint16)
+    colours = channels_first(stored)[: 3 if channels > 2 else 1]
+    np.testing.assert_array_equal(read([imagecodecs.png_encode(stored)], 2).pixels, colours)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_palette_of_any_depth_is_resolved(bits: int) -> None:
+    indices = RNG.integers(0, 2**bits, (7, 9)).astype(np.uint8)
+    data = encode(palette_picture(indices, PALETTE[: 2**bits]), bits=bits)
+    assert data[24] == bits
+    np.testing.assert_array_equal(read([data], 2).pixels, channels_first(PALETTE[indices]))
+
+
+@pytest.mark.parametrize(
+    ("image", "names", "expected"),
+    [
+        (
+            Image.fromarray(np.dstack([COLOUR, OPACITY])),
+            ("red", "green", "blue", "alpha"),
+            [*channels_first(COLOUR), OPACITY],
+        ),
+        (Image.fromarray(np.dstack([GREY, OPACITY]), "LA"), ("grey", "alpha"), [GREY, OPACITY]),
+        (palette_picture(GREY, PALETTE), ("red", "green", "blue", "index"), [*channels_first(PALETTE[GREY]), GREY]),
+        (Image.fromarray(GREY), ("grey",), [GREY]),
+    ],
+    ids=["RGBA", "LA", "palette", "grey"],
+)
+def test_a_mask_is_read_with_all_its_channels(image: Image.Image, names: tuple[str, ...], expected: object) -> None:
+    mask = read_mask(encode(image), 2)
+    assert mask.names == names
+    np.testing.assert_array_equal(mask.pixels, expected)
+
+
+def test_a_transparent_colour_is_alpha() -> None:
+    indices = np.array([[0, 1], [2, 1]], np.uint8)
+    mask = read_mask(encode(palette_picture(indices, PALETTE), transparency=1), 2)
+    np.testing.assert_array_equal(mask.pixels[mask.names.index("alpha")], np.where(indices == 1, 0, 255))

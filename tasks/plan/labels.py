@@ -1,0 +1,104 @@
+"""Labels: which classes they name, and which of them name none."""
+
+import difflib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.cohort.entry import Entry
+from tasks.cohort.sources import Find
+
+SEPARATOR = "|"
+"""Between the classes of a label, where classes do not exclude each other."""
+
+NOTHING = ("none", "normal", "healthy", "negative", "no finding")
+"""Labels which say that no class is there, in any case, where classes do not exclude each other."""
+
+_ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of some images.
+
+    Attributes
+    ----------
+    truth
+        ``(image, class)`` bool; no True where the label is not known.
+    known
+        ``(image,)`` bool, whether a label is there and can be read.
+    unread
+        How many images have each label that names no class, the most frequent first; such a label is not known.
+    """
+
+    truth: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    unread: Mapping[str, int]
+
+
+def read_labels(labels: Sequence[str], classes: Sequence[str], exclusive: bool) -> Labels:
+    """Read labels; empty where there is none.
+
+    Where classes exclude each other, a label is the name of one. Else it is several names joined by ``|``, or one of
+    `NOTHING`. A label that is spelt in another way says nothing: it might be any class.
+    """
+    named = [[label] if exclusive else label.split(SEPARATOR) for label in labels]
+    truth = np.array([[name in names for name in classes] for names in named], bool).reshape(len(labels), len(classes))
+    known = np.array([set(names) <= set(classes) for names in named], bool)
+    if not exclusive:
+        known |= np.array([label.strip().lower() in NOTHING for label in labels], bool)
+    unread = Counter(label for label, is_known in zip(labels, known, strict=True) if label and not is_known)
+    return Labels(truth & known[:, None], known, dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))))
+
+
+@dataclass(frozen=True)
+class UnreadLabel:
+    """A label that names no class. Printed, it names rows and the nearest class, not itself: it may be of a patient.
+
+    Attributes
+    ----------
+    images
+        How many have it.
+    rows
+        Where it is in the cohort table, counted from 1 below the names of the columns.
+    nearest
+        The class that is spelt most like it; None if none is.
+    """
+
+    images: int
+    rows: tuple[int, ...]
+    nearest: str | None
+
+    def __str__(self) -> str:
+        rows = ", ".join(map(str, self.rows[:_ROWS_SHOWN])) + (", …" if len(self.rows) > _ROWS_SHOWN else "")
+        images = "1 image has a label" if self.images == 1 else f"{self.images} images have a label"
+        return (
+            f"{images} that names no class, and count{'s' * (self.images == 1)} as unlabelled (in the table's row "
+            f"{rows}" + (f"; the nearest class is {self.nearest!r})" if self.nearest else ")")
+        )
+
+
+def unread_labels(
+    entries: Sequence[Entry], classes: Sequence[str], find: Find, *, exclusive: bool
+) -> list[UnreadLabel]:
+    """Find the labels that name no class, the most frequent first."""
+    labelled = [entry for entry in entries if entry.label and entry.present]
+    labels = [entry.label or "" for entry in labelled]
+    rows: dict[str, list[int]] = defaultdict(list)
+    for entry, label in zip(labelled, labels, strict=True):
+        source = find(entry.id)
+        if source and source.row:
+            rows[label].append(source.row)
+    return [
+        UnreadLabel(count, tuple(rows[label]), _nearest(label, classes))
+        for label, count in read_labels(labels, classes, exclusive).unread.items()
+    ]
+
+
+def _nearest(label: str, classes: Sequence[str]) -> str | None:
+    folded = {name.casefold(): name for name in classes}
+    found = difflib.get_close_matches(label.casefold(), folded, n=1)
+    return folded[found[0]] if found else None

@@ -1,0 +1,283 @@
+"""Every form of one network gives the maps of the plain module, or says why not; none runs code that it holds."""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import forms
+from models.engine import Engine
+from models.errors import ConfigurationError
+from models.explainers import EXPLAINERS, Explainer
+from models.forms import exported
+from models.metrics import METRICS
+from models.network import Network, NetworkConfig, build
+from models.targets import Classes
+
+SHAPE = (12, 10)
+CONFIG = NetworkConfig(classes=("a", "b"), input_shape=SHAPE)
+
+
+class Small(nn.Module):
+    """A network on which most explainers work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(6, 2)
+        self.register_buffer("scale", torch.linspace(1, 2, 6), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images).mean((2, 3)) * self.scale)
+
+
+def small() -> Small:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+IMAGES = torch.randn(3, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+BATCH = ({0: torch.export.Dim("batch")},)
+
+
+def as_exported(module: nn.Module, **options: Any) -> bytes:
+    file = BytesIO()
+    torch.export.save(torch.export.export(module, (IMAGES,), **{"dynamic_shapes": BATCH, **options}), file)
+    return file.getvalue()
+
+
+def as_onnx(module: nn.Module, **options: Any) -> bytes:
+    file = BytesIO()
+    program = torch.onnx.export(module, (IMAGES,), dynamo=True, verbose=False, **{"dynamic_shapes": BATCH, **options})
+    assert program is not None
+    program.save(file)
+    return file.getvalue()
+
+
+def as_torchscript(module: nn.Module) -> bytes:
+    file = BytesIO()
+    torch.jit.save(module, file)
+    return file.getvalue()
+
+
+MAKE: dict[str, Callable[[], bytes]] = {
+    "exported program": lambda: as_exported(small()),
+    "ONNX": lambda: as_onnx(small()),
+    "scripted": lambda: as_torchscript(torch.jit.script(small())),
+    "traced": lambda: as_torchscript(torch.jit.trace(small(), IMAGES)),
+}
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return {name: make() for name, make in MAKE.items()}
+
+
+def network_of(data: bytes, **changes: Any) -> Network:
+    digest = hashlib.sha256(data).hexdigest()
+    return build(CONFIG.model_copy(update={"sha256": digest} | changes), data)
+
+
+def explained(network: Network, explainer: Explainer) -> Tensor:
+    engine = Engine(network, [explainer], Classes(classes=("b",)), 4, {"background": IMAGES})
+    return engine.explain(IMAGES, ["a", "b", "c"]).maps
+
+
+@pytest.mark.parametrize("form", MAKE)
+@pytest.mark.parametrize("name", sorted(EXPLAINERS.kinds.keys() - {"prediction"}))
+def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, files: dict[str, bytes]) -> None:
+    network, plain = network_of(files[form]), Network(small(), CONFIG)
+    explainer = EXPLAINERS.adapter.validate_python({"name": name})
+    if explainer.requires <= forms.capabilities(network.module):
+        try:
+            expected = explained(plain, explainer)
+        except ConfigurationError:
+            with pytest.raises(ConfigurationError):
+                explained(network, explainer)
+            return
+        assert torch.allclose(
+            explained(network, explainer), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+        )
+    else:
+        with pytest.raises(ConfigurationError, match=f"{name}: needs .* use an explainer that only asks"):
+            explained(network, explainer)
+
+
+@pytest.mark.parametrize("form", MAKE)
+def test_metrics_that_change_weights_are_refused(form: str, files: dict[str, bytes]) -> None:
+    network = network_of(files[form])
+    for name, kind in METRICS.kinds.items():
+        metric = METRICS.adapter.validate_python({"name": name})
+        if "randomisation" in name and name != "label_randomisation":
+            assert kind.requires
+            with pytest.raises(ConfigurationError, match="weights that can be changed"):
+                network.require(metric.title, metric.requires)
+
+
+def test_torchscript_is_read_only_with_its_digest(files: dict[str, bytes]) -> None:
+    data = files["traced"]
+    with pytest.raises(ConfigurationError, match=f"sha256: .* if you trust it, {hashlib.sha256(data).hexdigest()}"):
+        build(CONFIG, data)
+
+
+@pytest.mark.parametrize("form", MAKE)
+def test_a_class_beside_a_file_that_holds_the_network_is_refused(form: str, files: dict[str, bytes]) -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.network: leave it out"):
+        network_of(files[form], network={"_target_": "torch.nn.Flatten"})
+
+
+def test_weights_without_a_class_are_refused() -> None:
+    file = BytesIO()
+    torch.save(small().state_dict(), file)
+    with pytest.raises(ConfigurationError, match=r"model\.network: name the class"):
+        build(CONFIG, file.getvalue())
+
+
+@pytest.mark.parametrize("make", [as_exported, as_onnx])
+def test_a_batch_of_one_size_is_refused(make: Callable[..., bytes]) -> None:
+    with pytest.raises(ConfigurationError, match=r"dynamic|batch"):
+        network_of(make(small(), dynamic_shapes=None))
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("form", MAKE)
+def test_a_file_that_is_cut_short_is_refused(form: str, kept: float, files: dict[str, bytes]) -> None:
+    with pytest.raises(ConfigurationError):
+        network_of(files[form][: int(kept * len(files[form]))])
+
+
+class Harm:
+    """Leaves a file if it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.mark), "w")
+
+
+def changed(data: bytes, change: Callable[[str, bytes], bytes], **more: bytes) -> bytes:
+    """Rewrite the entries of an archive, and add some."""
+    file = BytesIO()
+    with zipfile.ZipFile(BytesIO(data)) as archive, zipfile.ZipFile(file, "w") as copy:
+        for name in archive.namelist():
+            copy.writestr(name, change(name, archive.read(name)))
+        for name, content in more.items():
+            copy.writestr(f"archive/{name}", content)
+    return file.getvalue()
+
+
+def in_graph(change: Callable[[dict[str, Any]], None]) -> Callable[[bytes, Path], bytes]:
+    def attack(data: bytes, mark: Path) -> bytes:
+        def rewrite(name: str, content: bytes) -> bytes:
+            if not name.endswith("models/model.json"):
+                return content
+            program = json.loads(content.decode())
+            change(program)
+            return json.dumps(program).replace("MARK", str(mark)).encode()
+
+        return changed(data, rewrite)
+
+    return attack
+
+
+def first_node(program: dict[str, Any]) -> dict[str, Any]:
+    node: dict[str, Any] = program["graph_module"]["graph"]["nodes"][0]
+    return node
+
+
+def set_expression(text: str) -> Callable[[dict[str, Any]], None]:
+    def change(program: dict[str, Any]) -> None:
+        sizes = program["graph_module"]["graph"]["tensor_values"]["images"]["sizes"]
+        sizes[0]["as_expr"]["expr_str"] = text
+
+    return change
+
+
+def set_tree(kind: str, context: str) -> Callable[[dict[str, Any]], None]:
+    def change(program: dict[str, Any]) -> None:
+        spec = [1, {"type": kind, "context": context, "children_spec": []}]
+        program["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = json.dumps(spec)
+
+    return change
+
+
+def pickled_weight(data: bytes, mark: Path) -> bytes:
+    def rewrite(name: str, content: bytes) -> bytes:
+        if name.endswith("model_weights_config.json"):
+            return content.replace(b'"use_pickle": false', b'"use_pickle": true', 1)
+        return pickle.dumps(Harm(mark)) if name.endswith("weights/weight_0") else content
+
+    return changed(data, rewrite)
+
+
+def opaque_constant(data: bytes, mark: Path) -> bytes:
+    def rewrite(name: str, content: bytes) -> bytes:
+        if not name.endswith("model_constants_config.json"):
+            return content
+        entry = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False, "tensor_meta": None}
+        return json.dumps({"config": {"scale": entry}}).encode()
+
+    return changed(data, rewrite, **{"data/constants/opaque_obj_0": pickle.dumps(Harm(mark))})
+
+
+def pickled_sample(data: bytes, mark: Path) -> bytes:
+    return changed(data, lambda name, content: pickle.dumps(Harm(mark)) if "sample_inputs" in name else content)
+
+
+ATTACKS: dict[str, Callable[[bytes, Path], bytes]] = {
+    "a pickled weight": pickled_weight,
+    "a pickled constant": opaque_constant,
+    "pickled sample inputs": pickled_sample,
+    "compiled code": lambda data, mark: changed(
+        data, lambda name, content: content, **{"data/aotinductor/model/x.so": b""}
+    ),
+    "an expression that calls": in_graph(set_expression("__import__('os').system('touch MARK')")),
+    "an expression with chr": in_graph(set_expression("getattr(Symbol, chr(95)*2+chr(99))")),
+    "an expression with an attribute": in_graph(set_expression("s77.func")),
+    "an operation of Python": in_graph(lambda program: first_node(program).update(target="torch.hub.load")),
+    "an operation of another library": in_graph(
+        lambda program: first_node(program).update(target="torch.ops.mylib.conv.default")
+    ),
+    "a name with code": in_graph(lambda program: first_node(program).update(name="x = __import__('os')")),
+    "a tree that imports": in_graph(
+        set_tree("collections.defaultdict", '{"default_factory_module": "antigravity", "default_factory_name": "x"}')
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_exported_program_that_holds_more_than_a_graph_is_refused(
+    attack: str, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    mark = tmp_path / "harm"
+    with pytest.raises(ConfigurationError, match="the exported program is not read"):
+        exported.load(ATTACKS[attack](files["exported program"], mark))
+    assert not mark.exists()
+
+
+def test_guards_of_an_exported_program_are_left_out(files: dict[str, bytes], tmp_path: Path) -> None:
+    mark = tmp_path / "harm"
+    guarded = in_graph(lambda program: program.update(guards_code=["open('MARK', 'w')"]))
+    module = exported.load(guarded(files["exported program"], mark))
+    assert torch.allclose(module(IMAGES), small()(IMAGES), atol=1e-6)
+    assert not mark.exists()
+
+
+def test_an_onnx_model_that_names_other_files_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load_from_string(as_onnx(small()))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(ConfigurationError, match=r"keeps .* in other files"):
+        network_of(path.read_bytes())
