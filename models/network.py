@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -24,11 +25,12 @@ from models.trial import (
     check_function,
     check_logits,
     exact_convolutions,
-    summary,
     synthetic,
     told,
 )
-from models.weights import misfit, read_state_dict
+from models.weights import load_into
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
 
@@ -49,6 +51,9 @@ class NetworkConfig(BaseModel):
         None,
         description="The class and its arguments, e.g. `{_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}`; "
         "none: the file of weights holds the network, too",
+    )
+    weights_key: str | None = Field(
+        None, description="Where in a checkpoint the state dict lies, such as `ema.model`; none: it holds only one"
     )
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Expected digest of the weights file")
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
@@ -392,13 +397,8 @@ def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
             "weights alone, or is damaged"
         )
     module = instantiate(config.network, locate(config.network, NAMESPACES, nn.Module, _FIELD), _FIELD)
-    state = read_state_dict(weights)
-    try:
-        module.load_state_dict(state)
-    except Exception as error:
-        raise ConfigurationError(
-            f"model.weights do not fit {type(module).__name__}: {misfit(module, state) or summary(error)}"
-        ) from error
+    if taken := load_into(module, weights, config.weights_key):
+        logger.info("of model.weights was taken: %s", taken)
     return module
 
 

@@ -1,66 +1,67 @@
-"""Weights as they are stored: a safetensors file, or a PyTorch file that holds a state dict and nothing else."""
+"""Weights as they are stored, in safetensors or in files of PyTorch, and how they fit a network."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from models.checkpoints import read_checkpoint, state_within, unwrapped
 from models.errors import ConfigurationError
 from models.trial import summary
 
 _ALONE = "save the state dict alone, by `torch.save(network.state_dict(), path)` or safetensors"
 
 
-def read_state_dict(weights: bytes) -> dict[str, Tensor]:
-    """Read a state dict, without unpickling anything but tensors.
+def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
+    """Load weights into a module.
+
+    Parameters
+    ----------
+    weights
+        Safetensors, or a file of PyTorch that holds a state dict, by itself or within a checkpoint.
+    key
+        The place of the state dict in a checkpoint; None: there is one.
+
+    Returns
+    -------
+    str
+        The part of the file that was taken, and the beginning of names that was taken away; empty if it was the whole.
 
     Raises
     ------
     ConfigurationError
-        If the weights are something else, with how to save them.
+        If there is no state dict, or none that fits.
     """
-    if weights.startswith((b"PK\x03\x04", b"\x80")):
-        return _of_pytorch(weights)
+    place, state = _state_dict(weights, key)
+    begin, fitting = unwrapped(state, module.state_dict())
     try:
-        return load_safetensors(weights)
+        module.load_state_dict(fitting)
+    except Exception as error:
+        raise ConfigurationError(
+            f"model.weights do not fit {type(module).__name__}: {misfit(module, state) or summary(error)}"
+        ) from error
+    left = len(state) - len(fitting)
+    parts = [f"the state dict at {place!r}"] * bool(place) + [f"names without the beginning {begin!r}"] * bool(begin)
+    return ", ".join(parts + [f"{left} other tensors left out"] * bool(left))
+
+
+def _state_dict(weights: bytes, key: str | None) -> tuple[str, dict[str, Tensor]]:
+    if weights.startswith((b"PK\x03\x04", b"\x80")):
+        try:
+            checkpoint = read_checkpoint(weights)
+        except Exception as error:
+            raise ConfigurationError(
+                f"model.weights: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {_ALONE}"
+            ) from error
+        return state_within(checkpoint, key)
+    try:
+        return "", load_safetensors(weights)
     except SafetensorError as error:
         raise ConfigurationError(
             f"the weights are neither safetensors nor a .pt state dict ({summary(error)}): {_ALONE}"
         ) from error
-
-
-def _of_pytorch(weights: bytes) -> dict[str, Tensor]:
-    try:
-        state = torch.load(BytesIO(weights), map_location="cpu", weights_only=True)
-    except Exception as error:  # its advice, to switch the check off, is not passed on
-        raise ConfigurationError(
-            f"the weights hold more than tensors{_objects(weights)}, or are damaged: load them where they were made, "
-            f"and {_ALONE}"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict):
-        raise ConfigurationError(f"the weights hold a {type(state).__name__}, not a state dict: {_ALONE}")
-    strangers = [name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
-    if strangers:
-        raise ConfigurationError(
-            f"the weights hold more than the tensors of a state dict, such as {strangers[0]!r}, which is a "
-            f"{type(state[strangers[0]]).__name__}: {_ALONE}"
-        )
-    return state
-
-
-def _objects(weights: bytes) -> str:
-    """Name the classes that a PyTorch file would build beside tensors."""
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(BytesIO(weights))
-    except Exception:  # only files in the format of PyTorch 1.6 and later tell
-        return ""
-    return f" (objects of {', '.join(sorted(names)[:3])})" if names else ""
 
 
 def misfit(module: nn.Module, state: Mapping[str, Any]) -> str:

@@ -1,16 +1,21 @@
-"""Weights as people have them: read, or told how to save them."""
+"""Weights as people have them are read; nothing of a file is built but tensors."""
 
 import argparse
 import pickle
+from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 from models.errors import ConfigurationError
-from models.weights import read_state_dict
+from models.weights import load_into
 
 
 def pt(content: Any, **options: Any) -> bytes:
@@ -19,43 +24,114 @@ def pt(content: Any, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def torchscript() -> bytes:
-    sink = BytesIO()
-    torch.jit.save(torch.jit.script(nn.Linear(3, 2)), sink)
-    return sink.getvalue()
+TRAINED = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(3, 2))
+STATE = TRAINED.state_dict()
+OTHER = {name: tensor + 1 for name, tensor in STATE.items()}
+ADAM = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
 
 
-STATE = nn.Linear(3, 2).state_dict()
+def named(begin: str) -> dict[str, Any]:
+    return {f"{begin}{name}": tensor for name, tensor in STATE.items()}
+
+
+def fresh() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(3, 2))
+
+
+class Harm:
+    """Leaves a file if it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.mark), "w")
+
+
+CHECKPOINTS: dict[str, tuple[Any, str]] = {
+    "a state dict": (STATE, ""),
+    "beside an epoch": ({"state_dict": STATE, "epoch": 3}, "the state dict at 'state_dict'"),
+    "beside an optimizer": ({"model": STATE, "optimizer": ADAM, "loss": 0.1}, "the state dict at 'model'"),
+    "of DataParallel": (named("module."), "names without the beginning 'module.'"),
+    "compiled and parallel": (named("_orig_mod.module."), "names without the beginning '_orig_mod.module.'"),
+    "of Lightning": (
+        {
+            "state_dict": {**named("model."), "criterion.weight": torch.ones(2)},
+            "hyper_parameters": argparse.Namespace(lr=1e-3),
+            "callbacks": {"ModelCheckpoint": {"best": np.float64(0.5), "path": Path("x")}},
+        },
+        "the state dict at 'state_dict', names without the beginning 'model.', 1 other tensors left out",
+    ),
+    "of nnU-Net": (
+        {
+            "network_weights": STATE,
+            "optimizer_state": ADAM,
+            "init_args": {"plans": {"a": [1, 2]}, "device": torch.device("cpu")},
+            "logging": {"train_losses": [np.float32(0.5)]},
+        },
+        "the state dict at 'network_weights'",
+    ),
+}
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-@pytest.mark.parametrize("content", [STATE, {"state_dict": STATE, "epoch": 3}])
-def test_state_dicts_of_any_age_are_read(content: Any, is_zip: bool) -> None:
-    found = read_state_dict(pt(content, _use_new_zipfile_serialization=is_zip))
-    assert {name: tensor.tolist() for name, tensor in found.items()} == {n: t.tolist() for n, t in STATE.items()}
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_of_any_age_are_read(name: str, is_zip: bool) -> None:
+    content, taken = CHECKPOINTS[name]
+    module = fresh()
+    assert load_into(module, pt(content, _use_new_zipfile_serialization=is_zip)) == taken
+    assert all(torch.equal(tensor, STATE[name]) for name, tensor in module.state_dict().items())
+
+
+def test_safetensors_with_a_longer_name_are_read() -> None:
+    module = fresh()
+    assert load_into(module, safetensors.torch.save(named("module."))) == "names without the beginning 'module.'"
+    assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
+
+
+def test_of_two_state_dicts_one_is_named() -> None:
+    data = pt({"model": OTHER, "ema": {"model": STATE}})
+    with pytest.raises(ConfigurationError, match=r"model\.weights_key: name .* there are 'model', 'ema\.model'"):
+        load_into(fresh(), data)
+    with pytest.raises(ConfigurationError, match=r"there is no state dict at 'mean'; there are"):
+        load_into(fresh(), data, "mean")
+    module = fresh()
+    load_into(module, data, "ema.model")
+    assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (torchscript(), "a TorchScript archive"),
         (b"\x08\x07\x12\x07tf2onnx" + bytes(range(200)), "neither safetensors nor a .pt state dict"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "neither safetensors nor a .pt state dict"),
-        (pt({"state_dict": STATE, "hyper_parameters": argparse.Namespace(lr=1)}), r"objects of argparse\.Namespace"),
-        (
-            pt({"state_dict": STATE, "x": argparse.Namespace(lr=1)}, _use_new_zipfile_serialization=False),
-            "more than ten",
-        ),
-        (pt(nn.Linear(3, 2)), r"objects of torch\.nn\.modules\.linear\.Linear"),
-        (pt({"model_state_dict": STATE, "epoch": 1}), "such as 'model_state_dict', which is a OrderedDict"),
-        (pt({**STATE, "epoch": 1}), "such as 'epoch', which is a int"),
-        (pt(torch.zeros(3)), "hold a Tensor, not a state dict"),
-        (pt(STATE)[:300], "or are damaged"),
-        (pickle.dumps(STATE), "more than tensors"),
+        (pt(fresh()), "the file holds none"),
+        (pt({**STATE, "epoch": 1}), "the file holds none"),
+        (pt(torch.zeros(3)), "the file holds none"),
+        (pt(STATE)[:300], "is damaged"),
+        (pt({"0.weight": torch.zeros(2, 1, 3, 3)}), "5 of 9 tensors are missing|tensors are missing"),
+        (pt({**named("module."), "module.spare": torch.ones(1)}), "are not known, such as 'module"),
     ],
 )
-def test_anything_else_is_refused_with_how_to_save_it(weights: bytes, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{message}.*save the state dict alone") as raised:
-        read_state_dict(weights)
+def test_what_does_not_fit_is_refused(weights: bytes, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        load_into(fresh(), weights)
     assert "weights_only" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("save", [pt, lambda content: pt(content, _use_new_zipfile_serialization=False), pickle.dumps])
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda harm: {"state_dict": STATE, "hyper_parameters": harm},
+        lambda harm: {"state_dict": {**STATE, "0.weight": harm}},
+        lambda harm: harm,
+    ],
+)
+def test_no_object_of_a_checkpoint_is_built(save: Callable[[Any], bytes], within: Any, tmp_path: Path) -> None:
+    mark = tmp_path / "harm"
+    data = save(within(Harm(mark)))
+    with suppress(ConfigurationError):
+        load_into(fresh(), data)
+    assert not mark.exists()

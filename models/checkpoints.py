@@ -1,0 +1,150 @@
+"""Checkpoints as training leaves them: state dicts within other things, under names that a wrapper has made longer."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.errors import ConfigurationError
+
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""Beginnings of names that DataParallel, `torch.compile`, Lightning and people put before those of the network."""
+
+_PARTS = frozenset(
+    {
+        ("collections", "OrderedDict"),
+        ("torch", "Size"),
+        ("torch._utils", "_rebuild_tensor"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch._tensor", "_rebuild_from_type_v2"),
+        ("torch.nn.parameter", "Parameter"),
+        ("torch.serialization", "_get_layout"),
+    }
+)
+
+
+class Opaque:
+    """An object of a checkpoint that is not a tensor, as nothing: whatever class it was of is not imported."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take any arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Take any state."""
+
+    def __call__(self, *_: Any, **__: Any) -> "Opaque":
+        return Opaque()
+
+    def append(self, _: Any) -> None:
+        """Take an item of what was a list."""
+
+    def extend(self, _: Iterable[Any]) -> None:
+        """Take items of what was a list."""
+
+    def __setitem__(self, _: Any, __: Any) -> None:
+        """Take an item of what was a mapping."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors and the containers around them; everything else becomes an `Opaque`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        is_storage = module in ("torch", "torch.storage") and name.endswith("Storage")
+        is_type = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if (module, name) in _PARTS or is_storage or is_type:
+            return super().find_class(module, name)
+        return Opaque
+
+
+_PICKLE = SimpleNamespace(
+    __name__=__name__, Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load()
+)
+"""In place of the module `pickle`, for torch."""
+
+
+def read_checkpoint(data: bytes) -> Any:
+    """Read a PyTorch file of any age; of its objects, only tensors and plain containers are built.
+
+    Raises
+    ------
+    Exception
+        Whatever torch raises about a damaged file.
+    """
+    try:
+        return torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return torch.load(BytesIO(data), map_location="cpu", weights_only=False, pickle_module=_PICKLE)
+
+
+def state_within(checkpoint: Any, key: str | None) -> tuple[str, dict[str, Tensor]]:
+    """Find the state dict within a checkpoint.
+
+    Parameters
+    ----------
+    key
+        The place of the state dict, with dots between keys; None: it is the only one, or the whole.
+
+    Returns
+    -------
+    tuple
+        The place, empty if it is the whole, and the state dict.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none at the key, or without a key none or several.
+    """
+    found = dict(_state_dicts(checkpoint))
+    if key is not None:
+        if key not in found:
+            raise ConfigurationError(f"model.weights_key: there is no state dict at {key!r}; {_listed(found)}")
+        return key, found[key]
+    if "" in found:
+        return "", found[""]
+    if len(found) != 1:
+        raise ConfigurationError(f"model.weights_key: name the state dict of the network; {_listed(found)}")
+    return next(iter(found.items()))
+
+
+def _state_dicts(content: Any, place: str = "", depth: int = 3) -> Iterable[tuple[str, dict[str, Tensor]]]:
+    """Walk through mappings for state dicts: text to tensors and nothing else; an optimizer's are left out."""
+    if not isinstance(content, Mapping) or not content or not all(isinstance(name, str) for name in content):
+        return
+    if all(isinstance(value, Tensor) for value in content.values()):
+        yield place, dict(content)
+    elif depth:
+        for name, value in content.items():
+            if "optim" not in name:
+                yield from _state_dicts(value, f"{place}.{name}" if place else name, depth - 1)
+
+
+def _listed(found: Mapping[str, Any]) -> str:
+    return f"there are {', '.join(map(repr, found))}" if found else "the file holds none"
+
+
+def unwrapped(state: dict[str, Tensor], own: Iterable[str]) -> tuple[str, dict[str, Tensor]]:
+    """Take away what a wrapper has put before the names of a network's tensors.
+
+    Parameters
+    ----------
+    own
+        Names of the network's own tensors.
+
+    Returns
+    -------
+    tuple
+        The beginning that was taken away, empty if none was, and the tensors whose names had it.
+    """
+    wanted, begins = set(own), [""]
+    while begins and wanted:
+        begin = begins.pop(0)
+        within = {name.removeprefix(begin): value for name, value in state.items() if name.startswith(begin)}
+        if wanted <= within.keys():
+            return begin, within
+        begins += [begin + one for one in WRAPPERS if any(name.startswith(begin + one) for name in state)]
+    return "", state
