@@ -25,6 +25,11 @@ _MEANING = {
         "read the metrics of the logit (sensitivity_n, infidelity) for such images; if there are many, calibrate the "
         "model, by a temperature for instance",
     ),
+    "image mask unplaced": (
+        "only one of the image and its mask says where it lies in the patient, so that nothing tells whether the mask is "
+        "mirrored",
+        "look at some masks on their images below, and store both in a format with geometry, such as NIfTI or DICOM",
+    ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
         "ReLU, or Grad-CAM's sum is negative throughout",
@@ -54,7 +59,7 @@ class Remark:
 
 def remarks_on(flags: Mapping[str, int]) -> list[Remark]:
     """Explain the flags of a run, given the number of images by flag, the most frequent first."""
-    unknown = ("an output of this run has raised it", "see what its producer says of its flags")
+    unknown = ("an output of this run has raised it", "see what the page of whatever computes it says of its flags")
     return [
         Remark(flag, images, *_MEANING.get(flag, unknown))
         for flag, images in sorted(flags.items(), key=lambda item: (-item[1], item[0]))
