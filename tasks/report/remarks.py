@@ -26,8 +26,8 @@ _MEANING = {
         "model, by a temperature for instance",
     ),
     "image mask unplaced": (
-        "only one of the image and its mask says where it lies in the patient, so that nothing tells whether the mask is "
-        "mirrored",
+        "only one of the image and its mask says where it lies in the patient, so that nothing tells whether the mask "
+        "is mirrored",
         "look at some masks on their images below, and store both in a format with geometry, such as NIfTI or DICOM",
     ),
     "map blank": (
