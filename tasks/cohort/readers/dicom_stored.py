@@ -147,8 +147,9 @@ def _check_native(dataset: Dataset, count: int) -> None:
                 "correct what is wrong"
             )
         bits = bits * 2 // 3
-    check_length(-(-count * bits // 8), held)
-    if held * 8 >= (count + 1) * bits + 8:
+    declared = -(-count * bits // 8)
+    check_length(declared, held)
+    if (held - declared - declared % 2) * 8 >= bits:  # an odd length is padded
         raise Unreadable(
             f"NumberOfFrames is {count}, and {keyword} holds another frame or more: correct the number, or export the "
             "file again"
