@@ -292,9 +292,7 @@ def check_is_file(location: Location, home: Location) -> None:
         raise IsADirectoryError
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise NoImage(
-            f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place"
-        )
+        raise NoImage(f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place")
     if is_link and location.path != home.path and not _fence(home.at(home.folder))(location.path):
         raise Unreadable(
             "it is a link that leads out of the cohort's folder: copy the file into it, or name it in a cohort table "

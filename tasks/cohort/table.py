@@ -146,7 +146,7 @@ def _rows(source: Location, columns: dict[str, int], records: Iterable[Record]) 
 
 
 def _whole(rows: list[Row]) -> list[Row]:
-    """Write whole numbers without a point where a column of them has gaps, which makes it one of fractions to pandas."""
+    """Write whole numbers as such also in text: pandas writes a column of them that has gaps as one of fractions."""
     for name in ("id", "label", "subject"):
         there = [text for row in rows if (text := getattr(row, name)) is not None]
         if 0 < len(there) < len(rows) and all(map(_WHOLE.fullmatch, there)):

@@ -101,7 +101,9 @@ def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
     unused = int(dataset.BitsAllocated) - in_use
     used = np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
     highest = whole_number(dataset, "HighBit", in_use - 1)
-    if highest != in_use - 1 and not np.array_equal(used, stored):
+    spare = highest - (in_use - 1)
+    may_lie_above = spare > 0 and bool(stored.any()) and not (stored % 2**spare).any()
+    if spare and (may_lie_above or not np.array_equal(used, stored)):
         raise Unreadable(
             f"HighBit is {highest} and BitsStored {in_use}, which leaves open where the {in_use} bits lie: "
             f"set HighBit to {in_use - 1} if they are the lowest"
