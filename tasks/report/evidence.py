@@ -26,7 +26,10 @@ FAMILIES = ("faithfulness", "plausibility", "robustness", "sanity", "complexity"
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean of one metric for one explainer; `is_chance` if it does not differ from every control."""
+    """Mean of one metric for one explainer, whose interval is NaN of fewer than two subjects.
+
+    `is_chance` says that it does not differ from every control.
+    """
 
     mean: float
     low: float
@@ -34,7 +37,9 @@ class Cell:
     is_chance: bool
 
     def __str__(self) -> str:
-        return "undefined" if np.isnan(self.mean) else f"{self.mean:.3f} ({self.low:.3f}–{self.high:.3f})"
+        if np.isnan(self.mean):
+            return "undefined"
+        return f"{self.mean:.3f} " + ("(–)" if np.isnan(self.low) else f"({self.low:.3f}–{self.high:.3f})")
 
 
 @dataclass(frozen=True)
