@@ -26,9 +26,9 @@ _MEANING = {
         "model, by a temperature for instance",
     ),
     "image mask unplaced": (
-        "only one of the image and its mask says where it lies in the patient, so that nothing tells whether the mask "
-        "is mirrored",
-        "look at some masks on their images below, and store both in a format with geometry, such as NIfTI or DICOM",
+        "the mask or the image has no geometry, as in PNG and NPY: their shapes agree, but nothing tells whether the "
+        "mask is turned or mirrored, and hit_rate, relevance_mass and the like follow it",
+        "look at the outlines below; or give image and mask in a format with geometry (DICOM, NIfTI)",
     ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
