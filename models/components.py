@@ -5,7 +5,9 @@ fetches nothing and opens no file.
 """
 
 import importlib
+import importlib.metadata
 import inspect
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -34,7 +36,24 @@ def _names_a_target(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 Component = Annotated[dict[str, JsonValue], AfterValidator(_names_a_target)]
 
 
-def locate(component: Mapping[str, Any], namespaces: tuple[str, ...], base: type = object, field: str = "") -> Any:
+def allowed_packages(group: str) -> tuple[str, ...]:
+    """Name the packages that this machine's operator allows beside our own; no configuration can.
+
+    They are the values of the entry points of `group`, such as ``cohortlens.networks``, and what the variable of the
+    environment with the same words, ``COHORTLENS_NETWORKS``, names, with commas between them.
+    """
+    told = os.environ.get(_variable(group), "")
+    points = importlib.metadata.entry_points(group=group)
+    return (*(point.value for point in points), *(name.strip() for name in told.split(",") if name.strip()))
+
+
+def _variable(group: str) -> str:
+    return group.replace(".", "_").upper()
+
+
+def locate(
+    component: Mapping[str, Any], namespaces: tuple[str, ...], base: type = object, field: str = "", group: str = ""
+) -> Any:
     """Import the class that `component` names, if it lies in one of `namespaces` and was made there.
 
     A function that says to return a class of its own module, as torchvision's builders do, stands for that class.
@@ -45,6 +64,8 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...], base: type
         The class that it must derive from.
     field
         The field of the configuration, for messages.
+    group
+        The group of `allowed_packages` that may hold it, too.
 
     Raises
     ------
@@ -53,9 +74,11 @@ def locate(component: Mapping[str, Any], namespaces: tuple[str, ...], base: type
     """
     target, named = str(component["_target_"]), _named(component, field)
     home, _, name = target.rpartition(".")
+    namespaces += allowed_packages(group) if group else ()
     allowed = " or ".join(namespaces)
+    others = f", or in a package that {_variable(group)} names on this machine" if group else ""
     if not _lies_in(home, namespaces):
-        raise ConfigurationError(f"{named} is not allowed here: it must lie in {allowed}")
+        raise ConfigurationError(f"{named} is not allowed here: it must lie in {allowed}{others}")
     if not _NAME.fullmatch(target):
         raise ConfigurationError(f"{named} is not allowed here: it is no public name; name a class of {allowed}")
     try:

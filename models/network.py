@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import logging
+import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -355,7 +356,8 @@ def _check_classes(config: NetworkConfig) -> None:
     classes = config.classes
     if blank := [name for name in classes if not name.strip()]:
         raise ConfigurationError(f"model.classes holds the name {blank[0]!r}: give each output a name")
-    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
+    spelt = [unicodedata.normalize("NFC", name).strip() for name in classes]
+    if repeated := sorted({name for name in spelt if spelt.count(name) > 1}):
         raise ConfigurationError(f"model.classes names {repeated[0]!r} more than once: give each output its own name")
     if len(classes) == 1 and config.activation == "softmax":
         raise ConfigurationError(
@@ -396,7 +398,8 @@ def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
             "model.network: name the class of the network and its arguments, since the file in model.weights holds "
             "weights alone, or is damaged"
         )
-    module = instantiate(config.network, locate(config.network, NAMESPACES, nn.Module, _FIELD), _FIELD)
+    located = locate(config.network, NAMESPACES, nn.Module, _FIELD, "cohortlens.networks")
+    module = instantiate(config.network, located, _FIELD)
     if taken := load_into(module, weights, config.weights_key):
         logger.info("of model.weights was taken: %s", taken)
     return module

@@ -166,7 +166,7 @@ def _tracked(moved: Any) -> NDArray[np.float64]:
 def _transform(component: Component) -> Any:
     from monai.transforms import MapTransform, Randomizable, RandomizableTrait, Transform
 
-    located = locate(component, NAMESPACES, Transform, _FIELD)
+    located = locate(component, NAMESPACES, Transform, _FIELD, "cohortlens.transforms")
     name = component["_target_"]
     if located.__module__.startswith("monai.transforms.io"):
         raise ConfigurationError(f"`_target_: {name}` reads or writes files; images are read by cohortlens itself")

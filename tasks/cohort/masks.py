@@ -104,9 +104,10 @@ def _looked_at(mask: Decoded, rule: MaskRule | None) -> NDArray[np.float32]:
 def _above(values: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
     marked: NDArray[np.bool_] = values >= threshold
     low, high = values.min(), values.max()
-    if high < threshold and low < high and ((values == low) | (values == high)).all():
+    has_two = ((values == low) | (values == high)).all()
+    if high < threshold and low < high and (has_two or high <= 1):
         raise Unreadable(
-            f"its mask has {_shown(values)}, both below cohort.mask.threshold ({threshold:g}): one rule has to suit "
+            f"its mask has {_shown(values)}, all below cohort.mask.threshold ({threshold:g}): one rule has to suit "
             "the masks of the whole cohort"
         )
     return marked

@@ -14,7 +14,7 @@ from unicodedata import normalize
 from fsspec.utils import glob_translate
 
 from models.errors import ConfigurationError
-from tasks.cohort.reading import Unreadable
+from tasks.cohort.reading import NoImage, Unreadable
 from tasks.cohort.table import is_table, read_table
 from tasks.storage.location import Location, nameless
 
@@ -129,6 +129,8 @@ def list_images(source: Location, root: Location) -> list[Listed]:
     except OSError as error:
         server = f" at {source.endpoint_url}" if source.endpoint_url else ""
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
+    if f"{folder}/" in files:
+        raise ConfigurationError(f"cohort.source: {source} cannot be listed: give access to it, or name another place")
     listed = []
     for url in _once_each(files) if source.is_local else files:
         path = (source.at(url).path.removeprefix(folder) or basename(url)).strip("/")
@@ -284,13 +286,13 @@ def check_is_file(location: Location, home: Location) -> None:
             raise Unreadable("it is a link to a file that is not there: put the file in its place") from None
         raise
     is_link = os.path.islink(location.path)
+    if stat.S_ISDIR(mode) and location.url.endswith("/"):
+        raise Unreadable("it is a folder that cannot be listed: give access to it, or leave it out")
     if stat.S_ISDIR(mode) and not is_link:
         raise IsADirectoryError
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise Unreadable(
-            f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place"
-        )
+        raise NoImage(f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place")
     if is_link and location.path != home.path and not _fence(home.at(home.folder))(location.path):
         raise Unreadable(
             "it is a link that leads out of the cohort's folder: copy the file into it, or name it in a cohort table "

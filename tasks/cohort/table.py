@@ -30,8 +30,10 @@ _BYTE_ORDER_MARKS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-_EXACT = 2**53
-"""Whole numbers above this one are not told apart by floating-point numbers."""
+_EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
+"""By their bits, the whole number above which floating-point numbers do not tell all whole ones apart."""
+
+_WHOLE = re.compile(r"-?\d+\.0")
 
 
 class Row(NamedTuple):
@@ -78,7 +80,7 @@ def read_table(source: Location) -> list[Row]:
         else:
             names, records, read_as = _text(source, data)
         columns = _known_columns(names, read_as)
-        return list(_rows(source, columns, records))
+        return _whole(list(_rows(source, columns, records)))
     except ConfigurationError:
         raise
     except _Unusable as error:
@@ -141,6 +143,15 @@ def _rows(source: Location, columns: dict[str, int], records: Iterable[Record]) 
             if text := values.get(name):
                 values[name] = unicodedata.normalize("NFC", text)  # macOS takes letters and their accents apart
         yield Row(number, uri, **values)
+
+
+def _whole(rows: list[Row]) -> list[Row]:
+    """Write whole numbers as such also in text: pandas writes a column of them that has gaps as one of fractions."""
+    for name in ("id", "label", "subject"):
+        there = [text for row in rows if (text := getattr(row, name)) is not None]
+        if 0 < len(there) < len(rows) and all(map(_WHOLE.fullmatch, there)):
+            rows = [row._replace(**{name: (text := getattr(row, name)) and text.removesuffix(".0")}) for row in rows]
+    return rows
 
 
 def _text(source: Location, data: bytes) -> tuple[list[str], Iterator[Record], str]:
@@ -230,7 +241,7 @@ def _texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
     kind, values = column.type, column.to_pylist()
     if types.is_floating(kind) or types.is_decimal(kind):
         numbers = [None if value is None or math.isnan(value) else value for value in values]
-        return _numbers(numbers, name, exact=types.is_decimal(kind))
+        return _numbers(numbers, name, math.inf if types.is_decimal(kind) else _EXACT[kind.bit_width])
     if types.is_timestamp(kind):
         days = all(value is None or value.time() == time() for value in values)
         return [value and (value.date() if days else value).isoformat() for value in values]
@@ -245,14 +256,14 @@ def _texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
     raise _Unusable(f"holds {kind} in the column `{name}`, where each row has one text or number")
 
 
-def _numbers(values: list[Any], name: str, *, exact: bool) -> list[str | None]:
+def _numbers(values: list[Any], name: str, exact: float) -> list[str | None]:
     """Write whole numbers as such: a column of them that has gaps is one of fractions to pandas."""
     there = [value for value in values if value is not None]
     if not all(math.isfinite(value) and value == int(value) for value in there):
         return [None if value is None else str(value) for value in values]
-    if not exact and any(abs(value) > _EXACT for value in there):
+    if any(abs(value) > exact for value in there):
         raise _Unusable(
-            f"holds whole numbers of more than 15 digits as fractions in the column `{name}`, which lose their last "
-            'digits so: write the column as text, or as "Int64" of pandas'
+            f"holds whole numbers above {exact} as fractions in the column `{name}`, which lose their last digits so: "
+            'write the column as text, or as "Int64" of pandas'
         )
     return [None if value is None else str(int(value)) for value in values]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.metrics.base import METRIC
 from tasks.plain import plain
 from tasks.report.statistics import ALL_CLASSES, evidence
+from tasks.report.words import with_interval
 
 CONTROLS = "control_"
 """How the names of maps begin that know nothing of the model."""
@@ -26,7 +27,10 @@ FAMILIES = ("faithfulness", "plausibility", "robustness", "sanity", "complexity"
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean of one metric for one explainer; `is_chance` if it does not differ from every control."""
+    """Mean of one metric for one explainer, whose interval is NaN of fewer than two subjects.
+
+    `is_chance` says that it does not differ from every control.
+    """
 
     mean: float
     low: float
@@ -34,7 +38,7 @@ class Cell:
     is_chance: bool
 
     def __str__(self) -> str:
-        return "undefined" if np.isnan(self.mean) else f"{self.mean:.3f} ({self.low:.3f}–{self.high:.3f})"
+        return with_interval(self.mean, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Is the model right: ROC, calibration and confusion against the labels, with bootstrap intervals over subjects."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from tasks.plan.labels import read_labels
+from tasks.report.words import with_interval
 
 RESAMPLES = 1000
 _SEED = 20261124
@@ -21,16 +22,14 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; NaN where it is undefined."""
+    """A value with its 95 % interval; NaN where it is undefined, as an interval is of fewer than two subjects."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "undefined"
-        return f"{self.value:.3f} ({self.low:.3f}–{self.high:.3f})"
+        return with_interval(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def estimates(statistic: Callable[[Floats], Floats], groups: NDArray[np.intp]) -
     for value, column in zip(values, drawn.T, strict=True):
         defined = column[np.isfinite(column)]
         low, high = np.percentile(defined, (2.5, 97.5)) if np.isfinite(value) and len(defined) else (np.nan, np.nan)
-        found.append(Estimate(float(value), float(low), float(high)))
+        found.append(_of(count, Estimate(float(value), float(low), float(high))))
     return found
 
 
@@ -193,14 +192,15 @@ def _class(
         return np.array([np.trapezoid(true, false), sensitivity, specificity, *_at(GRID, false, true)])
 
     auc, sensitivity, specificity, *curve = estimates(numbers, groups)
+    positive, negative = _subjects(groups, truth), _subjects(groups, ~truth)
     return ClassPerformance(
         name=name,
         positive=int(truth.sum()),
         negative=int((~truth).sum()),
-        auc=auc,
-        sensitivity=_never_certain(sensitivity, _subjects(groups, truth)),
-        specificity=_never_certain(specificity, _subjects(groups, ~truth)),
-        roc=tuple(curve),
+        auc=_of(min(positive, negative), auc),
+        sensitivity=_never_certain(sensitivity, positive),
+        specificity=_never_certain(specificity, negative),
+        roc=tuple(_of(min(positive, negative), point) for point in curve),
     )
 
 
@@ -208,10 +208,15 @@ def _subjects(groups: NDArray[np.intp], among: NDArray[np.bool_]) -> int:
     return len(np.unique(groups[among]))
 
 
+def _of(subjects: int, estimate: Estimate) -> Estimate:
+    """Leave out the interval where there is but one subject, who does not tell how much subjects differ."""
+    return estimate if subjects > 1 else replace(estimate, low=np.nan, high=np.nan)
+
+
 def _never_certain(share: Estimate, subjects: int) -> Estimate:
     """Give a share of 0 or 1, of which every resample is the same, Wilson's interval."""
     if share.value not in (0, 1):
-        return share
+        return _of(subjects, share)
     wilson = binomtest(round(share.value * subjects), subjects).proportion_ci(method="wilson")
     return Estimate(share.value, float(wilson.low), float(wilson.high))
 

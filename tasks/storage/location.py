@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -228,24 +228,34 @@ class Location(BaseModel):
         """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out.
 
         A step with wildcards is a pattern only if there is nothing of just that name. Links, pipes and whatever else is
-        no folder are among the files.
+        no folder are among the files, and so is a local folder that cannot be listed; its name ends with /.
         """
         folder, pattern = self._split()
         if not pattern:
             return self.below()
-        matches = re.compile(glob_translate(pattern)).match
-        depth = None if "**" in pattern else pattern.count("/") + 1
+        steps = pattern.split("/")
+        depth = None if "**" in pattern else len(steps)
+
+        def matches(name: str) -> bool:
+            if not name.endswith("/"):
+                return bool(re.match(glob_translate(pattern), name))
+            above = steps[: name.count("/")]
+            return depth is None or bool(re.match(glob_translate("/".join(above)), name.rstrip("/")))
+
         return [url for url, name in self._visible(folder, depth) if matches(name)]
 
     def below(self) -> list[str]:
-        """The URLs of all files below this folder or prefix, whatever its name holds, sorted; hidden ones left out."""
+        """The URLs of all files below this folder or prefix, whatever its name holds, sorted, as `files` has them."""
         return [url for url, _ in self._visible(self.path.rstrip("/"))]
 
     def _visible(self, folder: str, depth: int | None = None) -> list[tuple[str, str]]:
         """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
         prefix = "" if self.is_local else "s3://"
-        found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
-        files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
+        if self.is_local:
+            files = sorted(_walked(folder or "/", depth))
+        else:
+            found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
+            files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
         named = [(f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files]
         return [(url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/"))]
 
@@ -266,6 +276,20 @@ class Location(BaseModel):
                 break
             folder, pattern = f"{folder}/{step}", below
         return folder, pattern
+
+
+def _walked(folder: str, depth: int | None) -> Iterator[str]:
+    """Go through what is no folder, links to folders included, and through folders that cannot be listed, with a /."""
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        yield folder
+        return
+    errors: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=errors.append):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        yield from (os.path.join(place, name) for name in (*files, *links))
+        if depth is not None and len(place.removeprefix(folder).split("/")) >= depth:
+            folders.clear()
+    yield from (f"{error.filename}/" for error in errors if not isinstance(error, FileNotFoundError))
 
 
 def _checked_key(url: str) -> str:

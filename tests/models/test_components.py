@@ -238,3 +238,45 @@ def test_arguments_that_do_not_fit_are_named() -> None:
     component = {"_target_": "torch.nn.Linear", "width": 3}
     with pytest.raises(ValueError, match="width"):
         instantiate(component, locate(component, NETWORKS))
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with a network and a function, which can be imported."""
+    (tmp_path / "a_hospitals_nets.py").write_text(
+        "from os import system\n"
+        "from torch import nn\n\n\n"
+        "class Net(nn.Flatten):\n    pass\n\n\n"
+        "def make() -> nn.Module:\n    raise AssertionError('called')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "a_hospitals_nets"
+
+
+def test_a_package_of_ones_own_is_what_the_machines_operator_allows(
+    own_package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = {"_target_": f"{own_package}.Net"}
+
+    def find() -> Any:
+        return locate(component, ("torch.nn",), nn.Module, "model.network", "cohortlens.networks")
+
+    with pytest.raises(ConfigurationError, match="or in a package that COHORTLENS_NETWORKS names on this machine"):
+        find()
+    monkeypatch.setenv("COHORTLENS_NETWORKS", f"others.nets, {own_package}")
+    assert find().__name__ == "Net"
+    for name in ("system", "make", "nn.Flatten"):
+        component["_target_"] = f"{own_package}.{name}"
+        with pytest.raises(ConfigurationError):
+            find()
+
+
+def test_entry_points_name_packages_too(own_package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = tmp_path / "hospital-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hospital\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[cohortlens.networks]\nnets = {own_package}\n")
+    found = locate({"_target_": f"{own_package}.Net"}, ("torch.nn",), nn.Module, "", "cohortlens.networks")
+    assert found.__name__ == "Net"
+    with pytest.raises(ConfigurationError):
+        locate({"_target_": f"{own_package}.Net"}, ("torch.nn",), nn.Module, "", "cohortlens.transforms")

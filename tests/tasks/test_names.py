@@ -1,5 +1,6 @@
 """Names of files as people have them, and names that are not those of files: found, or set aside with the reason."""
 
+import errno
 import os
 import pickle
 import socket
@@ -122,8 +123,10 @@ def test_what_is_no_file_in_a_table_is_set_aside(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("link")
+    os.mkfifo(tmp_path / "pipe")
     long = "x" * 400
-    expected = {
+    named = {
         "good.png": "",
         "pipe.png": "it is a pipe and no file",
         "loop": "it is a link that leads back to itself",
@@ -133,9 +136,58 @@ def test_what_is_no_file_in_a_table_is_set_aside(tmp_path: Path) -> None:
         f"{long}.png": "its name is longer than any that the file system can hold",
         f"{long}/a.png": "its name is longer than any that the file system can hold",
         "absent.png": "the file cannot be opened (FileNotFoundError)",
+        "pipe/": "it is a pipe and no file",
+        "link/": "it is a link that leads back to itself",
+        f"{long}/": "its name is longer than any that the file system can hold",
+        f"{long}/a/": "its name is longer than any that the file system can hold",
+        "pipe/a/": "the file cannot be opened (NotADirectoryError)",
+        "absent/": "the folder is empty, or not there",
     }
-    found = {one.id: (one.reason or "").partition(":")[0] for one in surveyed(table(tmp_path, *expected))}
+    expected = {name.rstrip("/"): reason for name, reason in named.items()}
+    found = {one.id: (one.reason or "").partition(":")[0] for one in surveyed(table(tmp_path, *named))}
     assert found == expected
+
+
+@pytest.fixture
+def closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cohort of which one folder cannot be listed, which those who run tests as root can simulate alone."""
+    for name in ("a/1.png", "a/closed/2.png", "b/3.png"):
+        picture(tmp_path / name)
+    listed = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if os.path.basename(os.path.normpath(path)) == "closed":
+            raise PermissionError(errno.EACCES, "denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["", "**/*.png", "*/*/*.png", "a*/**"])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_folder_that_cannot_be_listed_is_set_aside(closed: Path, source: str, spatial_dims: int) -> None:
+    found = {one.id.split("/")[-1]: one.reason for one in surveyed(f"{closed}/{source}", spatial_dims)}
+    assert found["closed"] == "it is a folder that cannot be listed: give access to it, or leave it out"
+    assert [name for name, reason in found.items() if reason] == ["closed"]
+
+
+@pytest.mark.parametrize("source", ["b/", "a/*.png", "b*/*/*.png", "*/*.png"])
+def test_a_folder_that_a_source_does_not_reach_needs_no_access(closed: Path, source: str) -> None:
+    files = Location(url=f"{closed}/{source}").files()
+    assert not [file for file in files if "closed" in file]
+
+
+def test_a_folder_of_a_table_that_cannot_be_listed_is_its_rows_reason(closed: Path) -> None:
+    whole, part, fine = surveyed(table(closed, "a/closed/", "a/", "b/"))
+    assert (whole.reason or "").startswith("it is a folder that cannot be listed")
+    assert (part.reason or "").startswith("1 of the 2 files of the folder cannot be read: it is a folder that cannot")
+    assert fine.reason is None
+
+
+def test_a_source_that_cannot_be_listed_is_refused(closed: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be listed: give access"):
+        surveyed(f"{closed}/a/closed/")
 
 
 def test_a_run_explains_what_is_an_image_beside_what_is_no_file(tmp_path: Path) -> None:

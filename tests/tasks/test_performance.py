@@ -135,3 +135,21 @@ def test_two_classes_that_exclude_each_other_are_no_label() -> None:
 
 def test_of_no_images_nothing_is_known() -> None:
     assert performance(np.empty((0, 2)), [], [], ["mass", "cyst"], True) is None
+
+
+def test_of_one_subject_there_is_no_interval() -> None:
+    probability, labels = drawn(20)
+    found = held(probability, labels, ["one"] * 20)
+    assert found.accuracy is not None and found.subjects == 1
+    of = [found.accuracy, found.calibration_error, found.classes[1].auc, *found.classes[1].roc]
+    assert all(np.isfinite(one.value) and np.isnan(one.low) and np.isnan(one.high) for one in of)
+    assert str(found.accuracy) == f"{found.accuracy.value:.3f} (–)"
+
+
+def test_a_class_of_one_subject_has_no_interval() -> None:
+    probability = np.array([[0.9, 0.1], [0.1, 0.9], [0.4, 0.6], [0.8, 0.2]])
+    found = held(probability, ["ill", "ill", "well", "well"], ["a", "a", "b", "c"])
+    _, ill = found.classes
+    assert (ill.auc.value, ill.sensitivity.value, ill.specificity.value) == (0.5, 0.5, 0.5)
+    assert np.isnan([ill.auc.low, ill.sensitivity.low, ill.roc[0].high]).all()
+    assert (ill.specificity.low, ill.specificity.high) == (0.0, 1.0)

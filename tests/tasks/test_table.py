@@ -144,3 +144,38 @@ def test_an_index_of_pandas_is_a_column_if_it_has_a_name(tmp_path: Path) -> None
     assert [row.id for row in read_table(Location(url=str(tmp_path / "t.parquet")))] == ["x", "y"]
     frame.set_index(pd.Index([5, 9])).to_parquet(tmp_path / "t.parquet")
     assert len(read_table(Location(url=str(tmp_path / "t.parquet")))) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["1.0", "", "0.0"], ["1", None, "0"]),
+        (["1.0", "2.0", "0.0"], ["1.0", "2.0", "0.0"]),
+        (["1.0", "", "0.5"], ["1.0", None, "0.5"]),
+        (["1.0", "", "x"], ["1.0", None, "x"]),
+        (["-12.0", "", ""], ["-12", None, None]),
+    ],
+    ids=str,
+)
+def test_whole_numbers_with_gaps_stay_whole_in_text(tmp_path: Path, written: list[str], expected: list[str]) -> None:
+    rows = "".join(f"{number}.png,{text}\n" for number, text in enumerate(written))
+    assert [row.label for row in read(tmp_path / "t.csv", "uri,label\n" + rows)] == expected
+
+
+def test_what_pandas_makes_of_numbers_with_a_gap_is_read_as_the_numbers(tmp_path: Path) -> None:
+    pd.DataFrame({"uri": ["a", "b", "c"], "label": [1, None, 0], "subject": [12, 12, None]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    rows = read_table(Location(url=str(tmp_path / "t.csv")))
+    assert [(row.label, row.subject) for row in rows] == [("1", "12"), (None, "12"), ("0", None)]
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float16", 2**11), ("float32", 2**24), ("float64", 2**53)])
+def test_numbers_that_a_type_does_not_tell_apart_are_refused(tmp_path: Path, dtype: str, exact: int) -> None:
+    for number in (exact, 2 * exact):
+        pd.DataFrame({"uri": ["a", "b"], "subject": pd.Series([number, 1], dtype=dtype)}).to_parquet(
+            tmp_path / f"{number}.parquet"
+        )
+    assert read_table(Location(url=str(tmp_path / f"{exact}.parquet")))[0].subject == str(exact)
+    with pytest.raises(ValueError, match=f"whole numbers above {exact} as fractions in the column `subject`"):
+        read_table(Location(url=str(tmp_path / f"{2 * exact}.parquet")))

@@ -1,6 +1,6 @@
 """Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from tasks.cohort.readers.dicom_elements import first_item
 from tasks.cohort.readers.dicom_parsing import begins_dicom, dataset_of, header_of
 from tasks.cohort.readers.dicom_pixels import brightness, plane_values
 from tasks.cohort.readers.dicom_planes import Plane, arranged, plane_columns, slice_orientation
+from tasks.cohort.readers.dicom_segments import is_segmentation, label_map, segment_of, spacing_of
 from tasks.cohort.readers.dicom_series import Part, check_one_volume, part_of, refuse_part, series_of
 from tasks.cohort.readers.dicom_stored import (
     frame_count,
@@ -71,7 +72,7 @@ class Dicom(Reader):
         planes = [
             plane
             for part, one in zip(parts, described, strict=True)
-            for plane in _planes(dataset_of(part, one.length), request.window)
+            for plane in _planes(dataset_of(part, one.length), request)
         ]
         sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
@@ -114,7 +115,7 @@ def _text(header: Dataset, tag: str) -> str:
     return text.strip(" \0")
 
 
-def _planes(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
+def _planes(dataset: Dataset, request: Request) -> list[Plane]:
     stored = stored_frames(dataset)
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
     by_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * len(stored)
@@ -123,8 +124,16 @@ def _planes(dataset: Dataset, window: WindowConfig) -> Iterator[Plane]:
             f"NumberOfFrames is {len(stored)}, but PerFrameFunctionalGroupsSequence has {len(by_frame)} items: "
             "export the file again"
         )
-    for number, (frame, own) in enumerate(zip(stored, by_frame, strict=False)):
-        yield Plane(plane_values(frame, dataset, shared, own, window), plane_columns(dataset, shared, own, number))
+    planes = [
+        Plane(plane_values(frame, dataset, shared, own, request.window), plane_columns(dataset, shared, own, number))
+        for number, (frame, own) in enumerate(zip(stored, by_frame, strict=False))
+    ]
+    if not is_segmentation(dataset):
+        return planes
+    segments = [segment_of(shared, own) for _, own in zip(stored, by_frame, strict=False)]
+    is_binary = dataset.get("SegmentationType") == "BINARY"
+    spacing = spacing_of(shared, by_frame[0])
+    return label_map(planes, segments, spacing, is_binary=is_binary, largest=request.largest)
 
 
 def _pixels(planes: list[Plane], inverted: bool, window: WindowConfig) -> NDArray[np.float32]:

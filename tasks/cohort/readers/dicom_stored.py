@@ -101,7 +101,9 @@ def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.gener
     unused = int(dataset.BitsAllocated) - in_use
     used = np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
     highest = whole_number(dataset, "HighBit", in_use - 1)
-    if highest != in_use - 1 and not np.array_equal(used, stored):
+    spare = highest - (in_use - 1)
+    may_lie_above = spare > 0 and bool(stored.any()) and not (stored % 2**spare).any()
+    if spare and (may_lie_above or not np.array_equal(used, stored)):
         raise Unreadable(
             f"HighBit is {highest} and BitsStored {in_use}, which leaves open where the {in_use} bits lie: "
             f"set HighBit to {in_use - 1} if they are the lowest"
@@ -147,8 +149,9 @@ def _check_native(dataset: Dataset, count: int) -> None:
                 "correct what is wrong"
             )
         bits = bits * 2 // 3
-    check_length(-(-count * bits // 8), held)
-    if held * 8 >= (count + 1) * bits + 8:
+    declared = -(-count * bits // 8)
+    check_length(declared, held)
+    if (held - declared - declared % 2) * 8 >= bits:  # an odd length is padded
         raise Unreadable(
             f"NumberOfFrames is {count}, and {keyword} holds another frame or more: correct the number, or export the "
             "file again"

@@ -128,7 +128,8 @@ def test_a_rule_says_what_marks(data: bytes, rule: dict[str, Any], expected: NDA
 @pytest.mark.parametrize(
     ("data", "rule", "message"),
     [
-        (picture(SQUARE.astype(np.uint8)), {"threshold": 128}, r"the values 0, 1, both below .* \(128\)"),
+        (picture(SQUARE.astype(np.uint8)), {"threshold": 128}, r"the values 0, 1, all below .* \(128\)"),
+        (npy(np.linspace(0, 1, 80).reshape(8, 10)), {"threshold": 128}, r"80 values from 0 to 1, all below .* \(128\)"),
         (SOFT, {"labels": [1]}, "takes whole numbers"),
         (picture(GREY), {"channel": "alpha"}, "no channel 'alpha' .*: it has grey"),
         (npy(SQUARE), {"channel": 3}, "no channel 3 .*: it has 0"),
