@@ -310,13 +310,16 @@ def _run(config: "RunConfig", server_url: str, **how: Any) -> "Summary":
 @contextmanager
 def _prefect(server_url: str, output: "Location") -> Iterator[None]:
     """Say where Prefect shows a run, and hand it the last of the run's log; a run that is done may end without it."""
-    click.echo(f"Prefect: {server_url.removesuffix('/api')}", err=True)
     import httpx
     from prefect.logging.handlers import APILogHandler
 
     from flows.errors import Stopped
     from flows.run import done
+    from flows.server import password_file
 
+    secret = password_file(server_url)
+    asks = f", with the password in {secret}" if secret.exists() else ""
+    click.echo(f"Prefect: {server_url.removesuffix('/api')}{asks}", err=True)
     logs.set_up_prefect()
     try:
         yield

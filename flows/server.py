@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flows.errors import Stopped
 
@@ -70,7 +71,7 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     url = f"http://127.0.0.1:{port}/api"
     told = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
     before = {name: os.environ.get(name) for name in told}
-    shown, log = home / f"prefect-password-{port}", home / "prefect-server.log"
+    shown, log = password_file(url, home), home / "prefect-server.log"
     command = [sys.executable, "-m", "flows.server", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     starting = (home / "prefect-server.lock").open("w")
     fcntl.flock(starting, fcntl.LOCK_EX)  # two that make one database at once would fail
@@ -109,6 +110,11 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
             server.kill()
             server.wait()
         shown.unlink(missing_ok=True)
+
+
+def password_file(url: str, home: Path = HOME) -> Path:
+    """Name the file that holds the password of a server while `prefect_server` runs it."""
+    return home / f"prefect-password-{urlsplit(url).port}"
 
 
 def _keep_private(home: Path) -> None:

@@ -1,5 +1,6 @@
 """The shards of a plan, mapped over Dask workers, and watched until they are delivered."""
 
+import logging
 import math
 import tempfile
 import time
@@ -35,6 +36,8 @@ from tasks.telemetry import Reading
 from tasks.work.evaluate import Evaluation
 from tasks.work.failures import Seen
 from tasks.work.fit import fit
+
+logger = logging.getLogger("cohortlens")
 
 PERFORMANCE_REPORT = "report/dask.html"
 
@@ -112,11 +115,18 @@ def _results(futures: Sequence[Any], watch: "_Watch") -> list[Any]:
 @contextmanager
 def _workers(output: Location, compute: PlaceConfig) -> Iterator[Any]:
     """Start the task runner, and keep Dask's report on it if one is asked for."""
+    is_done = False
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "dask.html" if compute.performance_report else None
-        with task_runner(compute, page) as runner:
-            yield runner
-        if page:
+        try:
+            with task_runner(compute, page) as runner:
+                yield runner
+                is_done = True
+        except TimeoutError:
+            if not is_done:
+                raise
+            logger.warning("the Dask workers are done, and did not end in time: they were killed")
+        if page and page.exists():
             (output / PERFORMANCE_REPORT).write(page.read_bytes())
 
 

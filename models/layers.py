@@ -34,8 +34,11 @@ class Head:
 
 
 @contextmanager
-def _hooked(module: nn.Module, layers: Collection[str], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
-    """Call `note` with name, inputs and output of each of `layers` while the body runs the module."""
+def _hooked(module: nn.Module, layers: Collection[str], note: Callable[[str, Any, Any], Any]) -> Iterator[None]:
+    """Call `note` with name, inputs and output of each of `layers` while the body runs the module.
+
+    What it returns is handed on in the place of the output, unless it is None.
+    """
     handles = [
         module.get_submodule(name).register_forward_hook(
             lambda _, inputs, output, name=name: note(name, inputs, output)
@@ -69,11 +72,14 @@ def spatial_layers(module: nn.Module, run: Run, images: Tensor, layers: Sequence
     """Find the layers with a row for each image, a spatial extent and a part in the logits, as they finish."""
     finished: dict[str, tuple[int, Any]] = {}
 
-    def note(name: str, _: Any, output: Any) -> None:
+    def note(name: str, _: Any, output: Any) -> Tensor | None:
         finished.pop(name, None)
         is_map = isinstance(output, Tensor) and output.ndim == images.ndim and len(output) == len(images)
-        if is_map and max(output.shape[2:]) > 1:
-            finished[name] = output[0, 0].numel(), output.grad_fn
+        if not is_map or max(output.shape[2:]) == 1:
+            return None
+        handed_on: Tensor = output.clone()  # a layer that returns its input may have no part, though that has one
+        finished[name] = output[0, 0].numel(), handed_on.grad_fn
+        return handed_on
 
     with torch.enable_grad(), _hooked(module, layers, note):
         logits = run(images.clone().requires_grad_())

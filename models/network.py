@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -328,7 +329,8 @@ def _check_classes(config: NetworkConfig) -> None:
     classes = config.classes
     if blank := [name for name in classes if not name.strip()]:
         raise ConfigurationError(f"model.classes holds the name {blank[0]!r}: give each output a name")
-    if repeated := sorted({name for name in classes if classes.count(name) > 1}):
+    spelt = [unicodedata.normalize("NFC", name).strip() for name in classes]
+    if repeated := sorted({name for name in spelt if spelt.count(name) > 1}):
         raise ConfigurationError(f"model.classes names {repeated[0]!r} more than once: give each output its own name")
     if len(classes) == 1 and config.activation == "softmax":
         raise ConfigurationError(

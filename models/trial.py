@@ -1,7 +1,9 @@
 """Trials that show whether a network is a function of the image alone, and whether it answers with logits."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,10 +157,30 @@ def _is_squeezed(run: Run, images: Tensor, logits: Tensor) -> bool:
         return False
     with torch.enable_grad():
         last = run(images.clone().requires_grad_()).grad_fn
-    while last is not None and len(before := [node for node, _ in last.next_functions if node is not None]) == 1:
-        if last.name().startswith(("Sigmoid", "Hardsigmoid", "Softmax")):
-            return True
-        if not last.name().startswith(("View", "Squeeze", "Unsqueeze", "Select", "Slice", "Clone", "Mean", "Cat")):
-            break
-        last = before[0]
-    return bool((strong < 1e-3).any() and (strong > 1 - 1e-3).any())
+    return _is_made_of_squeezed(last) or bool((strong < 1e-3).any() and (strong > 1 - 1e-3).any())
+
+
+def _is_made_of_squeezed(last: Any) -> bool:
+    """Tell whether a step of a backward pass stands for sigmoids and the like, moved, averaged or scaled."""
+    seen: set[Any] = set()
+    following, is_squeezed = [last], False
+    while following:
+        step = following.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if _SQUEEZING.match(step.name()):
+            is_squeezed = True
+        elif _KEEPING.match(step.name()):
+            following += [before for before, _ in step.next_functions]
+        else:
+            return False
+    return is_squeezed
+
+
+# Names of steps as torch gives them.
+_SQUEEZING = re.compile(r"(Sigmoid|Hardsigmoid|Softmax)Backward")
+_KEEPING = re.compile(
+    r"(View|UnsafeView|ReshapeAlias|Squeeze|Unsqueeze|Select|Slice|Index|Permute|Transpose|Expand|Split|Unbind|Clone|"
+    r"ToCopy|Cat|Stack|Mean|Sum|Add|Sub|Rsub|Mul|Div|Clamp|Maximum|Minimum|Upsample\w+)Backward"
+)

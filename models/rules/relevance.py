@@ -314,7 +314,9 @@ def require_rules(network: Network, ask: Ask) -> Tensor:
     except ConfigurationError as error:
         raise ConfigurationError(f"{network.name}: {error}; use integrated_gradients instead") from None
     if gradient is None:
-        raise ConfigurationError(no_gradient(network.name))
+        raise ConfigurationError(
+            f"{no_gradient(network.name)}. Relevance stops at a sigmoid or softmax, too: leave a last one out"
+        )
     if not gradient.isfinite().all():
         raise ConfigurationError(f"{network.name} gives relevance that is not finite")
     return gradient

@@ -38,7 +38,7 @@ def write_cohort(
     With `marker`, a letter in the corner gives away which images carry a lesion.
 
     Slices are written in turn as DICOM, NIfTI and PNG; volumes as DICOM series and NIfTI. The same arguments
-    always write the same files; what `folder` held before is removed.
+    always write the same files; what `folder` held before is removed. Masks say where they lie if their images do.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "masks").mkdir(parents=True)
@@ -48,7 +48,7 @@ def write_cohort(
         drawn = phantom(index, spatial_dims=spatial_dims, seed=seed, marker=marker)
         name = f"phantom-{index:05d}"
         uri = writers[index % len(writers)](folder, name, drawn)
-        mask = _write_mask(folder / "masks", name, drawn)
+        mask = _write_mask(folder / "masks", name, drawn, placed=writers[index % len(writers)] is not _write_png)
         rows.append({"id": name, "uri": uri, "label": drawn.label, "mask": f"masks/{mask}"})
         progress(index + 1, images)
     for index in range(damaged):
@@ -76,8 +76,8 @@ def _write_png(folder: Path, name: str, drawn: Phantom) -> str:
     return f"{name}.png"
 
 
-def _write_mask(folder: Path, name: str, drawn: Phantom) -> str:
-    if drawn.lesion.ndim == 2:
+def _write_mask(folder: Path, name: str, drawn: Phantom, *, placed: bool) -> str:
+    if not placed:
         Image.fromarray(drawn.lesion.astype(np.uint8) * 255).save(folder / f"{name}.png")
         return f"{name}.png"
     nibabel.save(_nifti(drawn.lesion.astype(np.uint8), drawn), folder / f"{name}.nii.gz")

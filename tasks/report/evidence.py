@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.metrics.base import METRIC
 from tasks.plain import plain
 from tasks.report.statistics import ALL_CLASSES, evidence
+from tasks.report.words import with_interval
 
 CONTROLS = "control_"
 """How the names of maps begin that know nothing of the model."""
@@ -37,9 +38,7 @@ class Cell:
     is_chance: bool
 
     def __str__(self) -> str:
-        if np.isnan(self.mean):
-            return "undefined"
-        return f"{self.mean:.3f} " + ("(–)" if np.isnan(self.low) else f"({self.low:.3f}–{self.high:.3f})")
+        return with_interval(self.mean, self.low, self.high)
 
 
 @dataclass(frozen=True)

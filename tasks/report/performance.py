@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from tasks.plan.labels import read_labels
+from tasks.report.words import with_interval
 
 RESAMPLES = 1000
 _SEED = 20261124
@@ -28,9 +29,7 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        if np.isnan(self.value):
-            return "undefined"
-        return f"{self.value:.3f} " + ("(–)" if np.isnan(self.low) else f"({self.low:.3f}–{self.high:.3f})")
+        return with_interval(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)

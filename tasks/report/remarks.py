@@ -25,6 +25,11 @@ _MEANING = {
         "read the metrics of the logit (sensitivity_n, infidelity) for such images; if there are many, calibrate the "
         "model, by a temperature for instance",
     ),
+    "image mask unplaced": (
+        "the mask or the image has no geometry, as in PNG and NPY: their shapes agree, but nothing tells whether the "
+        "mask is turned or mirrored, and hit_rate, relevance_mass and the like follow it",
+        "look at the outlines below; or give image and mask in a format with geometry (DICOM, NIfTI)",
+    ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
         "ReLU, or Grad-CAM's sum is negative throughout",
@@ -54,7 +59,7 @@ class Remark:
 
 def remarks_on(flags: Mapping[str, int]) -> list[Remark]:
     """Explain the flags of a run, given the number of images by flag, the most frequent first."""
-    unknown = ("an output of this run has raised it", "see what its producer says of its flags")
+    unknown = ("an output of this run has raised it", "see what the page of whatever computes it says of its flags")
     return [
         Remark(flag, images, *_MEANING.get(flag, unknown))
         for flag, images in sorted(flags.items(), key=lambda item: (-item[1], item[0]))

@@ -152,7 +152,18 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def with_interval(value: float, low: float, high: float) -> str:
+    """Write a value with its interval, if it has one; where numbers may be negative, no dash stands between them."""
+    if np.isnan(value):
+        return "undefined"
+    interval = "–" if np.isnan(low) else f"{low:z.3f}{'–' if low >= 0 else ' to '}{high:z.3f}"
+    return f"{value:z.3f} ({interval})"
+
+
 def _percent(share: float) -> str:
     if 0 < share < 0.0005:
         return "under 0.1 %"
-    return f"{100 * share:.1f} %" if 0 < share < 0.0995 else f"{100 * share:.0f} %"
+    if 0.9995 <= share < 1:
+        return "over 99.9 %"
+    is_near_an_end = 0 < share < 0.0995 or 0.9895 <= share < 1
+    return f"{100 * share:.{int(is_near_an_end)}f} %"

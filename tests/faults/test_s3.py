@@ -197,7 +197,7 @@ def test_what_cannot_be_asked_is_not_called_damaged(content: Content, proxy: Fau
 def test_a_withdrawal_whose_credentials_expire_says_so_and_is_gone_on_with(
     content: Content, proxy: FaultyS3, through: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease_module, "_runs", lambda process: False)  # the last one has ended, with its lease
+    monkeypatch.setattr(lease_module.Holder, "died", lambda self: True)  # the last one has ended, with its lease
 
     def withdraw(output: Location) -> Any:
         PatientS3.clear_instance_cache()

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows import shards
+from flows.cluster import PlaceConfig
 from tasks.storage.lease import Lease
 from tasks.storage.location import Location
 from tasks.store import commit
@@ -35,3 +36,21 @@ def test_commits_are_listed_for_a_tenth_of_the_time_at_most(
     watch.until(lambda: time.monotonic() > ended)
     assert 2 < len(listed) <= most + 1  # and once before
     assert listed[-1] > ended, "what was written last has to be seen"
+
+
+class _Ends:
+    """A task runner whose workers do not end in time."""
+
+    def __enter__(self) -> str:
+        return "runner"
+
+    def __exit__(self, *_: object) -> None:
+        raise TimeoutError
+
+
+def test_workers_that_are_done_but_do_not_end_stop_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "task_runner", lambda *_: _Ends())
+    with shards._workers(Location(url=str(tmp_path)), PlaceConfig()) as runner:
+        assert runner == "runner"
+    with pytest.raises(TimeoutError), shards._workers(Location(url=str(tmp_path)), PlaceConfig()):
+        raise ValueError("workers were not done")

@@ -141,7 +141,6 @@ MADE_WHOLE: dict[str, tuple[Callable[[], Callable[[Tensor], Any]], int]] = {
     "reflected": (lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), 4),
     "transposed": (lambda: nn.ConvTranspose2d(4, 4, 3, 2), 4),
     "instance norm": (lambda: nn.InstanceNorm2d(4), 4),
-    "norm of the batch": (lambda: nn.BatchNorm2d(4, track_running_stats=False), 4),
     "average pool, ceiled": (lambda: nn.AvgPool2d(4, 3, ceil_mode=True), 4),
     "average pool, padding not counted": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), 4),
     "cropped": (lambda: lambda x: functional.pad(x, (-1, 2, 0, -3)), 4),
@@ -154,13 +153,11 @@ MADE_WHOLE: dict[str, tuple[Callable[[], Callable[[Tensor], Any]], int]] = {
     "joined in space": (lambda: lambda x: torch.cat([x, x.relu()], dim=2), 4),
     "joined with a constant": (lambda: lambda x: torch.cat([x, torch.ones_like(x)], dim=1), 8),
     "by place": (lambda: lambda x: x * _grid(x) + _grid(x).view(1, 1, 1, -1), 4),
-    "by row": (lambda: lambda x: x * torch.arange(len(x)).view(-1, 1, 1, 1), 4),
     "gated": (lambda: lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), 4),
     "of two grids": (lambda: lambda x: x + x.amax(3, keepdim=True), 4),
     "chunks": (lambda: lambda x: torch.mul(*x.chunk(2, dim=1)), 2),
     "tokens": (lambda: lambda x: (x.flatten(2) @ x.flatten(2).mT).softmax(-1).mean(-1)[..., None, None] * x, 4),
     "upsampled": (lambda: lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear"), 4),
-    "weights from the image": (lambda: lambda x: functional.conv2d(x, x[:1, :, :3, :3]), 1),
     "scripted": (lambda: torch.jit.script(Script()), 4),
 }  # fmt: skip
 

@@ -44,6 +44,19 @@ class Auxiliary(Layered):
         return self.head(features.mean((2, 3))), self.decoder(features)
 
 
+class HandingOn(Layered):
+    """A layer that returns its input, whose output nothing takes, as at the end of an encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.second(self.first(images).relu())
+        self.down(features)
+        return self.head(features.mean((2, 3)))
+
+
 class Attending(Layered):
     """Self-attention over places, whose softmax is tokens by tokens."""
 
@@ -101,6 +114,7 @@ class Patched(Layered):
     [
         (Layered, "second"),
         (Auxiliary, "second"),
+        (HandingOn, "second"),
         (Attending, "second"),
         (ChannelsLast, "second"),
         (Returning, "back"),

@@ -98,6 +98,12 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a softmax at the end": (lambda: Small(after=lambda _, x: x.softmax(1)), r"sum to 1.*activation: identity"),
     "a sigmoid at the end": (lambda: Small(after=lambda _, x: x.sigmoid()), r"between 0 and 1.*activation: identity"),
     "a sigmoid by hand": (lambda: Small(after=lambda _, x: 1 / (1 + (-x).exp())), "between 0 and 1"),
+    "a sigmoid that is clamped": (
+        lambda: Small(after=lambda _, x: x.sigmoid().clamp(1e-6, 1 - 1e-6)), "between 0 and 1"
+    ),
+    "the mean of two sigmoids": (
+        lambda: Small(after=lambda _, x: torch.stack([x.sigmoid(), (2 * x).sigmoid()]).mean(0)), "between 0 and 1"
+    ),
     "names and tensors": (lambda: Small(after=lambda _, x: {"out": x}), "returns a dict of 'out' for one image"),
     "nothing": (lambda: Small(after=lambda _, x: None), "returns nothing for one image"),
     "an empty tuple": (lambda: Small(after=lambda _, x: ()), "returns a tuple for one image"),
@@ -120,6 +126,8 @@ def test_what_is_no_function_of_the_image_is_refused(what: str) -> None:
     [
         (("a",), "softmax", "softmax of one logit is always 1.*sigmoid"),
         (("a", "b", "a"), "softmax", "'a' more than once"),
+        (("a", "b", "a "), "softmax", "'a' more than once"),
+        (("caf\u00e9", "b", "cafe\u0301"), "sigmoid", "'caf\u00e9' more than once"),
         (("a", " ", "b"), "sigmoid", "holds the name ' '"),
     ],
 )
@@ -135,6 +143,7 @@ def test_small_logits_are_not_taken_for_probabilities(activation: str) -> None:
     assert wrap(module, activation=activation).config.activation == activation
     wrap(Small(after=lambda _, x: x.log_softmax(1)))
     wrap(Small(after=lambda _, x: x.sigmoid()), activation="identity")
+    wrap(Small(between=lambda _, x: x.mean((2, 3)).sigmoid(), after=lambda _, x: 0.5 + 0.01 * x))
 
 
 def test_something_kept_of_the_first_call_takes_part_in_gradients() -> None:

@@ -133,7 +133,7 @@ def test_preprocessing_that_fits_no_image_is_told_before_anything_is_computed(
     planned(output, **content(squares))  # one that does not fit is refused when its turn comes
     for number in range(SQUARES):
         np.save(squares.parent / f"{number}.npy", np.ones((3, 3)))
-    with pytest.raises(ValueError, match=r"none of 3 images .* shape \(1, 3, 3\) after .* mend cohort\.preprocessing"):
+    with pytest.raises(ValueError, match=r"none of 3 images .* shape \(3, 3\) after .* mend cohort\.preprocessing"):
         planned(Location(url=str(tmp_path / "other")), **content(squares))
 
 

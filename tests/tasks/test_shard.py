@@ -213,7 +213,7 @@ def test_a_map_that_is_not_finite_is_flagged_and_its_image_explained(
     assert np.isnan(maps[1]).all() and not maps[2:].any() and np.isfinite(maps[0]).all()
     assert np.isfinite(dataset.attribution.sel(explainer="saliency").values[:36]).all()
     page = write_report(output).read().decode()
-    assert "map blank (10), map not finite (5)." in page
+    assert 'map blank</th><td class="number">10</td>' in page and 'map not finite</th><td class="number">5</td>' in page
     assert "map blank: cam" in page
     cards = [card for card in page.split("<article data-choices")[1:] if "map not finite: cam" in card]
     assert cards and not any("<figcaption>cam</figcaption>" in card for card in cards)
