@@ -11,7 +11,6 @@ import psutil
 import pytest
 from distributed import LocalCluster, Security, rpc
 from pydantic import ValidationError
-from pynvml import NVML_ERROR_LIBRARY_NOT_FOUND, NVMLError  # type: ignore[import-untyped]
 
 from flows.cluster import PlaceConfig, expected_workers, gpus, local_workers, place_of, task_runner
 from flows.config import explain_errors
@@ -235,11 +234,14 @@ def test_gpus_are_counted_by_dask_cuda_where_nobody_names_them(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     utils: Any = ModuleType("dask_cuda.utils")
     utils.get_gpu_count = lambda: 2
+    nvml: Any = ModuleType("pynvml")
+    nvml.NVMLError = type("NVMLError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert gpus(PlaceConfig()) == ["0", "1"]
 
     def without_driver() -> int:
-        raise NVMLError(NVML_ERROR_LIBRARY_NOT_FOUND)
+        raise nvml.NVMLError
 
     utils.get_gpu_count = without_driver
     assert gpus(PlaceConfig()) == []
