@@ -43,7 +43,7 @@ class Commands(click.Group):
             _trace()
             raise click.UsageError(plain_lines(str(error))) from error
         except click.ClickException as error:
-            error.message = plain_lines(error.message)
+            error.message = plain_lines(error.message)  # type: ignore[misc] # its kind and context have to stay
             raise
         except click.exceptions.Exit:
             raise
