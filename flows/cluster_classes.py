@@ -81,10 +81,10 @@ def check_cluster(component: Component) -> Component:
         pattern = _DIRECTIVE if name == "job_extra_directives" else _PLAIN
         for word in _words(value):
             if not pattern.fullmatch(word):
-                what = "it may hold letters, digits and `.:@+,=-` alone" if pattern is _PLAIN else "it is none of sizes"
+                limits = "it may hold letters, digits and `.:@+,=-` alone" if pattern is _PLAIN else "it says no size"
                 raise ConfigurationError(
-                    f"`_target_: {target}` with {name}: {word!r} is not allowed: {what}; say what is more in Dask's own "
-                    "configuration (DASK_CONFIG)"
+                    f"`_target_: {target}` with {name}: {word!r} is not allowed: {limits}; say what is more in Dask's "
+                    "own configuration (DASK_CONFIG)"
                 )
     return component
 
