@@ -227,7 +227,7 @@ def _gpu_count() -> int:
     except ImportError:  # devices are counted all the same, so that a run says what it lacks
         names = os.listdir("/dev") if os.path.isdir("/dev") else []
         return sum(name.removeprefix("nvidia").isdigit() for name in names)
-    from pynvml import NVMLError  # type: ignore[import-untyped]
+    from pynvml import NVMLError
 
     try:
         return int(get_gpu_count())

@@ -50,7 +50,12 @@ _LOCAL = ("distributed.LocalCluster", "dask_cuda.LocalCUDACluster")
 _PLAIN = re.compile(r"[\w .:@+,=-]*", re.ASCII)
 """Words that mean nothing to a shell or to a URL: some arguments become lines of a job's script."""
 
-_DIRECTIVE = re.compile(r"-[\w-]+([ =][\w.:@+,-]+)?", re.ASCII)
+_DIRECTIVE = re.compile(
+    r"--(gres|gpus(-per-(node|task))?|exclusive|constraint|partition|qos|reservation|nodes|nodelist|exclude|ntasks"
+    r"|cpus-per-task|mem(-per-(cpu|gpu))?|licenses|nice|begin)(=[\w.:@+,-]+)?",
+    re.ASCII,
+)
+"""What a job is given; other directives of a scheduler run commands, change users or name containers."""
 
 
 def check_cluster(component: Component) -> Component:
@@ -76,9 +81,10 @@ def check_cluster(component: Component) -> Component:
         pattern = _DIRECTIVE if name == "job_extra_directives" else _PLAIN
         for word in _words(value):
             if not pattern.fullmatch(word):
+                limits = "it may hold letters, digits and `.:@+,=-` alone" if pattern is _PLAIN else "it says no size"
                 raise ConfigurationError(
-                    f"`_target_: {target}` with {name}: {word!r} is not allowed: it may hold letters, digits and "
-                    "`.:@+,=-` alone; say what is more in Dask's own configuration (DASK_CONFIG)"
+                    f"`_target_: {target}` with {name}: {word!r} is not allowed: {limits}; say what is more in Dask's "
+                    "own configuration (DASK_CONFIG)"
                 )
     return component
 

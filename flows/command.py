@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 
 from flows import logs
-from flows.printing import plain
+from tasks.plain import plain_lines
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
@@ -41,19 +41,22 @@ class Commands(click.Group):
             return super().invoke(context)
         except (ConfigurationError, FileNotFoundError) as error:
             _trace()
-            raise click.UsageError(_lines(error)) from error
-        except (click.ClickException, click.exceptions.Exit):
+            raise click.UsageError(plain_lines(str(error))) from error
+        except click.ClickException as error:
+            error.message = plain_lines(error.message)  # type: ignore[misc]  # final, but that is how click shows it
+            raise
+        except click.exceptions.Exit:
             raise
         except (KeyboardInterrupt, click.Abort):
             click.echo("Interrupted. What is delivered stays: run again to go on", err=True)
             sys.exit(INTERRUPTED)
         except Exception as error:
             if not _ended_early(error):
-                traceback.print_exc()
+                _show_traceback()
                 click.echo("This is a fault of cohortlens itself: please report it, with the lines above.", err=True)
                 sys.exit(4)
             _trace()
-            click.echo(f"Error: {_lines(error)}", err=True)
+            click.echo(f"Error: {plain_lines(str(error))}", err=True)
             sys.exit(3)
 
 
@@ -96,13 +99,13 @@ def _say_less() -> None:
     logs.set_level(logging.WARNING)
 
 
-def _lines(error: Exception) -> str:
-    return "\n".join(map(plain, str(error).splitlines()))
-
-
 def _trace() -> None:
     if logging.getLogger("cohortlens").isEnabledFor(logging.DEBUG):
-        traceback.print_exc()
+        _show_traceback()
+
+
+def _show_traceback() -> None:
+    click.echo(plain_lines(traceback.format_exc()), err=True, nl=False)
 
 
 def _ended_early(error: Exception) -> bool:

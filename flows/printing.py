@@ -103,7 +103,7 @@ def _of_plan(prepared: "Prepared") -> Rows:
     yield "backward passes", str(cost.backward_passes)
     yield "stored", f"{decimal(cost.bytes_stored)} before compression, {cost.objects} objects"
     yield "memory a worker", f"{cost.memory_per_worker / 2**30:.1f} GiB"
-    yield "time", f"{_time(cost.hours)} on {cost.workers} workers at this machine's pace"
+    yield "time", f"{_time(cost.hours)} on {cost.workers} worker{'s' * (cost.workers != 1)} at this machine's pace"
     if plan.evaluated:
         yield "  to evaluate", f"{_time(cost.evaluating_hours)}, by {', '.join(one.title for one in plan.evaluated)}"
     if plan.results:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from models.errors import ConfigurationError
 
@@ -32,6 +33,8 @@ def told(what: str) -> Iterator[None]:
 
 def summary(error: Exception) -> str:
     """Say in one line what an exception says: its other lines are for those who wrote what raised it."""
+    if isinstance(error, CheckpointError):
+        return "it computes activations again for gradients (checkpointing), unwatched: set `use_checkpoint: false`"
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return said if said and isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__} {said}".strip()
 

@@ -11,7 +11,6 @@ import psutil
 import pytest
 from distributed import LocalCluster, Security, rpc
 from pydantic import ValidationError
-from pynvml import NVML_ERROR_LIBRARY_NOT_FOUND, NVMLError  # type: ignore[import-untyped]
 
 from flows.cluster import PlaceConfig, expected_workers, gpus, local_workers, place_of, task_runner
 from flows.config import explain_errors
@@ -78,6 +77,9 @@ ATTACKS: list[dict[str, Any]] = [
     {"_target_": "dask_jobqueue.SLURMCluster", "walltime": "1:00; touch SENTINEL"},
     {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--gres=gpu:1\ntouch SENTINEL"]},
     {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--output=/SENTINEL"]},
+    {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--wrap=id"]},
+    {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--container-image=evil:1"]},
+    {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--uid=0"]},
     {"_target_": "dask_jobqueue.SLURMCluster", "log_directory": "/SENTINEL"},
     {"_target_": "dask_jobqueue.local.LocalCluster", "python": "touch SENTINEL"},
     {"_target_": "dask_jobqueue.core.subprocess.Popen", "args": "touch SENTINEL"},
@@ -108,7 +110,10 @@ def test_a_cluster_runs_nothing_that_a_configuration_says(
         {"_target_": "dask_jobqueue.SLURMCluster", "config_name": "slurm-gpu", "security": True},
         {"_target_": "dask_jobqueue.SLURMCluster", "queue": "gpu.long", "cores": 4, "memory": "16 GiB"},
         {"_target_": "dask_jobqueue.PBSCluster", "resource_spec": "select=1:ncpus=4:mem=16GB", "walltime": "04:00:00"},
-        {"_target_": "dask_jobqueue.SLURMCluster", "job_extra_directives": ["--gres=gpu:1", "--exclusive"]},
+        {
+            "_target_": "dask_jobqueue.SLURMCluster",
+            "job_extra_directives": ["--gres=gpu:1", "--exclusive", "--mem-per-cpu=4G"],
+        },
         {"_target_": "dask_kubernetes.operator.KubeCluster", "resources": {"limits": {"cpu": "2", "memory": "8Gi"}}},
         {"_target_": "dask_cloudprovider.aws.EC2Cluster", "instance_type": "m5.large"},
     ],
@@ -235,11 +240,14 @@ def test_gpus_are_counted_by_dask_cuda_where_nobody_names_them(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     utils: Any = ModuleType("dask_cuda.utils")
     utils.get_gpu_count = lambda: 2
+    nvml: Any = ModuleType("pynvml")
+    nvml.NVMLError = type("NVMLError", (Exception,), {})
     monkeypatch.setitem(sys.modules, "dask_cuda.utils", utils)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert gpus(PlaceConfig()) == ["0", "1"]
 
     def without_driver() -> int:
-        raise NVMLError(NVML_ERROR_LIBRARY_NOT_FOUND)
+        raise nvml.NVMLError
 
     utils.get_gpu_count = without_driver
     assert gpus(PlaceConfig()) == []

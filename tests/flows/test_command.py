@@ -103,3 +103,10 @@ def test_how_much_is_said(output: Path, config: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(cli, "_load", refuse)
     assert "Traceback" not in CliRunner().invoke(main, ["plan", config]).stderr
     assert "Traceback" in CliRunner().invoke(main, ["plan", config, "-v"]).stderr
+
+
+@pytest.mark.parametrize("option", [[], ["-v"]])
+def test_a_name_with_escapes_reaches_no_terminal_raw(option: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["status", *option, f"{tmp_path}/\x1b]0;title\x07"], color=True)
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output and "\\x1b]0;title\\x07" in result.output

@@ -8,15 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers.gradcam import GradCAM
+from models.explainers.layercam import LayerCAM
 from models.explainers.occlusion import Occlusion
 from models.explainers.saliency import Saliency
 from models.network import Network, NetworkConfig
 from models.targets import Classes
-from models.trial import alike
+from models.trial import alike, told
 from tests.models.networks import difference
 
 SHAPE = (13, 17)
@@ -240,3 +242,20 @@ def test_likeness_is_measured_by_what_varies_between_images() -> None:
     assert alike(answers * 0 + torch.nan, answers * torch.nan)
     assert not alike(answers * torch.nan, answers)
     assert not alike(answers[:1], answers)
+
+
+class Checkpointed(nn.Module):
+    """Layers whose activations are computed again for gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Tanh()), nn.Linear(6, 3)
+
+    def forward(self, images: Tensor) -> Any:
+        return self.head(checkpoint(self.features, images, use_reentrant=False).relu().mean((2, 3)))
+
+
+def test_checkpointed_layers_have_a_remedy() -> None:
+    network = wrap(Checkpointed())
+    with pytest.raises(ConfigurationError, match="use_checkpoint: false"), told("one batch was tried, and failed"):
+        explain(network, LayerCAM(layer="features.0"), images())
