@@ -24,7 +24,10 @@ def check_ours(output: Location) -> None:
     ConfigurationError
         If it holds anything else.
     """
-    if not begun(output) and [url for url in output.below() if not url.startswith(f"{output / lease.NAME}-")]:
+    if begun(output):
+        return
+    itself = output.url.rstrip("/")  # where it cannot be listed, which its first write will say
+    if [url for url in output.below() if url.rstrip("/") != itself and not url.startswith(f"{output / lease.NAME}-")]:
         raise ConfigurationError(
             f"output {output} holds files that are of no run: an output holds nothing else; name another folder"
         )
