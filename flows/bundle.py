@@ -23,7 +23,7 @@ def expanded(content: dict[str, Any]) -> dict[str, Any]:
     ConfigurationError
         If there is no such bundle, or it holds what cannot be read without running it.
     """
-    model, cohort = content.get("model"), content.get("cohort")
+    model, cohort = content.get("model"), content.get("cohort", {})
     if not isinstance(model, Mapping) or not isinstance(cohort, Mapping) or "bundle" not in model:
         return content
     files = _Files(model["bundle"])

@@ -414,7 +414,6 @@ def _load_form(form: forms.Form, config: NetworkConfig, weights: bytes, digest: 
         )
     if form.is_code and config.sha256 is None:
         raise ConfigurationError(
-            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, "
-            f"{digest}"
+            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, {digest}"
         )
     return form.load(weights)

@@ -38,7 +38,8 @@ def array_transforms(references: References, chain: Found) -> list[dict[str, Any
     keys = {key for key, _ in found if key}
     if len(keys) > 1:
         raise chain.refused(
-            f"the transforms are of the keys {', '.join(sorted(keys))}, and the image is one: state cohort.preprocessing"
+            f"the transforms are of the keys {', '.join(sorted(keys))}, and the image is one: state "
+            "cohort.preprocessing"
         )
     return [transform for _, transform in found if transform]
 

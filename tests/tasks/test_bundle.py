@@ -153,10 +153,13 @@ def write_images(folder: Path, *shape: int) -> Path:
     return folder
 
 
-def content(images: Path, output: Path, model: dict[str, Any], **cohort: Any) -> dict[str, Any]:
+def content(
+    images: Path, output: Path, model: dict[str, Any], target: Any = "predicted", **cohort: Any
+) -> dict[str, Any]:
     return {
         "cohort": {"source": str(images), "identifiers": "as given", **cohort},
         "model": model,
+        "target": target,
         "explainers": ["saliency", "gradcam"],
         "output": str(output),
     }
@@ -224,7 +227,8 @@ def test_a_classifier_is_explained_as_its_network_named_plainly(form: str, tmp_p
 def test_a_segmentation_is_explained_as_its_network_named_plainly(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "segmentation", DEEP, SEGMENTATION)
     images = write_images(tmp_path / "images", 12, 9, 4)
-    config = cohortlens.load(content(images, tmp_path / "out", {"bundle": str(folder)}))
+    target = {"name": "region", "classes": ["organ"]}
+    config = cohortlens.load(content(images, tmp_path / "out", {"bundle": str(folder)}, target))
     plain = {
         "network": UNET,
         "weights": str(folder / "models/model.pt"),
@@ -237,7 +241,8 @@ def test_a_segmentation_is_explained_as_its_network_named_plainly(tmp_path: Path
         {"_target_": "monai.transforms.SpatialPad", "spatial_size": [12, 10, 8]},
         {"_target_": "monai.transforms.ScaleIntensityRange", "a_min": 0, "a_max": 2, "b_min": 0, "b_max": 1},
     ]
-    expected = cohortlens.load(content(images, tmp_path / "plain", plain, axes="monai", preprocessing=preprocessing))
+    about = {"axes": "monai", "preprocessing": preprocessing}
+    expected = cohortlens.load(content(images, tmp_path / "plain", plain, target, **about))
     assert config.recipe == expected.recipe
     assert_same_results(config, expected)
     assert_logits_of_monai(config, SEGMENTATION)
@@ -260,7 +265,6 @@ def test_a_torchscript_bundle_needs_its_digest(tmp_path: Path) -> None:
 def test_what_is_stated_wins_and_is_not_read_from_the_bundle(tmp_path: Path) -> None:
     broken = CLASSIFIER | {"network_def": DENSENET | {"growth_rate": "$2 * 2"}, "preprocessing": "$os.getcwd()"}
     about = metadata(["2**n", 12], "a", "b")
-    (tmp_path / "network_def").mkdir()
     folder = write_bundle(tmp_path / "broken", about, broken | {"network_def": DENSENET})
     (folder / "configs/inference.json").write_text(json.dumps(broken))
     stated = {
@@ -269,16 +273,22 @@ def test_what_is_stated_wins_and_is_not_read_from_the_bundle(tmp_path: Path) -> 
         "classes": ["x", "y"],
         "input_shape": [8, 8],
     }
-    config = cohortlens.load(content(tmp_path, tmp_path / "out", stated, preprocessing=[], axes="zyx"))
+    config = cohortlens.load(content(tmp_path / "images", tmp_path / "out", stated, preprocessing=[], axes="zyx"))
     assert config.model.network == {"_target_": "torch.nn.Flatten"}
     assert (config.model.classes, config.model.input_shape, config.model.activation) == (("x", "y"), (8, 8), "sigmoid")
     assert (config.cohort.axes, config.cohort.preprocessing) == ("zyx", ())
     del stated["input_shape"]
     with pytest.raises(ValueError, match=r"state model\.input_shape"):
-        cohortlens.load(content(tmp_path, tmp_path / "out", stated, preprocessing=[]))
+        cohortlens.load(content(tmp_path / "images", tmp_path / "out", stated, preprocessing=[]))
 
 
-CODE = ["$__import__('os').system('touch ran')", "$os.system('touch ran')", "$2 * 3", "$[x for x in (1, 2)]", "$@channels + 1"]
+CODE = [
+    "$__import__('os').system('touch ran')",
+    "$os.system('touch ran')",
+    "$2 * 3",
+    "$[x for x in (1, 2)]",
+    "$@channels + 1",
+]
 
 
 @pytest.mark.parametrize("code", [*CODE, "$(" * 5000, "$" + "1" * 20_000, "$1e999", "$b'x'", "$\0", "$"])
@@ -303,8 +313,11 @@ def test_an_expression_that_is_no_literal_is_refused_with_its_place(
 
 @pytest.mark.parametrize(
     "reference",
-    ["%../../etc/passwd", "%/etc/passwd", "%other.json::key", "%configs/inference.json::channels", "@::channels"]
-    + ["@", "@nothing", "@channels::0", "@loop", "@first", "@chain0", "@imports::-1", "@imports::9", "@network_def::x"],
+    [
+        *("%../../etc/passwd", "%/etc/passwd", "%other.json::key", "%configs/inference.json::channels", "@::channels"),
+        *("@", "@nothing", "@channels::0", "@loop", "@first", "@chain0"),
+        *("@imports::-1", "@imports::9", "@network_def::x"),
+    ],
 )
 def test_a_reference_that_leads_nowhere_or_out_of_the_bundle_is_refused(reference: str) -> None:
     chain = {f"chain{number}": f"@chain{number + 1}" for number in range(200)}
@@ -358,7 +371,10 @@ def test_a_component_that_is_not_made_in_the_ordinary_way_is_refused(change: dic
         ({"_target_": "Resized", "keys": ["image", "label"], "spatial_size": [4, 4]}, r"\['image', 'label'\]"),
         ({"_target_": "Resized", "keys": "image", "mode": ["area", "nearest"]}, "2 values for one key"),
         ({"_target_": "CropForegroundd", "keys": "image", "source_key": "label"}, "another key"),
-        ({"_target_": "CropForegroundd", "keys": "image", "select_fn": "$lambda x: x > 0"}, "select_fn: the expression"),
+        (
+            {"_target_": "CropForegroundd", "keys": "image", "select_fn": "$lambda x: x > 0"},
+            "select_fn: the expression",
+        ),
         ({"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "scripts.Reader"}}, "another reader"),
         ({"_target_": "LoadImaged", "keys": "image", "dtype": "$np.uint8"}, "uint8"),
         ({"_target_": "LoadImaged", "keys": "image", "reverse_indexing": True}, "reverse_indexing"),
@@ -375,7 +391,9 @@ def test_transforms_of_two_keys_are_refused() -> None:
         told(preprocessing={"_target_": "Compose", "transforms": chain})
 
 
-@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", "monai.bundle.load", "scripts.net.Net"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "subprocess.Popen", "builtins.eval", "monai.bundle.load", "scripts.net.Net"]
+)
 @pytest.mark.parametrize("field", ["network_def", "preprocessing"])
 def test_classes_elsewhere_are_refused_by_the_plan(target: str, field: str, tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", FLAT, CLASSIFIER)
@@ -396,7 +414,7 @@ def test_a_configuration_that_is_too_deep_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", FLAT, CLASSIFIER)
     (folder / "configs/inference.json").write_text("[" * 5000 + "]" * 5000)
     with pytest.raises(ValueError, match="32 levels"):
-        cohortlens.load(content(tmp_path, tmp_path / "out", {"bundle": str(folder)}))
+        cohortlens.load(content(tmp_path / "images", tmp_path / "out", {"bundle": str(folder)}))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "plain.zip"])
@@ -405,7 +423,7 @@ def test_what_is_no_bundle_is_refused(name: str, tmp_path: Path) -> None:
         archive.writestr("../configs/metadata.json", "{}")
         archive.writestr("a/b/configs/metadata.json", "{}")
     with pytest.raises(ValueError, match=r"model\.bundle: "):
-        cohortlens.load(content(tmp_path, tmp_path / "out", {"bundle": str(tmp_path / name)}))
+        cohortlens.load(content(tmp_path / "images", tmp_path / "out", {"bundle": str(tmp_path / name)}))
 
 
 def test_a_member_far_larger_than_its_archive_is_not_read(tmp_path: Path) -> None:
@@ -421,7 +439,7 @@ def test_a_bundle_in_a_bucket_is_read_there(bucket: Location, tmp_path: Path) ->
     for name in ("configs/metadata.json", "configs/inference.json", "models/model.pt"):
         (bucket / "bundle" / name).write((folder / name).read_bytes())
     for name, weights in (("bundle", "bundle/models/model.pt"), ("bundle.zip", "bundle.zip")):
-        run = content(tmp_path, tmp_path / "out", {"bundle": (bucket / name).model_dump()})
+        run = content(tmp_path / "images", tmp_path / "out", {"bundle": (bucket / name).model_dump()})
         assert cohortlens.load(run).model.weights == bucket / weights
 
 
