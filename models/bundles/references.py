@@ -14,8 +14,8 @@ _LONGEST = 10_000
 """Characters of an expression that is read as a literal."""
 
 _REFERENCE = re.compile(r"[@%]\w+((::|#)\w+)*", re.ASCII)
-_MOVED = re.compile(r"\$\s*(@\w+)\.to\(\s*@device\s*\)\s*", re.ASCII)
-"""A network on the device of the bundle, which is the network."""
+_ALONE = re.compile(r"\$\s*(@\w+(?:(?:::|#)\w+)*)(?:\.to\(\s*@device\s*\))?\s*", re.ASCII)
+"""An expression that is a reference and nothing else, or a network on the bundle's device, which is the network."""
 
 _TYPE = re.compile(r"\$\s*(?:torch|numpy|np)\.((?:float|int|uint)\d+)\s*", re.ASCII)
 _KEY = re.compile(r"\$\s*(?:monai\.utils\.)?CommonKeys\.(IMAGE|LABEL|PRED)\s*", re.ASCII)
@@ -82,8 +82,8 @@ class References:
         """
         while isinstance(found.value, str) and found.value[:1] in ("@", "%", "$"):
             if found.value.startswith("$"):
-                if moved := _MOVED.fullmatch(found.value):
-                    found = found._replace(value=moved[1])
+                if alone := _ALONE.fullmatch(found.value):
+                    found = found._replace(value=alone[1])
                     continue
                 return found._replace(value=_literal(found))
             found = self._referred(found)

@@ -74,6 +74,7 @@ def _translated(references: References, found: Found) -> tuple[str, dict[str, An
     if is_monai and array == "LoadImage":
         _check_loading(references, found)
     if is_monai and array in _LEFT_OUT:
+        _check_type(references, found)
         return None
     if not is_monai or array not in COUNTERPARTS:
         raise found.refused(
@@ -118,9 +119,14 @@ def _check_loading(references: References, found: Found) -> None:
     reader = found.value.get("reader") and references.whole(references.inner(found, "reader"))
     if reader and str(reader).removeprefix("monai.data.").removeprefix("image_reader.") not in _READERS:
         raise found.refused(f"images are read by another reader, {reader!r:.60}: state cohort.preprocessing")
-    dtype = found.value.get("dtype") and references.whole(references.inner(found, "dtype"))
-    if dtype and str(dtype).rpartition(".")[2] != "float32":
-        raise found.refused(f"images are read as {dtype!r:.60}, and here as float32: state cohort.preprocessing")
     for name in ("reverse_indexing", "converter", "series_name", "channel_dim", "squeeze_non_spatial_dims"):
         if name in found.value:
             raise found.refused(f"`{name}` changes how images are read: state cohort.preprocessing")
+
+
+def _check_type(references: References, found: Found) -> None:
+    """Check that an image is not rounded to other numbers than those of preprocessing here."""
+    told = references.whole(references.inner(found, "dtype")) if "dtype" in found.value else None
+    for dtype in told if isinstance(told, list) else [told]:
+        if dtype and str(dtype).rpartition(".")[2] != "float32":
+            raise found.refused(f"images are made {dtype!r:.60}, and here float32: state cohort.preprocessing")

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 import cohortlens
+from flows.schema import schema
 from models.bundles.archive import member
 from models.bundles.bundle import Bundle
 from models.bundles.references import References
@@ -377,12 +378,27 @@ def test_a_component_that_is_not_made_in_the_ordinary_way_is_refused(change: dic
         ),
         ({"_target_": "LoadImaged", "keys": "image", "reader": {"_target_": "scripts.Reader"}}, "another reader"),
         ({"_target_": "LoadImaged", "keys": "image", "dtype": "$np.uint8"}, "uint8"),
+        ({"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float16"}, "float16"),
         ({"_target_": "LoadImaged", "keys": "image", "reverse_indexing": True}, "reverse_indexing"),
     ],
 )
 def test_a_transform_without_a_counterpart_is_refused_by_name(transform: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=f"preprocessing::transforms::0.*{problem}"):
         told(preprocessing={"_target_": "Compose", "transforms": [transform]})
+
+
+def test_a_reference_within_an_expression_is_the_reference() -> None:
+    chain = {"_target_": "Compose", "transforms": "$@chain "}
+    scale = {"_target_": "ScaleIntensityd", "keys": "$@image_key", "maxv": "$ @intensity::maxv"}
+    found = told(preprocessing=chain, chain=[scale])["preprocessing"]
+    assert found == [{"_target_": "monai.transforms.ScaleIntensity", "maxv": 1.0}]
+
+
+def test_the_schema_knows_bundles() -> None:
+    model = schema()["$defs"]["ModelConfig"]
+    plain, bundled = model["anyOf"]
+    assert "bundle" not in plain["properties"] and {"bundle", "weights"} <= bundled["properties"].keys()
+    assert "weights" in plain["required"] and bundled["required"] == ["bundle"]
 
 
 def test_transforms_of_two_keys_are_refused() -> None:
