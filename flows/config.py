@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from flows.bundle import expanded
 from flows.cluster import PlaceConfig
 from flows.yaml import read_yaml
 from models.errors import ConfigurationError
@@ -60,6 +61,11 @@ class RunConfig(Recipe):
             return content
         moved = {name: compute[name] for name in ("batch_size", "precision") if name in compute and name not in content}
         return content | moved | {"compute": {name: value for name, value in compute.items() if name not in moved}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bundle_stands_for_its_fields(cls, content: Any) -> Any:
+        return expanded(content) if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _output_is_not_of_the_cohort(self) -> "RunConfig":

@@ -6,7 +6,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from flows.config import RunConfig
-from tasks.plan.recipe import by_name
+from tasks.plan.recipe import ModelConfig, by_name
 from tasks.storage.location import Location
 
 
@@ -21,7 +21,9 @@ class _ShortForms(GenerateJsonSchema):
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         described = super().model_schema(schema)
-        return {"anyOf": [{"type": "string"}, described]} if schema["cls"] is Location else described
+        if schema["cls"] is Location:
+            return {"anyOf": [{"type": "string"}, described]}
+        return _or_of_a_bundle(described) if schema["cls"] is ModelConfig else described
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         described = super().function_before_schema(schema)
@@ -29,3 +31,11 @@ class _ShortForms(GenerateJsonSchema):
             return described
         kinds = described.get("discriminator", {}).get("mapping", {})
         return {"anyOf": [{"enum": list(kinds)} if kinds else {"type": "string"}, described]}
+
+
+def _or_of_a_bundle(described: JsonSchemaValue) -> JsonSchemaValue:
+    """Let a bundle stand for whatever else a model needs."""
+    said = "A MONAI bundle, a folder or a .zip, which tells the fields that are not stated"
+    named = {**described["properties"]["weights"], "description": said}
+    bundled = {**described, "properties": {**described["properties"], "bundle": named}, "required": ["bundle"]}
+    return {"anyOf": [described, bundled]}

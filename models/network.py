@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models import forms
+from models.bundles.archive import weights_within
 from models.capability import Capabilities
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
@@ -391,8 +392,9 @@ def build(
 
 def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
     """Build the module of `config` as it was trained, and load `weights` into it; `build` says what it raises."""
+    digest, weights = hashlib.sha256(weights).hexdigest(), weights_within(weights)
     if form := forms.recognise(weights):
-        return _load_form(form, config, weights)
+        return _load_form(form, config, weights, digest)
     if config.network is None:
         raise ConfigurationError(
             "model.network: name the class of the network and its arguments, since the file in model.weights holds "
@@ -405,14 +407,13 @@ def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
     return module
 
 
-def _load_form(form: forms.Form, config: NetworkConfig, weights: bytes) -> nn.Module:
+def _load_form(form: forms.Form, config: NetworkConfig, weights: bytes, digest: str) -> nn.Module:
     if config.network is not None:
         raise ConfigurationError(
             f"model.network: leave it out: the file in model.weights ({form.title}) holds the network, too"
         )
     if form.is_code and config.sha256 is None:
         raise ConfigurationError(
-            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, "
-            f"{hashlib.sha256(weights).hexdigest()}"
+            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, {digest}"
         )
     return form.load(weights)

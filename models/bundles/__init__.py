@@ -1,0 +1,1 @@
+"""MONAI bundles, read as text: nothing that a bundle says is called or evaluated."""
