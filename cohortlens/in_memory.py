@@ -1,6 +1,5 @@
 """Explanations of images in memory by a module in memory: one engine, and no files."""
 
-import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from torch import Tensor, nn
 
 from flows.config import explain_errors
+from models import forms
 from models.answers import Activation, Meaning, part_of
 from models.engine import Engine
 from models.errors import ConfigurationError
@@ -90,8 +90,7 @@ def _copied(module: Any) -> nn.Module:
         raise ConfigurationError(f"module: a torch module is explained, found {type(module).__name__}")
     module = getattr(module, "_orig_mod", module)  # as it was before `torch.compile`
     try:
-        with torch.no_grad():  # or the parameters of a copied TorchScript module would be computed ones
-            copied: nn.Module = copy.deepcopy(module)
+        copied = forms.copied(module)
     except Exception as error:
         raise ConfigurationError(
             f"module: {type(module).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}), and is not "

@@ -97,6 +97,8 @@ class Network:
 
     Attributes
     ----------
+    form, capabilities
+        The form that the module is held in, in words, and the ways in which it can be asked.
     segments
         Whether there is a logit at each place.
     logits
@@ -123,7 +125,7 @@ class Network:
         for parameter in self.module.parameters():  # `requires_grad_` of a TorchScript module is not supported
             parameter.requires_grad_(False)
         self.name = type(module).__name__
-        self.form, self._capabilities = forms.title(module), forms.capabilities(module)
+        self.form, self.capabilities = forms.title(module), forms.capabilities(module)
         self._format = torch.contiguous_format
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
@@ -210,7 +212,7 @@ class Network:
         ConfigurationError
             If it does not, with the ways out.
         """
-        if lacking := [one.value for one in requires - self._capabilities]:
+        if lacking := [one.value for one in requires - self.capabilities]:
             raise ConfigurationError(
                 f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
                 "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "

@@ -3,9 +3,11 @@
 Each of these files holds the whole network. The form is decided by content.
 """
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import jit, nn
 from torch.export.unflatten import UnflattenedModule
 
@@ -60,3 +62,15 @@ def capabilities(module: nn.Module) -> Capabilities:
 def title(module: nn.Module) -> str:
     """Name the form of a module in words."""
     return next((form.title for form in FORMS if isinstance(module, form.kind)), "PyTorch")
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a module of any form.
+
+    Raises
+    ------
+    Exception
+        Whatever Python or torch raises about an attribute that cannot be copied.
+    """
+    with torch.no_grad():  # or the parameters of a copied TorchScript module would be computed ones
+        return copy.deepcopy(module, {id(part): part for part in exported.shared_parts(module)})
