@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ class Transformers(nn.Module):
 
     Notes
     -----
-    Input ``(batch, num_channels, y, x)``, output a tuple whose first is the logits ``(batch, num_labels)``.
+    Input ``(batch, num_channels, y, x)``, output logits ``(batch, num_labels)``.
 
     Raises
     ------
@@ -41,14 +41,21 @@ class Transformers(nn.Module):
             ) from error
         _check(config)
         try:
-            found = AutoConfig.for_model(model_type, **config, return_dict=False)
+            found = AutoConfig.for_model(model_type, **config)
             # Attention that is written out has layers and functions that can be watched.
-            return AutoModelForImageClassification.from_config(
+            network = AutoModelForImageClassification.from_config(
                 found, attn_implementation="eager", trust_remote_code=False
             )
         except ValueError as error:
             said = next(iter(str(error).splitlines()), "")
             raise ConfigurationError(f"there is no image classifier {model_type!r} of this configuration: {said:.200}") from error
+        network.register_forward_hook(_logits)
+        return network
+
+
+def _logits(network: nn.Module, inputs: Any, output: Any) -> Tensor:
+    logits: Tensor = output.logits
+    return logits
 
 
 def _check(config: Mapping[str, Any]) -> None:
