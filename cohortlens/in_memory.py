@@ -93,8 +93,9 @@ def _copied(module: Any) -> nn.Module:
         copied = forms.copied(module)
     except Exception as error:
         raise ConfigurationError(
-            f"module: {type(module).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}), and is not "
-            "to be changed: let it keep nothing but parameters, buffers and plain values, and no tensor with gradients"
+            f"module: {type(module).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}), and is "
+            "not to be changed: let it keep nothing but parameters, buffers and plain values, and no tensor that "
+            "was computed with gradients"
         ) from error
     return copied.eval()
 
@@ -121,7 +122,8 @@ def _named(ids: Any, count: int) -> tuple[str, ...]:
     names = tuple(map(str, range(count) if ids is None else ids))
     if len(names) != count or len(set(names)) != count:
         raise ConfigurationError(
-            f"ids: one name for each of {count} images is taken, found {len(names)}, of them {len(set(names))} different"
+            f"ids: one name for each of {count} images is taken, found {len(names)}, "
+            f"of them {len(set(names))} different"
         )
     return names
 
@@ -199,7 +201,9 @@ def _dataset(declared: Mapping[str, Output], found: Computed, frame: Frame, ids:
         IMAGE_ID: ids,
         "class": frame.classes,
         "target": frame.targets,
-        **{name: np.arange(axis.labels) if isinstance(axis.labels, int) else axis.labels for name, axis in axes.items()},
+        **{
+            name: np.arange(axis.labels) if isinstance(axis.labels, int) else axis.labels for name, axis in axes.items()
+        },
         **({EXPLAINER: frame.explainers} if frame.explainers else {}),
     }
     return xr.Dataset(

@@ -113,7 +113,7 @@ def check_probabilities(answers: Tensor, strong: Tensor, activation: Activation,
     sums = answers.sum(1)
     if activation == "softmax" and bool(((sums - 1).abs() > _SUMS).any()):
         raise ConfigurationError(
-            f"model.outputs is probabilities and model.activation is softmax, but the answers of {name} to an image sum "
-            f"to between {float(sums.amin()):.3g} and {float(sums.amax()):.3g}: set `model.activation: sigmoid` if each "
-            "class is judged by itself, or `model.outputs: logits`"
+            f"model.outputs is probabilities and model.activation is softmax, but the answers of {name} to an image "
+            f"sum to between {float(sums.amin()):.3g} and {float(sums.amax()):.3g}: set `model.activation: sigmoid` if "
+            "each class is judged by itself, or `model.outputs: logits`"
         )

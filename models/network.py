@@ -70,8 +70,8 @@ class NetworkConfig(BaseModel):
     )
     output: str | int | None = Field(
         None,
-        description="The part of what the network returns that counts: a key, an attribute or a place, such as `logits` "
-        "or `out.1`; none: the whole, or the first of a tuple",
+        description="The part of what the network returns that counts: a key, an attribute or a place, such as "
+        "`logits` or `out.1`; none: the whole, or the first of a tuple",
     )
     outputs: Meaning = Field(
         "logits", description="probabilities: the network ends in its softmax or sigmoid, which is taken back"

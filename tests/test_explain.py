@@ -2,17 +2,16 @@
 
 import copy
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 import cohortlens
+from cohortlens import explain
 from models import forms
 from models.errors import ConfigurationError
 from models.explainers.saliency import Saliency
@@ -33,7 +32,7 @@ def test_a_notebook_gives_what_a_run_stores(tmp_path: Path) -> None:
     stored = cohortlens.open_output(tmp_path / "out").load()
     module = load_module(config.model, config.model.weights.read())
     images = np.stack([np.load(cohort.folder / f"{number}.npy")[None] for number in cohort.numbers])
-    found = cohortlens.explain(
+    found = explain(
         module,
         images,
         explainers,
@@ -58,7 +57,7 @@ def test_the_gradient_is_that_of_autograd_whatever_holds_the_images() -> None:
     module(inputs)[:, 1].sum().backward()
     assert inputs.grad is not None
     for images in (IMAGES, IMAGES.numpy(), IMAGES.tolist(), IMAGES.double()):
-        found = cohortlens.explain(module, images, Saliency(), target=Classes(classes=("1",)))
+        found = explain(module, images, Saliency(), target=Classes(classes=("1",)))
         np.testing.assert_allclose(found.attribution[:, 0, 0], inputs.grad[:, 0], rtol=1e-4, atol=1e-7)
         assert found.target.values.tolist() == ["1"] and found["class"].values.tolist() == ["0", "1"]
 
@@ -70,7 +69,7 @@ def test_the_module_stays_as_it_was() -> None:
     module.head.register_forward_hook(lambda *_: None)
     before = copy.deepcopy(module)
     strides = [parameter.stride() for parameter in module.parameters()]
-    cohortlens.explain(module, IMAGES, ("saliency", "gradcam", "occlusion"))
+    explain(module, IMAGES, ("saliency", "gradcam", "occlusion"))
     assert module.training and all(part.training for part in module.modules()) and not calls
     assert [parameter.requires_grad for parameter in module.parameters()] == [
         parameter.requires_grad for parameter in before.parameters()
@@ -89,11 +88,11 @@ def test_a_module_of_any_form_is_explained(form: str) -> None:
     recognised = forms.recognise(data)
     assert recognised is not None
     module = recognised.load(data)
-    expected = cohortlens.explain(small(), IMAGES, "occlusion")
-    np.testing.assert_allclose(cohortlens.explain(module, IMAGES, "occlusion").attribution, expected.attribution, atol=1e-5)
+    expected = explain(small(), IMAGES, "occlusion")
+    np.testing.assert_allclose(explain(module, IMAGES, "occlusion").attribution, expected.attribution, atol=1e-5)
     if form == "ONNX":
         with pytest.raises(ConfigurationError, match="saliency: needs gradients, which the form ONNX"):
-            cohortlens.explain(module, IMAGES, "saliency")
+            explain(module, IMAGES, "saliency")
 
 
 def test_masks_are_those_of_the_region() -> None:
@@ -102,7 +101,7 @@ def test_masks_are_those_of_the_region() -> None:
     masks = torch.zeros(3, *IMAGES.shape[2:], dtype=torch.bool)
     masks[0, 3:5, 4:6] = masks[1, 2, 2] = True
     target = {"name": "region", "classes": ["1"], "of": "mask"}
-    found = cohortlens.explain(module, IMAGES, target=target, masks=masks)
+    found = explain(module, IMAGES, target=target, masks=masks)
     inputs = IMAGES.clone().requires_grad_()
     (module(inputs)[:, 1] * masks).sum().backward()
     assert inputs.grad is not None
@@ -117,31 +116,31 @@ def kept() -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "no module": (lambda: cohortlens.explain(len, IMAGES), "module: a torch module"),  # type: ignore[arg-type]
-    "a module that cannot be copied": (lambda: cohortlens.explain(kept(), IMAGES), "module: Small cannot be copied"),
-    "half precision": (lambda: cohortlens.explain(small().half(), IMAGES), r"module: it computes in torch\.float16"),
-    "one image without its axis": (lambda: cohortlens.explain(small(), IMAGES[0]), r"images: \(image, channel, .*12, 10"),
-    "no images": (lambda: cohortlens.explain(small(), IMAGES[:0]), "images: "),
-    "names": (lambda: cohortlens.explain(small(), ["a"]), "images: "),
-    "too many channels": (lambda: cohortlens.explain(small(), IMAGES.repeat(1, 2, 1, 1)), r"does not take .*\(images\)"),
+    "no module": (lambda: explain(len, IMAGES), "module: a torch module"),  # type: ignore[arg-type]
+    "a module that cannot be copied": (lambda: explain(kept(), IMAGES), "module: Small cannot be copied"),
+    "half precision": (lambda: explain(small().half(), IMAGES), r"module: it computes in torch\.float16"),
+    "one image without its axis": (lambda: explain(small(), IMAGES[0]), r"images: \(image, channel, .*12, 10"),
+    "no images": (lambda: explain(small(), IMAGES[:0]), "images: "),
+    "names": (lambda: explain(small(), ["a"]), "images: "),
+    "too many channels": (lambda: explain(small(), IMAGES.repeat(1, 2, 1, 1)), r"does not take .*\(images\)"),
     "an explainer that is not there": (
-        lambda: cohortlens.explain(small(), IMAGES, ["salency"]), r"explainers\.0: there is no 'salency'"
+        lambda: explain(small(), IMAGES, ["salency"]), r"explainers\.0: there is no 'salency'"
     ),
     "a parameter that is not there": (
-        lambda: cohortlens.explain(small(), IMAGES, [{"name": "rise", "sample": 3}]), r"explainers\.0\.rise\.sample"
+        lambda: explain(small(), IMAGES, [{"name": "rise", "sample": 3}]), r"explainers\.0\.rise\.sample"
     ),
-    "an explainer twice": (lambda: cohortlens.explain(small(), IMAGES, ["rise", "rise"]), "explainers: named more than"),
-    "a class too many": (lambda: cohortlens.explain(small(), IMAGES, classes=["a", "b", "c"]), r"each of classes \['a'"),
+    "an explainer twice": (lambda: explain(small(), IMAGES, ["rise", "rise"]), "explainers: named more than"),
+    "a class too many": (lambda: explain(small(), IMAGES, classes=["a", "b", "c"]), r"each of classes \['a'"),
     "a target that is not there": (
-        lambda: cohortlens.explain(small(), IMAGES, target={"name": "classes", "classes": ["x"]}), r"target names \['x'\]"
+        lambda: explain(small(), IMAGES, target={"name": "classes", "classes": ["x"]}), r"target names \['x'\]"
     ),
-    "an activation": (lambda: cohortlens.explain(small(), IMAGES, activation="tanh"), "activation: "),  # type: ignore[arg-type]
-    "a batch of none": (lambda: cohortlens.explain(small(), IMAGES, batch_size=0), "batch_size: "),
-    "ids that repeat": (lambda: cohortlens.explain(small(), IMAGES, ids=["a", "b", "a"]), "ids: .* 2 different"),
-    "masks of another shape": (lambda: cohortlens.explain(small(), IMAGES, masks=IMAGES), "masks: shape"),
-    "no background": (lambda: cohortlens.explain(small(), IMAGES, "deepshap"), "background: deepshap compares"),
+    "an activation": (lambda: explain(small(), IMAGES, activation="tanh"), "activation: "),  # type: ignore[arg-type]
+    "a batch of none": (lambda: explain(small(), IMAGES, batch_size=0), "batch_size: "),
+    "ids that repeat": (lambda: explain(small(), IMAGES, ids=["a", "b", "a"]), "ids: .* 2 different"),
+    "masks of another shape": (lambda: explain(small(), IMAGES, masks=IMAGES), "masks: shape"),
+    "no background": (lambda: explain(small(), IMAGES, "deepshap"), "background: deepshap compares"),
     "another background": (
-        lambda: cohortlens.explain(small(), IMAGES, "deepshap", background=IMAGES[..., 1:]), "background: each is of shape"
+        lambda: explain(small(), IMAGES, "deepshap", background=IMAGES[..., 1:]), "background: each is of shape"
     ),
 }  # fmt: skip
 

@@ -48,7 +48,9 @@ class Transformers(nn.Module):
             )
         except ValueError as error:
             said = next(iter(str(error).splitlines()), "")
-            raise ConfigurationError(f"there is no image classifier {model_type!r} of this configuration: {said:.200}") from error
+            raise ConfigurationError(
+                f"there is no image classifier {model_type!r} of this configuration: {said:.200}"
+            ) from error
         network.register_forward_hook(_logits)
         return network
 

@@ -99,7 +99,6 @@ def test_a_part_that_is_not_named_or_not_there_is_refused(
         network_of(Returning(returned), output=output)
 
 
-
 @pytest.mark.parametrize("name", EXPLAINED)
 @pytest.mark.parametrize(
     ("activation", "ending", "plain"),

@@ -17,7 +17,8 @@ from models.targets import Classes
 transformers = pytest.importorskip("transformers")
 
 KINDS: dict[str, dict[str, Any]] = {
-    "vit": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "patch_size": 8},
+    "vit": {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
+            "patch_size": 8},
     "convnext": {"hidden_sizes": [8, 12], "depths": [1, 1], "num_stages": 2},
     "resnet": {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1]},
 }  # fmt: skip
