@@ -33,7 +33,7 @@ def part_of(output: Any, field: str | int | None, name: str) -> Any:
         If the output has no such part, or has named parts and no `field` is given; with the names.
     """
     if field is None:
-        if isinstance(output, (tuple, list)) and not hasattr(output, "_fields"):
+        if isinstance(output, (tuple, list)):
             return output[0] if output else output
         if names := _parts(output):
             raise ConfigurationError(

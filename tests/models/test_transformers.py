@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+import cohortlens
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
@@ -57,6 +58,14 @@ def test_a_state_dict_of_transformers_fits_and_its_gradient_is_that_of_autograd(
     scale = float(inputs.grad.abs().max())
     assert torch.allclose(maps(network, "saliency"), inputs.grad[:, 0], rtol=1e-3, atol=1e-5 * scale)
     assert load_module(config(kind), save(module.state_dict())).state_dict().keys() == module.state_dict().keys()
+
+
+def test_a_network_of_transformers_in_memory_is_explained_by_its_field() -> None:
+    module = theirs("vit")
+    with pytest.raises(ConfigurationError, match=r"ImageClassifierOutput of 'logits' .* in output"):
+        cohortlens.explain(module, IMAGES)
+    found = cohortlens.explain(module, IMAGES, output="logits")
+    assert torch.allclose(torch.from_numpy(found.logit.values), module(IMAGES).logits, atol=1e-5)
 
 
 def test_layers_have_the_names_of_transformers() -> None:
