@@ -27,25 +27,20 @@ from tasks.plan.recipe import Named, once_each
 _TRIED = 3
 
 
-class Arguments(BaseModel):
+def _or_made(kind: type) -> WrapValidator:
+    """Take an instance as it is, of a class that no registry holds, too."""
+    return WrapValidator(lambda value, check: value if isinstance(value, kind) else check(value))
+
+
+class _Arguments(BaseModel):
     """The arguments that are fields of a configuration, too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     explainers: Annotated[
-        tuple[
-            Annotated[
-                Named[ExplainerConfig],
-                WrapValidator(lambda value, check: value if isinstance(value, Explainer) else check(value)),
-            ],
-            ...,
-        ],
-        AfterValidator(once_each),
+        tuple[Annotated[Named[ExplainerConfig], _or_made(Explainer)], ...], AfterValidator(once_each)
     ] = Field(strict=False, min_length=1)
-    target: Annotated[
-        Named[TargetConfig],
-        WrapValidator(lambda value, check: value if isinstance(value, Target) else check(value)),
-    ]
+    target: Annotated[Named[TargetConfig], _or_made(Target)]
     classes: tuple[str, ...] | None = Field(strict=False, min_length=1)
     activation: Activation
     output: str | int | None
@@ -58,7 +53,7 @@ def explain(
 ) -> xr.Dataset:
     """Explain images by a module; `cohortlens.explain` says how."""
     try:
-        wanted = Arguments.model_validate(arguments)
+        wanted = _Arguments.model_validate(arguments)
     except ValidationError as error:
         raise ConfigurationError(f"explain:\n{explain_errors(error)}") from error
     trained = _copied(module)
@@ -72,7 +67,7 @@ def explain(
         )
     with _arguments():
         config = _config(trained, pixels, wanted)
-        network = Network(_copied(trained), config, pixels.device)
+        network = Network(_copied(trained), config, _first(trained).device)
         _try(network, trained, pixels)
         fitted = {} if others is None else {"background": others}
         engine = Engine(network, wanted.explainers, wanted.target, wanted.batch_size, fitted)
@@ -100,11 +95,16 @@ def _copied(module: Any) -> nn.Module:
     return copied.eval()
 
 
+def _first(module: nn.Module) -> Tensor:
+    """Return the first parameter of floats: its device and type are those of the module."""
+    return next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(()))
+
+
 def _tensor(name: str, values: Any, module: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
-    """Take images to the module's device and type."""
-    like = next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(()))
-    if like.dtype not in (torch.float32, torch.float64):
-        raise ConfigurationError(f"module: it computes in {like.dtype}; explain `copy.deepcopy(module).float()`")
+    """Take images to the module's type."""
+    dtype = _first(module).dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ConfigurationError(f"module: it computes in {dtype}; explain `copy.deepcopy(module).float()`")
     try:
         tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     except (TypeError, ValueError) as error:
@@ -115,7 +115,7 @@ def _tensor(name: str, values: Any, module: nn.Module, shape: Sequence[int] | No
         raise ConfigurationError(
             f"{name}: each is of shape {tuple(tensor.shape[1:])}, where those of images are {tuple(shape)}"
         )
-    return tensor.to(like)
+    return tensor.to(dtype)
 
 
 def _named(ids: Any, count: int) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _arguments() -> Iterator[None]:
         raise ConfigurationError(re.sub(r"\bmodel\.(?=\w)", "", said)) from error
 
 
-def _config(module: nn.Module, images: Tensor, wanted: Arguments) -> NetworkConfig:
+def _config(module: nn.Module, images: Tensor, wanted: _Arguments) -> NetworkConfig:
     config = NetworkConfig(
         classes=wanted.classes or ("",),
         channels=images.shape[1],
@@ -159,7 +159,7 @@ def _config(module: nn.Module, images: Tensor, wanted: Arguments) -> NetworkConf
         return config
     name = type(module).__name__
     with torch.no_grad(), told(f"{name} does not take an image of shape {(1, *images.shape[1:])} (images)"):
-        answers = part_of(module(images[:1].clone()), wanted.output, name)
+        answers = part_of(module(images[:1].clone().to(_first(module).device)), wanted.output, name)
     count = answers.shape[1] if isinstance(answers, Tensor) and answers.ndim > 1 else 1
     return config.model_copy(update={"classes": tuple(map(str, range(count)))})
 
