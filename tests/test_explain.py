@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import cohortlens
 from cohortlens import explain
@@ -20,11 +20,22 @@ from models.questions import Answer
 from models.targets import Classes
 from tasks.storage.location import Location
 from tests.models.test_forms import IMAGES, MAKE, small
-from tests.tasks.outputs import Cohort
+from tests.tasks.conftest import squares_model
+from tests.tasks.outputs import NETWORK, Cohort
 
 
-def test_a_notebook_gives_what_a_run_stores(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "fields"),
+    [
+        ({}, {}),
+        ({"last_act": "softmax"}, {"outputs": "probabilities"}),
+        ({"last_act": "sigmoid", "classes": 1}, {"outputs": "probabilities", "activation": "sigmoid"}),
+        ({"classes": 1}, {"activation": "sigmoid", "output": None}),
+    ],
+)
+def test_a_notebook_gives_what_a_run_stores(network: dict[str, Any], fields: dict[str, Any], tmp_path: Path) -> None:
     cohort = Cohort(tmp_path / "cohort", range(5))
+    cohort.model = squares_model(cohort.folder, ("a", "b"), NETWORK | network) | fields
     explainers: list[Any] = ["saliency", {"name": "smoothgrad", "samples": 2}, "expected_gradients"]
     target = {"name": "predicted", "k": 2}
     changes = {"explainers": explainers, "target": target}
@@ -42,7 +53,9 @@ def test_a_notebook_gives_what_a_run_stores(tmp_path: Path) -> None:
         batch_size=3,
         ids=stored.image_id.values.tolist(),
         background=stored.background.values,
+        **fields,
     )
+    assert np.allclose(stored.probability.sum("class"), 1, atol=1e-6)
     for name in ("logit", "probability", "target_class", "image_flags", "map_flags"):
         assert found[name].dims == stored[name].dims and found[name].dtype == stored[name].dtype
         assert found[name].attrs.keys() == stored[name].attrs.keys()
