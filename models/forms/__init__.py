@@ -12,6 +12,7 @@ from torch import jit, nn
 from torch.export.unflatten import UnflattenedModule
 
 from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
+from models.checkpoints import is_safetensors
 from models.forms import exported, onnx, torchscript
 
 
@@ -51,7 +52,7 @@ FORMS = (
 
 def recognise(weights: bytes) -> Form | None:
     """Tell the form of a file; None: it holds weights alone, or is none of these."""
-    return next((form for form in FORMS if form.recognise(weights)), None)
+    return None if is_safetensors(weights) else next((form for form in FORMS if form.recognise(weights)), None)
 
 
 def capabilities(module: nn.Module) -> Capabilities:
