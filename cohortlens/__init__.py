@@ -7,22 +7,27 @@ The public names, for scripts and notebooks; nothing here needs Prefect or a clu
 >>> cohortlens.plan(config).cost.bytes_stored    # doctest: +SKIP
 >>> cohortlens.run(config).explained             # doctest: +SKIP
 >>> dataset = cohortlens.open_output("out/mine") # doctest: +SKIP
+>>> dataset = cohortlens.explain(module, images) # doctest: +SKIP
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import ArrayLike
+    from torch import Tensor, nn
 
     from flows.config import RunConfig
+    from models.explainers import Explainer
+    from models.targets import Target
     from tasks.prepare.prepare import Prepared
     from tasks.work.finish import Summary
 
-__all__ = ["__version__", "load", "open_output", "plan", "run"]
+__all__ = ["__version__", "explain", "load", "open_output", "plan", "run"]
 
 __version__ = version("cohortlens")
 
@@ -84,6 +89,73 @@ def run(config: "RunConfig", *, extend: bool = False, overwrite: bool = False) -
     from tasks.run import run as run_recipe
 
     return run_recipe(config.recipe, config.output, extend=extend, overwrite=overwrite)
+
+
+def explain(
+    module: "nn.Module",
+    images: "Tensor | ArrayLike",
+    explainers: "Sequence[str | Mapping[str, Any] | Explainer]" = ("saliency",),
+    *,
+    classes: Sequence[str] | None = None,
+    target: "str | Mapping[str, Any] | Target" = "predicted",
+    activation: Literal["softmax", "sigmoid", "identity"] = "softmax",
+    output: str | int | None = None,
+    outputs: Literal["logits", "probabilities"] = "logits",
+    batch_size: int = 16,
+    ids: Sequence[str] | None = None,
+    masks: "Tensor | ArrayLike | None" = None,
+    background: "Tensor | ArrayLike | None" = None,
+) -> "xr.Dataset":
+    """Explain images in memory by a module in memory, of any form; nothing is written.
+
+    The values are those of a run on the same images, before the mantissa of maps is rounded. The module is copied, and
+    computes where it is; it stays as it was.
+
+    Parameters
+    ----------
+    module
+        Takes ``(image, channel, *space)``, with a space of two or three axes.
+    images
+        ``(image, channel, *space)``, as the module takes them.
+    explainers
+        Names, mappings with a `name` and parameters, or instances.
+    classes
+        Names of the outputs; None: their numbers.
+    target, activation, output, outputs, batch_size
+        The same as ``target``, ``model.activation``, ``model.output``, ``model.outputs`` and ``batch_size`` of a
+        configuration.
+    ids
+        Names of the images, from which random numbers follow; None: their numbers.
+    masks
+        ``(image, *space)``, for the target `region` of the mask.
+    background
+        ``(image, channel, *space)`` to compare with, for explainers that do.
+
+    Returns
+    -------
+    xr.Dataset
+        The arrays of a store that are computed: ``attribution (image_id, target, explainer, *space)``, signed and
+        unnormalised, NaN where not computed; ``logit`` and ``probability (image_id, class)``; ``target_class``,
+        ``image_flags``, ``map_flags``; and what explainers declare beside.
+
+    Raises
+    ------
+    ConfigurationError
+        If the module cannot be copied or explained, or an argument is wrong: which, what was found, what to do.
+    """
+    from cohortlens.in_memory import explain as explain_in_memory
+
+    single = isinstance(explainers, str | Mapping) or not isinstance(explainers, Sequence)
+    arguments = {
+        "explainers": (explainers,) if single else tuple(explainers),
+        "classes": classes,
+        "target": target,
+        "activation": activation,
+        "output": output,
+        "outputs": outputs,
+        "batch_size": batch_size,
+    }
+    return explain_in_memory(module, images, arguments, ids, masks, background)
 
 
 def open_output(url: "str | PathLike[str]", endpoint_url: str | None = None) -> "xr.Dataset":

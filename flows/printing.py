@@ -40,6 +40,8 @@ def json_of_plan(prepared: "Prepared") -> str:
             "images": prepared.cost.images,
             "quarantined": [{"id": entry.id, "reason": entry.reason} for entry in prepared.entries if entry.reason],
             "shards": len(plan.shards),
+            "form": prepared.form,
+            "offered": prepared.offered,
             "explainers": plan.explainers,
             "targets": plan.target.labels(plan.model.classes),
             "evaluated": [one.title for one in plan.evaluated],
@@ -95,6 +97,7 @@ def _of_plan(prepared: "Prepared") -> Rows:
         yield "there already", f"{', '.join(counts)}; explainers added: {', '.join(changes.explainers) or 'none'}"
         if changes.vanished > len(prepared.entries) / 2:
             yield "", "most of it is not in the cohort any more: is it another output's?"
+    yield "form", f"{prepared.form}: offers {_offered(prepared)}"
     yield "shards", f"{len(plan.shards)} of {plan.images_per_shard} images"
     yield "maps", f"{', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
     for planned in plan.fits:
@@ -116,6 +119,12 @@ def _of_plan(prepared: "Prepared") -> Rows:
         yield "", f"and {len(unread) - _REFUSED_SHOWN} labels more that name no class"
     for entry in refused[:_REFUSED_SHOWN]:
         yield "quarantined", f"{entry.id}: {entry.reason or ''}"
+
+
+def _offered(prepared: "Prepared") -> str:
+    from models.explainers import EXPLAINERS
+
+    return "every explainer" if len(prepared.offered) == len(EXPLAINERS.kinds) else ", ".join(prepared.offered)
 
 
 def _subjects(prepared: "Prepared") -> str:

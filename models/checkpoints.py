@@ -14,6 +14,9 @@ from models.errors import ConfigurationError
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """Beginnings of names that DataParallel, `torch.compile`, Lightning and people put before those of the network."""
 
+_LONGEST_HEADER = 100_000_000
+"""In bytes: safetensors reads no longer one."""
+
 _PARTS = frozenset(
     {
         ("collections", "OrderedDict"),
@@ -65,6 +68,14 @@ _PICKLE = SimpleNamespace(
     __name__=__name__, Unpickler=_Unpickler, load=lambda file, **options: _Unpickler(file, **options).load()
 )
 """In place of the module `pickle`, for torch."""
+
+
+def is_safetensors(data: bytes) -> bool:
+    """Tell whether a file is of safetensors, by its beginning: the length of a JSON header, and the header's brace.
+
+    The length may have any bytes, those by which other formats begin, too.
+    """
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= _LONGEST_HEADER
 
 
 def read_checkpoint(data: bytes) -> Any:

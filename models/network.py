@@ -7,13 +7,14 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models import forms
+from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
 from models.bundles.archive import weights_within
 from models.capability import Capabilities
 from models.components import Component, instantiate, locate
@@ -63,8 +64,18 @@ class NetworkConfig(BaseModel):
     input_shape: tuple[int, ...] = Field(
         strict=False, min_length=2, max_length=3, description="[y, x] or [z, y, x] of the image it takes"
     )
-    activation: Literal["softmax", "sigmoid", "identity"] = Field(
-        "softmax", description="softmax: one class an image; sigmoid: each class by itself; identity: a regression"
+    activation: Activation = Field(
+        "softmax",
+        description="softmax: one class an image; sigmoid: each class by itself, or two classes of one output; "
+        "identity: a regression",
+    )
+    output: str | int | None = Field(
+        None,
+        description="The part of what the network returns that counts: a key, an attribute or a place, such as "
+        "`logits` or `out.1`; none: the whole, or the first of a tuple",
+    )
+    outputs: Meaning = Field(
+        "logits", description="probabilities: the network ends in its softmax or sigmoid, which is taken back"
     )
 
     @property
@@ -79,7 +90,7 @@ class Network:
     ----------
     module
         Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
-        it segments. The first of several outputs counts. It is changed in place: its BatchNorms are folded.
+        it segments; `config` says what else it may return. It is changed in place: its BatchNorms are folded.
     config
         Shapes and class names that the module must fit.
     precision
@@ -87,6 +98,8 @@ class Network:
 
     Attributes
     ----------
+    form, capabilities
+        The form that the module is held in, in words, and the ways in which it can be asked.
     segments
         Whether there is a logit at each place.
     logits
@@ -113,7 +126,7 @@ class Network:
         for parameter in self.module.parameters():  # `requires_grad_` of a TorchScript module is not supported
             parameter.requires_grad_(False)
         self.name = type(module).__name__
-        self.form, self._capabilities = forms.title(module), forms.capabilities(module)
+        self.form, self.capabilities = forms.title(module), forms.capabilities(module)
         self._format = torch.contiguous_format
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
@@ -129,6 +142,10 @@ class Network:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits of ``(image, channel, *space)``."""
+        return self._logits(self._answers(images))
+
+    def _answers(self, images: Tensor) -> Tensor:
+        """Ask the module, and take the part of its output that counts."""
         is_rounded = self.precision == "bf16"
         version = None if images.is_inference() else images._version
         backward = contiguous_gradients() if self._normalises_images else nullcontext()
@@ -136,8 +153,11 @@ class Network:
             output = self.module(images)
         if version is not None and images._version != version:
             raise ConfigurationError(changes_its_input(self.name))
-        logits: Tensor = output[0] if isinstance(output, (tuple, list)) and output else output
-        return logits.float() if is_rounded else logits
+        answers: Tensor = part_of(output, self.config.output, self.name)
+        return answers.float() if is_rounded else answers
+
+    def _logits(self, answers: Tensor) -> Tensor:
+        return logits_of(answers, self.config.outputs, self.config.activation, len(self.config.classes))
 
     def check(self, images: Tensor) -> Tensor:
         """Try whether the answers about ``(image, channel, *space)`` depend on the image alone, and return them.
@@ -150,7 +170,11 @@ class Network:
         images = self.prepare(images if len(images) > 1 else torch.cat([images, images.flip(-1)]))
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
             logits = check_function(self, images, self.name)
-            check_logits(logits, self.config.activation, self, images, self.name)
+            answers = self._answers(images)
+            if self.config.outputs == "probabilities":
+                check_probabilities(answers, self._answers(images * 1000), self.config.activation, self.name)
+            else:
+                check_logits(answers, self.config.activation, self._answers, images, self.name)
         return logits
 
     def check_same(self, trained: nn.Module, images: Tensor) -> None:
@@ -164,7 +188,7 @@ class Network:
         with self.exact():
             found = self(self.prepare(images))
         output = trained(images.to(self.device))
-        expected = output[0] if isinstance(output, (tuple, list)) else output
+        expected = self._logits(part_of(output, self.config.output, self.name))
         if not alike(found, expected):
             folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(
@@ -189,7 +213,7 @@ class Network:
         ConfigurationError
             If it does not, with the ways out.
         """
-        if lacking := [one.value for one in requires - self._capabilities]:
+        if lacking := [one.value for one in requires - self.capabilities]:
             raise ConfigurationError(
                 f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
                 "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "
@@ -320,19 +344,20 @@ class Network:
         """Return the number of the output's axes."""
         shape = (1, self.config.channels, *self.config.input_shape)
         with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape)"):
-            self._normalises_images, logits = calls_instance_norm(lambda: self(self.synthetic(1)))
-        classes = self.config.classes
-        expected = (1, len(classes))
-        segmented = expected + self.config.input_shape
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else _described(logits)
-        if found not in (expected, segmented):
+            self._normalises_images, answers = calls_instance_norm(lambda: self._answers(self.synthetic(1)))
+        classes, one = self.config.classes, (1, 1)
+        shapes = [(1, len(classes))] + [one] * is_opposite(1, len(classes), self.config.activation)
+        found = tuple(answers.shape) if isinstance(answers, Tensor) else described(answers)
+        if found not in [*shapes, *(shape + self.config.input_shape for shape in shapes)]:
+            expected = shapes[0]
             raise ConfigurationError(
-                f"{self.name} returns {found} for one image; {expected} was expected, or {segmented} where it "
-                f"segments: one logit for each of model.classes {list(classes)}"
+                f"{self.name} returns {found} for one image; {expected} was expected, or "
+                f"{expected + self.config.input_shape} where it segments: one logit for each of model.classes "
+                f"{list(classes)}"
             )
-        if not logits.is_floating_point():
-            raise ConfigurationError(f"{self.name} returns {logits.dtype}: logits were expected, no decision by them")
-        return logits.ndim
+        if not answers.is_floating_point():
+            raise ConfigurationError(f"{self.name} returns {answers.dtype}: logits were expected, no decision by them")
+        return answers.ndim
 
     def _order_fast(self, expected: Tensor) -> None:
         """Lay weights and images out channels last, if the module answers as it does otherwise."""
@@ -365,13 +390,12 @@ def _check_classes(config: NetworkConfig) -> None:
             f"model.activation is softmax and model.classes is {list(classes)}: the softmax of one logit is always 1. "
             "Set `activation: sigmoid`, or `identity` for a regression"
         )
-
-
-def _described(output: Any) -> str:
-    """Describe what is no tensor."""
-    if isinstance(output, dict):
-        return f"a {type(output).__name__} of {', '.join(map(repr, output))}"
-    return "nothing" if output is None else f"a {type(output).__name__}"
+    if config.outputs == "probabilities" and config.activation == "identity":
+        raise ConfigurationError(
+            "model.outputs is probabilities and model.activation is identity: set `model.activation` to the last "
+            "activation of the network, softmax or sigmoid; or leave model.outputs out, and its outputs are explained "
+            "as they are"
+        )
 
 
 def build(

@@ -147,9 +147,10 @@ def check_logits(logits: Tensor, activation: str, run: Run, images: Tensor, name
     if sums_to_one or _is_squeezed(run, images, logits):
         raise ConfigurationError(
             f"{name} returns probabilities already ({'they sum to 1' if sums_to_one else 'all lie between 0 and 1'}), "
-            f"and model.activation is {activation}, which would squeeze them again: leave the last activation out of "
-            "the network, so that its logits are explained; or set `model.activation: identity`, and its outputs are "
-            "explained as they are"
+            f"and model.activation is {activation}, which would squeeze them again: set "
+            "`model.outputs: probabilities`, and their logarithms are explained; or leave the last activation out of "
+            "the network, and its logits are; or set `model.activation: identity`, and its outputs are explained as "
+            "they are"
         )
 
 

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from models.checkpoints import read_checkpoint, state_within, unwrapped
+from models.checkpoints import is_safetensors, read_checkpoint, state_within, unwrapped
 from models.errors import ConfigurationError
 from models.trial import summary
 
@@ -48,7 +48,7 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
 
 
 def _state_dict(weights: bytes, key: str | None) -> tuple[str, dict[str, Tensor]]:
-    if weights.startswith((b"PK\x03\x04", b"\x80")):
+    if not is_safetensors(weights) and weights.startswith((b"PK\x03\x04", b"\x80")):
         try:
             checkpoint = read_checkpoint(weights)
         except Exception as error:

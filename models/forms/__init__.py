@@ -3,13 +3,16 @@
 Each of these files holds the whole network. The form is decided by content.
 """
 
+import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import jit, nn
 from torch.export.unflatten import UnflattenedModule
 
 from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
+from models.checkpoints import is_safetensors
 from models.forms import exported, onnx, torchscript
 
 
@@ -49,7 +52,7 @@ FORMS = (
 
 def recognise(weights: bytes) -> Form | None:
     """Tell the form of a file; None: it holds weights alone, or is none of these."""
-    return next((form for form in FORMS if form.recognise(weights)), None)
+    return None if is_safetensors(weights) else next((form for form in FORMS if form.recognise(weights)), None)
 
 
 def capabilities(module: nn.Module) -> Capabilities:
@@ -60,3 +63,15 @@ def capabilities(module: nn.Module) -> Capabilities:
 def title(module: nn.Module) -> str:
     """Name the form of a module in words."""
     return next((form.title for form in FORMS if isinstance(module, form.kind)), "PyTorch")
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a module of any form.
+
+    Raises
+    ------
+    Exception
+        Whatever Python or torch raises about an attribute that cannot be copied.
+    """
+    with torch.no_grad():  # or the parameters of a copied TorchScript module would be computed ones
+        return copy.deepcopy(module, {id(part): part for part in exported.shared_parts(module)})

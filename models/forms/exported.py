@@ -15,8 +15,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export.unflatten import InterpreterModule, UnflattenedModule
 
 from models.errors import ConfigurationError
+
+_UNFLATTENED = (InterpreterModule, UnflattenedModule)
 
 _MODEL = "models/model.json"
 _SAMPLE = "data/sample_inputs/model.pt"
@@ -75,6 +78,13 @@ def load(data: bytes) -> nn.Module:
             f"model.weights: the exported program cannot be loaded ({type(error).__name__}): {_ADVICE} with torch "
             f"{torch.__version__}"
         ) from error
+
+
+def shared_parts(module: nn.Module) -> list[Any]:
+    """List what a copy of an unflattened program can share: its graphs, whose fake tensors cannot be copied."""
+    graphs = {id(part.graph): part.graph for part in module.modules() if isinstance(part, _UNFLATTENED)}
+    traced = [part.graph_module for part in module.modules() if isinstance(part, _UNFLATTENED) and part.graph_module]
+    return [*graphs.values(), *traced, *(node for graph in graphs.values() for node in graph.nodes)]
 
 
 def _screened(data: bytes) -> bytes:

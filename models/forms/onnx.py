@@ -78,6 +78,9 @@ class Graph(nn.Module):
         self._input, self._type = inputs[0].name, _TYPES[inputs[0].type]
         self._outputs = [output.name for output in session.get_outputs()]
 
+    def __deepcopy__(self, memo: Any) -> "Graph":
+        return Graph(self._session)  # a session cannot be copied, and keeps nothing of a call
+
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = images.detach().cpu().numpy().astype(self._type)
         found = self._session.run(self._outputs, {self._input: np.ascontiguousarray(values)})

@@ -1,5 +1,6 @@
 """Networks of our own, with shipped weights in ``models/networks/weights``."""
 
 from models.networks.attention_gated import AttentionGatedClassifier
+from models.networks.transformers import Transformers
 
-__all__ = ["AttentionGatedClassifier"]
+__all__ = ["AttentionGatedClassifier", "Transformers"]

@@ -294,7 +294,7 @@ def require_rules(network: Network, ask: Ask) -> Tensor:
     Returns
     -------
     Tensor
-        The gradient of the sum of their logits by the rules, ``(image, channel, *space)``.
+        The gradient by the rules of what `total` makes of their logits, ``(image, channel, *space)``.
 
     Raises
     ------
@@ -309,7 +309,7 @@ def require_rules(network: Network, ask: Ask) -> Tensor:
             logits = ask(network, inputs, index, index)
             require_same(network, logits.detach())
             reached = logits.requires_grad
-            (gradient,) = torch.autograd.grad(logits.sum(), inputs, allow_unused=True) if reached else (None,)
+            (gradient,) = torch.autograd.grad(total(logits).sum(), inputs, allow_unused=True) if reached else (None,)
             _reject_custom(logits.grad_fn)
     except ConfigurationError as error:
         raise ConfigurationError(f"{network.name}: {error}; use integrated_gradients instead") from None
@@ -320,6 +320,12 @@ def require_rules(network: Network, ask: Ask) -> Tensor:
     if not gradient.isfinite().all():
         raise ConfigurationError(f"{network.name} gives relevance that is not finite")
     return gradient
+
+
+def total(logits: Tensor) -> Tensor:
+    """Sum ``(image, class[, *space])`` of each image with weights, by which opposite logits do not cancel out."""
+    weights = torch.linspace(1, 2, logits.shape[1]).to(logits)
+    return (logits.flatten(2).sum(-1) if logits.ndim > 2 else logits) @ weights
 
 
 def require_same(network: Network, logits: Tensor) -> None:

@@ -18,7 +18,17 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, count_varying, refused, require_rules
+from models.rules.relevance import (
+    ACTIVATIONS,
+    LINEAR,
+    MAXIMA,
+    PASSING,
+    PRODUCTS,
+    count_varying,
+    refused,
+    require_rules,
+    total,
+)
 from models.trial import exact_convolutions
 
 _SMALL = 1e-7
@@ -67,7 +77,7 @@ def require_multipliers(network: Network, reference: Tensor) -> None:
     images = network.synthetic()
     with torch.no_grad(), network.exact(), exact_convolutions():
         before, after = network(network.prepare(reference)), network(images)
-    gained = (after - before).flatten(1).double().sum(1)
+    gained = total((after - before).double())
     credited = ((images - reference) * multipliers).flatten(1).double().sum(1)
     rounding = 64 * torch.finfo(after.dtype).eps * after.flatten(1).double().abs().sum(1).amax()
     if (credited - gained).abs().amax() > _MISSED * gained.abs().amax() + rounding:

@@ -30,6 +30,9 @@ from tasks.storage.location import Location
 NAME = "plan.json"
 LAYOUT = 6
 
+_LATER = {"weights_key", "output", "outputs"}
+"""Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""
+
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
 
@@ -137,7 +140,8 @@ class Plan(BaseModel):
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
             **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
             **({} if self.precision == "fp32" else {"precision": self.precision}),
-            "model": self.model.model_dump(mode="json", exclude={"weights"}),
+            "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
+            | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
             | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
         }

@@ -30,6 +30,14 @@ Named = Annotated[T, BeforeValidator(by_name)]
 """A field whose value may be given by its name alone: ``gradcam``."""
 
 
+def once_each(named: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Raise ValueError if two producers have the same title; return them."""
+    titles = [one.title for one in named]
+    if repeated := sorted({title for title in titles if titles.count(title) > 1}):
+        raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
+    return named
+
+
 class Recipe(BaseModel):
     """All that decides the result: what is explained, and how. Where the work is done decides nothing."""
 
@@ -60,7 +68,4 @@ class Recipe(BaseModel):
     @field_validator("explainers", "metrics", "uncertainty", "results")
     @classmethod
     def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
-        titles = [one.title for one in named]
-        if repeated := sorted({title for title in titles if titles.count(title) > 1}):
-            raise ValueError(f"named more than once: {', '.join(repeated)}; give each a `label`")
-        return named
+        return once_each(named)

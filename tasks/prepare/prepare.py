@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.engine import Engine
 from models.errors import ConfigurationError
+from models.explainers import EXPLAINERS
 from models.fits import FITS
 from models.network import Network, build
 from models.precision import check_instructions
@@ -49,6 +50,10 @@ class Prepared:
         Where the images lie, which nothing writes down.
     changes
         What is different from the run that the output holds; None if it holds none.
+    form
+        The form of the network, in words.
+    offered
+        Names of the explainers that the form offers.
     is_written
         Whether the output holds just this plan and these images already.
     """
@@ -57,6 +62,8 @@ class Prepared:
     entries: Sequence[Entry]
     sources: Sources
     cost: Cost
+    form: str
+    offered: tuple[str, ...]
     changes: Changes | None = None
     is_written: bool = False
 
@@ -177,9 +184,11 @@ def prepare(
     plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
     with told("one batch was tried, and failed"):
         cost = estimate(plan, entries, engine(fitted), place, images)
+    offered = tuple(name for name, kind in EXPLAINERS.kinds.items() if kind.requires <= network.capabilities)
     if before.plan is None:
         check_survey(plan, entries)
-        return Prepared(plan.model_copy(update={"withdrawn": before.withdrawn}), entries, sources, cost)
+        plan = plan.model_copy(update={"withdrawn": before.withdrawn})
+        return Prepared(plan, entries, sources, cost, network.form, offered)
     plan, entries, changes = replan(
         before.plan,
         before.entries,
@@ -190,7 +199,8 @@ def prepare(
         extend=extend,
         unselected=surveyed.unselected,
     )
-    return Prepared(plan, entries, sources, cost, changes, (plan, entries) == (before.plan, before.entries))
+    is_written = (plan, entries) == (before.plan, before.entries)
+    return Prepared(plan, entries, sources, cost, network.form, offered, changes, is_written)
 
 
 def _plan_fits(

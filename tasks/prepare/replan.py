@@ -174,6 +174,8 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "model.channels": lambda plan: plan.model.channels,
     "model.input_shape": lambda plan: list(plan.model.input_shape),
     "model.activation": lambda plan: plan.model.activation,
+    "model.output": lambda plan: plan.model.output,
+    "model.outputs": lambda plan: plan.model.outputs,
     "target": lambda plan: plan.target.model_dump(mode="json"),
     "cohort.preprocessing": lambda plan: plan.cohort.preprocessing,
     "cohort.identifiers": lambda plan: plan.cohort.identifiers,

@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tasks.storage.s3 import PatientS3
 from tasks.upkeep.verify import Damage
 from tasks.work.failures import TooManyFailures
 from tasks.work.finish import Incomplete, Summary
+from tests.models.test_forms import IMAGES, as_onnx, small
 from tests.seaweedfs import free_ports
 
 
@@ -50,7 +52,28 @@ def test_plan_says_what_would_run_and_writes_nothing(config: Path, tmp_path: Pat
     assert f"forward passes {39 * 2}" in " ".join(result.output.split())  # metrics ask for the prediction, too
     assert "backward passes 39" in " ".join(result.output.split())
     assert "saliency, input_x_gradient, gradcam, attention, control_random, control_edges for lesion" in result.output
+    assert "form PyTorch: offers every explainer" in " ".join(result.output.split())
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_plan_says_the_form_of_the_network_and_the_explainers_that_it_offers(tmp_path: Path) -> None:
+    for number, image in enumerate(IMAGES):
+        np.save(tmp_path / f"{number}.npy", image[0].numpy())
+    (tmp_path / "model.onnx").write_bytes(as_onnx(small()))
+    content = {
+        "cohort": {"source": str(tmp_path / "*.npy")},
+        "model": {"weights": str(tmp_path / "model.onnx"), "classes": ["a", "b"], "input_shape": [12, 10]},
+        "explainers": ["occlusion"],
+        "output": str(tmp_path / "out"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(main, ["plan", str(tmp_path / "run.yaml")])
+    assert result.exit_code == 0, result.output
+    offered = re.findall(r"form ONNX: offers (.*?) shards", " ".join(result.output.split()))[0].split(", ")
+    assert {"prediction", "occlusion", "rise", "lime", "control_edges"} <= {*offered}
+    assert not {"saliency", "gradcam", "lrp", "attention"} & {*offered}
+    told = json.loads(CliRunner().invoke(main, ["plan", str(tmp_path / "run.yaml"), "--json"]).stdout)
+    assert told["form"] == "ONNX" and told["offered"] == offered
 
 
 def test_plan_of_some_images_says_so_and_knows_dicoms_modalities(config: Path) -> None:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from models import forms
 from models.errors import ConfigurationError
 from models.weights import load_into
 
@@ -135,3 +136,22 @@ def test_no_object_of_a_checkpoint_is_built(save: Callable[[Any], bytes], within
     with suppress(ConfigurationError):
         load_into(fresh(), data)
     assert not mark.exists()
+
+
+def _of_length(length: int) -> bytes:
+    """Write safetensors whose header has the given length."""
+    for padding in range(length):
+        data = safetensors.torch.save(STATE, {"about": "-" * padding})
+        if int.from_bytes(data[:8], "little") == length:
+            return data
+    raise AssertionError
+
+
+@pytest.mark.parametrize("length", [0x280, 0x480, 0x508, 0x1008])
+def test_safetensors_may_begin_like_another_format(length: int) -> None:
+    data = _of_length(length)
+    assert data[0] in (0x80, 0x08)  # a pickle, and an ONNX model
+    module = fresh()
+    assert forms.recognise(data) is None
+    load_into(module, data)
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in STATE.items())

@@ -1,0 +1,215 @@
+"""Explanations of images in memory by a module in memory: one engine, and no files."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from torch import Tensor, nn
+
+from flows.config import explain_errors
+from models import forms
+from models.answers import Activation, Meaning, part_of
+from models.engine import Engine
+from models.errors import ConfigurationError
+from models.explainers import Explainer, ExplainerConfig, MapExplainer
+from models.network import Network, NetworkConfig
+from models.outputs import EXPLAINER, IMAGE_ID, Computed, Frame, Output, joined
+from models.prediction import declare_prediction
+from models.targets import Target, TargetConfig
+from models.trial import exact_convolutions, told
+from tasks.plan.recipe import Named, once_each
+
+_TRIED = 3
+
+
+def _or_made(kind: type) -> WrapValidator:
+    """Take an instance as it is, of a class that no registry holds, too."""
+    return WrapValidator(lambda value, check: value if isinstance(value, kind) else check(value))
+
+
+class _Arguments(BaseModel):
+    """The arguments that are fields of a configuration, too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    explainers: Annotated[
+        tuple[Annotated[Named[ExplainerConfig], _or_made(Explainer)], ...], AfterValidator(once_each)
+    ] = Field(strict=False, min_length=1)
+    target: Annotated[Named[TargetConfig], _or_made(Target)]
+    classes: tuple[str, ...] | None = Field(strict=False, min_length=1)
+    activation: Activation
+    output: str | int | None
+    outputs: Meaning
+    batch_size: int = Field(ge=1)
+
+
+def explain(
+    module: Any, images: Any, arguments: Mapping[str, Any], ids: Any, masks: Any, background: Any
+) -> xr.Dataset:
+    """Explain images by a module; `cohortlens.explain` says how."""
+    try:
+        wanted = _Arguments.model_validate(arguments)
+    except ValidationError as error:
+        raise ConfigurationError(f"explain:\n{explain_errors(error)}") from error
+    trained = _copied(module)
+    pixels = _tensor("images", images, trained)
+    names = _named(ids, len(pixels))
+    inside = None if masks is None else _inside(masks, pixels)
+    others = None if background is None else _tensor("background", background, trained, pixels.shape[1:])
+    if others is None and (lacking := [one.title for one in wanted.explainers if one.fits]):
+        raise ConfigurationError(
+            f"background: {', '.join(lacking)} compares each image with usual ones: give some, {_AXES}"
+        )
+    with _arguments():
+        config = _config(trained, pixels, wanted)
+        network = Network(_copied(trained), config, _first(trained).device)
+        _try(network, trained, pixels)
+        fitted = {} if others is None else {"background": others}
+        engine = Engine(network, wanted.explainers, wanted.target, wanted.batch_size, fitted)
+        found = _explained(engine, pixels, names, inside)
+    frame = _frame(engine, wanted.target)
+    declared = joined(declare_prediction(frame), *(one.declare(frame, network) for one in wanted.explainers))
+    return _dataset(declared, found, frame, names)
+
+
+_AXES = "(image, channel, *space) with a space of two or three axes"
+
+
+def _copied(module: Any) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise ConfigurationError(f"module: a torch module is explained, found {type(module).__name__}")
+    module = getattr(module, "_orig_mod", module)  # as it was before `torch.compile`
+    try:
+        copied = forms.copied(module)
+    except Exception as error:
+        raise ConfigurationError(
+            f"module: {type(module).__name__} cannot be copied ({type(error).__name__}: {str(error)[:200]}), and is "
+            "not to be changed: let it keep nothing but parameters, buffers and plain values, and no tensor that "
+            "was computed with gradients"
+        ) from error
+    return copied.eval()
+
+
+def _first(module: nn.Module) -> Tensor:
+    """Return the first parameter of floats: its device and type are those of the module."""
+    return next((one for one in module.parameters() if one.is_floating_point()), torch.zeros(()))
+
+
+def _tensor(name: str, values: Any, module: nn.Module, shape: Sequence[int] | None = None) -> Tensor:
+    """Take images to the module's type."""
+    dtype = _first(module).dtype
+    if dtype not in (torch.float32, torch.float64):
+        raise ConfigurationError(f"module: it computes in {dtype}; explain `copy.deepcopy(module).float()`")
+    try:
+        tensor = values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}: {_AXES} is taken, found {type(values).__name__}") from error
+    if tensor.ndim not in (4, 5) or not tensor.numel() or tensor.is_complex():
+        raise ConfigurationError(f"{name}: {_AXES} is taken, found {tensor.dtype} of shape {tuple(tensor.shape)}")
+    if shape is not None and tensor.shape[1:] != torch.Size(shape):
+        raise ConfigurationError(
+            f"{name}: each is of shape {tuple(tensor.shape[1:])}, where those of images are {tuple(shape)}"
+        )
+    return tensor.to(dtype)
+
+
+def _named(ids: Any, count: int) -> tuple[str, ...]:
+    names = tuple(map(str, range(count) if ids is None else ids))
+    if len(names) != count or len(set(names)) != count:
+        raise ConfigurationError(
+            f"ids: one name for each of {count} images is taken, found {len(names)}, "
+            f"of them {len(set(names))} different"
+        )
+    return names
+
+
+def _inside(masks: Any, images: Tensor) -> Tensor:
+    inside = torch.as_tensor(masks if isinstance(masks, Tensor) else np.array(masks)) != 0
+    expected = (len(images), *images.shape[2:])
+    if tuple(inside.shape) != expected:
+        raise ConfigurationError(f"masks: shape {expected} is taken, found {tuple(inside.shape)}")
+    return inside
+
+
+@contextmanager
+def _arguments() -> Iterator[None]:
+    """Name arguments in errors, where a configuration has fields of `model`."""
+    try:
+        yield
+    except ConfigurationError as error:
+        said = str(error).replace("(model.channels, model.input_shape)", "(images)")
+        raise ConfigurationError(re.sub(r"\bmodel\.(?=\w)", "", said)) from error
+
+
+def _config(module: nn.Module, images: Tensor, wanted: _Arguments) -> NetworkConfig:
+    config = NetworkConfig(
+        classes=wanted.classes or ("",),
+        channels=images.shape[1],
+        input_shape=tuple(images.shape[2:]),
+        activation=wanted.activation,
+        output=wanted.output,
+        outputs=wanted.outputs,
+    )
+    if wanted.classes is not None:
+        return config
+    name = type(module).__name__
+    with torch.no_grad(), told(f"{name} does not take an image of shape {(1, *images.shape[1:])} (images)"):
+        answers = part_of(module(images[:1].clone().to(_first(module).device)), wanted.output, name)
+    count = answers.shape[1] if isinstance(answers, Tensor) and answers.ndim > 1 else 1
+    return config.model_copy(update={"classes": tuple(map(str, range(count)))})
+
+
+def _try(network: Network, trained: nn.Module, images: Tensor) -> None:
+    """Try the network on some of the images, as a plan does."""
+    some = images[images.flatten(1).isfinite().all(1)][:_TRIED]
+    if len(some):
+        network.check(some)
+        with torch.no_grad(), exact_convolutions(), told(f"{network.name} fails on images"):
+            network.check_same(trained, some.clone())
+
+
+def _explained(engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None) -> Computed:
+    size = engine.batch_size
+    parts = [
+        engine.explain(images[at : at + size], ids[at : at + size], None if masks is None else masks[at : at + size])
+        for at in range(0, len(images), size)
+    ]
+    return {name: torch.cat([part.outputs[name].cpu() for part in parts]) for name in parts[0].outputs}
+
+
+def _frame(engine: Engine, target: Target) -> Frame:
+    config = engine.network.config
+    return Frame(
+        classes=config.classes,
+        targets=tuple(target.labels(config.classes)),
+        explainers=tuple(one.title for one in engine.asking if isinstance(one, MapExplainer)),
+        channels=tuple(map(str, range(config.channels))),
+        grid=config.input_shape,
+        activation=config.activation,
+        segments=engine.network.segments,
+    )
+
+
+def _dataset(declared: Mapping[str, Output], found: Computed, frame: Frame, ids: Sequence[str]) -> xr.Dataset:
+    axes = {axis.name: axis for output in declared.values() for axis in output.axes}
+    labels: dict[str, Any] = {
+        IMAGE_ID: ids,
+        "class": frame.classes,
+        "target": frame.targets,
+        **{
+            name: np.arange(axis.labels) if isinstance(axis.labels, int) else axis.labels for name, axis in axes.items()
+        },
+        **({EXPLAINER: frame.explainers} if frame.explainers else {}),
+    }
+    return xr.Dataset(
+        {
+            name: (output.dims, found[name].numpy().astype(output.dtype), output.cf_attrs)
+            for name, output in declared.items()
+        },
+        coords={name: (name, np.array(values)) for name, values in labels.items()},
+    )

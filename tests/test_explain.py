@@ -1,0 +1,175 @@
+"""Images in memory are explained as a run explains them, and the module stays as it was."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cohortlens
+from cohortlens import explain
+from models import forms
+from models.errors import ConfigurationError
+from models.explainers.saliency import Saliency
+from models.network import Network, load_module
+from models.questions import Answer
+from models.targets import Classes
+from tasks.storage.location import Location
+from tests.models.test_forms import IMAGES, MAKE, small
+from tests.tasks.conftest import squares_model
+from tests.tasks.outputs import NETWORK, Cohort
+
+
+@pytest.mark.parametrize(
+    ("network", "fields"),
+    [
+        ({}, {}),
+        ({"last_act": "softmax"}, {"outputs": "probabilities"}),
+        ({"last_act": "sigmoid", "classes": 1}, {"outputs": "probabilities", "activation": "sigmoid"}),
+        ({"classes": 1}, {"activation": "sigmoid", "output": None}),
+    ],
+)
+def test_a_notebook_gives_what_a_run_stores(network: dict[str, Any], fields: dict[str, Any], tmp_path: Path) -> None:
+    cohort = Cohort(tmp_path / "cohort", range(5))
+    cohort.model = squares_model(cohort.folder, ("a", "b"), NETWORK | network) | fields
+    explainers: list[Any] = ["saliency", {"name": "smoothgrad", "samples": 2}, "expected_gradients"]
+    target = {"name": "predicted", "k": 2}
+    changes = {"explainers": explainers, "target": target}
+    config = cohortlens.load(cohort.content(Location(url=str(tmp_path / "out")), **changes))
+    cohortlens.run(config)
+    stored = cohortlens.open_output(tmp_path / "out").load()
+    module = load_module(config.model, config.model.weights.read())
+    images = np.stack([np.load(cohort.folder / f"{number}.npy")[None] for number in cohort.numbers])
+    found = explain(
+        module,
+        images,
+        explainers,
+        classes=config.model.classes,
+        target=target,
+        batch_size=3,
+        ids=stored.image_id.values.tolist(),
+        background=stored.background.values,
+        **fields,
+    )
+    assert np.allclose(stored.probability.sum("class"), 1, atol=1e-6)
+    for name in ("logit", "probability", "target_class", "image_flags", "map_flags"):
+        assert found[name].dims == stored[name].dims and found[name].dtype == stored[name].dtype
+        assert found[name].attrs.keys() == stored[name].attrs.keys()
+        np.testing.assert_allclose(found[name].values, stored[name].values, rtol=1e-6)
+    assert found.attribution.dims == stored.attribution.dims
+    for name in found.attribution.coords:
+        assert found[name].values.tolist() == stored[name].values.tolist()
+    np.testing.assert_allclose(found.attribution, stored.attribution, rtol=2**-8)  # rounded when it was stored
+
+
+def test_the_gradient_is_that_of_autograd_whatever_holds_the_images() -> None:
+    module, inputs = small(), IMAGES.clone().requires_grad_()
+    module(inputs)[:, 1].sum().backward()
+    assert inputs.grad is not None
+    for images in (IMAGES, IMAGES.numpy(), IMAGES.tolist(), IMAGES.double()):
+        found = explain(module, images, Saliency(), target=Classes(classes=("1",)))
+        np.testing.assert_allclose(found.attribution[:, 0, 0], inputs.grad[:, 0], rtol=1e-4, atol=1e-7)
+        assert found.target.values.tolist() == ["1"] and found["class"].values.tolist() == ["0", "1"]
+
+
+def test_an_explainer_of_ones_own_is_taken() -> None:
+    class Squared(Saliency):
+        def attribute(self, answer: Answer, network: Network) -> Tensor:
+            return super().attribute(answer, network) ** 2
+
+    found = explain(small(), IMAGES, [Saliency(), Squared(label="squared")])
+    saliency, squared = (found.attribution.sel(explainer=name).values for name in ("saliency", "squared"))
+    np.testing.assert_allclose(squared, saliency**2, rtol=1e-6)
+
+
+def test_the_module_stays_as_it_was() -> None:
+    module = small().train().to(memory_format=torch.contiguous_format)
+    module.head.weight.requires_grad_(False)
+    module.head.register_forward_hook(lambda *_: None)
+    before = copy.deepcopy(module)
+    strides = [parameter.stride() for parameter in module.parameters()]
+    explain(module, IMAGES, ("saliency", "gradcam", "occlusion"))
+    assert module.training and all(part.training for part in module.modules())
+    assert [parameter.requires_grad for parameter in module.parameters()] == [
+        parameter.requires_grad for parameter in before.parameters()
+    ]
+    assert [parameter.stride() for parameter in module.parameters()] == strides
+    assert [type(part) for part in module.modules()] == [type(part) for part in before.modules()]
+    assert all(len(part._forward_hooks) == (part is module.head) for part in module.modules())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    for name, value in before.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("form", MAKE)
+def test_a_module_of_any_form_is_explained(form: str) -> None:
+    data = MAKE[form]()
+    recognised = forms.recognise(data)
+    assert recognised is not None
+    module = recognised.load(data)
+    expected = explain(small(), IMAGES, "occlusion")
+    np.testing.assert_allclose(explain(module, IMAGES, "occlusion").attribution, expected.attribution, atol=1e-5)
+    if form == "ONNX":
+        with pytest.raises(ConfigurationError, match="saliency: needs gradients, which the form ONNX"):
+            explain(module, IMAGES, "saliency")
+
+
+def test_masks_are_those_of_the_region() -> None:
+    torch.manual_seed(0)
+    module = nn.Conv2d(1, 2, 3, padding=1)
+    masks = torch.zeros(3, *IMAGES.shape[2:], dtype=torch.bool)
+    masks[0, 3:5, 4:6] = masks[1, 2, 2] = True
+    target = {"name": "region", "classes": ["1"], "of": "mask"}
+    found = explain(module, IMAGES, target=target, masks=masks)
+    inputs = IMAGES.clone().requires_grad_()
+    (module(inputs)[:, 1] * masks).sum().backward()
+    assert inputs.grad is not None
+    np.testing.assert_allclose(found.attribution[:2, 0, 0], inputs.grad[:2, 0], atol=1e-6)
+    assert found.target_class.values[:, 0].tolist() == [1, 1, -1] and np.isnan(found.attribution[2]).all()
+
+
+def kept() -> nn.Module:
+    module = small()
+    module.last = module.head.weight * 2  # type: ignore[assignment]
+    return module
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "no module": (lambda: explain(len, IMAGES), "module: a torch module"),  # type: ignore[arg-type]
+    "a module that cannot be copied": (lambda: explain(kept(), IMAGES), "module: Small cannot be copied"),
+    "half precision": (lambda: explain(small().half(), IMAGES), r"module: it computes in torch\.float16"),
+    "one image without its axis": (lambda: explain(small(), IMAGES[0]), r"images: \(image, channel, .*12, 10"),
+    "no images": (lambda: explain(small(), IMAGES[:0]), "images: "),
+    "names": (lambda: explain(small(), ["a"]), "images: "),
+    "too many channels": (lambda: explain(small(), IMAGES.repeat(1, 2, 1, 1)), r"does not take .*\(images\)"),
+    "an explainer that is not there": (
+        lambda: explain(small(), IMAGES, ["salency"]), r"explainers\.0: there is no 'salency'"
+    ),
+    "a parameter that is not there": (
+        lambda: explain(small(), IMAGES, [{"name": "rise", "sample": 3}]), r"explainers\.0\.rise\.sample"
+    ),
+    "an explainer twice": (lambda: explain(small(), IMAGES, ["rise", "rise"]), "explainers: named more than"),
+    "a class too many": (lambda: explain(small(), IMAGES, classes=["a", "b", "c"]), r"each of classes \['a'"),
+    "a target that is not there": (
+        lambda: explain(small(), IMAGES, target={"name": "classes", "classes": ["x"]}), r"target names \['x'\]"
+    ),
+    "an activation": (lambda: explain(small(), IMAGES, activation="tanh"), "activation: "),  # type: ignore[arg-type]
+    "a batch of none": (lambda: explain(small(), IMAGES, batch_size=0), "batch_size: "),
+    "ids that repeat": (lambda: explain(small(), IMAGES, ids=["a", "b", "a"]), "ids: .* 2 different"),
+    "masks of another shape": (lambda: explain(small(), IMAGES, masks=IMAGES), "masks: shape"),
+    "no background": (lambda: explain(small(), IMAGES, "deepshap"), "background: deepshap compares"),
+    "another background": (
+        lambda: explain(small(), IMAGES, "deepshap", background=IMAGES[..., 1:]), "background: each is of shape"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_an_argument_that_cannot_be_is_named(what: str) -> None:
+    call, message = REFUSED[what]
+    with pytest.raises(ConfigurationError, match=message):
+        call()
