@@ -43,8 +43,13 @@ def expanded(content: dict[str, Any]) -> dict[str, Any]:
     filled = {**_told(told, own), **own}
     if missing := [name for name in ("classes", "input_shape") if name not in filled]:
         raise ConfigurationError(f"model.bundle: the bundle does not tell {missing[0]}: state model.{missing[0]}")
-    about_images = {"preprocessing": bundle.preprocessing, "axes": lambda: "monai"}
-    return content | {"model": filled, "cohort": {**_told(about_images, cohort), **cohort}}
+    prepared = {**_told({"preprocessing": bundle.preprocessing}, cohort), "axes": "monai", **cohort}
+    if "preprocessing" not in prepared:
+        raise ConfigurationError(
+            "model.bundle: the bundle does not tell how images are prepared: state cohort.preprocessing, or [] if not "
+            "at all"
+        )
+    return content | {"model": filled, "cohort": prepared}
 
 
 def _told(fields: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +80,7 @@ class _Files:
     def _read_archive(self) -> bytes:
         try:
             data = self.location.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             raise ConfigurationError(f"model.bundle: there is no file {self.location}") from None
         if not archive.is_bundle(data):
             raise ConfigurationError(f"model.bundle: {self.location} is no zip of one bundle with {_METADATA}")
@@ -88,7 +93,7 @@ class _Files:
         for name in names:
             try:
                 return name, (self.location / name).read()
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
         return None
 

@@ -283,6 +283,13 @@ def test_what_is_stated_wins_and_is_not_read_from_the_bundle(tmp_path: Path) -> 
         cohortlens.load(content(tmp_path / "images", tmp_path / "out", stated, preprocessing=[]))
 
 
+@pytest.mark.parametrize(("about", "field"), [(FLAT, r"cohort\.preprocessing"), ({}, r"model\.classes")])
+def test_what_a_bundle_does_not_tell_is_asked_for(about: dict[str, Any], field: str, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "bundle", about, {"network_def": DENSENET, "channels": 1})
+    with pytest.raises(ConfigurationError, match=rf"the bundle does not tell .*: state {field}"):
+        cohortlens.load(content(tmp_path / "images", tmp_path / "out", {"bundle": str(folder)}))
+
+
 CODE = [
     "$__import__('os').system('touch ran')",
     "$os.system('touch ran')",
@@ -433,8 +440,9 @@ def test_a_configuration_that_is_too_deep_is_refused(tmp_path: Path) -> None:
         cohortlens.load(content(tmp_path / "images", tmp_path / "out", {"bundle": str(folder)}))
 
 
-@pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "plain.zip"])
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.zip", "plain.zip", "folder.zip"])
 def test_what_is_no_bundle_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.zip").mkdir()
     with zipfile.ZipFile(tmp_path / "plain.zip", "w") as archive:
         archive.writestr("../configs/metadata.json", "{}")
         archive.writestr("a/b/configs/metadata.json", "{}")
