@@ -36,19 +36,19 @@ def _names_a_target(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 Component = Annotated[dict[str, JsonValue], AfterValidator(_names_a_target)]
 
 
+VARIABLES = {"cohortlens.networks": "COHORTLENS_NETWORKS", "cohortlens.transforms": "COHORTLENS_TRANSFORMS"}
+"""By group of entry points, the variable of the environment that names packages, too."""
+
+
 def allowed_packages(group: str) -> tuple[str, ...]:
     """Name the packages that this machine's operator allows beside our own; no configuration can.
 
-    They are the values of the entry points of `group`, such as ``cohortlens.networks``, and what the variable of the
-    environment with the same words, ``COHORTLENS_NETWORKS``, names, with commas between them.
+    They are the values of the entry points of `group`, and what its variable of the environment names, with commas
+    between them.
     """
-    told = os.environ.get(_variable(group), "")
+    told = os.environ.get(VARIABLES[group], "")
     points = importlib.metadata.entry_points(group=group)
     return (*(point.value for point in points), *(name.strip() for name in told.split(",") if name.strip()))
-
-
-def _variable(group: str) -> str:
-    return group.replace(".", "_").upper()
 
 
 def locate(
@@ -76,7 +76,7 @@ def locate(
     home, _, name = target.rpartition(".")
     namespaces += allowed_packages(group) if group else ()
     allowed = " or ".join(namespaces)
-    others = f", or in a package that {_variable(group)} names on this machine" if group else ""
+    others = f", or in a package that {VARIABLES[group]} names on this machine" if group else ""
     if not _lies_in(home, namespaces):
         raise ConfigurationError(f"{named} is not allowed here: it must lie in {allowed}{others}")
     if not _NAME.fullmatch(target):

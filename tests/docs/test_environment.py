@@ -37,7 +37,7 @@ def test_every_variable_is_on_the_page() -> None:
 def test_no_variable_of_our_own_is_invented() -> None:
     code = "".join(
         path.read_text()
-        for folder in ("flows", "tasks", "infra", "tests", "deployments")
+        for folder in ("flows", "tasks", "models", "infra", "tests", "deployments")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".yaml"} and path != Path(__file__)
     )
