@@ -52,12 +52,25 @@ class Transformers(nn.Module):
                 f"there is no image classifier {model_type!r} of this configuration: {said:.200}"
             ) from error
         network.register_forward_hook(_logits)
+        network.register_load_state_dict_pre_hook(_rename)
         return network
 
 
 def _logits(network: nn.Module, inputs: Any, output: Any) -> Tensor:
     logits: Tensor = output.logits
     return logits
+
+
+def _rename(network: Any, state: dict[str, Tensor], *_: Any) -> None:
+    """Give the tensors of a file of `save_pretrained`, which has names of earlier versions, the network's own names."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = network.state_dict()
+    names = {tensor.data_ptr(): name for name, tensor in own.items()}
+    for stored, tensor in revert_weight_conversion(network, dict(own)).items():
+        name = names.get(tensor.data_ptr())
+        if name and name not in state and stored in state:
+            state[name] = state.pop(stored)
 
 
 def _check(config: Mapping[str, Any]) -> None:

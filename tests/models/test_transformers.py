@@ -1,6 +1,7 @@
 """Networks of transformers are made of their configuration alone, and explained as any other."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ def test_a_state_dict_of_transformers_fits_and_its_gradient_is_that_of_autograd(
     scale = float(inputs.grad.abs().max())
     assert torch.allclose(maps(network, "saliency"), inputs.grad[:, 0], rtol=1e-3, atol=1e-5 * scale)
     assert load_module(config(kind), save(module.state_dict())).state_dict().keys() == module.state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_save_pretrained_fits(kind: str, tmp_path: Path) -> None:
+    module = theirs(kind)
+    module.save_pretrained(tmp_path)
+    network = build(config(kind), (tmp_path / "model.safetensors").read_bytes())
+    assert torch.allclose(network(IMAGES), module(IMAGES).logits, atol=1e-5)
 
 
 def test_a_network_of_transformers_in_memory_is_explained_by_its_field() -> None:
