@@ -73,8 +73,8 @@ def test_weights_of_another_network_are_refused_with_the_names_that_differ() -> 
 
 
 def test_weights_that_were_saved_with_what_is_around_the_network_are_told_by_their_names() -> None:
-    around = {f"model.net.{name}": tensor for name, tensor in state().items()}
-    with pytest.raises(ValueError, match=r"names begin with 'model\.net\.'"):
+    around = {f"tower.left.{name}": tensor for name, tensor in state().items()}
+    with pytest.raises(ValueError, match=r"names begin with 'tower\.left\.'"):
         build(config(), save(around))
 
 
