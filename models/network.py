@@ -408,15 +408,15 @@ def build(
     ConfigurationError
         If the digest differs, the weights cannot be read or do not fit the network.
     """
-    digest = hashlib.sha256(weights).hexdigest()
-    if config.sha256 not in (None, digest):
-        raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
     return Network(load_module(config, weights), config, device, precision)
 
 
 def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
     """Build the module of `config` as it was trained, and load `weights` into it; `build` says what it raises."""
-    digest, weights = hashlib.sha256(weights).hexdigest(), weights_within(weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    if config.sha256 not in (None, digest):
+        raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
+    weights = weights_within(weights)
     if form := forms.recognise(weights):
         return _load_form(form, config, weights, digest)
     if config.network is None:

@@ -4,6 +4,7 @@ import zipfile
 from io import BytesIO
 
 from models.errors import ConfigurationError
+from models.forms.archives import entries
 
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
 """Where the weights of a bundle lie; the first that is there is taken."""
@@ -15,13 +16,7 @@ _MOST_EXPANDED = 20
 
 def is_bundle(data: bytes) -> bool:
     """Tell whether a file is the archive of a bundle, by its content."""
-    if not data.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            return _root(archive.namelist()) is not None
-    except zipfile.BadZipFile:
-        return False
+    return _root(entries(data)) is not None
 
 
 def member(data: bytes, *names: str) -> tuple[str, bytes] | None:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.export.unflatten import InterpreterModule, UnflattenedModule
 
 from models.errors import ConfigurationError
+from models.forms.archives import entries
 
 _UNFLATTENED = (InterpreterModule, UnflattenedModule)
 
@@ -48,13 +49,7 @@ _ADVICE = (
 
 def is_exported(data: bytes) -> bool:
     """Tell whether a file is an exported program, by its content."""
-    if not data.startswith(b"PK\x03\x04"):
-        return False
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            return any(name.partition("/")[2].startswith("models/") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+    return any(name.partition("/")[2].startswith("models/") for name in entries(data))
 
 
 def load(data: bytes) -> nn.Module:
