@@ -185,10 +185,11 @@ class Network:
         ConfigurationError
             If they are not.
         """
-        with self.exact():
-            found = self(self.prepare(images))
-        output = trained(images.to(self.device))
-        expected = self._logits(part_of(output, self.config.output, self.name))
+        with torch.no_grad(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
+            with self.exact():
+                found = self(self.prepare(images))
+            output = trained(images.to(self.device))
+            expected = self._logits(part_of(output, self.config.output, self.name))
         if not alike(found, expected):
             folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from posixpath import dirname
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
@@ -14,6 +14,9 @@ from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
 from tasks.cohort.table import is_table
 from tasks.storage.location import Location
+
+if TYPE_CHECKING:
+    from models.preprocessing import Preprocessing
 
 
 class CohortConfig(BaseModel):
@@ -78,6 +81,18 @@ class CohortConfig(BaseModel):
         if not is_table(self.source):
             return self.source
         return self.root or self.source.at(dirname(self.source.url))
+
+    def make_preprocessing(self) -> "Preprocessing":
+        """Make the transforms of `preprocessing` for the order of `axes`.
+
+        Raises
+        ------
+        ConfigurationError
+            If one of them cannot be made, or is none that can be followed.
+        """
+        from models.preprocessing import Preprocessing
+
+        return Preprocessing(self.preprocessing, self.axes)
 
     def alias(self, key: Key) -> Callable[[str], str]:
         """Make the function that turns an identifier of the cohort into that of the output."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.precision import LEAST_RANK_CORRELATION, MOST_RELATIVE_L2, Deviation, deviation
-from models.preprocessing import Preprocessing
 from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -30,7 +29,7 @@ def check_deviation(
     """
     batch = next((batch for shard in plan.shards for batch in shard.batches), ())
     chosen = [entries[row] for row in batch]
-    images = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing, plan.cohort.axes), find)
+    images = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     there = [(entry.id, one) for entry, one in zip(chosen, images, strict=True) if not isinstance(one, Unreadable)]
     if not there:
         raise ConfigurationError("precision: none of the first images can be read, so that bf16 cannot be checked")

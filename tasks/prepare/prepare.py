@@ -12,7 +12,6 @@ from models.explainers import EXPLAINERS
 from models.fits import FITS
 from models.network import Network, build
 from models.precision import check_instructions
-from models.preprocessing import Preprocessing
 from models.targets import Region
 from models.trial import told
 from tasks.cohort.entry import Entry, known_files
@@ -157,7 +156,7 @@ def prepare(
         return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
 
     engine({})  # complains before the cohort is read, which can be long
-    Preprocessing(cohort.preprocessing, cohort.axes)  # complains before the cohort is read
+    cohort.make_preprocessing()  # complains before the cohort is read
     surveyed = survey(cohort, model.spatial_dims, key, progress, known_files(before.entries), only)
     sources = surveyed.sources
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
@@ -214,7 +213,7 @@ def _plan_fits(
         What is planned, and the artefacts as they are for this process's trials.
     """
     kinds = {kind: None for explainer in recipe.explainers for kind in explainer.fits}
-    preprocessing = Preprocessing(recipe.cohort.preprocessing, recipe.cohort.axes)
+    preprocessing = recipe.cohort.make_preprocessing()
     planned: list[PlannedFit] = []
     fitted: dict[str, Tensor] = {}
     for kind in (FITS.adapter.validate_python({"name": kind.model_fields["name"].default}) for kind in kinds):

@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
 from models.network import Network, load_module
-from models.preprocessing import Preprocessing
-from models.trial import exact_convolutions, spread, told
+from models.trial import spread
 from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -31,7 +29,7 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
     """
     readable = [entry for entry in entries if not entry.reason]
     chosen = readable[:: max(1, len(readable) // _TRIED)][:_TRIED]
-    tried = read_images(plan, chosen, Preprocessing(plan.cohort.preprocessing, plan.cohort.axes), find)
+    tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
     inputs = [image[0].network_input for image in tried if not isinstance(image, Unreadable)]
@@ -62,6 +60,4 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         )
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
-    trained = load_module(network.config, weights).eval().to(network.device)
-    with torch.no_grad(), exact_convolutions(), told(f"{network.name} fails on images of the cohort"):
-        network.check_same(trained, images)
+    network.check_same(load_module(network.config, weights).eval().to(network.device), images)

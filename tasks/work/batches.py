@@ -7,7 +7,6 @@ from functools import cached_property
 
 from torch import Tensor
 
-from models.preprocessing import Preprocessing
 from models.transfer import Sent
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -70,7 +69,7 @@ def read_batches(
     output: Location, plan: Plan, todo: Sequence[tuple[Shard, Commit | None]], find: Find
 ) -> Iterator[ReadBatch]:
     """Read what shards lack, batch by batch; what can be read is sent to the device at once."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
+    preprocessing = plan.cohort.make_preprocessing()
     rows = manifest.read_each(output, [shard.index for shard, _ in todo])
     for (shard, commit), entries in zip(todo, rows, strict=True):
         left = remaining(output, plan, shard, entries, commit)

@@ -21,7 +21,6 @@ from models.explainers.base import MAPS
 from models.metrics.evaluate import as_explained, evaluate, spacing_of
 from models.outputs import Computed
 from models.prediction import AFFINE, IMAGE, MASK, TARGET_CLASS
-from models.preprocessing import Preprocessing
 from models.uncertainty import ask_members
 from tasks import telemetry
 from tasks.plan import manifest
@@ -196,7 +195,7 @@ class StoredBatch:
 
 def _inputs(plan: Plan, images: NDArray[Any]) -> Tensor:
     """Make what the network takes, ``(image, channel, *space)``, of images as they are stored."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
+    preprocessing = plan.cohort.make_preprocessing()
     return stack([preprocessing.network_input(torch.from_numpy(image)) for image in images])
 
 

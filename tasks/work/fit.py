@@ -10,7 +10,6 @@ from torch import Tensor
 
 from models.errors import ConfigurationError
 from models.fits import Fit
-from models.preprocessing import Preprocessing
 from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -140,7 +139,7 @@ def _pieces(plan: Plan, planned: PlannedFit) -> list[Piece]:
 
 def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Tensor:
     """Take the images from the store where they are delivered, else from the cohort: both are the same."""
-    preprocessing = Preprocessing(plan.cohort.preprocessing, plan.cohort.axes)
+    preprocessing = plan.cohort.make_preprocessing()
     rows = {entry.id: (row, entry) for row, entry in enumerate(manifest.read(output)) if entry.id in planned.images}
     inputs = {
         id: preprocessing.network_input(torch.from_numpy(image))
