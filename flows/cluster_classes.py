@@ -55,7 +55,7 @@ _DIRECTIVE = re.compile(
     r"|cpus-per-task|mem(-per-(cpu|gpu))?|licenses|nice|begin)(=[\w.:@+,-]+)?",
     re.ASCII,
 )
-"""What a job is given; other directives of a scheduler run commands, change users or name containers."""
+"""Directives that say what a job is given; others run commands, change users or name containers."""
 
 
 def check_cluster(component: Component) -> Component:

@@ -92,7 +92,7 @@ def read_table(source: Location) -> list[Row]:
 
 
 class _Unusable(Exception):
-    """What is wrong with a table; the message begins where its name ends."""
+    """A table cannot be used, for the reason that the message says; the message begins where its name ends."""
 
 
 Record = tuple[int, Sequence[str | None]]

@@ -188,7 +188,7 @@ class Plan(BaseModel):
 
 
 class Lasting(BaseModel):
-    """What outlives a run that is overwritten: what was withdrawn, and the key of its pseudonyms."""
+    """The parts of a plan that outlive an overwritten run: what was withdrawn, and the key of its pseudonyms."""
 
     model_config = ConfigDict(frozen=True)
 

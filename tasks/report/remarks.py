@@ -49,7 +49,7 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Remark:
-    """What was seen, of how many images, what that means, and what to do about it."""
+    """A remark says what was seen, of how many images, what that means, and what to do about it."""
 
     seen: str
     images: int

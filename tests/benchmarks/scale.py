@@ -1,4 +1,4 @@
-"""What a run costs beside the explaining, at 10,000, 100,000 and 1,000,000 images, and how that grows.
+"""The costs of a run beside the explaining, at 10,000, 100,000 and 1,000,000 images, and how they grow.
 
 The flow is the real one: Prefect's server, a Dask cluster of two workers, plan, manifest, store and commits on a real
 S3 server. Two things are stood in for: the explaining (`tests.benchmarks.stub`: whole shards of zeros, 8 x 8 an image)

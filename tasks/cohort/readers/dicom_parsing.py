@@ -27,7 +27,7 @@ _HEADER = 2**24
 """A deflated file is inflated up to this many bytes to find out what its pixels will take."""
 
 MEMORY = 2**27
-"""What comes before the pixels may take this many bytes as objects, by a rough count."""
+"""A header may take this many bytes as objects, by a rough count."""
 
 _OBJECT, _GROWTH = 256, 32
 """The bytes of an element as an object, and how many times as large as its bytes a sequence can become."""
@@ -95,7 +95,7 @@ def _is_known(group: int, element: int) -> bool:
 
 
 class DicomHeader(NamedTuple):
-    """What comes before the pixels.
+    """A header: all that comes before the pixels.
 
     Attributes
     ----------

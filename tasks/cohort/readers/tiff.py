@@ -37,7 +37,7 @@ _COMPRESSIONS = (
     COMPRESSION.PACKBITS,
     COMPRESSION.ZSTD,
 )
-"""What is decoded into memory of the size that the page declares; JPEG after its own header was held against that."""
+"""Compressions decoded into memory of the size that the page declares; a JPEG's own header is held against that."""
 
 
 class Tiff(Reader):
