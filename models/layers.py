@@ -34,7 +34,7 @@ class Head:
 
 
 @contextmanager
-def _hooked(module: nn.Module, layers: Collection[str], note: Callable[[str, Any, Any], Any]) -> Iterator[None]:
+def hooked(module: nn.Module, layers: Collection[str], note: Callable[[str, Any, Any], Any]) -> Iterator[None]:
     """Call `note` with name, inputs and output of each of `layers` while the body runs the module.
 
     What it returns is handed on in the place of the output, unless it is None.
@@ -81,7 +81,7 @@ def spatial_layers(module: nn.Module, run: Run, images: Tensor, layers: Sequence
         finished[name] = output[0, 0].numel(), handed_on.grad_fn
         return handed_on
 
-    with torch.enable_grad(), _hooked(module, layers, note):
+    with torch.enable_grad(), hooked(module, layers, note):
         logits = run(images.clone().requires_grad_())
     on_the_way = set(graph(logits.grad_fn))
     return {
@@ -132,7 +132,7 @@ def is_laid_out(layer: str, module: nn.Module, run: Run, images: Tensor) -> bool
         at_start = at_start.view(-1, *[1] * (dims - 1 - axis))
         tried = torch.cat([image, torch.where(at_start, other, image), torch.where(at_start, image, other)])
         outputs.clear()
-        with torch.no_grad(), _hooked(module, [layer], lambda _, __, output: outputs.append(output.clone())):
+        with torch.no_grad(), hooked(module, [layer], lambda _, __, output: outputs.append(output.clone())):
             run(tried)
         before, start, end = outputs[-1].double()
         moved[axis] = _centre((end - before).abs().sum(0)) - _centre((start - before).abs().sum(0))
@@ -162,7 +162,7 @@ def find_head(layer: str, module: nn.Module, run: Run, images: Tensor) -> Head |
     def note(name: str, _: Any, output: Tensor) -> None:
         outputs[name] = output.clone()
 
-    with _hooked(module, {layer, *linear}, note):
+    with hooked(module, {layer, *linear}, note):
         logits = run(images)
     for name, part in linear.items():
         if name in outputs and torch.equal(outputs[name], logits) and part.in_features == outputs[layer].shape[1]:

@@ -20,7 +20,7 @@ from models.capability import Capabilities
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
-from models.layers import Head, SpatialLayer, find_head, is_laid_out, spatial_layers
+from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.trial import (
     alike,
@@ -310,17 +310,8 @@ class Network:
             outputs[name] = output
             return output.clone()
 
-        handles = [
-            self.module.get_submodule(name).register_forward_hook(
-                lambda _, __, output, name=name: collect(name, output)
-            )
-            for name in layers
-        ]
-        try:
+        with hooked(self.module, layers, lambda name, _, output: collect(name, output)):
             yield outputs
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def linear_head(self, layer: str) -> Head | None:
         """Find the linear layer whose answer are the logits, if it takes the mean over space of `layer`.
