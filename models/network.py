@@ -1,8 +1,6 @@
 """The explained network: built from its configuration, frozen, with a way to watch its layers."""
 
 import difflib
-import hashlib
-import logging
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,9 +13,8 @@ from torch import Tensor, nn
 
 from models import forms
 from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
-from models.bundles.archive import weights_within
 from models.capability import Capabilities
-from models.components import Component, instantiate, locate
+from models.components import Component
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
@@ -31,15 +28,8 @@ from models.trial import (
     synthetic,
     told,
 )
-from models.weights import load_into
-
-logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
-
-_FIELD = "model.network"
-
-NAMESPACES = ("monai.networks.nets", "models.networks", "torch.nn", "torchvision.models")
 
 # These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
@@ -388,48 +378,3 @@ def _check_classes(config: NetworkConfig) -> None:
             "activation of the network, softmax or sigmoid; or leave model.outputs out, and its outputs are explained "
             "as they are"
         )
-
-
-def build(
-    config: NetworkConfig, weights: bytes, device: torch.device | str = "cpu", precision: Precision = "fp32"
-) -> Network:
-    """Build the network of `config` and load `weights` (safetensors, or a ``.pt`` state dict) into it.
-
-    Raises
-    ------
-    ConfigurationError
-        If the digest differs, the weights cannot be read or do not fit the network.
-    """
-    return Network(load_module(config, weights), config, device, precision)
-
-
-def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:
-    """Build the module of `config` as it was trained, and load `weights` into it; `build` says what it raises."""
-    digest = hashlib.sha256(weights).hexdigest()
-    if config.sha256 not in (None, digest):
-        raise ConfigurationError(f"the weights have SHA-256 {digest}, but model.sha256 is {config.sha256}")
-    weights = weights_within(weights)
-    if form := forms.recognise(weights):
-        return _load_form(form, config, weights, digest)
-    if config.network is None:
-        raise ConfigurationError(
-            "model.network: name the class of the network and its arguments, since the file in model.weights holds "
-            "weights alone, or is damaged"
-        )
-    located = locate(config.network, NAMESPACES, nn.Module, _FIELD, "cohortlens.networks")
-    module = instantiate(config.network, located, _FIELD)
-    if taken := load_into(module, weights, config.weights_key):
-        logger.info("of model.weights was taken: %s", taken)
-    return module
-
-
-def _load_form(form: forms.Form, config: NetworkConfig, weights: bytes, digest: str) -> nn.Module:
-    if config.network is not None:
-        raise ConfigurationError(
-            f"model.network: leave it out: the file in model.weights ({form.title}) holds the network, too"
-        )
-    if form.is_code and config.sha256 is None:
-        raise ConfigurationError(
-            f"model.sha256: a {form.title} file is code of whoever made it: state its digest if you trust it, {digest}"
-        )
-    return form.load(weights)

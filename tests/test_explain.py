@@ -15,7 +15,8 @@ from cohortlens import explain
 from models import forms
 from models.errors import ConfigurationError
 from models.explainers.saliency import Saliency
-from models.network import Network, load_module
+from models.loading import load_module
+from models.network import Network
 from models.questions import Answer
 from models.targets import Classes
 from tasks.storage.location import Location

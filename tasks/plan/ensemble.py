@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from models.errors import ConfigurationError
-from models.network import Network, build
+from models.loading import build
+from models.network import Network
 from models.producer import Registry
 from models.uncertainty import MCDropout, Member, TestTimeAugmentation, Uncertainty
 from tasks.storage.location import Location

@@ -28,7 +28,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 6
+LAYOUT = 7
 
 _LATER = {"weights_key", "output", "outputs"}
 """Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""

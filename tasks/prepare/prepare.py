@@ -10,7 +10,8 @@ from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
 from models.fits import FITS
-from models.network import Network, build
+from models.loading import build
+from models.network import Network
 from models.precision import check_instructions
 from models.targets import Region
 from models.trial import told

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.network import Network, load_module
+from models.loading import load_module
+from models.network import Network
 from models.trial import spread
 from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable

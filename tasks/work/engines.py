@@ -8,7 +8,8 @@ from torch import Tensor
 
 from models.engine import Engine
 from models.explainers.base import Explainer
-from models.network import Network, build
+from models.loading import build
+from models.network import Network
 from models.precision import check_instructions
 from models.uncertainty import Member, Uncertainty
 from tasks.plan.plan import Plan

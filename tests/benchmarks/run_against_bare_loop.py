@@ -24,7 +24,7 @@ from flows.config import RunConfig
 from flows.demo import demo_content
 from flows.server import prefect_server
 from models.components import instantiate, locate
-from models.network import NAMESPACES
+from models.loading import NAMESPACES
 from tasks.demo.cohort import write_cohort
 
 WORKERS = 2

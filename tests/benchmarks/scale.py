@@ -128,7 +128,7 @@ def content(folder: Path, endpoint: str, output: str) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     from models.components import instantiate, locate
-    from models.network import NAMESPACES
+    from models.loading import NAMESPACES
     from tasks.storage.location import Location
 
     weights = folder / "weights.safetensors"

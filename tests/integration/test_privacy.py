@@ -21,7 +21,7 @@ from flows.cli import main
 from flows.config import RunConfig
 from flows.errors import Stopped
 from models.components import instantiate, locate
-from models.network import NAMESPACES
+from models.loading import NAMESPACES
 from tasks.cohort.pseudonyms import VARIABLE
 from tasks.plan import manifest
 from tasks.storage.location import Location

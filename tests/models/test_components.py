@@ -15,7 +15,8 @@ from models import network as network_module
 from models import preprocessing
 from models.components import instantiate, locate
 from models.errors import ConfigurationError
-from models.network import NetworkConfig, build
+from models.loading import build
+from models.network import NetworkConfig
 
 NETWORKS = network_module.NAMESPACES
 TRANSFORMS = preprocessing.NAMESPACES

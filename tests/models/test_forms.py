@@ -18,8 +18,9 @@ from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS, Explainer
 from models.forms import exported
+from models.loading import build
 from models.metrics import METRICS
-from models.network import Network, NetworkConfig, build
+from models.network import Network, NetworkConfig
 from models.targets import Classes
 
 SHAPE = (12, 10)

@@ -10,7 +10,8 @@ from safetensors.torch import save
 from models.components import locate
 from models.explainers.attention import Attention
 from models.explainers.gradcam import GradCAM
-from models.network import NAMESPACES, NetworkConfig, build
+from models.loading import NAMESPACES, build
+from models.network import NetworkConfig
 from models.networks import AttentionGatedClassifier
 
 ARGUMENTS = {"spatial_dims": 2, "in_channels": 1, "num_classes": 2}

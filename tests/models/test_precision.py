@@ -10,7 +10,8 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
-from models.network import Network, NetworkConfig, build
+from models.loading import build
+from models.network import Network, NetworkConfig
 from models.precision import Deviation, deviation
 from models.targets import Predicted
 from tests.models.test_network import config, save, state

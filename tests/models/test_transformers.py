@@ -13,7 +13,8 @@ import cohortlens
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
-from models.network import Network, NetworkConfig, build, load_module
+from models.loading import build, load_module
+from models.network import Network, NetworkConfig
 from models.targets import Classes
 
 transformers = pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ from torch import nn
 from flows.config import RunConfig
 from flows.demo import demo_content
 from models.components import instantiate, locate
-from models.network import NAMESPACES
+from models.loading import NAMESPACES
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import prepare
 from tasks.storage.location import Location

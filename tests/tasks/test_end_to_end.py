@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.components import instantiate, locate
-from models.network import NAMESPACES
+from models.loading import NAMESPACES
 from tasks.report import write_report
 from tasks.storage.location import Location
 from tasks.store import template

@@ -14,7 +14,8 @@ from models.errors import ConfigurationError
 from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
 from models.fits import Background
-from models.network import NAMESPACES, Network, NetworkConfig, build
+from models.loading import NAMESPACES, build
+from models.network import Network, NetworkConfig
 from models.questions import Batch
 from tasks.prepare.trial import try_network
 from tasks.storage.location import Location
