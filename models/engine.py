@@ -9,7 +9,7 @@ answers are folded as they come: memory depends on the batch, never on the numbe
 import logging
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import MAP_FLAGS, MAPS, Explainer, MapExplainer
+from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, MAP_FLAGS, MAPS, Explainer, MapExplainer
 from models.flags import MapFlag, flag_images, flag_maps
 from models.layers import Head
 from models.network import Network
@@ -31,6 +31,7 @@ from models.trial import no_gradient, told
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_BY_EXPLAINER = (MAPS, CHANNEL_MAPS, CHANNEL_SHARE)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Engine:
     ----------
     fitted
         By name, the artefacts that explainers use: `models.fits`.
+    keeps_channels
+        Whether `explain` makes the maps of each channel, too.
 
     Attributes
     ----------
@@ -107,11 +110,14 @@ class Engine:
         target: Target,
         batch_size: int = 16,
         fitted: Mapping[str, Tensor] | None = None,
+        *,
+        keeps_channels: bool = False,
     ) -> None:
         target.check(network)
         self.network = network
         self.target = target
         self.batch_size = batch_size
+        self.keeps_channels = keeps_channels
         self.forward_passes = self.backward_passes = self.halvings = 0
         self._known: dict[Hashable, Any] = {}
         self.asking = tuple(explainers)
@@ -136,7 +142,7 @@ class Engine:
         """
         images = self.network.prepare(images)
         finite = _finite(images)
-        batch = self.batch(images, ids, masks)
+        batch = replace(self.batch(images, ids, masks), keeps_channels=self.keeps_channels)
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
         logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
@@ -147,7 +153,7 @@ class Engine:
         if self.network.segments:
             logits, probability = logits.flatten(2).mean(-1), probability.flatten(2).mean(-1)
         logits, probability = (part.where(finite[:, None], torch.nan) for part in (logits, probability))
-        others = {name: values for one in found for name, values in one.items() if name != MAPS}
+        others = {name: values for one in found for name, values in one.items() if name not in _BY_EXPLAINER}
         return Explanation(
             {
                 LOGIT: logits,
@@ -156,6 +162,7 @@ class Engine:
                 MAPS: maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
+                **_channels(found, whole),
                 **{name: _where_finite(values, finite) for name, values in others.items()},
             }
         )
@@ -362,6 +369,22 @@ def _finite(images: Tensor) -> Tensor:
 def _over(values: Tensor, like: Tensor) -> Tensor:
     """View values of the first axes so that they spread over the others of `like`."""
     return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def _channels(found: Sequence[Computed], whole: Tensor) -> Computed:
+    """Stack the maps and shares of channels along a third axis, where explainers were asked for them.
+
+    NaN where the map is not `whole`, ``(image, target, explainer)``, or that of a channel came out not finite.
+    """
+    made = [one for one in found if CHANNEL_MAPS in one]
+    if not made:
+        return {}
+    maps, share = (torch.stack([one[name] for one in made], dim=2) for name in (CHANNEL_MAPS, CHANNEL_SHARE))
+    whole = whole & maps.flatten(3).isfinite().all(-1)
+    return {
+        name: values.where(_over(whole, values), torch.nan)
+        for name, values in ((CHANNEL_MAPS, maps), (CHANNEL_SHARE, share))
+    }
 
 
 def _where_finite(values: Tensor, finite: Tensor) -> Tensor:

@@ -20,11 +20,14 @@ Axes = Literal["zyx", "monai"]
 """The order of a grid's axes: ([z,] y, x), or (x, y[, z]) as MONAI's LoadImage has them."""
 
 Kind = Literal[
-    "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
-    "result",
+    "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
+    "uncertainty", "vector", "artefact", "result",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 
+
+Channels = Literal["combine", "keep"]
+"""Whether a map combines the channels of the image alone, or is stored of each channel, too."""
 
 Computed = dict[str, Tensor]
 """Values by name of the output: of some images, ``(image, ...)``, or of all of them together."""
@@ -134,6 +137,8 @@ class Frame:
         Sides of the images as they are explained, along `space`.
     axes
         The order of the grid's axes.
+    keeps_channels
+        Whether maps are stored of each channel, too.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +150,7 @@ class Frame:
     segments: bool = False
     masks: bool = False
     axes: Axes = "zyx"
+    keeps_channels: bool = False
 
     @property
     def space(self) -> tuple[str, ...]:

@@ -154,6 +154,8 @@ class Batch:
         By name, the artefacts that were computed before: `models.fits`.
     known
         Values that explainers worked out once for all images.
+    keeps_channels
+        Whether the maps of each channel are asked for, too.
     """
 
     network: Network
@@ -164,6 +166,7 @@ class Batch:
     answers: tuple[Answer, ...]
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
+    keeps_channels: bool = False
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""

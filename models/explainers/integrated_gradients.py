@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capability import GRADIENT
-from models.explainers.base import Explaining, MapExplainer
+from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.questions import Answer, Batch, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
 
 
-class IntegratedGradients(MapExplainer):
+class IntegratedGradients(ChannelExplainer):
     """Integrated gradients (Sundararajan et al. 2017, arXiv:1703.01365, eq. 1), by Gauss-Legendre quadrature.
 
     ``map = sum_c (x - x0) * sum_s w_s dS/dx(x0 + a_s (x - x0))`` with nodes ``a_s`` and weights ``w_s`` on [0, 1].
@@ -28,22 +28,26 @@ class IntegratedGradients(MapExplainer):
     tolerance: float | None = Field(None, gt=0, description="Relative completeness gap that ends the doubling of steps")
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
 
-    def explain(self, batch: Batch) -> Explaining:
-        maps = batch.zeros()
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        maps, channels = batch.zeros(), batch.zeros(batch.images.shape[1])
+
+        def put(values: Tensor) -> None:
+            maps[:, among], channels[:, among] = values.sum(2), values
+
         among = torch.arange(len(batch.images), device=batch.images.device)
         if self.tolerance is None:
-            maps[:, among] = yield from self._integrate(batch, among, self.steps)
-            return maps
+            put((yield from self._integrate(batch, among, self.steps)))
+            return maps, channels
         difference = batch.scores - (yield from constant_score(batch, self.baseline))
         steps = min(_FIRST_STEPS, self.steps)
         while len(among):
-            maps[:, among] = yield from self._integrate(batch, among, steps)
+            put((yield from self._integrate(batch, among, steps)))
             gap = (maps.flatten(2).sum(-1) - difference).abs() / difference.abs()
             open_images = (gap > self.tolerance).any(0)
             if steps == self.steps:
                 break
             among, steps = among[open_images[among]], min(2 * steps, self.steps)
-        return maps
+        return maps, channels
 
     def _integrate(self, batch: Batch, among: Tensor, steps: int) -> Generator[Questions, None, Tensor]:
         legendre, halves = np.polynomial.legendre.leggauss(steps)
@@ -61,4 +65,4 @@ class IntegratedGradients(MapExplainer):
 
         key = ("path", self.baseline, steps, tuple(among.tolist()))
         yield Questions(steps, make, fold, Needs(input_gradient=True), key=key, among=among)
-        return ((batch.images - self.baseline) * total)[:, among].sum(2)
+        return ((batch.images - self.baseline) * total)[:, among]

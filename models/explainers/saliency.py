@@ -3,12 +3,12 @@ from typing import Literal
 from torch import Tensor
 
 from models.capability import GRADIENT
-from models.explainers.base import MapExplainer, strongest_channel
+from models.explainers.base import ChannelExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Needs
 
 
-class Saliency(MapExplainer):
+class Saliency(ChannelExplainer):
     """Gradient of the target's logit with respect to the image (Simonyan et al. 2013, arXiv:1312.6034, section 3).
 
     ``map[p] = dS/dx[c*, p]`` with ``c*`` the channel of the largest magnitude at ``p``. The sign is kept:
@@ -24,3 +24,6 @@ class Saliency(MapExplainer):
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
         return strongest_channel(answer.gradient)
+
+    def attribute_channels(self, answer: Answer, network: Network) -> Tensor:
+        return answer.gradient

@@ -10,6 +10,7 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from models.explainers.base import MapExplainer
+from models.explainers.fill import filled, only_channel
 from models.questions import Answer, Batch, Questions
 
 
@@ -60,24 +61,25 @@ class SegmentExplainer(MapExplainer):
         return cut(batch.images, self.segments, self.compactness)
 
     def answers(
-        self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor]
+        self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor], channel: int | None = None
     ) -> Generator[Questions, None, list[Tensor]]:
         """Ask about ``(question, segment)`` of each image, true where shown; return its scores ``(target, question)``.
 
         The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
-        for the rest, and those answers are cut off.
+        for the rest, and those answers are cut off. Where `channel` is given, segments are hidden in it alone.
         """
         most = max(map(len, shown))
         table = torch.ones(len(shown), most, max(pieces.counts), dtype=torch.bool)
         for rows, own in zip(table, shown, strict=True):
             rows[: own.shape[0], : own.shape[1]] = own
         table = table.to(batch.images.device)
+        hidden = only_channel(batch.images, filled(batch.images, self.baseline), channel)
         scores = batch.images.new_zeros(len(batch.answers), len(shown), most, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             labels = pieces.labels[image]
             visible = table[image, step].gather(1, labels.flatten(1)).view_as(labels)
-            return batch.images[image].where(visible[:, None], self.baseline)
+            return batch.images[image].where(visible[:, None], hidden[image])
 
         def fold(answer: Answer) -> None:
             scores[answer.target, answer.image, answer.step] = answer.score.double()
