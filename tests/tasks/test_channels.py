@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+import cohortlens
 from flows.config import RunConfig
 from flows.printing import _of_plan
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE
+from models.loading import load_module
 from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.report.shares import mean_shares, shares_in_words
@@ -87,6 +90,22 @@ def test_they_are_forecast_stored_and_shown_beside_the_same_maps(
     page = (output / "report/index.html").read().decode()
     assert "Which channel mattered?" in page and "channel 2" in page
     assert re.search(r"Shares of the attribution. saliency: channel \d [\d.]+ %", page)
+
+
+def test_a_notebook_gives_what_a_run_stores(cohort: Sequences, output: Location) -> None:
+    config = cohortlens.load(content(cohort, output))
+    cohortlens.run(config)
+    kept = open_store(output).load()
+    module = load_module(config.model, config.model.weights.read())
+    images = np.stack([np.load(cohort.folder / f"{number}.npy") for number in cohort.numbers])
+    ids = kept.image_id.values.tolist()
+    found = cohortlens.explain(module, images, ASKED, channels="keep", batch_size=3, ids=ids)
+    assert found.channel.values.tolist() == kept.channel.values.tolist()
+    for name, rtol in ((CHANNEL_MAPS, 2**-8), (CHANNEL_SHARE, 1e-5)):
+        assert found[name].dims == kept[name].dims and found[name].dtype == kept[name].dtype
+        np.testing.assert_allclose(found[name], kept[name], rtol=rtol, atol=1e-9)
+    with pytest.raises(ValueError, match="channels: keep: the model takes images of one channel"):
+        cohortlens.explain(nn.Conv2d(1, 2, 3), images[:, :1], channels="keep")
 
 
 def test_a_run_without_them_shows_none(cohort: Sequences, output: Location) -> None:
