@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from tasks.report.performance import Estimate
 from tasks.report.statistics import ALL_CLASSES, evidence
@@ -54,13 +55,13 @@ def _shares(dataset: xr.Dataset) -> Iterator[xr.DataArray]:
     return (share for share in dataset.data_vars.values() if share.attrs.get("kind") == "share")
 
 
-def _mean(share: xr.DataArray, classes: np.ndarray, subjects: Sequence[str]) -> Shares:
+def _mean(share: xr.DataArray, classes: NDArray[np.str_], subjects: Sequence[str]) -> Shares:
     explainers, parts = [str(name) for name in share["explainer"].values], _names(share)
     values = {part: share.values[..., place] for place, part in enumerate(parts)}
     table = evidence(values, explainers, classes, subjects, controls=[]).loc[ALL_CLASSES]
-    known = [name for name in explainers if np.isfinite(table.loc[(parts[0], name), "mean"])]
-    total = table["mean"].unstack().loc[parts, known].mean(axis=1).to_numpy()
-    ranked = [parts[place] for place in np.argsort(-total, kind="stable")]
+    means = table["mean"].unstack().loc[parts, explainers].to_numpy()
+    known = [name for name, mean in zip(explainers, means[0], strict=True) if np.isfinite(mean)]
+    ranked = [parts[place] for place in np.argsort(-np.nanmean(means, axis=1), kind="stable")]
     return Shares(
         of=str(share.dims[-1]),
         parts=ranked,

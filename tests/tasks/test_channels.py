@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 import cohortlens
-from flows.config import RunConfig
+from flows.config import RunConfig, check
 from flows.printing import _of_plan
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE
 from models.loading import load_module
@@ -189,8 +189,6 @@ def test_only_a_plan_that_keeps_channels_has_another_digest(cohort: Sequences, o
 def test_what_cannot_be_kept_is_refused(
     cohort: Sequences, output: Location, changes: dict[str, Any], problem: str
 ) -> None:
-    from flows.config import check
-
     with pytest.raises(ValueError, match=problem):
         check(content(cohort, output, **changes))
 
