@@ -72,7 +72,9 @@ class Selection(BaseModel):
         files = dict.fromkeys(file for image in listed for file in image.source.files)
         times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
         ids = set(self.ids)
-        all_named = ids <= {alias(name) for image in listed for name in image.called} if ids else True
+        named = {alias(name) for image in listed for name in image.called} if ids else set()
+        ids = {id if id in named else id.rpartition("#")[0] or id for id in ids}  # name#3 is a frame of name
+        all_named = ids <= named
 
         def selects(image: Listed) -> bool:
             if ids and all_named and not ids & {alias(name) for name in image.called}:
