@@ -38,7 +38,8 @@ class CohortConfig(BaseModel):
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,
-        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
+        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`; "
+        "or ours, which are below `models.transforms`",
     )
     axes: Axes = Field(
         "zyx",

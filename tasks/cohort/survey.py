@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
@@ -86,11 +87,17 @@ def survey(
         files = _files(image for image in listed if selects(image))
     stamps = _stamps(config, files)
 
+    @cache
     def find(uri: str) -> Fact | Unreadable:
         stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
         before = (known or {}).get(file)
         return before if stamp and before and before.stamp == stamp else _fact(config, key, uri, file, stamp)
 
+    if only.first and not (joins or only.ids or only.modality):
+        candidates = [image for image in listed if selects(image)]
+        sample = only.by_sample(candidates, lambda image: all(isinstance(find(uri), Fact) for uri in image.source.files))
+        names = {image.name for image in sample}
+        files, selects = _files(sample), lambda image: image.name in names
     facts: dict[str, Fact | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
         for uri, fact in zip(files, pool.map(find, files), strict=True):
@@ -112,7 +119,7 @@ def survey(
         if selects(image)
         for entry in _entries(image, facts, alias, config, spatial_dims)
     ]
-    entries = [entry for entry in surveyed if only.by_header(entry)]
+    entries = only.sampled([entry for entry in surveyed if only.by_header(entry)])
     places = {alias(image.name): image.source for image in listed}
     ids = {entry.id for entry in surveyed} | {alias(image.name) for image in listed if not selects(image)}
     if len(places) < len(listed):
