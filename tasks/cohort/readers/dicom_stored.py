@@ -89,7 +89,10 @@ def stored_frames(dataset: Dataset, numbers: Sequence[int]) -> NDArray[np.generi
     _, properties = found[0]
     if properties["samples_per_pixel"] == 3 and properties["photometric_interpretation"] != "RGB":
         raise Unreadable("colours whose PhotometricInterpretation says how they were compressed: store them as RGB")
-    return found[0][0] if are_all and count > 1 else np.stack([frame for frame, _ in found])
+    if not are_all or count == 1:
+        return np.stack([frame for frame, _ in found])
+    ((frames, _),) = found
+    return frames if [*numbers] == [*range(count)] else frames[[*numbers]]
 
 
 def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.generic]:
