@@ -112,9 +112,7 @@ def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Sele
 )
 @click.option("--open/--no-open", "opens", default=True, help="Whether --first opens the report in a browser.")
 @run_options
-def run(
-    config: Path, first: int | None, opens: bool, extend: bool, overwrite: bool, only: "Selection"
-) -> None:
+def run(config: Path, first: int | None, opens: bool, extend: bool, overwrite: bool, only: "Selection") -> None:
     """Explain the cohort of CONFIG. If its output is there, only what is new, changed or missing is done.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
@@ -332,7 +330,9 @@ def _look(config: "RunConfig", only: "Selection", opens: bool) -> None:
 
         looked, summary = explain_first(config, only)
     folder = Path(looked.output.path)
-    click.echo(f"A look at {summary.images} images. Nothing was written to {config.output}; delete {folder} afterwards.")
+    click.echo(
+        f"A look at {summary.images} images. Nothing was written to {config.output}; delete {folder} afterwards."
+    )
     if opens:
         webbrowser.open((folder / NAME).as_uri())
     _finish_run(looked, summary)

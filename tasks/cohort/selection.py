@@ -100,7 +100,7 @@ class Selection(BaseModel):
     def by_sample(self, listed: Sequence[Listed], can_be_read: Callable[[Listed], bool]) -> list[Listed]:
         """Choose images for `first`: of each of as many stretches of a listing, one that can be read if it has some."""
         count = min(self.first or len(listed), len(listed))
-        bounds = [len(listed) * part // count for part in range(count + 1)]
+        bounds = [len(listed) * part // (count or 1) for part in range(count + 1)]
         stretches = (listed[begin:end] for begin, end in pairwise(bounds))
         return [next(filter(can_be_read, stretch[:_TRIED]), stretch[0]) for stretch in stretches]
 

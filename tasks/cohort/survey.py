@@ -95,7 +95,9 @@ def survey(
 
     if only.first and not (joins or only.ids or only.modality):
         candidates = [image for image in listed if selects(image)]
-        sample = only.by_sample(candidates, lambda image: all(isinstance(find(uri), Fact) for uri in image.source.files))
+        sample = only.by_sample(
+            candidates, lambda image: all(isinstance(find(uri), Fact) for uri in image.source.files)
+        )
         names = {image.name for image in sample}
         files, selects = _files(sample), lambda image: image.name in names
     facts: dict[str, Fact | Unreadable] = {}
@@ -114,10 +116,7 @@ def survey(
                 left_out,
             )
     surveyed = [
-        entry
-        for image in listed
-        if selects(image)
-        for entry in _entries(image, facts, alias, config, spatial_dims)
+        entry for image in listed if selects(image) for entry in _entries(image, facts, alias, config, spatial_dims)
     ]
     entries = only.sampled([entry for entry in surveyed if only.by_header(entry)])
     places = {alias(image.name): image.source for image in listed}

@@ -119,7 +119,8 @@ def _image(
         cohort, dims = plan.cohort, plan.model.spatial_dims
         decoded = read(parts, dims, cohort.window, cohort.largest_image, cohort.frames, entry.frame)
         if plan.cohort.color == "grey":
-            decoded = _in_grey(decoded)
+            are_channels = cohort.frames == "channels" and len(parts) == 1
+            decoded = _in_grey(decoded, inspect(parts[0]).counts.of(dims) if are_channels else 1)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         if entry.mask is None:
             return Image(prepared)
@@ -151,13 +152,13 @@ def _present(data: bytes | Exception) -> bytes:
     return data
 
 
-def _in_grey(decoded: Decoded) -> Decoded:
-    """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
-    if len(decoded.pixels) != 3:
+def _in_grey(decoded: Decoded, frames: int) -> Decoded:
+    """Take three channels, of each frame, to one, their luminance; grey that was stored as colour keeps its values."""
+    if len(decoded.pixels) != 3 * frames:
         return decoded
-    red, green, blue = decoded.pixels
+    red, green, blue = (decoded.pixels[colour::3] for colour in range(3))
     luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
-    return replace(decoded, pixels=luminance[None])
+    return replace(decoded, pixels=luminance)
 
 
 def _prepare(

@@ -168,7 +168,9 @@ def test_more_explainers_and_repairs(cines: Cines, output: Location) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "rows"), [("one", [0, 1, 2, 3]), ("patient-2", [4, 5, 6]), ("one#3", [2])], ids=["file", "subject", "frame"]
+    ("named", "rows"),
+    [("one", [0, 1, 2, 3]), ("patient-2", [4, 5, 6]), ("one#3", [2])],
+    ids=["file", "subject", "frame"],
 )
 @pytest.mark.parametrize("identifiers", ["as given", "pseudonymous"])
 def test_a_file_a_subject_or_a_frame_is_withdrawn(
@@ -219,7 +221,7 @@ def test_another_meaning_of_frames_is_another_run(cines: Cines, output: Location
     carry_out(content)
     digests = Plan.read(output).part_digests
     content["cohort"]["frames"] = "channels"
-    with pytest.raises(Refused, match="cohort.frames: images → channels"):
+    with pytest.raises(Refused, match=r"cohort\.frames: images → channels"):
         carry_out(content)
     assert prepared(content | {"output": f"{output.url}-other"}).plan.part_digests != digests
 
@@ -236,6 +238,22 @@ def test_a_file_with_another_number_of_frames_than_the_network_has_channels_is_s
     assert "1 channels after preprocessing, but the model takes 3" in reasons["picture"]
     assert reasons["two"] == ""
     np.testing.assert_array_equal(open_store(output).image.sel(image_id="two"), drawn("two"))
+
+
+def test_colours_of_frames_that_are_channels_become_grey_frame_by_frame(cines: Cines, output: Location) -> None:
+    for name in ("one", "picture"):
+        (cines.folder / f"{name}.tif").unlink()
+    colours = np.random.default_rng(8).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+    tifffile.imwrite(cines.folder / "colour.tif", colours, photometric="rgb")
+    model = squares_model(cines.folder, ("a", "b"), NETWORK | {"in_shape": [3, 16, 16]}) | {"channels": 3}
+    as_grey = {"source": f"{cines.folder}/*[or].tif", "frames": "channels", "color": "grey"}
+    (cines.folder / "two.tif").rename(cines.folder / "other.tif")
+    carry_out(cines.content(output, cohort=as_grey, model=model))
+    ds = open_store(output).load()
+    np.testing.assert_allclose(
+        ds.image.sel(image_id="colour.tif"), colours @ np.array([0.299, 0.587, 0.114]), rtol=1e-5
+    )
+    np.testing.assert_array_equal(ds.image.sel(image_id="other.tif"), drawn("two"))  # three frames are no three colours
 
 
 def surveyed(folder: Path, spatial_dims: int, **cohort: Any) -> list[tuple[str, str | None]]:

@@ -149,6 +149,7 @@ def test_the_first_images_are_spread_over_the_cohort_and_no_others_are_read(tmp_
     assert len(found.unselected) == 36 and read[-1] == (4, 4)
     assert selected(tmp_path, Selection(first=4)) == selected(tmp_path, Selection(first=4))
     assert len(selected(tmp_path, Selection(first=90))[0]) == 40
+    assert selected(tmp_path, Selection(first=4, modified_before=NIGHT))[0] == []
 
 
 def test_the_first_images_are_of_those_that_are_selected_otherwise(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def _time_points(header: Dataset, whole: list[int]) -> Groups:
     times = [_time(own) for own in by_frame]
     if len(times) != len(whole) or None in times:
         return [whole]
-    groups = [[number for number in whole if times[number] == time] for time in sorted({*times} - {None})]
+    points = sorted({time for time in times if time is not None})
+    groups = [[number for number in whole if times[number] == point] for point in points]
     return groups if len({len(group) for group in groups}) == 1 else [whole]
 
 
