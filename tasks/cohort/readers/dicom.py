@@ -65,7 +65,7 @@ class Dicom(Reader):
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume; of a slice that is there in several copies, one is taken."""
-        parts = list(dict.fromkeys(parts))
+        parts = list(dict.fromkeys(parts)) if len(parts) > 1 else parts
         described = [_described(part, request) for part in parts]
         check_one_volume([one.part for one in described])
         check_decoded(4 * sum(one.values for one in described), request.largest)
