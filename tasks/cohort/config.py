@@ -11,7 +11,7 @@ from models.errors import ConfigurationError
 from models.outputs import Axes
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
-from tasks.cohort.reading import LARGEST, WindowConfig
+from tasks.cohort.reading import LARGEST, Frames, WindowConfig
 from tasks.cohort.table import is_table
 from tasks.storage.location import Location
 
@@ -38,7 +38,8 @@ class CohortConfig(BaseModel):
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,
-        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
+        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`; "
+        "or ours, which are below `models.transforms`",
     )
     axes: Axes = Field(
         "zyx",
@@ -48,6 +49,12 @@ class CohortConfig(BaseModel):
     window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
     color: Literal["as stored", "grey"] = Field(
         "as stored", description="grey: three channels are read as one, their luminance (ITU-R 601)"
+    )
+    frames: Frames = Field(
+        "as stored",
+        description="What the frames of a file are (the pictures of a multi-frame file, the volumes of a 4-D one): "
+        "channels of one image, in their order; images of their own, name#1, name#2, …, all of one subject; as stored: "
+        "as the format has them, volumes of a 4-D NIfTI as channels, frames and pages as the slices of a volume",
     )
     mask: MaskRule | None = Field(
         None,

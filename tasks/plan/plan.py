@@ -144,7 +144,7 @@ class Plan(BaseModel):
             "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
             | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
-            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
+            | self.cohort.model_dump(mode="json", include={"axes", "color", "frames", "mask"}, exclude_defaults=True),
         }
         return tuple(
             digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})

@@ -1,7 +1,7 @@
 """Images of the cohort on the model's grid: read, checked against the plan, prepared, with their masks."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
-from tasks.cohort.readers import read, read_mask
+from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
 from tasks.cohort.sources import Find, Source, Sources
 from tasks.cohort.survey import combine, survey
@@ -67,7 +67,12 @@ def read_images(
     found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
     wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
     files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
-    return [_image(plan, entry, source, files, preprocessing) for entry, source in found]
+
+    @cache  # many images can be frames of one file
+    def digest_of(uri: str) -> str:
+        return hashlib.sha256(_present(files[uri])).hexdigest()
+
+    return [_image(plan, entry, source, files, digest_of, preprocessing) for entry, source in found]
 
 
 def read_inputs(
@@ -100,6 +105,7 @@ def _image(
     entry: Entry,
     source: Source | None,
     files: Mapping[str, bytes | Exception],
+    digest_of: Callable[[str], str],
     preprocessing: Preprocessing,
 ) -> Image | Unreadable:
     if entry.reason:
@@ -108,24 +114,34 @@ def _image(
         return NotAsPlanned("the image is not in the cohort any more")
     try:
         parts = [_present(files[uri]) for uri in source.uris]
-        if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
+        if combine([*map(digest_of, source.uris)], entry.frame) != entry.digest:
             raise NotAsPlanned("the file changed after the run was planned: run again")
-        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
+        cohort, dims = plan.cohort, plan.model.spatial_dims
+        decoded = read(parts, dims, cohort.window, cohort.largest_image, cohort.frames, entry.frame)
         if plan.cohort.color == "grey":
-            decoded = _in_grey(decoded)
+            are_channels = cohort.frames == "channels" and len(parts) == 1
+            decoded = _in_grey(decoded, inspect(parts[0]).counts.of(dims) if are_channels else 1)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         if entry.mask is None:
             return Image(prepared)
         assert source.mask is not None
         stored = _present(files[source.mask])
-        if hashlib.sha256(stored).hexdigest() != entry.mask:
+        if digest_of(source.mask) != entry.mask:
             raise NotAsPlanned("the mask changed after the run was planned: run again")
-        mask = read_mask(stored, plan.model.spatial_dims, plan.cohort.largest_image)
+        mask = read_mask(stored, dims, cohort.largest_image, _frame_of_mask(entry, parts, stored, dims))
         marked = drawn(mask, plan.cohort.mask)
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
         return Image(prepared, placed, ImageFlag.MASK_UNPLACED if lacks_geometry(mask, decoded) else ImageFlag(0))
     except Unreadable as reason:
         return reason
+
+
+def _frame_of_mask(entry: Entry, parts: Sequence[bytes], mask: bytes, spatial_dims: int) -> int | None:
+    """Tell which frame of a mask is that of an image's; None: the mask is for all of them."""
+    if entry.frame is None:
+        return None
+    image, own = (inspect(data).counts.of(spatial_dims) for data in (parts[0], mask))
+    return entry.frame if image == own else None
 
 
 def _present(data: bytes | Exception) -> bytes:
@@ -136,13 +152,13 @@ def _present(data: bytes | Exception) -> bytes:
     return data
 
 
-def _in_grey(decoded: Decoded) -> Decoded:
-    """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
-    if len(decoded.pixels) != 3:
+def _in_grey(decoded: Decoded, frames: int) -> Decoded:
+    """Take three channels, of each frame, to one, their luminance; grey that was stored as colour keeps its values."""
+    if len(decoded.pixels) != 3 * frames:
         return decoded
-    red, green, blue = decoded.pixels
+    red, green, blue = (decoded.pixels[colour::3] for colour in range(3))
     luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
-    return replace(decoded, pixels=luminance[None])
+    return replace(decoded, pixels=luminance)
 
 
 def _prepare(
