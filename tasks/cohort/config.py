@@ -33,6 +33,11 @@ class CohortConfig(BaseModel):
     root: Location | None = Field(
         None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"
     )
+    identifiers: Literal["pseudonymous", "as given"] = Field(
+        "pseudonymous",
+        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
+    )
+    description: str = Field("", description="A sentence for whoever reads the store or the report")
     columns: Columns | None = Field(
         None,
         description="How a table's columns are called, so that there may be others: {uri: [t1, t2], label: class}; a "
@@ -53,11 +58,6 @@ class CohortConfig(BaseModel):
         description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
         "the first",
     )
-    identifiers: Literal["pseudonymous", "as given"] = Field(
-        "pseudonymous",
-        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
-    )
-    description: str = Field("", description="A sentence for whoever reads the store or the report")
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,

@@ -40,8 +40,8 @@ def in_order(files: Sequence[str | None], sequences: Sequence[str]) -> dict[str,
         return found
     if len(files) != len(sequences):
         raise Unreadable(
-            f"it has {len(files)} files, cohort.sequences has {len(sequences)} ({', '.join(sequences)}), and names do "
-            "not tell which is which: name each"
+            f"it has {len(files)} file{'s' * (len(files) != 1)}, cohort.sequences has {len(sequences)} "
+            f"({', '.join(sequences)}), and names do not tell which is which: name each"
         )
     return as_given(files, sequences)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry, Fact, Source
+from tasks.cohort.entry import Entry, Fact, Source, decoded_together
 from tasks.cohort.listing import list_images
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
@@ -237,7 +237,7 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")
     try:
-        check_decoded(sum(map(_decoded, sources)), largest)
+        check_decoded(decoded_together(sources), largest)
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
@@ -255,8 +255,3 @@ def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:
             raise Unreadable(files.says(fact))
         found.append(fact)
     return Source(files.name, "image", combine([fact.digest for fact in found]), tuple(found))
-
-
-def _decoded(source: Source) -> int:
-    """Bytes of the pixels of a series as float32, in which a copy of a slice counts once."""
-    return sum({fact.digest: fact.decoded for fact in source.files}.values())

@@ -120,7 +120,7 @@ def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
     files = max(
         (sum(sizes[shard.start + row] for row in batch) for shard in plan.shards for batch in shard.batches), default=0
     )
-    return files, _DECODING * max((sum(fact.decoded for fact in entry.facts) for entry in entries), default=0)
+    return files, _DECODING * max((entry.decoded for entry in entries), default=0)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_what_is_of_a_table_is_refused_of_a_folder(tmp_path: Path, field: dict[s
             "the file that is given for t1 is named as t2: mend",
         ),
         (("t1", "flair"), ["flair.nii", "t1_to_flair.nii"], "the file that is given for t1 is named as flair"),
-        (("t1", "t2"), ["a.nii"], r"it has 1 files, cohort.sequences has 2 \(t1, t2\), and names do not tell"),
+        (("t1", "t2"), ["a.nii"], r"it has 1 file, cohort.sequences has 2 \(t1, t2\), and names do not tell"),
         (("t1", "t2"), ["x_t1.nii", "x_t2.nii", "x_t2.nii"], "it has 3 files, cohort.sequences has 2"),
     ],
 )

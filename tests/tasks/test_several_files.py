@@ -11,9 +11,12 @@ import pytest
 
 from models.errors import ConfigurationError
 from models.flags import ImageFlag
+from tasks.cohort.entry import Fact, decoded_together
+from tasks.cohort.entry import Source as EntrySource
 from tasks.plan import shards as shards_module
 from tasks.prepare.replan import Refused
 from tasks.storage.location import Location
+from tasks.store.commit import Commit, stamps
 from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
@@ -75,7 +78,10 @@ def output(tmp_path: Path) -> Location:
 
 
 def reasons(output: Location) -> list[str]:
-    return [entry.reason for entry in promised(output)[1] if entry.reason]
+    """Why images were set aside, by the survey or when they were read."""
+    commits = Commit.read(output, stamps(output)).values()
+    surveyed = [entry.reason for entry in promised(output)[1] if entry.reason]
+    return surveyed + [reason for commit in commits for reason in commit.reasons.values() if reason not in surveyed]
 
 
 def test_files_are_the_channels_in_the_order_of_the_network(cohort: Pairs, output: Location) -> None:
@@ -125,8 +131,7 @@ def test_a_file_that_is_lost_after_the_plan_is_told_and_explained_when_it_is_bac
     (cohort.folder / "2_t2.npy").rename(tmp_path / "kept")
     explained(output, range(len(ready.plan.shards)), ready.sources)
     finish(output)
-    told = [reason for _, commit in ready_commits(output) for reason in commit.reasons.values()]
-    assert told == ["its t2: a file of the image cannot be opened (FileNotFoundError)"]
+    assert reasons(output) == ["its t2: a file of the image cannot be opened (FileNotFoundError)"]
     (tmp_path / "kept").rename(cohort.folder / "2_t2.npy")
     assert carry_out(cohort.content(output)).explained == 6
     assert stored(output) == stored(undisturbed)
@@ -183,7 +188,14 @@ def test_the_forecast_counts_all_files(cohort: Pairs, output: Location) -> None:
     ready = prepared(cohort.content(output))
     files = [(cohort.folder / name).stat().st_size for name in ("0_t1.npy", "0_t2.npy", "0-mask.npy")]
     assert [sum(fact.size for fact in entry.facts) for entry in ready.entries] == [sum(files)] * 6
+    assert [entry.decoded for entry in ready.entries] == [(2 + 1) * 16 * 16 * 4] * 6
     assert ready.plan.frame.sizes["channel"] == 2 and ready.cost.bytes_stored > 6 * 2 * 16 * 16 * 4
+
+
+def test_the_forecast_and_the_bound_are_of_the_files_on_the_grid_of_the_first() -> None:
+    fine, coarse = (Fact(str(size), "1-2", str(size), "nifti", "", "", 9, size) for size in (800, 100))
+    sources = [EntrySource("t1", "image", "a", (fine,)), EntrySource("t2", "image", "b", (coarse,))]
+    assert decoded_together(sources) == 1600 and decoded_together(sources[::-1]) == 900
 
 
 @pytest.mark.parametrize(
@@ -206,7 +218,7 @@ def test_an_output_goes_on_with_its_own_sequences(
 def test_a_file_of_several_channels_is_refused_by_its_name(cohort: Pairs, output: Location) -> None:
     np.save(cohort.folder / "0_t2.npy", np.ones((3, 16, 16), np.float32))
     assert carry_out(cohort.content(output)).quarantined == 1
-    (told,) = [reason for _, commit in ready_commits(output) for reason in commit.reasons.values()]
+    (told,) = reasons(output)
     assert told.startswith("its t2 has 3 channels, and the network takes one of each of t1, t2")
     for number in cohort.numbers:
         np.save(cohort.folder / f"{number}_t2.npy", np.ones((3, 16, 16), np.float32))
@@ -248,9 +260,3 @@ def mirror() -> Any:
     matrix = np.diag([-1.0, 1, 1, 1])
     matrix[0, 3] = 15
     return matrix
-
-
-def ready_commits(output: Location) -> Any:
-    from tasks.store.commit import Commit, stamps
-
-    return sorted(Commit.read(output, stamps(output)).items())
