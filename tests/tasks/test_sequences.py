@@ -158,6 +158,7 @@ def test_what_is_of_a_table_is_refused_of_a_folder(tmp_path: Path, field: dict[s
         (("t1", "t1_ce"), ["a t1_ce axial.nii", "a t1 axial.nii"], [1, 0]),
         (("t1", "t2"), ["a/t2/", "a/t1/"], [1, 0]),
         (("t1", "t2"), ["one.nii", "two.nii"], [0, 1]),
+        (("t1", "flair"), ["BEY\u0130N_FLA\u0130R.nii", "BEY\u0130N_T1.nii"], [1, 0]),
         (("t1", "flair"), ["t1_to_flair.nii", "flair.nii"], [0, 1]),
         (("t1", "t2"), ["xt1.nii", "t10.nii"], [0, 1]),
         (("t1", "t2"), ["a.nii", None], [0]),
@@ -197,7 +198,10 @@ def test_images_that_were_put_in_order_are_counted(tmp_path: Path, caplog: pytes
     ("row", "reason"),
     [
         ({"t1": "Doe_t2.png", "t2": "Doe_t2.png"}, "the file that is given for t1 is named as t2"),
-        ({"t1": "Doe_t1.png", "t2": None}, "it lacks t2 of its sequences t1 and t2: add the file, or leave it out"),
+        (
+            {"t1": "Doe_t1.png", "t2": None},
+            "it lacks t2 of its sequences t1 and t2: add the file, or",
+        ),
         ({"t1": "Doe_t1.png", "t2": "gone.png"}, "its t2: the file cannot be opened .FileNotFoundError."),
         ({"t1": "Doe_t1.png", "t2": "notes.txt"}, "its t2: not a known image format"),
         ({"t1": "Doe_t1.png", "t2": "empty/"}, "its t2: the folder is empty, or not there: check the table"),
