@@ -77,6 +77,11 @@ class Source(NamedTuple):
     digest: str
     files: tuple[Fact, ...]
 
+    @property
+    def decoded(self) -> int:
+        """Bytes of its pixels as float32; a copy of a slice counts once."""
+        return sum({fact.digest: fact.decoded for fact in self.files}.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -123,6 +128,12 @@ class Entry:
         return tuple(fact for source in self.sources for fact in source.files)
 
     @property
+    def decoded(self) -> int:
+        """Bytes of its pixels as float32, and of its mask's."""
+        mask = sum(source.decoded for source in self.sources if source.kind == "mask")
+        return decoded_together(self.sources) + mask
+
+    @property
     def names(self) -> frozenset[str]:
         """All that the image goes by: its id, its file's, its subject, and the PatientIDs in its files."""
         named = (self.id, self.listed, self.subject, *(fact.patient for fact in self.facts))
@@ -135,6 +146,12 @@ class Entry:
 
     def quarantined(self, reason: str) -> "Entry":
         return replace(self, reason=reason)
+
+
+def decoded_together(sources: Iterable[Source]) -> int:
+    """Count the bytes of an image's pixels as float32, where its files may come to lie on the grid of the first."""
+    sizes = [source.decoded for source in sources if source.kind == "image"]
+    return max(sum(sizes), len(sizes) * sizes[0]) if sizes else 0
 
 
 def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:

@@ -17,12 +17,15 @@ from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
-from tasks.cohort.sources import Find, Source, Sources
+from tasks.cohort.sources import Files, Find, Source, Sources
 from tasks.cohort.survey import combine, survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
+from tasks.work.alignment import on_one_grid
 from tasks.work.masks import lacks_geometry, on_grid
+
+_UNNAMED = Files("", ())
 
 
 class Image(NamedTuple):
@@ -113,40 +116,71 @@ def _image(
     if source is None:
         return NotAsPlanned("the image is not in the cohort any more")
     try:
-        parts = [_present(files[uri]) for uri in source.uris]
-        if combine([*map(digest_of, source.uris)], entry.frame) != entry.digest:
-            raise NotAsPlanned("the file changed after the run was planned: run again")
-        cohort, dims = plan.cohort, plan.model.spatial_dims
-        decoded = read(parts, dims, cohort.window, cohort.largest_image, cohort.frames, entry.frame)
-        if plan.cohort.color == "grey":
-            are_channels = cohort.frames == "channels" and len(parts) == 1
-            decoded = _in_grey(decoded, inspect(parts[0]).counts.of(dims) if are_channels else 1)
+        decoded, is_partly_covered = _decoded(plan, entry, source, files, digest_of)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+        flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
         if entry.mask is None:
-            return Image(prepared)
+            return Image(prepared, flags=flags)
         assert source.mask is not None
         stored = _present(files[source.mask])
         if digest_of(source.mask) != entry.mask:
             raise NotAsPlanned("the mask changed after the run was planned: run again")
-        mask = read_mask(stored, dims, cohort.largest_image, _frame_of_mask(entry, parts, stored, dims))
-        marked = drawn(mask, plan.cohort.mask)
+        cohort, dims = plan.cohort, plan.model.spatial_dims
+        frame = _frame_of_mask(entry, _present(files[source.uris[0]]), stored, dims)
+        mask = read_mask(stored, dims, cohort.largest_image, frame)
+        marked = drawn(mask, cohort.mask)
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
-        return Image(prepared, placed, ImageFlag.MASK_UNPLACED if lacks_geometry(mask, decoded) else ImageFlag(0))
+        if lacks_geometry(mask, decoded):
+            flags |= ImageFlag.MASK_UNPLACED
+        return Image(prepared, placed, flags)
     except Unreadable as reason:
         return reason
 
 
-def _frame_of_mask(entry: Entry, parts: Sequence[bytes], mask: bytes, spatial_dims: int) -> int | None:
+def _frame_of_mask(entry: Entry, image: bytes, mask: bytes, spatial_dims: int) -> int | None:
     """Tell which frame of a mask is that of an image's; None: the mask is for all of them."""
     if entry.frame is None:
         return None
-    image, own = (inspect(data).counts.of(spatial_dims) for data in (parts[0], mask))
-    return entry.frame if image == own else None
+    frames, own = (inspect(data).counts.of(spatial_dims) for data in (image, mask))
+    return entry.frame if frames == own else None
 
 
-def _present(data: bytes | Exception) -> bytes:
+def _decoded(
+    plan: Plan,
+    entry: Entry,
+    source: Source,
+    files: Mapping[str, bytes | Exception],
+    digest_of: Callable[[str], str],
+) -> tuple[Decoded, bool]:
+    """Decode the files of an image and lay them onto each other; whether one does not cover all of the first."""
+    stored = {part.name: [_present(files[uri], part) for uri in part.uris] for part in source.parts}
+    digests = [combine([digest_of(uri) for uri in part.uris]) for part in source.parts]
+    if combine([combine(digests)], entry.frame) != entry.digest:
+        raise NotAsPlanned("the file changed after the run was planned: run again")
+    sequences = {part.name: _sequence(plan, entry, part, stored[part.name]) for part in source.parts}
+    return on_one_grid(sequences, plan.cohort.align)
+
+
+def _sequence(plan: Plan, entry: Entry, part: Files, stored: Sequence[bytes]) -> Decoded:
+    cohort, dims = plan.cohort, plan.model.spatial_dims
+    try:
+        decoded = read(stored, dims, cohort.window, cohort.largest_image, cohort.frames, entry.frame)
+    except Unreadable as reason:
+        raise type(reason)(part.says(reason)) from None
+    if cohort.color == "grey":
+        are_channels = cohort.frames == "channels" and len(stored) == 1
+        decoded = _in_grey(decoded, inspect(stored[0]).counts.of(dims) if are_channels else 1)
+    if part.name in plan.frame.channels and len(decoded.pixels) > 1:
+        raise Misfit(
+            f"its {part.name} has {len(decoded.pixels)} channels, and the network takes one of each of "
+            f"{', '.join(plan.frame.channels)} (cohort.sequences, model.channels): name files of one channel"
+        )
+    return decoded
+
+
+def _present(data: bytes | Exception, part: Files = _UNNAMED) -> bytes:
     if isinstance(data, (FileNotFoundError, PermissionError)):
-        raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
+        raise NotAsPlanned(part.says(f"a file of the image cannot be opened ({type(data).__name__})"))
     if isinstance(data, Exception):
         raise nameless(data, "a file of the cohort cannot be read") from None
     return data
