@@ -9,13 +9,15 @@ from torch import Tensor
 class ImageFlag(IntFlag):
     """Marks on an image or its prediction that is odd; bits that add up.
 
-    A mask is unplaced where it or its image has no geometry that could be held against the other's.
+    A mask is unplaced where it or its image has no geometry that could be held against the other's. A slide has no
+    tissue where none was found: what is explained is a bag of white tiles.
     """
 
     CONSTANT = 1
     NOT_FINITE = 2
     SATURATED = 4
     MASK_UNPLACED = 8
+    NO_TISSUE = 16
 
 
 class MapFlag(IntFlag):

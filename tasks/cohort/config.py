@@ -12,6 +12,7 @@ from models.outputs import Axes
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
+from tasks.cohort.slides.config import SlideConfig
 from tasks.cohort.table import is_table
 from tasks.storage.location import Location
 
@@ -49,6 +50,9 @@ class CohortConfig(BaseModel):
     color: Literal["as stored", "grey"] = Field(
         "as stored", description="grey: three channels are read as one, their luminance (ITU-R 601)"
     )
+    slides: SlideConfig | None = Field(
+        None, description="Each image is a whole slide, of which the tiles that hold tissue are explained as one bag"
+    )
     mask: MaskRule | None = Field(
         None,
         description="Which values of masks mark the finding: {threshold: 128}, {labels: [1, 3]} or {channel: alpha}; "
@@ -73,6 +77,20 @@ class CohortConfig(BaseModel):
     def _root_is_of_a_table(self) -> "CohortConfig":
         if self.root and not is_table(self.source):
             raise ConfigurationError("root is for what a cohort table names, and the source is no table: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _bags_fit(self) -> "CohortConfig":
+        if self.slides is None:
+            return self
+        if self.slides.bag_bytes > self.largest_image:
+            raise ConfigurationError(
+                f"cohort.slides: {self.slides.tiles} tiles of {self.slides.tile} x {self.slides.tile} take "
+                f"{self.slides.bag_bytes} bytes, and cohort.largest_image is {int(self.largest_image)}: take fewer, or "
+                "raise the bound"
+            )
+        if self.axes != "zyx":
+            raise ConfigurationError("cohort.axes: a bag of a slide's tiles is (tile, row, column): leave out `axes`")
         return self
 
     @property

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from models.errors import ConfigurationError
 from models.explainers import ExplainerConfig
 from models.metrics import MetricConfig
 from models.network import NetworkConfig, Precision
@@ -69,3 +70,13 @@ class Recipe(BaseModel):
     @classmethod
     def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
         return once_each(named)
+
+    @model_validator(mode="after")
+    def _takes_bags(self) -> "Recipe":
+        slides, shape = self.cohort.slides, self.model.input_shape
+        if slides is not None and (len(shape) != 3 or shape[0] != slides.tiles):
+            raise ConfigurationError(
+                f"model.input_shape: {list(shape)}, but a slide is a bag of {slides.tiles} tiles (cohort.slides.tiles): "
+                f"give [{slides.tiles}, {slides.tile}, {slides.tile}], and a network that takes such bags"
+            )
+        return self

@@ -182,6 +182,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
     "cohort.axes": lambda plan: plan.cohort.axes,
     "cohort.color": lambda plan: plan.cohort.color,
+    "cohort.slides": lambda plan: plan.cohort.model_dump(mode="json")["slides"],
     "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "batch_size": lambda plan: plan.batch_size,
     "precision": lambda plan: plan.precision,
