@@ -79,9 +79,7 @@ def survey(
             f"cohort.source: there are no files at {config.source}: put some there, or name another place"
         )
     if config.slides and any(image.source.mask for image in listed):
-        raise ConfigurationError(
-            "cohort.source: the table names masks, and masks of slides are not read: leave them out"
-        )
+        raise ConfigurationError("cohort.source: the table names masks, which slides cannot have: leave them out")
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, listed, alias)

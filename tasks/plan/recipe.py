@@ -76,7 +76,7 @@ class Recipe(BaseModel):
         slides, shape = self.cohort.slides, self.model.input_shape
         if slides is not None and (len(shape) != 3 or shape[0] != slides.tiles):
             raise ConfigurationError(
-                f"model.input_shape: {list(shape)}, but a slide is a bag of {slides.tiles} tiles (cohort.slides.tiles): "
+                f"model.input_shape: {list(shape)}, but a slide is a bag of {slides.tiles} tiles (cohort.slides): "
                 f"give [{slides.tiles}, {slides.tile}, {slides.tile}], and a network that takes such bags"
             )
         return self

@@ -18,7 +18,11 @@ class Ranges(io.RawIOBase):
     ----------
     failure
         What the storage raised, whatever a library made of that.
+    name
+        Libraries ask for one; the path, which may name a patient, is kept from them.
     """
+
+    name = "a file"
 
     def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
         self._filesystem, self._path = filesystem, path

@@ -27,9 +27,10 @@ class TiffSlide(Slide):
         file.seek(0)  # tifffile takes the place where a stream is for the file's beginning
         # A name would lead tifffile to other files, which OME-TIFF can name as parts of its own.
         opened = tiffslide.TiffSlide(file, tifffile_options={"name": "slide", "_multifile": False})
-        properties = opened.properties
         self._size = file.raw.size
         self._file: TiffFile = opened.ts_tifffile
+        _page([self._file.pages[0]])  # says more than tiffslide does of what is no slide
+        properties = opened.properties
         series = self._file.series[properties["tiffslide.series-index"]]
         self._pages = [_page(level.pages) for level in series.levels]
         microns = _ome_microns(self._file) or properties[tiffslide.PROPERTY_NAME_MPP_X]

@@ -81,10 +81,9 @@ def share_of(mask: NDArray[np.bool_], tops: NDArray[np.intp], lefts: NDArray[np.
     top, left = np.minimum(tops[:-1], height - 1), np.minimum(lefts[:-1], width - 1)
     bottom = np.clip(tops[1:], top + 1, height)
     right = np.clip(lefts[1:], left + 1, width)
-    inside = (
-        sums[np.ix_(bottom, right)] - sums[np.ix_(top, right)] - sums[np.ix_(bottom, left)] + sums[np.ix_(top, left)]
-    )
-    return inside / np.outer(bottom - top, right - left)
+    inside = sums[bottom][:, right] - sums[top][:, right] - sums[bottom][:, left] + sums[top][:, left]
+    shares: NDArray[np.float64] = inside / np.outer(bottom - top, right - left)
+    return shares
 
 
 def _threshold(saturation: NDArray[np.float64], config: SlideConfig) -> float:
