@@ -17,7 +17,7 @@ class ImageFlag(IntFlag):
     NOT_FINITE = 2
     SATURATED = 4
     MASK_UNPLACED = 8
-    NO_TISSUE = 16
+    NO_TISSUE = 32
 
 
 class MapFlag(IntFlag):

@@ -22,9 +22,9 @@ from tasks.cohort.sources import Find, Source, Sources
 from tasks.cohort.survey import combine, survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
-from tasks.storage.location import Location
+from tasks.storage.location import Location, nameless
 from tasks.work.masks import lacks_geometry, on_grid
-from tasks.work.misfits import Misfit, NotAsPlanned, openable
+from tasks.work.misfits import Misfit, NotAsPlanned
 from tasks.work.slides import read_bag
 
 
@@ -144,9 +144,10 @@ def _slide(plan: Plan, entry: Entry, source: Source | None, preprocessing: Prepr
 
 
 def _present(data: bytes | Exception) -> bytes:
-    with openable():
-        if isinstance(data, Exception):
-            raise data
+    if isinstance(data, (FileNotFoundError, PermissionError)):
+        raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
+    if isinstance(data, Exception):
+        raise nameless(data, "a file of the cohort cannot be read") from None
     return data
 
 
