@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffFrame, TiffPage, xml2dict
 
 from tasks.cohort.readers.codestreams import check_codestream
-from tasks.cohort.reading import Unreadable, check_length
+from tasks.cohort.reading import Unreadable, check_frames, check_length
 from tasks.cohort.slides.slide import WHITE, Level, Slide
 from tasks.storage.ranges import RangedFile
 
@@ -29,6 +29,8 @@ class TiffSlide(Slide):
         opened = tiffslide.TiffSlide(file, tifffile_options={"name": "slide", "_multifile": False})
         self._size = file.raw.size
         self._file: TiffFile = opened.ts_tifffile
+        for number, _ in enumerate(self._file.pages, 1):
+            check_frames(number)
         _page([self._file.pages[0]])  # says more than tiffslide does of what is no slide
         properties = opened.properties
         series = self._file.series[properties["tiffslide.series-index"]]
@@ -49,7 +51,8 @@ class TiffSlide(Slide):
         self._file.filehandle.seek(offset)
         data = self._file.filehandle.read(count)
         if page.compression in _JPEG + _JPEG2000:
-            check_codestream(data, of.tile_height, of.tile_width, 3)
+            rows = of.tile_height if page.is_tiled else min(of.tile_height, of.height - row * of.tile_height)
+            check_codestream(data, rows, of.tile_width, 3)
         # tifffile's decoder is a closure whose keywords differ by compression.
         tables: dict[str, Any] = {"jpegtables": page.jpegtables} if page.compression in _JPEG else {}
         pixels, _, _ = page.decode(data, index, **tables)
@@ -75,8 +78,8 @@ def _page(pages: list[Any]) -> TiffPage:
 
 def _level(page: TiffPage) -> Level:
     tile = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
-    level = Level(page.imagelength, page.imagewidth, min(tile[0], 2**31), tile[1])
-    if not page.is_tiled:
+    level = Level(page.imagelength, page.imagewidth, *tile)
+    if not page.is_tiled:  # all rows in one strip may be stated by any large number
         level = level._replace(tile_height=min(level.tile_height, level.height))
     needed = -(-level.height // max(1, level.tile_height)) * -(-level.width // max(1, level.tile_width))
     if not len(page.dataoffsets) == len(page.databytecounts) == needed:

@@ -69,9 +69,10 @@ def write_weights(path: Path) -> None:
     with torch.no_grad():
         marker, tissue, white = network.mil.net(torch.stack(tiles))
         towards = marker - (tissue + white) / 2
+        least, others = towards @ marker, torch.maximum(towards @ tissue, towards @ white)
         first.weight.zero_(), last.weight.zero_()
-        first.weight[0] = 6 * towards / (towards @ towards)
-        first.bias[0] = -first.weight[0] @ (marker + torch.maximum(tissue, white)) / 2
+        first.weight[0] = 6 * towards / (least - others)
+        first.bias[0] = -3 * (least + others) / (least - others)
         last.weight[0, 0] = 8
     save_file(network.state_dict(), path)
 
@@ -168,21 +169,20 @@ def test_nothing_of_the_patient_is_in_the_output(undisturbed: Location) -> None:
     assert "no_tissue" in page.replace("no tissue", "no_tissue") and "on white tiles" in page
 
 
-@pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2)])
 def test_the_bytes_are_the_same_in_any_order_and_by_any_worker(
-    made: Path, undisturbed: Location, tmp_path: Path, order: tuple[int, ...]
+    made: Path, undisturbed: Location, tmp_path: Path
 ) -> None:
     content = content_of(made, made / "cohort", tmp_path / "out")
     ready = planned(content)
     output = Location(url=str(tmp_path / "out"))
-    for shard in order:
+    for shard in (2, 0, 1):
         explained(output, [shard], ready.sources)  # by a worker that has just started
     finish(output)
     assert _computed(output) == _computed(undisturbed)
 
 
 def _computed(output: Location) -> dict[str, bytes]:
-    return {key: data for key, data in stored(output).items() if "/c/" in key}
+    return {key: data for key, data in stored(output).items() if "/c/" in key and not key.startswith("explainer/")}
 
 
 def _plan_elsewhere(made: Path, copied: Path) -> tuple[dict[str, Any], Any, Location]:
@@ -273,7 +273,7 @@ def test_explainers_are_added_and_a_subject_is_withdrawn(made: Path, copied: Pat
     saliency = open_store(output)["attribution"].sel(explainer="saliency")
     assert np.isfinite(saliency.values[:4]).all()
     withdraw(output, "patient-0")
-    gone = open_store(output).load().sel(image_id="planted")
+    gone = open_store(output).load().isel(image_id=0)
     assert int(gone["status"]) == WITHDRAWN and (gone["tile_position"] == -1).all()
     assert (gone["slide_overview"] == 255).all() and np.isnan(gone["tile_tissue"]).all()
     assert verify(output) == []
@@ -296,7 +296,7 @@ def test_a_map_is_written_as_a_pyramid(undisturbed: Location, store: xr.Dataset,
     np.testing.assert_array_equal(written, expected)
 
 
-@pytest.mark.parametrize(("id", "target", "reason"), [("nobody", 0, "no explained"), ("damaged", 0, "no explained"),
+@pytest.mark.parametrize(("id", "target", "reason"), [("nobody", 0, "holds no slide"), ("damaged", 0, "holds no slide"),
                                                       ("planted", 3, "no target 3")])  # fmt: skip
 def test_a_map_that_is_not_there_is_not_written(
     undisturbed: Location, tmp_path: Path, id: str, target: int, reason: str
