@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -85,11 +86,11 @@ def _write_pyramid(path: Path, finest: NDArray[np.float32], names: list[str], mi
     levels = [finest]
     while max(levels[-1].shape[1:]) > _PAGE_TILE:
         levels.append(_halved(levels[-1]))
-    metadata = {"axes": "CYX", "Channel": {"Name": names}}
+    metadata: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": names}}
     if np.isfinite(microns):
         size = {f"PhysicalSize{axis}": microns for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
         metadata |= size
-    how = {"tile": (_PAGE_TILE, _PAGE_TILE), "compression": "zlib", "photometric": "minisblack"}
+    how: dict[str, Any] = {"tile": (_PAGE_TILE, _PAGE_TILE), "compression": "zlib", "photometric": "minisblack"}
     with tifffile.TiffWriter(path, ome=True) as file:
         file.write(finest, subifds=len(levels) - 1, metadata=metadata, **how)
         for level in levels[1:]:

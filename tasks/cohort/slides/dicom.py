@@ -55,7 +55,7 @@ class DicomSlide(Slide):
         if not volumes:
             raise Unreadable(f"{len(files)} files of a slide, and none holds a level (ImageType VOLUME): copy them all")
         nowhere = UPath("memory://slide")  # a path is what wsidicom names in errors
-        source = WsiDicomFileSource([WsiDicomReadIO(file, nowhere) for file in volumes])  # type: ignore[arg-type]
+        source = WsiDicomFileSource([WsiDicomReadIO(file, nowhere) for file in volumes])
         if len(source.readers) != len(volumes):  # it leaves out what it cannot read
             raise Unreadable(f"{len(volumes) - len(source.readers)} of {len(volumes)} levels of the slide are damaged")
         opened = WsiDicom(source)
@@ -120,5 +120,5 @@ def _header(file: RangedFile) -> Dataset:
 
 
 def _is_level(header: Dataset) -> bool:
-    kinds = header.get("ImageType") or ()
+    kinds = list(header.get("ImageType") or [])
     return len(kinds) > 2 and kinds[2] == "VOLUME"

@@ -19,6 +19,7 @@ from tasks.cohort.reading import NoImage, Unreadable
 from tasks.cohort.slides.opening import inspect, opened
 from tasks.cohort.slides.slide import WHITE, Slide
 from tasks.storage.ranges import RangedFile
+from tests.soak import SOAK
 from tests.tasks.slides.made import (
     Pixels,
     as_jpeg,
@@ -147,15 +148,24 @@ def test_whatever_is_no_slide_is_no_image(tmp_path: Path, content: bytes) -> Non
         inspect(file_of(tmp_path / "a"))
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_damage_is_a_reason_and_nothing_else(tmp_path: Path, seed: int) -> None:
+@pytest.fixture(scope="module", params=["tiff", "jpeg", "dicom"])
+def whole_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder, pixels = tmp_path_factory.mktemp("whole"), with_tissue(0, 0, 64, 64, (128, 128))
+    if request.param == "dicom":
+        return write_dicom(folder / "series", pixels, jpeg=True)[0].read_bytes()
+    how = {"compression": "jpeg"} if request.param == "jpeg" else {}
+    return write_tiff(folder / "a.tif", pixels, **how).read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(1000 if SOAK else 20))
+def test_damage_is_a_reason_and_nothing_else(tmp_path: Path, whole_file: bytes, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    data = bytearray(write_tiff(tmp_path / "a.tif", with_tissue(0, 0, 64, 64, (128, 128))).read_bytes())
-    ends = [*range(300), *range(len(data) - 600, len(data))]
+    data = bytearray(whole_file)
+    ends = [*range(min(2000, len(data))), *range(len(data) - 600, len(data))]
     for at in generator.choice(ends, 12, replace=False):
         data[at] = generator.integers(256)
-    (tmp_path / "a.tif").write_bytes(data)
-    with suppress(Unreadable), opened([file_of(tmp_path / "a.tif")]) as slide:
+    (tmp_path / "a").write_bytes(data)
+    with suppress(Unreadable), opened([file_of(tmp_path / "a")]) as slide:
         for level in range(len(slide.levels)):
             slide.region(level, 0, 0, 64, 64)
 
