@@ -89,7 +89,7 @@ def write_report(output: Location) -> Location:
         calibration=calibration_plot(right.calibration) if right else "",
         families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
         suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
-        remarks=remarks_on(summary.flags) + remarks_on_borders(compared),
+        remarks=remarks_on(summary.flags) + remarks_on_borders(None if is_slide(dataset) else compared),
         abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         groups=fitting(groups),

@@ -30,6 +30,10 @@ _MEANING = {
         "mask is turned or mirrored, and hit_rate, relevance_mass and the like follow it",
         "look at the outlines below; or give image and mask in a format with geometry (DICOM, NIfTI)",
     ),
+    "image no tissue": (
+        "no tissue was found on the slide, so that a bag of white tiles was explained",
+        "look at the slide; if there is tissue, it is pale: state cohort.slides.tissue: {saturation: 0.03}, or none",
+    ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
         "ReLU, or Grad-CAM's sum is negative throughout",
