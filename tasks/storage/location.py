@@ -122,8 +122,8 @@ class Location(BaseModel):
         return RangedFile(self.filesystem, self.path)
 
     def stamp(self) -> str:
-        """Look up the file's stamp, as `stamps` has it."""
-        return _stamp(self.filesystem.info(self.path))
+        """Look up the file's stamp, as `stamps` has it; of a link, that of the file that it leads to."""
+        return _stamp(self.filesystem.info(os.path.realpath(self.path) if self.is_local else self.path))
 
     def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
         """Read several files at once, local or on this server; what cannot be read gives its error."""

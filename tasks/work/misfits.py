@@ -30,7 +30,5 @@ def openable() -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError) as error:
         raise NotAsPlanned(f"a file of the image cannot be opened ({type(error).__name__})") from None
-    except Unreadable:
-        raise
-    except Exception as error:
+    except OSError as error:
         raise nameless(error, "a file of the cohort cannot be read") from None

@@ -232,6 +232,15 @@ def test_a_file_of_another_name_or_time_is_the_same_if_its_digest_is(
     assert len(digested) == 1
 
 
+def test_what_a_link_leads_to_is_digested(
+    made: Path, undisturbed: Location, copied: Path, digested: list[RangedFile]
+) -> None:
+    link = copied / "cohort" / "link.tif"
+    link.symlink_to(made / "cohort" / "small.tif")
+    assert _read(undisturbed, link).has_tissue and len(digested) == 1
+    assert Location(url=str(link)).stamp() == Location(url=str(made / "cohort" / "small.tif")).stamp()
+
+
 def test_another_file_of_the_same_size_and_time_is_not_as_planned(
     made: Path, undisturbed: Location, copied: Path
 ) -> None:
