@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tasks.prepare.prepare import Prepared
     from tasks.work.finish import Summary
 
-__all__ = ["__version__", "explain", "load", "open_output", "plan", "run"]
+__all__ = ["__version__", "explain", "load", "open_output", "plan", "run", "write_slide_map"]
 
 __version__ = version("cohortlens")
 
@@ -180,3 +180,39 @@ def open_output(url: "str | PathLike[str]", endpoint_url: str | None = None) -> 
     from tasks.store.template import open_store
 
     return open_store(Location(url=str(url), endpoint_url=endpoint_url))
+
+
+def write_slide_map(
+    url: "str | PathLike[str]",
+    id: str,
+    path: "str | PathLike[str]",
+    *,
+    target: int = 0,
+    endpoint_url: str | None = None,
+) -> None:
+    """Write the maps of one slide as a pyramid that viewers lay over it: an OME-TIFF with a channel an explainer.
+
+    A tile's value is the mean of the map over the tile: of `mil_attention`, its weight. NaN where there is no tile.
+
+    Parameters
+    ----------
+    url, endpoint_url
+        The output, as `open_output` takes it.
+    id
+        The image's name along ``image_id``.
+    path
+        The file that is written.
+    target
+        Number along ``target``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no store at `url`.
+    ConfigurationError
+        If the output holds no such slide with maps.
+    """
+    from tasks.report.slides import write_slide_map as write
+    from tasks.storage.location import Location
+
+    write(Location(url=str(url), endpoint_url=endpoint_url), id, Path(path), target)

@@ -10,7 +10,8 @@ class ImageFlag(IntFlag):
     """Marks on an image or its prediction that is odd; bits that add up.
 
     A mask is unplaced where it or its image has no geometry that could be held against the other's. An image is partly
-    covered where one of its files does not reach as far as the first.
+    covered where one of its files does not reach as far as the first. A slide has no tissue where none was found: what
+    is explained is a bag of white tiles.
     """
 
     CONSTANT = 1
@@ -18,6 +19,7 @@ class ImageFlag(IntFlag):
     SATURATED = 4
     MASK_UNPLACED = 8
     PARTLY_COVERED = 16
+    NO_TISSUE = 32
 
 
 class MapFlag(IntFlag):

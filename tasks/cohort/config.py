@@ -14,6 +14,7 @@ from tasks.cohort.columns import Columns, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, Frames, WindowConfig
+from tasks.cohort.slides.config import SlideConfig
 from tasks.cohort.table import is_datalist, is_table
 from tasks.storage.location import Location
 
@@ -79,6 +80,9 @@ class CohortConfig(BaseModel):
         "channels of one image, in their order; images of their own, name#1, name#2, …, all of one subject; as stored: "
         "as the format has them, volumes of a 4-D NIfTI as channels, frames and pages as the slices of a volume",
     )
+    slides: SlideConfig | None = Field(
+        None, description="Each image is a whole slide, of which the tiles that hold tissue are explained as one bag"
+    )
     mask: MaskRule | None = Field(
         None,
         description="Which values of masks mark the finding: {threshold: 128}, {labels: [1, 3]} or {channel: alpha}; "
@@ -130,6 +134,25 @@ class CohortConfig(BaseModel):
         if self.frames == "images" and self.sequence_names:
             raise ConfigurationError(
                 "frames: the frames of several sequences are no images of their own: leave frames or sequences out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _bags_fit(self) -> "CohortConfig":
+        if self.slides is None:
+            return self
+        if self.slides.bag_bytes > self.largest_image:
+            raise ConfigurationError(
+                f"cohort.slides: {self.slides.tiles} tiles of {self.slides.tile} x {self.slides.tile} take "
+                f"{self.slides.bag_bytes} bytes, and cohort.largest_image is {int(self.largest_image)}: take fewer, or "
+                "raise the bound"
+            )
+        if self.axes != "zyx":
+            raise ConfigurationError("cohort.axes: a bag of a slide's tiles is (tile, row, column): leave out `axes`")
+        if self.frames != "as stored" or self.sequence_names:
+            raise ConfigurationError(
+                "cohort.slides: a slide is one file or series, and its levels are no frames: leave out frames and "
+                "sequences"
             )
         return self
 

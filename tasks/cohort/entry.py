@@ -18,7 +18,7 @@ class Fact(NamedTuple):
     modality
         As DICOM names it, such as "CT"; empty where it is none that DICOM defines.
     size, decoded
-        Bytes of the file, and of its pixels as float32.
+        Bytes of the file, and of its pixels as float32; 0 of a slide, which is decoded tile by tile.
     patient, issuer
         Pseudonyms of DICOM's PatientID and IssuerOfPatientID, keyed in every cohort; empty if the file has none.
     frames

@@ -13,13 +13,14 @@ from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry, Fact, Source, decoded_together
 from tasks.cohort.listing import list_images
 from tasks.cohort.pseudonyms import Key
-from tasks.cohort.readers import inspect
+from tasks.cohort.readers import Header, inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file, check_frames
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
+from tasks.cohort.slides import opening as slides
 from tasks.cohort.sources import Files, Listed, Sources, check_is_file
 from tasks.cohort.table import is_table
-from tasks.storage.location import nameless
+from tasks.storage.location import Location, nameless
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ def survey(
         raise ConfigurationError(
             f"cohort.source: there are no files at {config.source}: put some there, or name another place"
         )
+    if config.slides and any(image.source.mask for image in listed):
+        raise ConfigurationError("cohort.source: the table names masks, which slides cannot have: leave them out")
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, listed, alias)
@@ -207,29 +210,24 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
     try:
         if not stamp:
             check_is_file(location, config.home)
-        check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
-        data = location.read()
+        header, digest, size = _examined(location, stamp, config)
     except Unreadable as reason:
         return reason
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         return Unreadable(f"the file cannot be opened ({type(error).__name__}): check the table and the access rights")
     except OSError as error:
         raise nameless(error, "a file of the cohort cannot be read") from None
-    try:
-        header = inspect(data)
-    except Unreadable as reason:
-        return reason
     series, patient, issuer = (
         key.pseudonym(name) if name else "" for name in (header.series, header.patient, header.issuer)
     )
     return Fact(
         file=file,
         stamp=stamp,
-        digest=hashlib.sha256(data).hexdigest(),
+        digest=digest,
         format=header.format,
         series=series,
         modality=header.modality,
-        size=len(data),
+        size=size,
         decoded=header.decoded,
         patient=patient,
         issuer=issuer if patient else "",
@@ -238,6 +236,17 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
         pictures=header.counts.pictures,
         volumes=header.counts.volumes,
     )
+
+
+def _examined(location: Location, stamp: str, config: CohortConfig) -> tuple[Header, str, int]:
+    """Read a file's header, its SHA-256 and its size; a slide, which is too large to be held, by ranges."""
+    if config.slides:
+        with location.open() as file:
+            header = slides.inspect(file)
+            return header, file.digest(), file.raw.size
+    check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
+    data = location.read()
+    return inspect(data), hashlib.sha256(data).hexdigest(), len(data)
 
 
 def _entries(

@@ -89,11 +89,12 @@ def read(
         return found
 
 
-def read_each(output: Location, groups: Iterable[int]) -> Iterator[list[Entry]]:
-    """Read the rows of some shards, one shard after the other, without sources; the file is opened once."""
+def read_each(output: Location, groups: Iterable[int], *, sources: bool = False) -> Iterator[list[Entry]]:
+    """Read the rows of some shards, one shard after the other, with `sources` or without; the file is opened once."""
+    columns = None if sources else _WITHOUT_SOURCES
     with _opened(output) as parquet:
         for group in groups:
-            yield [_entry(row) for row in parquet.read_row_group(group, _WITHOUT_SOURCES).to_pylist()]
+            yield [_entry(row) for row in parquet.read_row_group(group, columns).to_pylist()]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from models.targets import TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
+from tasks.cohort.slides.outputs import declare_slide
 from tasks.plan import manifest
 from tasks.plan.planned import Part, PlannedFit, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.recipe import ModelConfig, Recipe
@@ -145,7 +146,7 @@ class Plan(BaseModel):
             | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
             | self.cohort.model_dump(
-                mode="json", include={"axes", "color", "mask", "align", "frames"}, exclude_defaults=True
+                mode="json", include={"axes", "color", "mask", "align", "frames", "slides"}, exclude_defaults=True
             )
             | ({"sequences": self.cohort.sequence_names} if self.cohort.sequence_names else {}),
         }
@@ -237,6 +238,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
     masks = any(entry.mask for entry in entries)
     maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
     frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
+    of_slides = declare_slide() if recipe.cohort.slides else ()
     a_map = 1 + len(frame.channels) * frame.keeps_channels
     grids = max(len(maps) * len(frame.targets) * a_map, len(frame.channels))
     size = images_per_shard(len(entries), grids * math.prod(frame.grid) * 4)
@@ -252,15 +254,23 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
         grid=frame.grid,
         masks=masks,
         segments=network.segments,
-        parts=(make_part(recipe.explainers, frame, network, first=True),),
+        parts=(make_part(recipe.explainers, frame, network, first=True, beside=of_slides),),
         key=key,
         versions=versions(),
     )
 
 
-def make_part(explainers: Sequence[Explainer], frame: Frame, network: Network, *, first: bool) -> Part:
-    """Let explainers declare what they store; the `first` part holds the images and predictions, too."""
-    common = (*declare_source(frame), *declare_prediction(frame)) if first else ()
+def make_part(
+    explainers: Sequence[Explainer], frame: Frame, network: Network, *, first: bool, beside: Sequence[Output] = ()
+) -> Part:
+    """Let explainers declare what they store; the `first` part holds the images and predictions, too.
+
+    Parameters
+    ----------
+    beside
+        What is stored beside the images as they are explained.
+    """
+    common = (*declare_source(frame), *beside, *declare_prediction(frame)) if first else ()
     declared = joined(common, *(explainer.declare(frame, network) for explainer in explainers))
     return Part(explainers=tuple(explainers), outputs=tuple(declared.values()))
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from models.errors import ConfigurationError
 from models.explainers import ExplainerConfig
 from models.explainers.base import require_channels
 from models.metrics import MetricConfig
@@ -81,4 +82,14 @@ class Recipe(BaseModel):
     def _has_channels_to_keep(self) -> "Recipe":
         if self.channels == "keep":
             require_channels(self.explainers, self.model.channels)
+        return self
+
+    @model_validator(mode="after")
+    def _takes_bags(self) -> "Recipe":
+        slides, shape = self.cohort.slides, self.model.input_shape
+        if slides is not None and (len(shape) != 3 or shape[0] != slides.tiles):
+            raise ConfigurationError(
+                f"model.input_shape: {list(shape)}, but a slide is a bag of {slides.tiles} tiles (cohort.slides): "
+                f"give [{slides.tiles}, {slides.tile}, {slides.tile}], and a network that takes such bags"
+            )
         return self

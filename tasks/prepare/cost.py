@@ -14,6 +14,7 @@ from models.errors import ConfigurationError
 from models.metrics.evaluate import as_explained, evaluate
 from models.uncertainty import ask_members
 from tasks.cohort.entry import Entry
+from tasks.cohort.slides.tissue import SLIDE_BYTES
 from tasks.plan.plan import Plan
 from tasks.prepare.place import Place
 from tasks.store.variables import Variable, layout, variables
@@ -115,7 +116,12 @@ def _objects(plan: Plan, variable: Variable) -> int:
 
 
 def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
-    """Bytes of the files of the largest batch, which are read at once, and of decoding the largest image."""
+    """Bytes of the files of the largest batch, which are read at once, and of decoding the largest image.
+
+    Slides are read by ranges, one after the other.
+    """
+    if plan.cohort.slides:
+        return 0, _DECODING * plan.cohort.slides.bag_bytes + SLIDE_BYTES
 
     def files(batch: Sequence[int]) -> int:
         return sum({fact.file: fact.size for row in batch for fact in entries[row].facts}.values())

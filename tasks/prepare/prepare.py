@@ -18,6 +18,7 @@ from models.trial import told
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.selection import ALL, Selection
+from tasks.cohort.slides.opening import check_installed
 from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
@@ -143,6 +144,8 @@ def prepare(
         If the recipe cannot be carried out, with the field, what was found and what to do.
     """
     cohort, model = recipe.cohort, recipe.model
+    if cohort.slides:
+        check_installed()
     key = before.key or Key.make()
     key.pseudonym("")  # complains if it is not at hand
     try:

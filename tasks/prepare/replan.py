@@ -185,6 +185,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.frames": lambda plan: plan.cohort.frames,
     "cohort.sequences": lambda plan: list(plan.cohort.sequence_names),
     "cohort.align": lambda plan: plan.cohort.align,
+    "cohort.slides": lambda plan: plan.cohort.model_dump(mode="json")["slides"],
     "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "channels": lambda plan: plan.channels,
     "batch_size": lambda plan: plan.batch_size,

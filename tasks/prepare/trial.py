@@ -13,7 +13,8 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan.plan import Plan
-from tasks.work.images import Misfit, read_images, stack
+from tasks.work.images import read_images, stack
+from tasks.work.misfits import Misfit
 
 logger = logging.getLogger(__name__)
 

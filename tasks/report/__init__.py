@@ -27,6 +27,7 @@ from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plo
 from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.shares import mean_shares
 from tasks.report.sheet import sheet
+from tasks.report.slides import is_slide, tile_values
 from tasks.report.words import NAMED
 from tasks.storage.location import Location
 from tasks.store.template import EXPLAINED, open_store
@@ -61,8 +62,9 @@ def write_report(output: Location) -> Location:
     table = evidence_table(dataset, subjects)
     choices = choose(dataset, predictions) if len(explained) else []
     rows = in_turn(choices)
-    chosen = dataset.isel(image_id=rows).load()
-    scales = scales_of([chosen["attribution"]]) if has_maps else []
+    chosen = dataset.isel(image_id=rows)
+    chosen = (chosen.drop_vars("image") if is_slide(chosen) else chosen).load()  # an overview is shown instead
+    scales = scales_of([tile_values(chosen) if is_slide(chosen) else chosen["attribution"]]) if has_maps else []
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     compared = draw_others(dataset, told, subjects) if has_maps else None
     cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared))
@@ -88,7 +90,7 @@ def write_report(output: Location) -> Location:
         calibration=calibration_plot(right.calibration) if right else "",
         families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
         suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
-        remarks=remarks_on(summary.flags) + remarks_on_borders(compared),
+        remarks=remarks_on(summary.flags) + remarks_on_borders(None if is_slide(dataset) else compared),
         abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         shares=mean_shares(dataset, subjects) if has_maps else [],

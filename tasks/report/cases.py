@@ -14,6 +14,7 @@ from tasks.report.agreement import Others, Pair, maps_of
 from tasks.report.evidence import CONTROLS
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.shares import shares_in_words
+from tasks.report.slides import is_slide
 from tasks.report.words import Findings, findings, sentences
 from tasks.store.flags import flags_in, raised
 
@@ -187,7 +188,8 @@ def _case(
     flags = _raised(image["image_flags"].expand_dims("row"))
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     targets = np.flatnonzero(image["target_class"].values != NO_CLASS)
-    found = findings(image, int(targets[0]), told, pairs) if len(targets) and told else None
+    has_places = not is_slide(image)  # words for the parts of a volume are none for a bag of tiles
+    found = findings(image, int(targets[0]), told, pairs) if len(targets) and told and has_places else None
     classes = np.array(plan.model.classes)
     label = str(image["label"].values)
     said = " and ".join(classes[predictions.called[row]]) or "none of its classes"

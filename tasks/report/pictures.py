@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tasks.report.anatomy import View, view_of
+from tasks.report.slides import is_slide, on_overview, overview, share_on_white, tile_values
 
 _STRONGEST = 0.8
 _BAR_PIXELS = 128
@@ -74,6 +75,8 @@ def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
 
 def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
     """Draw one image of the store: by itself, and with each map for one target laid over it, if it is finite."""
+    if is_slide(image):
+        return _slide_panels(image, target, scales)
     view = view_of(image)
     shown = None if view.across is None else slice_of(image, target, view.across)
     outline = _outline(view.cut(image["mask"].values == 1, shown)) if "mask" in image else ""
@@ -87,9 +90,29 @@ def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) 
     for scale in scales:
         values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values, shown)
         if np.isfinite(values).all():
-            strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
-            panels.append(panel(scale.explainer, (1 - strength) * by_itself + strength * scale.colours(values)))
+            panels.append(panel(scale.explainer, _laid_over(by_itself, values, scale)))
     return panels
+
+
+def _slide_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
+    """Draw a whole slide with the outlines of its tiles, and with the tiles' values of each map."""
+    by_itself = overview(image) / 255
+    height, width = by_itself.shape[:2]
+    outline = _outline(np.isfinite(on_overview(image, np.zeros(image.sizes["z"]))))
+    panels = [Panel("slide", _picture(by_itself), width, height, 1.0, outline)]
+    for scale in scales:
+        values = tile_values(image.isel(target=target)).sel(explainer=scale.explainer).values
+        if np.isfinite(values).all():
+            share = share_on_white(image, values)
+            title = f"{scale.explainer}, {share:.0%} on white tiles" if share else scale.explainer
+            laid_over = _laid_over(by_itself, np.nan_to_num(on_overview(image, values)), scale)
+            panels.append(Panel(title, _picture(laid_over), width, height, 1.0, ""))
+    return panels
+
+
+def _laid_over(picture: NDArray[np.floating], values: NDArray[np.floating], scale: Scale) -> NDArray[np.floating]:
+    strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
+    return (1 - strength) * picture + strength * scale.colours(values)
 
 
 def slice_of(image: xr.Dataset, target: int | None, across: int) -> int:

@@ -35,6 +35,10 @@ _MEANING = {
         "which a network may take for a finding",
         "look at such images; crop the first file to what all of them cover, or name another one first",
     ),
+    "image no tissue": (
+        "no tissue was found on the slide, so that a bag of white tiles was explained",
+        "look at the slide; if there is tissue, it is pale: state cohort.slides.tissue: {saturation: 0.03}, or none",
+    ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
         "ReLU, or Grad-CAM's sum is negative throughout",

@@ -17,6 +17,7 @@ from fsspec.utils import glob_translate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.storage.credentials import plain_address, without_credentials
+from tasks.storage.ranges import RangedFile
 
 PARTIAL = ".partial"
 """The end of the name of a file that is being written to a local folder; what a killed process leaves."""
@@ -109,6 +110,20 @@ class Location(BaseModel):
     def read(self) -> bytes:
         data: bytes = self.filesystem.cat_file(self.path)
         return data
+
+    def open(self) -> RangedFile:
+        """Open a file that is not to be read whole.
+
+        Raises
+        ------
+        OSError
+            If there is no such file, or it cannot be read.
+        """
+        return RangedFile(self.filesystem, self.path)
+
+    def stamp(self) -> str:
+        """Look up the file's stamp, as `stamps` has it; of a link, that of the file that it leads to."""
+        return _stamp(self.filesystem.info(os.path.realpath(self.path) if self.is_local else self.path))
 
     def read_all(self, urls: Sequence[str]) -> list[bytes | Exception]:
         """Read several files at once, local or on this server; what cannot be read gives its error."""

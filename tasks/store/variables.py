@@ -69,7 +69,7 @@ def layout(plan: Plan, variable: Variable) -> Layout:
     spatial = [dim in SPACE for dim in output.own_dims]
     is_delivered = any(axis.name == EXPLAINER for axis in output.axes)
     if not any(spatial) and not is_delivered:
-        return Layout((plan.images_per_shard, *shape), None)
+        return Layout(object_rows((plan.images_per_shard, *shape), itemsize), None)
     alone = (1 if dim == EXPLAINER else size for dim, size in zip(output.own_dims, shape, strict=True))
     sides = object_rows((plan.images_per_shard, *alone), itemsize)
     if not any(spatial):

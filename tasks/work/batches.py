@@ -70,7 +70,8 @@ def read_batches(
 ) -> Iterator[ReadBatch]:
     """Read what shards lack, batch by batch; what can be read is sent to the device at once."""
     preprocessing = plan.cohort.make_preprocessing()
-    rows = manifest.read_each(output, [shard.index for shard, _ in todo])
+    # Files of slides are known by their stamps, which are among the sources.
+    rows = manifest.read_each(output, [shard.index for shard, _ in todo], sources=plan.cohort.slides is not None)
     for (shard, commit), entries in zip(todo, rows, strict=True):
         left = remaining(output, plan, shard, entries, commit)
         numbers = list(left.batches())

@@ -31,7 +31,8 @@ from tasks.store.template import EXPLAINED, FAILED, PENDING, QUARANTINED, STATUS
 from tasks.store.variables import Block, empty_block, part_variables
 from tasks.work.batches import ReadBatch, read_batches
 from tasks.work.engines import Engines
-from tasks.work.images import Image, NotAsPlanned, find_again
+from tasks.work.images import Image, find_again
+from tasks.work.misfits import NotAsPlanned
 from tasks.work.prefetch import prefetch
 from tasks.work.remaining import Remaining
 
@@ -184,6 +185,7 @@ def _explain(plan: Plan, delivery: Delivery, batch: ReadBatch, number: int, engi
 
 def _as_read(image: Image) -> dict[str, Any]:
     found: dict[str, Any] = {IMAGE: image.prepared.image, AFFINE: image.prepared.affine, IMAGE_FLAGS: int(image.flags)}
+    found |= image.beside
     return found if image.mask is None else found | {MASK: image.mask}
 
 

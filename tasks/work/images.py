@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
+from tasks.cohort.slides.outputs import values_of
 from tasks.cohort.sources import Files, Find, Source, Sources
 from tasks.cohort.survey import combine, survey
 from tasks.plan import manifest
@@ -24,24 +25,19 @@ from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
 from tasks.work.alignment import on_one_grid
 from tasks.work.masks import lacks_geometry, on_grid
+from tasks.work.misfits import Misfit, NotAsPlanned
+from tasks.work.slides import read_bag
 
 _UNNAMED = Files("", ())
 
 
 class Image(NamedTuple):
-    """An image and its mask on the grid, if it has one, with what is odd about the two."""
+    """An image and its mask on the grid, if it has one, with what is odd about the two, and stored beside by output."""
 
     prepared: Preprocessed
     mask: NDArray[np.bool_] | None = None
     flags: ImageFlag = ImageFlag(0)
-
-
-class Misfit(Unreadable):
-    """The preprocessing does not take the image to what the network takes."""
-
-
-class NotAsPlanned(Unreadable):
-    """The source is not what the plan had seen; it may be again, so that the next run tries once more."""
+    beside: Mapping[str, Any] = {}
 
 
 def find_again(output: Location, plan: Plan) -> Find:
@@ -68,6 +64,8 @@ def read_images(
 ) -> list[Image | Unreadable]:
     """Read and prepare some images; those that cannot be, come as the reason why not."""
     found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
+    if plan.cohort.slides:  # too large to be held together
+        return [_slide(plan, entry, source, preprocessing) for entry, source in found]
     wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
     files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
 
@@ -133,6 +131,23 @@ def _image(
         if lacks_geometry(mask, decoded):
             flags |= ImageFlag.MASK_UNPLACED
         return Image(prepared, placed, flags)
+    except Unreadable as reason:
+        return reason
+
+
+def _slide(plan: Plan, entry: Entry, source: Source | None, preprocessing: Preprocessing) -> Image | Unreadable:
+    if entry.reason:
+        return Unreadable(entry.reason)
+    if source is None:
+        return NotAsPlanned("the image is not in the cohort any more")
+    try:
+        bag = read_bag(plan, entry, source)
+        decoded = Decoded(bag.pixels)
+        if plan.cohort.color == "grey":
+            decoded = _in_grey(decoded, 1)
+        prepared = _prepare(decoded.pixels, None, preprocessing, plan)
+        flags = ImageFlag(0) if bag.has_tissue else ImageFlag.NO_TISSUE
+        return Image(prepared, flags=flags, beside=values_of(bag))
     except Unreadable as reason:
         return reason
 
