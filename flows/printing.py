@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tasks.prepare.prepare import Prepared
+    from tasks.prepare.trial import Disagreement
     from tasks.upkeep.verify import Damage
     from tasks.work.finish import Summary
 
@@ -42,6 +43,7 @@ def json_of_plan(prepared: "Prepared") -> str:
             "shards": len(plan.shards),
             "form": prepared.form,
             "offered": prepared.offered,
+            "folds": prepared.folds,
             "explainers": plan.explainers,
             "targets": plan.target.labels(plan.model.classes),
             "evaluated": [one.title for one in plan.evaluated],
@@ -98,6 +100,8 @@ def _of_plan(prepared: "Prepared") -> Rows:
         if changes.vanished > len(prepared.entries) / 2:
             yield "", "most of it is not in the cohort any more: is it another output's?"
     yield "form", f"{prepared.form}: offers {_offered(prepared)}"
+    if folds := prepared.folds:
+        yield "folds", _folds(folds)
     yield "shards", f"{len(plan.shards)} of {plan.images_per_shard} images"
     yield "maps", f"{', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
     for planned in plan.fits:
@@ -119,6 +123,11 @@ def _of_plan(prepared: "Prepared") -> Rows:
         yield "", f"and {len(unread) - _REFUSED_SHOWN} labels more that name no class"
     for entry in refused[:_REFUSED_SHOWN]:
         yield "quarantined", f"{entry.id}: {entry.reason or ''}"
+
+
+def _folds(found: "Disagreement") -> str:
+    told = f"{found.folds}, whose answers about {found.images} images lie up to {found.apart:.2g} apart"
+    return told if found.divided is None else f"{told}; {found.divided} of them are given different classes"
 
 
 def _offered(prepared: "Prepared") -> str:

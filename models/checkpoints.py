@@ -92,13 +92,15 @@ def read_checkpoint(data: bytes) -> Any:
         return torch.load(BytesIO(data), map_location="cpu", weights_only=False, pickle_module=_PICKLE)
 
 
-def state_within(checkpoint: Any, key: str | None) -> tuple[str, dict[str, Tensor]]:
+def state_within(checkpoint: Any, key: str | None, field: str = "model.weights") -> tuple[str, dict[str, Tensor]]:
     """Find the state dict within a checkpoint.
 
     Parameters
     ----------
     key
         The place of the state dict, with dots between keys; None: it is the only one, or the whole.
+    field
+        The field of the configuration that names the file.
 
     Returns
     -------
@@ -117,6 +119,8 @@ def state_within(checkpoint: Any, key: str | None) -> tuple[str, dict[str, Tenso
         return key, found[key]
     if "" in found:
         return "", found[""]
+    if len(found) != 1 and field != "model.weights":
+        raise ConfigurationError(f"{field}: save one state dict alone; {_listed(found)}")
     if len(found) != 1:
         raise ConfigurationError(f"model.weights_key: name the state dict of the network; {_listed(found)}")
     return next(iter(found.items()))

@@ -13,6 +13,7 @@ from torch.export.unflatten import UnflattenedModule
 
 from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
 from models.checkpoints import is_safetensors
+from models.composed import Composed
 from models.forms import exported, onnx, torchscript
 
 
@@ -56,12 +57,16 @@ def recognise(weights: bytes) -> Form | None:
 
 
 def capabilities(module: nn.Module) -> Capabilities:
-    """Tell the ways in which a module can be asked."""
+    """Tell the ways in which a module can be asked; one that is composed, as each of its parts can."""
+    if isinstance(module, Composed):
+        return frozenset.intersection(*map(capabilities, module.parts))
     return next((form.capabilities for form in FORMS if isinstance(module, form.kind)), ALL)
 
 
 def title(module: nn.Module) -> str:
     """Name the form of a module in words."""
+    if isinstance(module, Composed):
+        return module.title(" and ".join(dict.fromkeys(map(title, module.parts))))
     return next((form.title for form in FORMS if isinstance(module, form.kind)), "PyTorch")
 
 

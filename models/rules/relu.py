@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import require_same
+from models.rules.requirements import require_same
 from models.trial import exact_convolutions
 
 _RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_)

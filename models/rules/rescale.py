@@ -18,17 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import (
-    ACTIVATIONS,
-    LINEAR,
-    MAXIMA,
-    PASSING,
-    PRODUCTS,
-    count_varying,
-    refused,
-    require_rules,
-    total,
-)
+from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, count_varying, refused
+from models.rules.requirements import require_rules, total
 from models.trial import exact_convolutions
 
 _SMALL = 1e-7

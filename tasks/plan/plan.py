@@ -30,7 +30,7 @@ from tasks.storage.location import Location
 NAME = "plan.json"
 LAYOUT = 7
 
-_LATER = {"weights_key", "output", "outputs"}
+_LATER = {"weights_key", "output", "outputs", "combine", "head", "reference"}
 """Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
@@ -133,6 +133,14 @@ class Plan(BaseModel):
         """SHA-256 over all that decides the result."""
         return digest_of(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key", "deviation"}))
 
+    @property
+    def deciding_model(self) -> dict[str, Any]:
+        """The fields of the model that decide values; where its files lie does not."""
+        places = {"weights": True, "head": {"weights"}, "reference": {"weights"}}
+        told = self.model.model_dump(mode="json", exclude=places)
+        asked_for = self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True)
+        return {name: value for name, value in told.items() if name not in _LATER or name in asked_for}
+
     @cached_property
     def part_digests(self) -> tuple[str, ...]:
         """By part, a digest over all that decides it in a shard beside the images."""
@@ -140,8 +148,7 @@ class Plan(BaseModel):
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
             **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
             **({} if self.precision == "fp32" else {"precision": self.precision}),
-            "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
-            | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
+            "model": self.deciding_model,
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
             | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
         }
@@ -225,7 +232,7 @@ def _stored(output: Location) -> str:
     return text
 
 
-def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, weights_digest: str, key: Key) -> Plan:
+def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, key: Key) -> Plan:
     """Cut `entries`, in their order, into shards, and let the explainers declare what they store.
 
     The size of a shard depends on the work alone, never on the workers.
@@ -240,7 +247,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
         images_per_shard=size,
         shards=cut(entries, size, recipe.batch_size),
         cohort=recipe.cohort,
-        model=recipe.model.model_copy(update={"sha256": weights_digest}),
+        model=recipe.model,
         target=recipe.target,
         batch_size=recipe.batch_size,
         precision=recipe.precision,

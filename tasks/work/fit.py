@@ -41,7 +41,7 @@ def fit_digest(plan: Plan, kind: Fit, entries: Sequence[Entry]) -> str:
         {
             "fit": kind.model_dump(mode="json"),
             "images": [(entry.id, entry.digest) for entry in entries],
-            "model": plan.model.model_dump(mode="json", exclude={"weights"}),
+            "model": plan.deciding_model,
             "cohort": plan.cohort.model_dump(mode="json", include={"preprocessing", "window"}),
             "precision": plan.precision,
         }
