@@ -11,7 +11,7 @@ import torch
 from torch import jit, nn
 from torch.export.unflatten import UnflattenedModule
 
-from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
+from models.capability import ALL, GRADIENT, WEIGHTS, Capabilities
 from models.checkpoints import is_safetensors
 from models.composed import Composed
 from models.forms import exported, onnx, torchscript
@@ -45,7 +45,7 @@ class Form(NamedTuple):
 
 
 FORMS = (
-    Form("exported program", UnflattenedModule, ALL - RULES - WEIGHTS | GRADIENT, exported.is_exported, exported.load),
+    Form("exported program", UnflattenedModule, ALL - WEIGHTS, exported.is_exported, exported.load),
     Form("TorchScript", jit.ScriptModule, GRADIENT, torchscript.is_torchscript, torchscript.load, is_code=True),
     Form("ONNX", onnx.Graph, frozenset(), onnx.is_onnx, onnx.load),
 )

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.rules.overloads import as_function
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
@@ -35,29 +36,17 @@ ACTIVATIONS = {
 PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "matmul", "__matmul__", "bmm", "einsum", "div", "div_"}
 PASSING = {
     *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__", "neg", "__neg__"),
-    *("cat", "concat", "stack", "chunk", "split", "unbind", "narrow", "__getitem__", "select", "roll", "flip"),
-    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "__get__"),
-    *("contiguous", "clone", "expand", "expand_as", "repeat", "to", "float", "double", "type_as", "as_tensor"),
-    *("mean", "sum", "amax", "max", "interpolate", "upsample", "pad", "pixel_shuffle", "pixel_unshuffle"),
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
+    *("cat", "concat", "stack", "chunk", "split", "unbind", "narrow", "__getitem__", "select", "slice", "roll", "flip"),
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze"),
+    *("numpy_T", "__get__", "contiguous", "clone", "expand", "expand_as", "repeat", "to", "float", "double"),
+    *("type_as", "as_tensor", "mean", "sum", "amax", "max", "interpolate", "upsample", "pad", "pixel_shuffle"),
+    *("pixel_unshuffle", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")),
 }
 _MOVING = {
-    *(
-        "pad",
-        "clone",
-        "contiguous",
-        "to",
-        "float",
-        "double",
-        "__getitem__",
-        "narrow",
-        "flip",
-        "roll",
-        "view",
-        "reshape",
-    ),
-    *("flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
+    *("pad", "clone", "contiguous", "to", "float", "double", "__getitem__", "narrow", "slice", "flip", "roll", "view"),
+    *("reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
 }
 """Functions that hand on values as they are, or leave some out."""
 MAXIMA = {getattr(functional, f"{kind}max_pool{dims}d") for kind in ("", "adaptive_") for dims in (1, 2, 3)}
@@ -111,7 +100,7 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        func, args, kwargs = as_function(func, args, kwargs)
         name = getattr(func, "__name__", "")
         if func in LINEAR:
             return self._linear(func, *args, **kwargs)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
+from models.folds import Folds
 from models.layers import graph
 from models.network import Network
 from models.questions import Answer, Ask, Batch
@@ -36,7 +37,10 @@ def require_rules(network: Network, ask: Ask) -> Tensor:
             (gradient,) = torch.autograd.grad(total(logits).sum(), inputs, allow_unused=True) if reached else (None,)
             _reject_custom(logits.grad_fn)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{network.name}: {error}; use integrated_gradients instead") from None
+        ways_on = "use integrated_gradients instead"
+        if isinstance(network.module, Folds) and network.module.is_of_probabilities:
+            ways_on = f"set `model.combine: logits`, whose mean has rules, or {ways_on}"
+        raise ConfigurationError(f"{network.name}: {error}; {ways_on}") from None
     if gradient is None:
         raise ConfigurationError(
             f"{no_gradient(network.name)}. Relevance stops at a sigmoid or softmax, too: leave a last one out"
