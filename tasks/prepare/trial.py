@@ -92,8 +92,9 @@ def disagreement(network: Network, images: Tensor) -> Disagreement | None:
     if len(network.alone) < 2:
         return None
     with torch.no_grad(), network.exact():
-        logits = [network.logits_of(alone(network.prepare(images))) for alone in network.alone]
-        found = torch.stack([network.probability(one).flatten(2).mean(-1) for one in logits])
+        answers = [network.logits_of(alone(network.prepare(images))) for alone in network.alone]
+        found = torch.stack([network.probability(logits) for logits in answers])
+    found = found.flatten(3).mean(-1) if network.segments else found
     is_exclusive = network.config.activation == "softmax"
     return Disagreement(
         folds=len(found),

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flows.printing import print_plan
+from models.components import instantiate, locate
 from models.errors import ConfigurationError
-from models.loading import build
+from models.loading import NAMESPACES, build
 from tasks import run
 from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
@@ -66,9 +67,6 @@ def compared(cohort: Cohort) -> Model:
 
 
 def build_features(cohort: Cohort) -> Path:
-    from models.components import instantiate, locate
-    from models.loading import NAMESPACES
-
     torch.manual_seed(1)
     network = features(cohort)["network"]
     save_file(instantiate(network, locate(network, NAMESPACES)).state_dict(), cohort.folder / "features.safetensors")
