@@ -98,7 +98,8 @@ def state_within(checkpoint: Any, key: str | None, field: str = "model.weights")
     Parameters
     ----------
     key
-        The place of the state dict, with dots between keys; None: it is the only one, or the whole.
+        The place of the state dict, with dots between keys, which may lead on to the beginning of its names, such as
+        ``state_dict.encoder``; None: it is the only one, or the whole.
     field
         The field of the configuration that names the file.
 
@@ -114,9 +115,11 @@ def state_within(checkpoint: Any, key: str | None, field: str = "model.weights")
     """
     found = dict(_state_dicts(checkpoint))
     if key is not None:
-        if key not in found:
-            raise ConfigurationError(f"model.weights_key: there is no state dict at {key!r}; {_listed(found)}")
-        return key, found[key]
+        if part := found.get(key) or _part(found, key):
+            return key, part
+        raise ConfigurationError(
+            f"model.weights_key: there is no state dict at {key!r}, nor names that begin so; {_listed(found)}"
+        )
     if "" in found:
         return "", found[""]
     if len(found) != 1 and field != "model.weights":
@@ -136,6 +139,12 @@ def _state_dicts(content: Any, place: str = "", depth: int = 3) -> Iterable[tupl
         for name, value in content.items():
             if "optim" not in name:
                 yield from _state_dicts(value, f"{place}.{name}" if place else name, depth - 1)
+
+
+def _part(found: Mapping[str, dict[str, Tensor]], key: str) -> dict[str, Tensor]:
+    """Take the tensors of a state dict whose names begin as a key goes on, without that beginning."""
+    whole = ((f"{place}.{name}".removeprefix("."), value) for place in found for name, value in found[place].items())
+    return {name.removeprefix(f"{key}."): value for name, value in whole if name.startswith(f"{key}.")}
 
 
 def _listed(found: Mapping[str, Any]) -> str:

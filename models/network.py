@@ -59,7 +59,9 @@ class NetworkConfig(BaseModel):
         "none: the file of weights holds the network, too",
     )
     weights_key: str | None = Field(
-        None, description="Where in a checkpoint the state dict lies, such as `ema.model`; none: it holds only one"
+        None,
+        description="Where in a checkpoint the state dict lies, such as `ema.model`, or `state_dict.encoder` for names "
+        "that begin so; none: it holds only one",
     )
     sha256: OneOrSeveral[Digest] | None = Field(
         None, description="Expected digest of the file of weights; of several, their list"

@@ -92,5 +92,8 @@ def misfit(module: nn.Module, state: Mapping[str, Any]) -> str:
     ]
     if within:
         prefix = within[0].removesuffix(missing[0])
-        found.append(f"names begin with {prefix!r}: save the state dict of that module alone")
+        found.append(
+            f"names begin with {prefix!r}: add that to the place in model.weights_key, such as "
+            f"'state_dict.{prefix.rstrip('.')}', or save the state dict of that module alone"
+        )
     return "; ".join(filter(None, found))
