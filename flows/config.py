@@ -142,7 +142,7 @@ def check(content: Any, name: str = "this") -> RunConfig:
 
 def explain_errors(error: ValidationError) -> str:
     """Describe each error in one line: the field, what is wrong with it, what was found and what is allowed."""
-    details = [
+    details: list[Any] = [
         {**one, "loc": tuple(part for part in one["loc"] if part not in BY_NUMBER)}
         for one in error.errors(include_url=False)
     ]

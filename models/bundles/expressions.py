@@ -72,11 +72,11 @@ def _value(node: ast.AST, places: dict[str, str], look_up: LookUp) -> Any:
 
 
 def _sum(left: Any, right: Any) -> Any:
-    if (isinstance(left, list) and isinstance(right, list)) or (isinstance(left, str) and isinstance(right, str)):
-        if len(left) + len(right) > _LONGEST:
-            raise ValueError("too long")
-        return left + right
-    return _number(left) + _number(right)
+    if not isinstance(left, list | str):
+        return _number(left) + _number(right)
+    if type(left) is not type(right) or len(left) + len(right) > _LONGEST:
+        raise ValueError("a sum of unlike things, or too long a one")
+    return [*left, *right] if isinstance(left, list) else f"{left}{right}"
 
 
 def _number(value: Any) -> Any:

@@ -45,7 +45,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> nn.Module:
-    kinds = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+    kinds: dict[int, Any] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
     outputs, inputs, *kernel = weight.shape
     sides = map(_sides, (stride, padding, dilation))
     made = kinds[weight.ndim](inputs * groups, outputs, tuple(kernel), *sides, groups, False, device="meta")
@@ -61,7 +61,7 @@ def _transposed(
     groups: int = 1,
     dilation: Any = 1,
 ) -> nn.Module:
-    kinds = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
+    kinds: dict[int, Any] = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
     inputs, outputs, *kernel = weight.shape
     sides = map(_sides, (stride, padding, output_padding))
     made = kinds[weight.ndim](
@@ -105,8 +105,9 @@ class _AnyBatchNorm(nn.BatchNorm2d):
 
 def _with_parameters(module: nn.Module, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
     for name, tensor in (("weight", weight), ("bias", bias)):
-        is_parameter = tensor is None or isinstance(tensor, nn.Parameter)
-        module.register_parameter(name, tensor if is_parameter else nn.Parameter(tensor, requires_grad=False))
+        is_plain = tensor is not None and not isinstance(tensor, nn.Parameter)
+        own: Any = nn.Parameter(tensor, requires_grad=False) if is_plain else tensor
+        module.register_parameter(name, own)
     return module
 
 

@@ -43,7 +43,7 @@ class Timm(nn.Module):
         if fetching := [name for name in _FETCHING if arguments.get(name)]:
             raise ConfigurationError(f"{fetching[0]} is not allowed: name the weights in model.weights; leave it out")
         try:
-            import timm
+            import timm  # type: ignore[import-not-found]
         except ImportError as error:
             raise ConfigurationError(
                 "model.network: it needs timm and torchvision: install both, here and where workers run"

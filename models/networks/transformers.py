@@ -74,9 +74,9 @@ def _rename(network: Any, state: dict[str, Tensor], *_: Any) -> None:
                 state[f"{begin}{name}"] = tensor
     names = {tensor.data_ptr(): name for name, tensor in own.items()}
     for stored, tensor in revert_weight_conversion(network, dict(own)).items():
-        name = names.get(tensor.data_ptr())
-        if name and name not in state and stored in state:
-            state[name] = state.pop(stored)
+        known = names.get(tensor.data_ptr())
+        if known and known not in state and stored in state:
+            state[known] = state.pop(stored)
 
 
 def _check(config: Mapping[str, Any]) -> None:

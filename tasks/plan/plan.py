@@ -136,7 +136,7 @@ class Plan(BaseModel):
     @property
     def deciding_model(self) -> dict[str, Any]:
         """The fields of the model that decide values; where its files lie does not."""
-        places = {"weights": True, "head": {"weights"}, "reference": {"weights"}}
+        places: Any = {"weights": True, "head": {"weights"}, "reference": {"weights"}}
         told = self.model.model_dump(mode="json", exclude=places)
         asked_for = self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True)
         return {name: value for name, value in told.items() if name not in _LATER or name in asked_for}
