@@ -105,8 +105,8 @@ class _AnyBatchNorm(nn.BatchNorm2d):
 
 def _with_parameters(module: nn.Module, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
     for name, tensor in (("weight", weight), ("bias", bias)):
-        is_plain = tensor is not None and not isinstance(tensor, nn.Parameter)
-        own: Any = nn.Parameter(tensor, requires_grad=False) if is_plain else tensor
+        is_own = tensor is None or isinstance(tensor, nn.Parameter)
+        own: Any = tensor if is_own else nn.Parameter(tensor, requires_grad=False)  # type: ignore[arg-type]
         module.register_parameter(name, own)
     return module
 
