@@ -60,7 +60,10 @@ def _told(fields: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any
 def _read(files: "_Files", *names: str) -> Mapping[str, Any]:
     found = files.first(*names)
     if found is None:
-        raise ConfigurationError(f"model.bundle: {files.location} has no {' or '.join(names)}: name a MONAI bundle")
+        raise ConfigurationError(
+            f"model.bundle: {files.location} has no {' or '.join(names)}: name a MONAI bundle, or state "
+            "its fields (network, weights, classes and the others of model, and cohort.preprocessing)"
+        )
     content = read_yaml(found[1], f"model.bundle: {found[0]}")
     if not isinstance(content, Mapping):
         raise ConfigurationError(f"model.bundle: {found[0]} holds no fields")

@@ -20,6 +20,7 @@ from flows.cluster import PlaceConfig
 from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from models.metrics import MetricConfig
+from models.network import BY_NUMBER
 from models.producer import Registry
 from tasks.cohort.listing import would_list
 from tasks.cohort.selection import Selection
@@ -141,7 +142,10 @@ def check(content: Any, name: str = "this") -> RunConfig:
 
 def explain_errors(error: ValidationError) -> str:
     """Describe each error in one line: the field, what is wrong with it, what was found and what is allowed."""
-    details = error.errors(include_url=False)
+    details: list[Any] = [
+        {**one, "loc": tuple(part for part in one["loc"] if part not in BY_NUMBER)}
+        for one in error.errors(include_url=False)
+    ]
     # Pydantic says that a list is too short, too, if one of its items is wrong.
     told = [one for one in details if one["type"] != "too_short" or not _is_of_an_item(one["loc"], details)]
     return "\n".join(_line(detail) for detail in told)

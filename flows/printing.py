@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tasks.plan.plan import Plan
     from tasks.prepare.prepare import Prepared
+    from tasks.prepare.trial import Disagreement
     from tasks.upkeep.verify import Damage
     from tasks.work.finish import Summary
 
@@ -43,6 +44,7 @@ def json_of_plan(prepared: "Prepared") -> str:
             "shards": len(plan.shards),
             "form": prepared.form,
             "offered": prepared.offered,
+            "folds": prepared.folds,
             "explainers": plan.explainers,
             "targets": plan.target.labels(plan.model.classes),
             "evaluated": [one.title for one in plan.evaluated],
@@ -99,6 +101,8 @@ def _of_plan(prepared: "Prepared") -> Rows:
         if changes.vanished > len(prepared.entries) / 2:
             yield "", "most of it is not in the cohort any more: is it another output's?"
     yield "form", f"{prepared.form}: offers {_offered(prepared)}"
+    if folds := prepared.folds:
+        yield "folds", _folds(folds)
     yield "shards", f"{len(plan.shards)} of {plan.images_per_shard} images"
     yield "maps", f"{', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
     if plan.channels == "keep":
@@ -130,6 +134,11 @@ def _of_each_channel(plan: "Plan") -> str:
     known = {one.title: isinstance(one, ChannelExplainer) for one in plan.explainers if one.title in plan.maps}
     kept, left = ([title for title, is_kept in known.items() if is_kept == wanted] for wanted in (True, False))
     return ", ".join(kept) + (f"; {', '.join(left)} look at all channels at once" if left else "")
+
+
+def _folds(found: "Disagreement") -> str:
+    told = f"{found.folds}, whose answers about {found.images} images lie up to {found.apart:.2g} apart"
+    return told if found.divided is None else f"{told}; {found.divided} of them are given different classes"
 
 
 def _offered(prepared: "Prepared") -> str:

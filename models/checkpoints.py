@@ -92,13 +92,16 @@ def read_checkpoint(data: bytes) -> Any:
         return torch.load(BytesIO(data), map_location="cpu", weights_only=False, pickle_module=_PICKLE)
 
 
-def state_within(checkpoint: Any, key: str | None) -> tuple[str, dict[str, Tensor]]:
+def state_within(checkpoint: Any, key: str | None, field: str = "model.weights") -> tuple[str, dict[str, Tensor]]:
     """Find the state dict within a checkpoint.
 
     Parameters
     ----------
     key
-        The place of the state dict, with dots between keys; None: it is the only one, or the whole.
+        The place of the state dict, with dots between keys, which may lead on to the beginning of its names, such as
+        ``state_dict.encoder``; None: it is the only one, or the whole.
+    field
+        The field of the configuration that names the file.
 
     Returns
     -------
@@ -112,11 +115,15 @@ def state_within(checkpoint: Any, key: str | None) -> tuple[str, dict[str, Tenso
     """
     found = dict(_state_dicts(checkpoint))
     if key is not None:
-        if key not in found:
-            raise ConfigurationError(f"model.weights_key: there is no state dict at {key!r}; {_listed(found)}")
-        return key, found[key]
+        if part := found.get(key) or _part(found, key):
+            return key, part
+        raise ConfigurationError(
+            f"model.weights_key: there is no state dict at {key!r}, nor names that begin so; {_listed(found)}"
+        )
     if "" in found:
         return "", found[""]
+    if len(found) != 1 and field != "model.weights":
+        raise ConfigurationError(f"{field}: save one state dict alone; {_listed(found)}")
     if len(found) != 1:
         raise ConfigurationError(f"model.weights_key: name the state dict of the network; {_listed(found)}")
     return next(iter(found.items()))
@@ -132,6 +139,12 @@ def _state_dicts(content: Any, place: str = "", depth: int = 3) -> Iterable[tupl
         for name, value in content.items():
             if "optim" not in name:
                 yield from _state_dicts(value, f"{place}.{name}" if place else name, depth - 1)
+
+
+def _part(found: Mapping[str, dict[str, Tensor]], key: str) -> dict[str, Tensor]:
+    """Take the tensors of a state dict whose names begin as a key goes on, without that beginning."""
+    whole = ((f"{place}.{name}".removeprefix("."), value) for place in found for name, value in found[place].items())
+    return {name.removeprefix(f"{key}."): value for name, value in whole if name.startswith(f"{key}.")}
 
 
 def _listed(found: Mapping[str, Any]) -> str:

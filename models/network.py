@@ -5,21 +5,25 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from torch import Tensor, nn
 
 from models import forms
 from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
 from models.capability import Capabilities
 from models.components import Component
+from models.composed import Composed
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
+from models.folds import Combine, Folds
+from models.heads import HeadConfig
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.trial import (
+    Run,
     alike,
     changes_its_input,
     check_function,
@@ -30,6 +34,15 @@ from models.trial import (
 )
 
 Precision = Literal["fp32", "bf16"]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+T = TypeVar("T")
+BY_NUMBER = ("one", "several")
+OneOrSeveral = Annotated[
+    Annotated[T, Tag("one")] | Annotated[tuple[T, ...], Field(strict=False, min_length=2), Tag("several")],
+    Discriminator(lambda value: BY_NUMBER[isinstance(value, list | tuple)]),
+]
+"""A value, or a list of them; what is wrong with one of them is told of that alone."""
 
 # These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
@@ -46,9 +59,20 @@ class NetworkConfig(BaseModel):
         "none: the file of weights holds the network, too",
     )
     weights_key: str | None = Field(
-        None, description="Where in a checkpoint the state dict lies, such as `ema.model`; none: it holds only one"
+        None,
+        description="Where in a checkpoint the state dict lies, such as `ema.model`, or `state_dict.encoder` for names "
+        "that begin so; none: it holds only one",
     )
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Expected digest of the weights file")
+    sha256: OneOrSeveral[Digest] | None = Field(
+        None, description="Expected digest of the file of weights; of several, their list"
+    )
+    combine: Combine = Field(
+        "probabilities", description="Of several files of weights, one a fold: what the mean over folds is of"
+    )
+    head: HeadConfig | None = Field(None, description="A linear layer on the features that the network returns")
+    reference: HeadConfig | None = Field(
+        None, description="Features of references: the outputs are the cosine similarities to them"
+    )
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
     channels: int = Field(1, ge=1, description="Channels of the image the network takes")
     input_shape: tuple[int, ...] = Field(
@@ -132,7 +156,7 @@ class Network:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the logits of ``(image, channel, *space)``."""
-        return self._logits(self._answers(images))
+        return self.logits_of(self._answers(images))
 
     def _answers(self, images: Tensor) -> Tensor:
         """Ask the module, and take the part of its output that counts."""
@@ -143,10 +167,19 @@ class Network:
             output = self.module(images)
         if version is not None and images._version != version:
             raise ConfigurationError(changes_its_input(self.name))
-        answers: Tensor = part_of(output, self.config.output, self.name)
+        answers: Tensor = self._part(output)
         return answers.float() if is_rounded else answers
 
-    def _logits(self, answers: Tensor) -> Tensor:
+    def _part(self, output: Any) -> Any:
+        return output if isinstance(self.module, Composed) else part_of(output, self.config.output, self.name)
+
+    @property
+    def alone(self) -> tuple[Run, ...]:
+        """The answers that are combined, as functions of prepared images: those of the folds, else its own."""
+        return self.module.alone if isinstance(self.module, Folds) else (self._answers,)
+
+    def logits_of(self, answers: Tensor) -> Tensor:
+        """Make logits of answers, for each class."""
         return logits_of(answers, self.config.outputs, self.config.activation, len(self.config.classes))
 
     def check(self, images: Tensor) -> Tensor:
@@ -160,11 +193,11 @@ class Network:
         images = self.prepare(images if len(images) > 1 else torch.cat([images, images.flip(-1)]))
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
             logits = check_function(self, images, self.name)
-            answers = self._answers(images)
-            if self.config.outputs == "probabilities":
-                check_probabilities(answers, self._answers(images * 1000), self.config.activation, self.name)
-            else:
-                check_logits(answers, self.config.activation, self._answers, images, self.name)
+            for answers in self.alone:
+                if self.config.outputs == "probabilities":
+                    check_probabilities(answers(images), answers(images * 1000), self.config.activation, self.name)
+                else:
+                    check_logits(answers(images), self.config.activation, answers, images, self.name)
         return logits
 
     def check_same(self, trained: nn.Module, images: Tensor) -> None:
@@ -178,8 +211,7 @@ class Network:
         with torch.no_grad(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
             with self.exact():
                 found = self(self.prepare(images))
-            output = trained(images.to(self.device))
-            expected = self._logits(part_of(output, self.config.output, self.name))
+            expected = self.logits_of(self._part(trained(images.to(self.device))))
         if not alike(found, expected):
             folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(
@@ -273,6 +305,12 @@ class Network:
 
     @cached_property
     def _default_layer(self) -> str:
+        if isinstance(self.module, Folds):
+            names = [name for name in self.spatial_layers if name.startswith("folds.0.")]
+            raise ConfigurationError(
+                f"{self.name}: a layer belongs to one of the folds: name one in `layer`, such as "
+                f"{names[-1] if names else 'folds.0.…'!r}, and those of other folds in explainers with a `label`"
+            )
         candidates = list(self._layers.items())[::-1]
         if self.segments:
             candidates.sort(key=lambda candidate: candidate[1].places)

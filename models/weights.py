@@ -34,7 +34,7 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
     ConfigurationError
         If there is no state dict, or none that fits.
     """
-    place, state = _state_dict(weights, key)
+    place, state = state_dict(weights, key)
     begin, fitting = unwrapped(state, module.state_dict())
     try:
         module.load_state_dict(fitting)
@@ -47,20 +47,32 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
     return ", ".join(parts + [f"{left} other tensors left out"] * bool(left))
 
 
-def _state_dict(weights: bytes, key: str | None) -> tuple[str, dict[str, Tensor]]:
+def state_dict(weights: bytes, key: str | None, field: str = "model.weights") -> tuple[str, dict[str, Tensor]]:
+    """Read the state dict of a file: its place in a checkpoint, and its tensors.
+
+    Parameters
+    ----------
+    field
+        The field of the configuration that names the file.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none.
+    """
     if not is_safetensors(weights) and weights.startswith((b"PK\x03\x04", b"\x80")):
         try:
             checkpoint = read_checkpoint(weights)
         except Exception as error:
             raise ConfigurationError(
-                f"model.weights: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {_ALONE}"
+                f"{field}: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {_ALONE}"
             ) from error
-        return state_within(checkpoint, key)
+        return state_within(checkpoint, key, field)
     try:
         return "", load_safetensors(weights)
     except SafetensorError as error:
         raise ConfigurationError(
-            f"the weights are neither safetensors nor a .pt state dict ({summary(error)}): {_ALONE}"
+            f"{field}: the file is neither safetensors nor a .pt state dict ({summary(error)}): {_ALONE}"
         ) from error
 
 
@@ -80,5 +92,8 @@ def misfit(module: nn.Module, state: Mapping[str, Any]) -> str:
     ]
     if within:
         prefix = within[0].removesuffix(missing[0])
-        found.append(f"names begin with {prefix!r}: save the state dict of that module alone")
+        found.append(
+            f"names begin with {prefix!r}: add that to the place in model.weights_key, such as "
+            f"'state_dict.{prefix.rstrip('.')}', or save the state dict of that module alone"
+        )
     return "; ".join(filter(None, found))

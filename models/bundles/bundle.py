@@ -35,16 +35,19 @@ class Bundle:
         target = component(self._references, found)
         if is_disabled(self._references, found):
             raise found.refused("the network is switched off: name it in model.network")
-        names = [name for name in found.value if name not in _SETTINGS]
+        # The bundle's own weights fill the network, and pretrained ones would be fetched.
+        names = [name for name in found.value if name not in (*_SETTINGS, "pretrained")]
+        switched_off = {"pretrained": False} if "pretrained" in found.value else {}
         return {
             "_target_": target if "." in target else f"monai.networks.nets.{target}",
             **{name: self._references.whole(self._references.inner(found, name)) for name in names},
+            **switched_off,
         }
 
     def preprocessing(self) -> list[dict[str, Any]] | None:
         """Translate the transforms of the image; None: the bundle has none."""
         found = self._references.get("preprocessing", "preprocessing_transforms")
-        return None if found is None else array_transforms(self._references, found)
+        return None if found is None else array_transforms(self._references, found, self._image)
 
     def classes(self) -> list[str] | None:
         """Take the names of the outputs, in the order of their channels; None: the metadata do not name them."""
@@ -123,6 +126,13 @@ class Bundle:
             return []
         sides = self._references.whole(self._references.inner(found, "roi_size"))
         return [_whole(side) for side in sides] if isinstance(sides, list) else []
+
+    @property
+    def _image(self) -> str:
+        """The key of the image among those of the configuration's dictionaries."""
+        form = self._metadata.get("network_data_format")
+        named = form.get("inputs") if isinstance(form, Mapping) else None
+        return str(next(iter(named))) if isinstance(named, Mapping) and len(named) == 1 else "image"
 
     def _of(self, side: str) -> Mapping[str, Any]:
         """The metadata of the only input or output."""

@@ -1,17 +1,14 @@
 """References, macros and expressions in a bundle's configuration, followed without evaluating anything."""
 
-import ast
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from models.bundles.expressions import value_of
 from models.errors import ConfigurationError
 
 _DEEPEST = 64
 _MOST_VALUES = 20_000
-_LONGEST = 10_000
-"""Characters of an expression that is read as a literal."""
 
 _REFERENCE = re.compile(r"[@%]\w+((::|#)\w+)*", re.ASCII)
 _ALONE = re.compile(r"\$\s*(@\w+(?:(?:::|#)\w+)*)(?:\.to\(\s*@device\s*\))?\s*", re.ASCII)
@@ -72,22 +69,38 @@ class References:
         return self.follow(Found(found.value[name], f"{found.place}::{name}", found.through))
 
     def follow(self, found: Found) -> Found:
-        """Follow a text that is a reference, and read an expression that is a literal.
+        """Follow a text that is a reference, and work out an expression that is made of values.
 
         Raises
         ------
         ConfigurationError
             If there is nothing of that name, the reference leads to another file or back to itself, or the expression
-            is no literal.
+            is more than values.
         """
         while isinstance(found.value, str) and found.value[:1] in ("@", "%", "$"):
             if found.value.startswith("$"):
                 if alone := _ALONE.fullmatch(found.value):
                     found = found._replace(value=alone[1])
                     continue
-                return found._replace(value=_literal(found))
+                return found._replace(value=self._worked_out(found))
             found = self._referred(found)
         return found
+
+    def _worked_out(self, found: Found) -> Any:
+        """Work out an expression: values, the name of a type of numbers, or one of MONAI's usual keys."""
+        text: str = found.value
+        if named := _TYPE.fullmatch(text):
+            return named[1]
+        if named := _KEY.fullmatch(text):
+            return named[1].lower()
+        try:
+            return value_of(text[1:].strip(), lambda place: self.whole(found._replace(value=f"@{place}")))
+        except ValueError as error:
+            if isinstance(error, ConfigurationError):
+                raise
+            raise found.refused(
+                "the expression is code, which is not evaluated: write its value, or state the field in cohort or model"
+            ) from None
 
     def whole(self, found: Found, depth: int = 0) -> Any:
         """Take a value with everything in it, all references followed.
@@ -128,20 +141,3 @@ class References:
             else:
                 raise found.refused("there is nothing that the reference could mean")
         return Found(value, place, (*found.through, place))
-
-
-def _literal(found: Found) -> Any:
-    """Read an expression that is a literal, the name of a type of numbers, or one of MONAI's usual keys."""
-    text: str = found.value
-    if named := _TYPE.fullmatch(text):
-        return named[1]
-    if named := _KEY.fullmatch(text):
-        return named[1].lower()
-    try:
-        if len(text) > _LONGEST:
-            raise ValueError
-        return json.loads(json.dumps(ast.literal_eval(text[1:].strip()), allow_nan=False))
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        raise found.refused(
-            "the expression is code, which is not evaluated: write its value, or state the field in cohort or model"
-        ) from None

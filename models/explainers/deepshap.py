@@ -7,7 +7,7 @@ from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
-from models.rules.relevance import require_same_scores
+from models.rules.requirements import require_same_scores
 from models.rules.rescale import AskMultipliers, require_multipliers
 
 

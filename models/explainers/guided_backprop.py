@@ -7,8 +7,8 @@ from models.capability import RULES
 from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions
-from models.rules.relevance import require_same_scores
 from models.rules.relu import guided, require_relu
+from models.rules.requirements import require_same_scores
 
 
 class GuidedBackprop(ChannelExplainer):

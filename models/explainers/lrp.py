@@ -12,7 +12,8 @@ from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
-from models.rules.relevance import AskRelevance, Linear, ratio, require_rules
+from models.rules.relevance import AskRelevance, Linear, ratio
+from models.rules.requirements import require_rules
 
 
 class _Rule(BaseModel):

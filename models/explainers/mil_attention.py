@@ -28,10 +28,14 @@ class MILAttention(MapExplainer):
         return weights[..., None, None].expand(-1, -1, *answer.inputs.shape[-2:])
 
     def _layer(self, network: Network) -> str:
-        for name, module in network.module.named_modules():
-            if type(module).__name__ == "MILModel" and len(module.attention) and network.config.spatial_dims == 3:
-                return f"{name}.attention".removeprefix(".")
+        bags = [
+            name
+            for name, module in network.module.named_modules()
+            if type(module).__name__ == "MILModel" and len(module.attention)
+        ]
+        if len(bags) == 1 and network.config.spatial_dims == 3:
+            return f"{bags[0]}.attention".removeprefix(".")
         raise ConfigurationError(
-            f"{type(network.module).__name__} holds no MILModel with attention over a volume's slices "
+            f"{type(network.module).__name__} does not hold one MILModel with attention over a volume's slices "
             "(`mil_mode: att` or `att_trans`); use occlusion with windows of one slice instead"
         )

@@ -11,7 +11,8 @@ from models.explainers.guided_backprop import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs, per_question
-from models.rules.relevance import AskGradient, Linear, require_rules
+from models.rules.relevance import AskGradient, Linear
+from models.rules.requirements import require_rules
 
 
 class PatternAttribution(ChannelExplainer):

@@ -11,8 +11,9 @@ import torch
 from torch import jit, nn
 from torch.export.unflatten import UnflattenedModule
 
-from models.capability import ALL, GRADIENT, RULES, WEIGHTS, Capabilities
+from models.capability import ALL, GRADIENT, WEIGHTS, Capabilities
 from models.checkpoints import is_safetensors
+from models.composed import Composed
 from models.forms import exported, onnx, torchscript
 
 
@@ -44,7 +45,7 @@ class Form(NamedTuple):
 
 
 FORMS = (
-    Form("exported program", UnflattenedModule, ALL - RULES - WEIGHTS | GRADIENT, exported.is_exported, exported.load),
+    Form("exported program", UnflattenedModule, ALL - WEIGHTS, exported.is_exported, exported.load),
     Form("TorchScript", jit.ScriptModule, GRADIENT, torchscript.is_torchscript, torchscript.load, is_code=True),
     Form("ONNX", onnx.Graph, frozenset(), onnx.is_onnx, onnx.load),
 )
@@ -56,12 +57,16 @@ def recognise(weights: bytes) -> Form | None:
 
 
 def capabilities(module: nn.Module) -> Capabilities:
-    """Tell the ways in which a module can be asked."""
+    """Tell the ways in which a module can be asked; one that is composed, as each of its parts can."""
+    if isinstance(module, Composed):
+        return frozenset.intersection(*map(capabilities, module.parts))
     return next((form.capabilities for form in FORMS if isinstance(module, form.kind)), ALL)
 
 
 def title(module: nn.Module) -> str:
     """Name the form of a module in words."""
+    if isinstance(module, Composed):
+        return module.title(" and ".join(dict.fromkeys(map(title, module.parts))))
     return next((form.title for form in FORMS if isinstance(module, form.kind)), "PyTorch")
 
 

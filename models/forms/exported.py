@@ -19,6 +19,7 @@ from torch.export.unflatten import InterpreterModule, UnflattenedModule
 
 from models.errors import ConfigurationError
 from models.forms.archives import entries
+from models.forms.leaves import with_own_leaves
 
 _UNFLATTENED = (InterpreterModule, UnflattenedModule)
 
@@ -39,7 +40,7 @@ _WORDS = {
     *("Add", "Mul", "Pow", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CeilDiv", "CleanDiv", "ModularIndexing"),
     *("Where", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not"),
 }
-_STACK = re.compile(r"[\w.,;@ ]*")
+_STACK = re.compile(r"([\w.,;@ ]|<locals>)*")
 _TREES = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 
 _ADVICE = (
@@ -67,7 +68,7 @@ def load(data: bytes) -> nn.Module:
     """
     screened = _screened(data)
     try:
-        return torch.export.unflatten(torch.export.load(BytesIO(screened)))
+        return with_own_leaves(torch.export.unflatten(torch.export.load(BytesIO(screened))))
     except Exception as error:
         raise ConfigurationError(
             f"model.weights: the exported program cannot be loaded ({type(error).__name__}): {_ADVICE} with torch "

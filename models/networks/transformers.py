@@ -19,7 +19,8 @@ class Transformers(nn.Module):
     model_type
         The kind of network, such as ``vit``, ``dinov2``, ``swin`` or ``convnext``.
     config
-        Fields of its configuration, such as `image_size`, `num_channels` and `num_labels`.
+        Fields of its configuration, such as `image_size`, `num_channels` and `num_labels`; with 0 labels, the network
+        returns the features that its classifier would take, ``(batch, feature)``.
 
     Notes
     -----
@@ -62,15 +63,20 @@ def _logits(network: nn.Module, inputs: Any, output: Any) -> Tensor:
 
 
 def _rename(network: Any, state: dict[str, Tensor], *_: Any) -> None:
-    """Give the tensors of a file of `save_pretrained`, which has names of earlier versions, the network's own names."""
+    """Give the tensors of a file of `save_pretrained`, of earlier versions or of the backbone alone, the own names."""
     from transformers.core_model_loading import revert_weight_conversion
 
-    own = network.state_dict()
+    own, begin = network.state_dict(), f"{network.base_model_prefix}."
+    if not any(name.startswith(begin) for name in state):  # of the backbone alone, whose pooler classifiers do not have
+        for name in list(state):
+            tensor = state.pop(name)
+            if f"{begin}{name}" in own or not name.startswith("pooler."):
+                state[f"{begin}{name}"] = tensor
     names = {tensor.data_ptr(): name for name, tensor in own.items()}
     for stored, tensor in revert_weight_conversion(network, dict(own)).items():
-        name = names.get(tensor.data_ptr())
-        if name and name not in state and stored in state:
-            state[name] = state.pop(stored)
+        known = names.get(tensor.data_ptr())
+        if known and known not in state and stored in state:
+            state[known] = state.pop(stored)
 
 
 def _check(config: Mapping[str, Any]) -> None:

@@ -22,10 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from models.errors import ConfigurationError
-from models.layers import graph
 from models.network import Network
-from models.questions import Answer, Ask, Batch
-from models.trial import alike, exact_convolutions, no_gradient, told
+from models.rules.overloads import as_function
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
@@ -38,29 +36,17 @@ ACTIVATIONS = {
 PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "matmul", "__matmul__", "bmm", "einsum", "div", "div_"}
 PASSING = {
     *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__isub__", "neg", "__neg__"),
-    *("cat", "concat", "stack", "chunk", "split", "unbind", "narrow", "__getitem__", "select", "roll", "flip"),
-    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "__get__"),
-    *("contiguous", "clone", "expand", "expand_as", "repeat", "to", "float", "double", "type_as", "as_tensor"),
-    *("mean", "sum", "amax", "max", "interpolate", "upsample", "pad", "pixel_shuffle", "pixel_unshuffle"),
-    *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
+    *("cat", "concat", "stack", "chunk", "split", "unbind", "narrow", "__getitem__", "select", "slice", "roll", "flip"),
+    *("view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze"),
+    *("numpy_T", "__get__", "contiguous", "clone", "expand", "expand_as", "repeat", "to", "float", "double"),
+    *("type_as", "as_tensor", "mean", "sum", "amax", "max", "interpolate", "upsample", "pad", "pixel_shuffle"),
+    *("pixel_unshuffle", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
+    *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")),
 }
 _MOVING = {
-    *(
-        "pad",
-        "clone",
-        "contiguous",
-        "to",
-        "float",
-        "double",
-        "__getitem__",
-        "narrow",
-        "flip",
-        "roll",
-        "view",
-        "reshape",
-    ),
-    *("flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
+    *("pad", "clone", "contiguous", "to", "float", "double", "__getitem__", "narrow", "slice", "flip", "roll", "view"),
+    *("reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
 }
 """Functions that hand on values as they are, or leave some out."""
 MAXIMA = {getattr(functional, f"{kind}max_pool{dims}d") for kind in ("", "adaptive_") for dims in (1, 2, 3)}
@@ -114,7 +100,7 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        func, args, kwargs = as_function(func, args, kwargs)
         name = getattr(func, "__name__", "")
         if func in LINEAR:
             return self._linear(func, *args, **kwargs)
@@ -286,78 +272,3 @@ class AskGradient:
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         with _Mode(network, self.rule):
             return network(inputs)
-
-
-def require_rules(network: Network, ask: Ask) -> Tensor:
-    """Check that the network has a rule for every operation; it is asked about synthetic images.
-
-    Returns
-    -------
-    Tensor
-        The gradient by the rules of what `total` makes of their logits, ``(image, channel, *space)``.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is none for one, or if the network answers otherwise by the rules than plainly: then one of its
-        operations changes a tensor in place, which rules do not.
-    """
-    inputs = network.synthetic().requires_grad_()
-    index = torch.arange(len(inputs), device=inputs.device)
-    try:
-        with torch.enable_grad(), network.exact(), exact_convolutions(), told("fails under its rules"):
-            logits = ask(network, inputs, index, index)
-            require_same(network, logits.detach())
-            reached = logits.requires_grad
-            (gradient,) = torch.autograd.grad(total(logits).sum(), inputs, allow_unused=True) if reached else (None,)
-            _reject_custom(logits.grad_fn)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{network.name}: {error}; use integrated_gradients instead") from None
-    if gradient is None:
-        raise ConfigurationError(
-            f"{no_gradient(network.name)}. Relevance stops at a sigmoid or softmax, too: leave a last one out"
-        )
-    if not gradient.isfinite().all():
-        raise ConfigurationError(f"{network.name} gives relevance that is not finite")
-    return gradient
-
-
-def total(logits: Tensor) -> Tensor:
-    """Sum ``(image, class[, *space])`` of each image with weights, by which opposite logits do not cancel out."""
-    weights = torch.linspace(1, 2, logits.shape[1]).to(logits)
-    return (logits.flatten(2).sum(-1) if logits.ndim > 2 else logits) @ weights
-
-
-def require_same(network: Network, logits: Tensor) -> None:
-    """Raise ConfigurationError if these are not the network's logits of the synthetic images."""
-    with torch.no_grad(), network.exact(), exact_convolutions():
-        expected = network(network.synthetic())
-    if not alike(logits, expected):
-        raise ConfigurationError(DIFFERS)
-
-
-def require_same_scores(batch: Batch, answer: Answer) -> None:
-    """Raise ConfigurationError if an answer by a rule, about images as they are, scores otherwise than the plain one.
-
-    The scores are there anyway. In bf16 they cannot tell, since rules compute in fp32.
-    """
-    if batch.network.precision == "bf16":
-        return
-    plain, region = batch.scores[answer.target], batch.chosen.region
-    places = 1 if region is None else region[:, answer.target].flatten(1).sum(1).clamp_min(1)[answer.image]
-    found, expected = answer.score / places, plain[answer.image] / places
-    if not alike(found, expected, among=torch.cat([batch.network.logits.flatten(), expected])):
-        raise ConfigurationError(f"{batch.network.name}: {DIFFERS}")
-
-
-DIFFERS = (
-    "by its rules it answers otherwise than it does plainly, since it changes a tensor in place that is used again "
-    "(such as by `nn.ReLU(inplace=True)` or `x.mul_(gate)`): write these without"
-)
-
-
-def _reject_custom(last: Any) -> None:
-    """Raise ConfigurationError if a function with its own backward pass is on the way: no mode sees inside it."""
-    for step in graph(last):
-        if isinstance(step, torch.autograd.function.BackwardCFunction):
-            raise ConfigurationError(f"there is no rule for {type(step).__name__.removesuffix('Backward')}")

@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import require_same
+from models.rules.overloads import as_function
+from models.rules.requirements import require_same
 from models.trial import exact_convolutions
 
 _RELUS = (torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu, functional.relu_)
@@ -47,10 +48,11 @@ class _ReluMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        func, args, kwargs = as_function(func, args, kwargs)
         if func not in _RELUS:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         self.seen += 1
-        values = args[0] if args else (kwargs or {})["input"]
+        values = args[0] if args else kwargs["input"]
         return self.instead(values)
 
 

@@ -18,17 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import (
-    ACTIVATIONS,
-    LINEAR,
-    MAXIMA,
-    PASSING,
-    PRODUCTS,
-    count_varying,
-    refused,
-    require_rules,
-    total,
-)
+from models.rules.overloads import as_function
+from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, count_varying, refused
+from models.rules.requirements import require_rules, total
 from models.trial import exact_convolutions
 
 _SMALL = 1e-7
@@ -95,10 +87,11 @@ class _Noting(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        func, args, kwargs = as_function(func, args, kwargs)
         if not _is_noted(func, args):
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         before = [part.clone() for part in _tensors(args)]
-        outcome = func(*args, **(kwargs or {}))
+        outcome = func(*args, **kwargs)
         self.noted.append((before, outcome.clone()))
         return outcome
 
@@ -111,7 +104,8 @@ class _Rescaling(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "inplace"}
+        func, args, kwargs = as_function(func, args, kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         name = getattr(func, "__name__", "")
         if _is_noted(func, args):
             before, after = next(self.noted)

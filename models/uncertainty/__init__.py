@@ -6,9 +6,10 @@ the image alone, so that all variation is due to the members.
 """
 
 from models.uncertainty.base import Uncertainty
+from models.uncertainty.folds import FoldsApart
 from models.uncertainty.mc_dropout import MCDropout
 from models.uncertainty.members import Member
 from models.uncertainty.spread import Spread, ask_members
 from models.uncertainty.test_time_augmentation import TestTimeAugmentation
 
-__all__ = ["MCDropout", "Member", "Spread", "TestTimeAugmentation", "Uncertainty", "ask_members"]
+__all__ = ["FoldsApart", "MCDropout", "Member", "Spread", "TestTimeAugmentation", "Uncertainty", "ask_members"]

@@ -5,11 +5,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from models.composed import Composed
 from models.errors import ConfigurationError
 from models.loading import build
 from models.network import Network
 from models.producer import Registry
-from models.uncertainty import MCDropout, Member, TestTimeAugmentation, Uncertainty
+from models.uncertainty import FoldsApart, MCDropout, Member, TestTimeAugmentation, Uncertainty
 from tasks.storage.location import Location
 
 
@@ -23,6 +24,13 @@ class DeepEnsemble(Uncertainty):
     name: Literal["deep_ensemble"] = "deep_ensemble"
     weights: tuple[Location, ...] = Field(strict=False, min_length=1, description="Weights files of the other members")
     sha256: tuple[str, ...] = Field((), strict=False, description="Their expected digests")
+
+    def check(self, network: Network) -> None:
+        if isinstance(network.module, Composed):
+            raise ConfigurationError(
+                f"{self.title}: the network is {network.form}, and a member is one file: list all in model.weights and "
+                "use the uncertainty `folds`, or name a network without a head"
+            )
 
     def members(self, network: Network) -> list[Member]:
         """Read and build the other members.
@@ -50,6 +58,6 @@ class DeepEnsemble(Uncertainty):
         return self.model_copy(update={"sha256": digests})
 
 
-UNCERTAINTY: Registry[Uncertainty] = Registry(MCDropout, TestTimeAugmentation, DeepEnsemble)
+UNCERTAINTY: Registry[Uncertainty] = Registry(MCDropout, TestTimeAugmentation, DeepEnsemble, FoldsApart)
 
 UncertaintyConfig = Annotated[Uncertainty, UNCERTAINTY]

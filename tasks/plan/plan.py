@@ -31,9 +31,6 @@ from tasks.storage.location import Location
 NAME = "plan.json"
 LAYOUT = 7
 
-_LATER = {"weights_key", "output", "outputs"}
-"""Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""
-
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
 
@@ -135,20 +132,26 @@ class Plan(BaseModel):
         """SHA-256 over all that decides the result."""
         return digest_of(self.model_dump(mode="json", exclude={"versions", "run_id", "withdrawn", "key", "deviation"}))
 
+    @property
+    def deciding_cohort(self) -> dict[str, Any]:
+        """The fields of the cohort that decide what an image is beside its files."""
+        fields = {"preprocessing", "axes", "window", "color", "frames", "slides", "mask", "align"}
+        return self.cohort.model_dump(mode="json", include=fields) | {"sequences": self.cohort.sequence_names}
+
+    @property
+    def deciding_model(self) -> dict[str, Any]:
+        """The fields of the model that decide values; where its files lie does not."""
+        places: Any = {"weights": True, "head": {"weights"}, "reference": {"weights"}}
+        return self.model.model_dump(mode="json", exclude=places)
+
     @cached_property
     def part_digests(self) -> tuple[str, ...]:
         """By part, a digest over all that decides it in a shard beside the images."""
         common = {
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
-            **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
-            **self.model_dump(mode="json", include={"precision", "channels"}, exclude_defaults=True),
-            "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
-            | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
-            "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
-            | self.cohort.model_dump(
-                mode="json", include={"axes", "color", "mask", "align", "frames", "slides"}, exclude_defaults=True
-            )
-            | ({"sequences": self.cohort.sequence_names} if self.cohort.sequence_names else {}),
+            **self.model_dump(mode="json", include={"grid", "masks", "segments", "precision", "channels"}),
+            "model": self.deciding_model,
+            "cohort": self.deciding_cohort,
         }
         return tuple(
             digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
@@ -230,7 +233,7 @@ def _stored(output: Location) -> str:
     return text
 
 
-def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, weights_digest: str, key: Key) -> Plan:
+def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, key: Key) -> Plan:
     """Cut `entries`, in their order, into shards, and let the explainers declare what they store.
 
     The size of a shard depends on the work alone, never on the workers.
@@ -246,7 +249,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
         images_per_shard=size,
         shards=cut(entries, size, recipe.batch_size),
         cohort=recipe.cohort,
-        model=recipe.model.model_copy(update={"sha256": weights_digest}),
+        model=recipe.model,
         target=recipe.target,
         batch_size=recipe.batch_size,
         precision=recipe.precision,

@@ -1,14 +1,17 @@
 """The recipe: everything a run is told that decides the bytes of its result."""
 
-from typing import Annotated, Any, TypeVar
+import hashlib
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models.errors import ConfigurationError
 from models.explainers import ExplainerConfig
 from models.explainers.base import require_channels
+from models.heads import HeadConfig
+from models.loading import Files
 from models.metrics import MetricConfig
-from models.network import NetworkConfig, Precision
+from models.network import NetworkConfig, OneOrSeveral, Precision
 from models.outputs import Channels
 from models.results import ResultConfig
 from models.targets import Predicted, TargetConfig
@@ -17,10 +20,63 @@ from tasks.plan.ensemble import UncertaintyConfig
 from tasks.storage.location import Location
 
 
+def by_file(value: Any) -> Any:
+    """Let the place of a file alone stand for it."""
+    return {"weights": value} if isinstance(value, str) or (isinstance(value, dict) and "url" in value) else value
+
+
+class HeadFile(HeadConfig):
+    """The file of what follows the network."""
+
+    weights: Location = Field(description="A .safetensors, .pt or .npy file")
+
+
 class ModelConfig(NetworkConfig):
     """The model to explain."""
 
-    weights: Location = Field(description="A .safetensors file, or a .pt file that holds a state dict and nothing else")
+    weights: OneOrSeveral[Location] = Field(
+        description="A file of weights, or one that holds the network, too; a list: the folds of one model",
+    )
+    head: Annotated[HeadFile, BeforeValidator(by_file)] | None = Field(
+        None, description="A linear layer on the features that the network returns: a state dict of weight and bias"
+    )
+    reference: Annotated[HeadFile, BeforeValidator(by_file)] | None = Field(
+        None,
+        description="Features of a reference for each class, by its name, or a .npy file of them in the order of "
+        "classes: the outputs are the cosine similarities to them",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_head(self) -> Self:
+        if self.head and self.reference:
+            raise ValueError("head and reference are both given: name one of them")
+        return self
+
+    @property
+    def files(self) -> tuple[tuple[str, Location], ...]:
+        """Every file of the model, after the field that names it: those of the weights come first."""
+        weights = self.weights if isinstance(self.weights, tuple) else (self.weights,)
+        last = [(name, head.weights) for name in ("head", "reference") if (head := getattr(self, name))]
+        return (*(("weights", one) for one in weights), *last)
+
+    def read(self) -> Files:
+        """Read the files.
+
+        Raises
+        ------
+        OSError
+            If one is missing or cannot be read.
+        """
+        weights = tuple(file.read() for name, file in self.files if name == "weights")
+        return Files(weights, next((file.read() for name, file in self.files if name != "weights"), None))
+
+    def pinned(self, files: Files) -> Self:
+        """Copy it, with the digests of its files."""
+        head = self.head or self.reference
+        name = "head" if self.head else "reference"
+        digest = files.head and hashlib.sha256(files.head).hexdigest()
+        after = {name: head.model_copy(update={"sha256": digest})} if head else {}
+        return self.model_copy(update={"sha256": files.digests, **after})
 
 
 def by_name(value: Any) -> Any:

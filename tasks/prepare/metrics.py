@@ -68,7 +68,10 @@ def plan_uncertainty(
             raise ConfigurationError(
                 f"{one.title}: there are no maps by {', '.join(unknown)}; the explainers are {plan.maps}"
             )
-        one.members(network)  # complains of files that do not fit
+        members = one.members(network)  # complains of files that do not fit
+        for explainer in plan.explainers:
+            if explainer.title in (one.explainers or plan.maps):
+                explainer.needs(members[-1].network)  # complains of a layer that a member lacks
     return tuple(PlannedUncertainty(uncertainty=one.pinned(), outputs=one.declare(plan.frame)) for one in uncertainty)
 
 

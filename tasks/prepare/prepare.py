@@ -1,6 +1,5 @@
 """Before a run: everything that can be checked is checked, and the plan is drawn up."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +9,7 @@ from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
 from models.fits import FITS
-from models.loading import build
+from models.loading import Files, build
 from models.network import Network
 from models.precision import check_instructions
 from models.targets import Region
@@ -25,13 +24,13 @@ from tasks.plan import manifest
 from tasks.plan.labels import UnreadLabel, unread_labels
 from tasks.plan.plan import Lasting, Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
-from tasks.plan.recipe import Recipe
+from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.prepare.cost import Cost, estimate
 from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
 from tasks.prepare.place import HERE, Place
 from tasks.prepare.precision import check_deviation
 from tasks.prepare.replan import Changes, replan, without_withdrawn
-from tasks.prepare.trial import read_some, try_network
+from tasks.prepare.trial import Disagreement, disagreement, read_some, try_network
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, stamps
 from tasks.work.batches import device
@@ -55,6 +54,8 @@ class Prepared:
         The form of the network, in words.
     offered
         Names of the explainers that the form offers.
+    folds
+        How far the folds disagree, where the model has several; None where they were not tried on images.
     is_written
         Whether the output holds just this plan and these images already.
     """
@@ -65,6 +66,7 @@ class Prepared:
     cost: Cost
     form: str
     offered: tuple[str, ...]
+    folds: Disagreement | None = None
     changes: Changes | None = None
     is_written: bool = False
 
@@ -148,13 +150,11 @@ def prepare(
         check_installed()
     key = before.key or Key.make()
     key.pseudonym("")  # complains if it is not at hand
-    try:
-        weights = model.weights.read()
-    except (FileNotFoundError, IsADirectoryError):
-        raise ConfigurationError(f"model.weights: there is no file {model.weights}") from None
+    files = _read(model)
     if not place.elsewhere:
         check_instructions(recipe.precision, device())
-    network = build(model, weights, device(), recipe.precision)
+    network = build(model, files, device(), recipe.precision)
+    recipe = recipe.model_copy(update={"model": model.pinned(files)})
 
     def engine(fitted: Mapping[str, Tensor]) -> Engine:
         keeps = recipe.channels == "keep"
@@ -167,7 +167,7 @@ def prepare(
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
     if not entries:
         raise ConfigurationError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
-    plan = make_plan(recipe, entries, network, weights_digest=hashlib.sha256(weights).hexdigest(), key=key)
+    plan = make_plan(recipe, entries, network, key=key)
     if isinstance(recipe.target, Region) and recipe.target.of == "mask" and not plan.masks:
         raise ConfigurationError(
             "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
@@ -177,7 +177,8 @@ def prepare(
     plan = plan.model_copy(update={"fits": fits})
     images = read_some(plan, entries, sources) if before.plan is None else None
     if images is not None:
-        try_network(network, weights, images)
+        try_network(network, files, images)
+    folds = disagreement(network, images) if images is not None else None
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
     computed_later = {
@@ -192,7 +193,7 @@ def prepare(
     if before.plan is None:
         check_survey(plan, entries)
         plan = plan.model_copy(update={"withdrawn": before.withdrawn})
-        return Prepared(plan, entries, sources, cost, network.form, offered)
+        return Prepared(plan, entries, sources, cost, network.form, offered, folds)
     plan, entries, changes = replan(
         before.plan,
         before.entries,
@@ -204,7 +205,15 @@ def prepare(
         unselected=surveyed.unselected,
     )
     is_written = (plan, entries) == (before.plan, before.entries)
-    return Prepared(plan, entries, sources, cost, network.form, offered, changes, is_written)
+    return Prepared(plan, entries, sources, cost, network.form, offered, folds, changes, is_written)
+
+
+def _read(model: ModelConfig) -> Files:
+    try:
+        return model.read()
+    except (FileNotFoundError, IsADirectoryError):
+        field, missing = next((one for one in model.files if not one[1].filesystem.isfile(one[1].path)), model.files[0])
+        raise ConfigurationError(f"model.{field}: there is no file {missing}") from None
 
 
 def _plan_fits(

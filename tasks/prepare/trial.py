@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.loading import load_module
+from models.loading import Files, load_module
 from models.network import Network
 from models.trial import spread
 from tasks.cohort.entry import Entry
@@ -38,12 +40,12 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
     return stack(inputs) if inputs else None
 
 
-def try_network(network: Network, weights: bytes, images: Tensor) -> None:
+def try_network(network: Network, files: Files | bytes, images: Tensor) -> None:
     """Try the network on images of the cohort.
 
     Parameters
     ----------
-    weights
+    files
         Those of the network, to build it once more as it was trained.
     images
         ``(image, channel, *space)``.
@@ -62,4 +64,42 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         )
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
-    network.check_same(load_module(network.config, weights).eval().to(network.device), images)
+    network.check_same(load_module(network.config, files).eval().to(network.device), images)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Differences between the folds of a model.
+
+    Attributes
+    ----------
+    folds, images
+        How many folds were asked about how many images.
+    apart
+        The largest difference between two folds' probabilities of a class, of the mean over space where the network
+        segments; of the values where it is a regression.
+    divided
+        The images to which folds give different classes; None where classes do not exclude each other.
+    """
+
+    folds: int
+    images: int
+    apart: float
+    divided: int | None
+
+
+def disagreement(network: Network, images: Tensor) -> Disagreement | None:
+    """Ask the folds of a network about ``(image, channel, *space)``; None if it has none."""
+    if len(network.alone) < 2:
+        return None
+    with torch.no_grad(), network.exact():
+        answers = [network.logits_of(alone(network.prepare(images))) for alone in network.alone]
+        found = torch.stack([network.probability(logits) for logits in answers])
+    found = found.flatten(3).mean(-1) if network.segments else found
+    is_exclusive = network.config.activation == "softmax"
+    return Disagreement(
+        folds=len(found),
+        images=len(images),
+        apart=float((found.amax(0) - found.amin(0)).amax()),
+        divided=int((found.argmax(-1) != found[0].argmax(-1)).any(0).sum()) if is_exclusive else None,
+    )

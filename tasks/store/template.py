@@ -187,7 +187,7 @@ def _attributes(plan: Plan) -> dict[str, Any]:
         "run_id": plan.run_id,
         "plan_digest": plan.digest,
         "model": json.dumps(plan.model.network),
-        "model_digest": f"sha256:{plan.model.sha256}",
+        "model_digest": " ".join(f"sha256:{digest}" for digest in _digests(plan)),
         "explainers": json.dumps([explainer.model_dump(mode="json") for explainer in plan.explainers]),
         "target": json.dumps(plan.target.model_dump(mode="json")),
         "preprocessing": json.dumps(plan.cohort.preprocessing),
@@ -201,6 +201,13 @@ def _attributes(plan: Plan) -> dict[str, Any]:
             }
         ),
     }
+
+
+def _digests(plan: Plan) -> tuple[str | None, ...]:
+    """The digests of the model's files, folds in their order."""
+    model = plan.model
+    weights = model.sha256 if isinstance(model.sha256, tuple) else (model.sha256,)
+    return (*weights, *(head.sha256 for head in (model.head, model.reference) if head))
 
 
 def _strings(values: Sequence[str]) -> NDArray[Any]:

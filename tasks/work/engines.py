@@ -73,7 +73,7 @@ class Engines:
         if self._network is None or self._network[0] != key:
             self._network = None
             check_instructions(plan.precision, device())
-            self._network = key, build(plan.model, plan.model.weights.read(), device(), plan.precision)
+            self._network = key, build(plan.model, plan.model.read(), device(), plan.precision)
         return self._network[1]
 
     def _build(self, output: Location, plan: Plan) -> PlanEngines:

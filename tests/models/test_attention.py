@@ -79,7 +79,7 @@ def test_mil_attention_is_each_slices_weight(mode: str) -> None:
     assert torch.allclose(found[..., 3, 5], weights[0][..., 0])
     assert torch.allclose(found[..., 3, 5].sum(1), torch.ones(2).double())
     assert torch.equal(found, found[..., :1, :1].expand(found.shape))
-    with pytest.raises(ValueError, match="mil_attention: BagOfSlices holds no MILModel with attention"):
+    with pytest.raises(ValueError, match="mil_attention: BagOfSlices does not hold one MILModel with attention"):
         Engine(wrap(BagOfSlices(1, 4, "mean"), 3), [MILAttention()], B)
 
 

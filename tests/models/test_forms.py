@@ -3,20 +3,25 @@
 import hashlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets import DenseNet
 from torch import Tensor, nn
 
 from models import forms
+from models.capability import RULES
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS, Explainer
+from models.explainers.lrp import COMPOSITES
 from models.forms import exported
 from models.loading import build
 from models.metrics import METRICS
@@ -47,12 +52,13 @@ def small() -> Small:
 
 
 IMAGES = torch.randn(3, 1, *SHAPE, generator=torch.Generator().manual_seed(1))
+WIDE = torch.randn(3, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 BATCH = ({0: torch.export.Dim("batch")},)
 
 
-def as_exported(module: nn.Module, **options: Any) -> bytes:
+def as_exported(module: nn.Module, images: Tensor = IMAGES, **options: Any) -> bytes:
     file = BytesIO()
-    torch.export.save(torch.export.export(module, (IMAGES,), **{"dynamic_shapes": BATCH, **options}), file)
+    torch.export.save(torch.export.export(module, (images,), **{"dynamic_shapes": BATCH, **options}), file)
     return file.getvalue()
 
 
@@ -88,9 +94,9 @@ def network_of(data: bytes, **changes: Any) -> Network:
     return build(CONFIG.model_copy(update={"sha256": digest} | changes), data)
 
 
-def explained(network: Network, explainer: Explainer) -> Tensor:
-    engine = Engine(network, [explainer], Classes(classes=("b",)), 4, {"background": IMAGES})
-    return engine.explain(IMAGES, ["a", "b", "c"]).maps
+def explained(network: Network, explainer: Explainer, images: Tensor = IMAGES) -> Tensor:
+    engine = Engine(network, [explainer], Classes(classes=("b",)), 4, {"background": images})
+    return engine.explain(images, ["a", "b", "c"]).maps
 
 
 @pytest.mark.parametrize("form", MAKE)
@@ -111,6 +117,56 @@ def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, fi
     else:
         with pytest.raises(ConfigurationError, match=f"{name}: needs .* use an explainer that only asks"):
             explained(network, explainer)
+
+
+WITH_RULES: dict[str, Callable[[], nn.Module]] = {
+    "in place": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3, padding="same"), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, groups=2)),
+        *(nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2)),
+    ),
+    "DenseNet": lambda: DenseNet(2, 1, 2, init_features=4, growth_rate=4, block_config=(2, 2)),
+    "norms": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), nn.GroupNorm(2, 6), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2, 2), nn.BatchNorm2d(4)),
+        *(nn.ReLU(), nn.InstanceNorm2d(4, affine=True), nn.Upsample(scale_factor=2), nn.AvgPool2d(2)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 2)),
+    ),
+}
+RULES_OF = [*((name, {}) for name, kind in EXPLAINERS.kinds.items() if kind.requires >= RULES)]
+RULES_OF += [("lrp", {"composite": one}) for one in COMPOSITES]
+RULES_OF += [("lrp", {"rules": [{"rule": "gamma", "layers": "0"}]})]  # by the name of a layer
+
+
+@pytest.mark.parametrize("network", WITH_RULES)
+@pytest.mark.parametrize(("name", "parameters"), RULES_OF)
+def test_rules_on_an_exported_program_are_those_on_the_module(
+    network: str, name: str, parameters: dict[str, Any]
+) -> None:
+    plain, program = exported_pair(network)
+    explainer = EXPLAINERS.adapter.validate_python({"name": name, **parameters})
+    try:
+        expected = explained(plain, explainer, WIDE)
+    except ConfigurationError as error:
+        with pytest.raises(ConfigurationError, match=re.escape(str(error)[-40:])):
+            explained(program, explainer, WIDE)
+        return
+    found = explained(program, explainer, WIDE)
+    apart = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1).clamp_min(1e-30)
+    assert float(apart.median()) < 1e-12
+
+
+@cache
+def exported_pair(name: str) -> tuple[Network, Network]:
+    """A network with norms that matter, in double precision, and what it is exported as."""
+    torch.manual_seed(1)
+    module = WITH_RULES[name]().double().eval()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.bias)
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    config = CONFIG.model_copy(update={"input_shape": tuple(WIDE.shape[2:])})
+    program = build(config, as_exported(module, WIDE))
+    return Network(module, config), program
 
 
 @pytest.mark.parametrize("form", MAKE)

@@ -1,6 +1,7 @@
 """Weights as people have them are read; nothing of a file is built but tensors."""
 
 import argparse
+import functools
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -49,6 +50,19 @@ class Harm:
         return open, (str(self.mark), "w")
 
 
+class Node:
+    """Holds its values in a state of its own, as configurations of OmegaConf do."""
+
+    def __init__(self) -> None:
+        self.content = {"lr": 0.1}
+
+    def __getstate__(self) -> Any:
+        return {"_content": self.content, "_parent": None}
+
+    def __setstate__(self, state: Any) -> None:
+        raise AssertionError("an object of a checkpoint was built")
+
+
 CHECKPOINTS: dict[str, tuple[Any, str]] = {
     "a state dict": (STATE, ""),
     "beside an epoch": ({"state_dict": STATE, "epoch": 3}, "the state dict at 'state_dict'"),
@@ -63,12 +77,29 @@ CHECKPOINTS: dict[str, tuple[Any, str]] = {
         },
         "the state dict at 'state_dict', names without the beginning 'model.', 1 other tensors left out",
     ),
+    "with the twins of an average": (
+        {"state_dict": {**named("model."), **{f"model_ema.module.{name}": value for name, value in OTHER.items()}}},
+        "the state dict at 'state_dict', names without the beginning 'model.', 9 other tensors left out",
+    ),
+    "of Lightning with its configuration": (
+        {
+            "state_dict": named("model._orig_mod."),
+            "hyper_parameters": {"cfg": Node(), "args": argparse.Namespace(act=functools.partial(print))},
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "optimizer_states": [ADAM],
+            "rng": np.random.default_rng(0).integers(9, size=3),
+        },
+        "the state dict at 'state_dict', names without the beginning 'model._orig_mod.'",
+    ),
     "of nnU-Net": (
         {
             "network_weights": STATE,
             "optimizer_state": ADAM,
-            "init_args": {"plans": {"a": [1, 2]}, "device": torch.device("cpu")},
-            "logging": {"train_losses": [np.float32(0.5)]},
+            "grad_scaler_state": {"scale": 65536.0},
+            "init_args": {"plans": {"a": [1, 2]}, "fold": 0, "device": torch.device("cpu")},
+            "logging": {"train_losses": [np.float32(0.5)], "dice_per_class_or_region": [[np.float64(0.3)]]},
+            "trainer_name": "nnUNetTrainer",
+            "inference_allowed_mirroring_axes": (0, 1, 2),
         },
         "the state dict at 'network_weights'",
     ),
@@ -94,10 +125,22 @@ def test_of_two_state_dicts_one_is_named() -> None:
     data = pt({"model": OTHER, "ema": {"model": STATE}})
     with pytest.raises(ConfigurationError, match=r"model\.weights_key: name .* there are 'model', 'ema\.model'"):
         load_into(fresh(), data)
-    with pytest.raises(ConfigurationError, match=r"there is no state dict at 'mean'; there are"):
+    with pytest.raises(ConfigurationError, match=r"there is no state dict at 'mean', nor .*; there are"):
         load_into(fresh(), data, "mean")
     module = fresh()
     load_into(module, data, "ema.model")
+    assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
+
+
+@pytest.mark.parametrize("key", ["teacher.backbone", "teacher"])
+def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
+    data = pt({"student": named("module.backbone."), "teacher": {**named("backbone."), "head.weight": torch.ones(2)}})
+    if key == "teacher":
+        with pytest.raises(ConfigurationError, match=r"names begin with 'backbone\.': add that to the place"):
+            load_into(fresh(), data, key)
+        return
+    module = fresh()
+    assert load_into(module, data, key) == "the state dict at 'teacher.backbone'"
     assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
 
 

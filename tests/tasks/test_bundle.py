@@ -295,7 +295,12 @@ CODE = [
     "$os.system('touch ran')",
     "$2 * 3",
     "$[x for x in (1, 2)]",
-    "$@channels + 1",
+    "$@channels.__class__",
+    "$@channels * 10**10",
+    "$@channels + [1]",
+    "$f'{@channels}'",
+    "$_0_",
+    "$'mail@channels'",
 ]
 
 
@@ -376,8 +381,8 @@ def test_a_component_that_is_not_made_in_the_ordinary_way_is_refused(change: dic
         ({"_target_": "RandFlipd", "keys": "image"}, "RandFlipd"),
         ({"_target_": "scripts.Resized", "keys": "image"}, "scripts.Resized"),
         ({"_target_": "os.system", "keys": "image"}, "os.system"),
-        ({"_target_": "Resized", "keys": ["image", "label"], "spatial_size": [4, 4]}, r"\['image', 'label'\]"),
-        ({"_target_": "Resized", "keys": "image", "mode": ["area", "nearest"]}, "2 values for one key"),
+        ({"_target_": "Resized", "keys": 3, "spatial_size": [4, 4]}, "`keys` are 3"),
+        ({"_target_": "Resized", "keys": "image", "mode": ["area", "nearest"]}, "2 values for 1 keys"),
         ({"_target_": "CropForegroundd", "keys": "image", "source_key": "label"}, "another key"),
         (
             {"_target_": "CropForegroundd", "keys": "image", "select_fn": "$lambda x: x > 0"},
@@ -392,6 +397,218 @@ def test_a_component_that_is_not_made_in_the_ordinary_way_is_refused(change: dic
 def test_a_transform_without_a_counterpart_is_refused_by_name(transform: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=f"preprocessing::transforms::0.*{problem}"):
         told(preprocessing={"_target_": "Compose", "transforms": [transform]})
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("$@first + @second", [4, 8, 16]),
+        ("$[1] + [@scale, -@scale] + []", [1, 2, -2]),
+        ("$'a/' + 'b' + @name", "a/bc"),
+        ("$@scale + 1.5 + -1", 2.5),
+        ("$[1.5, 1.5] if @options#fine else [3.0, 3.0]", [1.5, 1.5]),
+        ("$@first if @coarse else (@second + [1])", [16, 1]),
+        ("${'mode': @name, 'by': (1, None)}", {"mode": "c", "by": [1, None]}),
+    ],
+)
+def test_expressions_of_values_alone_are_worked_out(expression: str, value: Any) -> None:
+    content = {"first": [4, 8], "second": [16], "scale": 2, "name": "c", "options": {"fine": True}, "coarse": False}
+    references = References(content | {"value": expression})
+    found = references.get("value")
+    assert found is not None and references.whole(found) == value
+
+
+@pytest.mark.parametrize("start", [[1], "a" * 9])
+def test_sums_that_multiply_are_refused(start: Any) -> None:
+    content: dict[str, Any] = {f"level{number}": f"$@level{number + 1} + @level{number + 1}" for number in range(40)}
+    with pytest.raises(ConfigurationError, match=r"the expression is code|20000 values"):
+        References(content | {"level40": start}).get("level0")
+
+
+BUNDLES = {
+    # As bundles of MONAI's model zoo are, in the parts that are read.
+    "a CT organ by windows": (
+        metadata([96, 96, 96], "background", "spleen"),
+        {
+            "bundle_root": ".",
+            "output_dir": "$@bundle_root + '/eval'",
+            "datalist": "$list(sorted(glob.glob(@dataset_dir + '/imagesTs/*.nii.gz')))",
+            "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+            "network_def": {"_target_": "UNet", "spatial_dims": 3, "channels": [16, 32], "norm": "batch"},
+            "preprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "LoadImaged", "keys": "image"},
+                    {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"},
+                    {"_target_": "EnsureTyped", "keys": "image"},
+                ],
+            },
+            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96, 96, 96], "overlap": 0.5},
+            "postprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                    {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"},
+                ],
+            },
+        },
+        {
+            "network": {"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "channels": [16, 32],
+                        "norm": "batch"},
+            "preprocessing": [
+                {"_target_": "monai.transforms.Spacing", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"}
+            ],
+            "input_shape": [96, 96, 96],
+            "activation": "softmax",
+        },
+    ),
+    "four sequences": (
+        metadata(["8*n", "8*n", "8*n"], "core", "whole", "enhancing", channels=4),
+        {
+            "network_def": {"_target_": "SegResNet", "in_channels": 4, "out_channels": 3, "dropout_prob": 0.2},
+            "preprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "LoadImaged", "keys": "image"},
+                    {"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True},
+                ],
+            },
+            "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [240, 240, 160], "sw_batch_size": 1},
+            "postprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+                    {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: torch.where(x[[2]] > 0, 4, 0)"},
+                ],
+            },
+        },
+        {
+            "network": {
+                "_target_": "monai.networks.nets.SegResNet",
+                "in_channels": 4,
+                "out_channels": 3,
+                "dropout_prob": 0.2,
+            },
+            "preprocessing": [
+                {"_target_": "monai.transforms.NormalizeIntensity", "nonzero": True, "channel_wise": True}
+            ],
+            "input_shape": [240, 240, 160],
+            "activation": "sigmoid",
+        },
+    ),
+    "a whole body of two resolutions": (
+        metadata([96, 96, 96], *map(str, range(3))),
+        {
+            "displayable_configs": {"highres": False, "sw_overlap": 0.25},
+            "image_key": "image",
+            "pixdim": "$[1.5, 1.5, 1.5] if @displayable_configs#highres else [3.0, 3.0, 3.0]",
+            "network_def": {"_target_": "SegResNet", "spatial_dims": 3, "out_channels": 3},
+            "preprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "LoadImaged", "keys": "@image_key"},
+                    {"_target_": "Spacingd", "keys": "@image_key", "pixdim": "@pixdim", "mode": "bilinear"},
+                ],
+            },
+            "inferer": {
+                "_target_": "SlidingWindowInferer",
+                "roi_size": [96, 96, 96],
+                "overlap": "@displayable_configs#sw_overlap",
+                "device": "$torch.device('cpu')",
+            },
+        },
+        {
+            "network": {"_target_": "monai.networks.nets.SegResNet", "spatial_dims": 3, "out_channels": 3},
+            "preprocessing": [
+                {"_target_": "monai.transforms.Spacing", "pixdim": [3.0, 3.0, 3.0], "mode": "bilinear"}
+            ],
+            "input_shape": [96, 96, 96],
+            "activation": "softmax",
+        },
+    ),
+    "patches of a slide": (
+        metadata([224, 224], "tumour", channels=3),
+        {
+            "network_def": {"_target_": "TorchVisionFCModel", "model_name": "resnet18", "num_classes": 1,
+                            "pretrained": True},
+            "preprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "CastToTyped", "keys": "image", "dtype": "float32"},
+                    {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": 0.0, "a_max": 255.0},
+                    {"_target_": "ToTensord", "keys": "image"},
+                ],
+            },
+            "inferer": {"_target_": "SimpleInferer"},
+            "postprocessing": {
+                "_target_": "Compose",
+                "transforms": [
+                    {"_target_": "EnsureTyped", "keys": "pred"},
+                    {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
+                ],
+            },
+        },
+        {
+            "network": {
+                "_target_": "monai.networks.nets.TorchVisionFCModel",
+                "model_name": "resnet18",
+                "num_classes": 1,
+                "pretrained": False,
+            },
+            "preprocessing": [
+                {"_target_": "monai.transforms.CastToType", "dtype": "float32"},
+                {"_target_": "monai.transforms.ScaleIntensityRange", "a_min": 0.0, "a_max": 255.0},
+            ],
+            "input_shape": [224, 224],
+            "activation": "sigmoid",
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_bundles_as_they_are_published_are_read(name: str) -> None:
+    about, inference, expected = BUNDLES[name]
+    bundle = Bundle(about, inference)
+    found = {field: getattr(bundle, field)() for field in expected}
+    found["activation"] = found["activation"] or "softmax"  # the configuration's own
+    assert found == expected
+
+
+def test_of_images_and_labels_what_is_done_to_the_image_is_taken() -> None:
+    chain = [
+        {"_target_": "LoadImaged", "keys": ["image", "label"], "dtype": ["$np.float32", "$np.uint8"]},
+        {"_target_": "Lambdad", "keys": "label", "func": "$lambda x: x > 0"},
+        {"_target_": "Resized", "keys": ["label", "image"], "spatial_size": [16, 12], "mode": ["nearest", "area"]},
+        {"_target_": "Compose", "transforms": "@more"},
+        {"_target_": "CropForegroundd", "keys": ["image", "label"], "source_key": "image"},
+        {"_target_": "EnsureTyped", "keys": ["image", "label"], "dtype": ["float32", "uint8"]},
+    ]
+    more = [{"_target_": "ScaleIntensityd", "keys": "image"}, {"_target_": "DeleteItemsd", "keys": "label"}]
+    found = told(preprocessing={"_target_": "Compose", "transforms": chain}, more=more)["preprocessing"]
+    assert found == [
+        {"_target_": "monai.transforms.Resize", "spatial_size": [16, 12], "mode": "area"},
+        {"_target_": "monai.transforms.ScaleIntensity"},
+        {"_target_": "monai.transforms.CropForeground"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("transform", "problem"),
+    [
+        ({"_target_": "ConcatItemsd", "keys": ["t1", "t2"], "name": "image"}, "may make 'image' of t1, t2"),
+        ({"_target_": "CopyItemsd", "keys": "label", "names": "$@image_key"}, "may make 'image' of label"),
+        ({"_target_": "Lambdad", "keys": "label", "func": "$lambda x: @x"}, "may make 'image' of label"),
+        ({"_target_": "scripts.Mixd", "keys": "label"}, "may make 'image' of label"),
+        ({"_target_": "EnsureTyped", "keys": ["label", "image"], "dtype": ["float32", "uint8"]}, "made 'uint8'"),
+        ({"_target_": "Resized", "keys": ["label", "image"], "mode": ["area"]}, "1 values for 2 keys"),
+        ({"_target_": "RandFlipd", "keys": ["image", "label"]}, "RandFlipd"),
+    ],
+)
+def test_what_may_change_the_image_by_other_keys_is_refused(transform: dict[str, Any], problem: str) -> None:
+    chain = [{"_target_": "LoadImaged", "keys": ["image", "label"]}, transform]
+    with pytest.raises(ConfigurationError, match=f"preprocessing::transforms::1.*{problem}"):
+        told(preprocessing={"_target_": "Compose", "transforms": chain})
 
 
 def test_a_reference_within_an_expression_is_the_reference() -> None:

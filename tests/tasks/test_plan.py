@@ -18,15 +18,20 @@ from tasks.plan.shards import OBJECT_LIMIT, groups, images_per_shard, object_row
 
 
 def plan(count: int = 100, **changes: Any) -> Plan:
+    digest = changes.pop("weights_digest", "0" * 64)
     model = ModelConfig(
-        network={"_target_": "a.b"}, classes=("a", "b"), input_shape=(112, 96), weights="w.pt", channels=1
+        network={"_target_": "a.b"},
+        classes=("a", "b"),
+        input_shape=(112, 96),
+        weights="w.pt",
+        channels=1,
+        sha256=digest,
     )
     entries = changes.pop("entries", [Entry(id=f"{n}", digest=f"{n}") for n in range(count)])
     given = {"cohort": CohortConfig(source="images"), "model": model, "explainers": (Saliency(), GradCAM())}
     network: Any = SimpleNamespace(segments=changes.pop("segments", False))
-    digest = changes.pop("weights_digest", "0" * 64)
     key = changes.pop("key", Key(fingerprint="0" * 16))
-    return make_plan(Recipe(**given | changes), entries, network, weights_digest=digest, key=key)
+    return make_plan(Recipe(**given | changes), entries, network, key=key)
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 17, 100, 1000, 100_000])
