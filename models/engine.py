@@ -119,7 +119,9 @@ class Engine:
         self.needs = reduce(or_, (_needs(explainer, network) for explainer in explainers), Needs())
         self.fitted = _Fitted({name: artefact.to(network.device) for name, artefact in (fitted or {}).items()})
 
-    def explain(self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None) -> Explanation:
+    def explain(
+        self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None, record: Tensor | None = None
+    ) -> Explanation:
         """Explain ``(image, channel, *space)``, on the CPU or the network's device.
 
         Parameters
@@ -128,6 +130,8 @@ class Engine:
             Names of the images.
         masks
             ``(image, *space)`` bool; only the target `region` of the mask uses them.
+        record
+            ``(image, field)``, where the network takes one beside an image.
 
         Raises
         ------
@@ -136,7 +140,7 @@ class Engine:
         """
         images = self.network.prepare(images)
         finite = _finite(images)
-        batch = self.batch(images, ids, masks)
+        batch = self.batch(images, ids, masks, record=record)
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
         logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
@@ -167,15 +171,18 @@ class Engine:
         masks: Tensor | None = None,
         needs: Needs | None = None,
         chosen: Chosen | None = None,
+        record: Tensor | None = None,
     ) -> Batch:
         """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
 
         An image that is not finite is replaced by zeros. `needs` says which parts of the answer are used, None: those
         that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
+        `record` is what the network takes beside the images, ``(image, field)``.
         """
         images = self.network.prepare(images)
         images = images.where(_over(_finite(images), images), 0.0)
         masks = None if masks is None else masks.to(images.device)
+        record = None if record is None else record.detach().to(images)
         needs = self.needs if needs is None else needs
         found: list[tuple[Tensor, Chosen, list[Answer]]] = []
 
@@ -186,13 +193,16 @@ class Engine:
                 return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
 
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            found.append(self._put(images[rows], image, torch.zeros_like(image), needs, plainly, choose))
+            beside = None if record is None else record[rows]
+            found.append(self._put(images[rows], image, torch.zeros_like(image), needs, plainly, choose, beside))
 
         self._in_batches(len(images), put)
         logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
         everything = Chosen.join(chosen_by_batch)
-        return Batch(self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known)
+        return Batch(
+            self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known, record
+        )
 
     def maps(self, batch: Batch) -> Tensor:
         """Make the maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
@@ -226,9 +236,11 @@ class Engine:
             def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
                 parts = list(stream.parts(rows, batch.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
+                records = [batch.record_of(question, image, step) for question, image, step, _ in parts]
+                record = None if batch.record is None else torch.cat([one for one in records if one is not None])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: batch.chosen.rows(image))
+                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: batch.chosen.rows(image), record)
                 for answer in answers:
                     for question, _, _, own in parts:
                         question.fold(answer.rows(own))
@@ -260,6 +272,7 @@ class Engine:
         needs: Needs,
         ask: Ask,
         choose: Callable[[Tensor], Chosen],
+        record: Tensor | None,
     ) -> tuple[Tensor, Chosen, list[Answer]]:
         """Run the network forward once, and backward once for each target."""
         layers = sorted(needs.activation_gradients)
@@ -268,6 +281,7 @@ class Engine:
         )
         closed = bool(heads) and all(heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
+        record = None if record is None else record.detach().requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
         # Another backward rule counts on differences that bf16 would round away.
         precision = nullcontext() if ask is plainly else self.network.exact()
@@ -275,6 +289,7 @@ class Engine:
             precision,
             torch.set_grad_enabled(needs.gradients and not closed),
             self.network.watch(watched) as activations,
+            self.network.beside(record),
         ):
             logits = ask(self.network, inputs, image, step)
             detached = logits.detach()
@@ -285,12 +300,13 @@ class Engine:
         if closed and (wrong := self._not_linear(layers, heads, activations, detached)):
             for layer in wrong:
                 self.network.without_linear_head(layer)
-            return self._put(inputs, image, step, needs, ask, choose)
+            return self._put(inputs, image, step, needs, ask, choose, record)
         outputs = self.network.probability(detached)
         probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
-        wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
+        both = [inputs] if record is None else [inputs, record]
+        wanted = [activations[layer] for layer in layers] + both * needs.input_gradient
         self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
         answers = []
         for target, total in enumerate(sums):
@@ -300,6 +316,7 @@ class Engine:
                 gradients = self._gradients(total, wanted, retain_graph=target + 1 < len(sums))
             else:
                 gradients = [torch.zeros_like(part) for part in wanted]
+            record_gradient = gradients.pop() if needs.input_gradient and record is not None else None
             answers.append(
                 Answer(
                     inputs=inputs.detach(),
@@ -310,6 +327,8 @@ class Engine:
                     step=step,
                     target=target,
                     input_gradient=gradients.pop() if needs.input_gradient else None,
+                    record=None if record is None else record.detach(),
+                    record_gradient=record_gradient,
                     activations={name: _full(activation.detach()) for name, activation in activations.items()},
                     activation_gradients=dict(zip(layers, map(_full, gradients), strict=True)),
                 )

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from models.bundles.archive import weights_within
 from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.network import Network, NetworkConfig, Precision
+from models.records import RecordField
 from models.weights import load_into
 
 logger = logging.getLogger(__name__)
@@ -21,16 +23,25 @@ _FIELD = "model.network"
 
 
 def build(
-    config: NetworkConfig, weights: bytes, device: torch.device | str = "cpu", precision: Precision = "fp32"
+    config: NetworkConfig,
+    weights: bytes,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    fields: Sequence[RecordField] = (),
 ) -> Network:
     """Build the network of `config` and load `weights` (safetensors, or a ``.pt`` state dict) into it.
+
+    Parameters
+    ----------
+    fields
+        The fields of the record that it takes beside an image.
 
     Raises
     ------
     ConfigurationError
         If the digest differs, the weights cannot be read or do not fit the network.
     """
-    return Network(load_module(config, weights), config, device, precision)
+    return Network(load_module(config, weights), config, device, precision, fields)
 
 
 def load_module(config: NetworkConfig, weights: bytes) -> nn.Module:

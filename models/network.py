@@ -2,7 +2,8 @@
 
 import difflib
 import unicodedata
-from collections.abc import Collection, Iterator
+import inspect
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Literal
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from models import forms
 from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
-from models.capability import Capabilities
+from models.capability import Capabilities, Capability
 from models.components import Component
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
+from models.records import RecordField
 from models.trial import (
     alike,
     changes_its_input,
@@ -81,10 +83,13 @@ class Network:
     module
         Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
         it segments; `config` says what else it may return. It is changed in place: its BatchNorms are folded.
+        Where there are `fields`, it takes ``(batch, field)`` as its second argument.
     config
         Shapes and class names that the module must fit.
     precision
         The precision in which the module computes; parameters, inputs and answers are float32 either way.
+    fields
+        The fields of the record that the module takes beside an image.
 
     Attributes
     ----------
@@ -108,8 +113,11 @@ class Network:
         config: NetworkConfig,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
+        fields: Sequence[RecordField] = (),
     ) -> None:
         self.config = config
+        self.fields = tuple(fields)
+        self._beside: Tensor | None = None
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
         self.module = module.eval().to(self.device)
@@ -117,31 +125,56 @@ class Network:
             parameter.requires_grad_(False)
         self.name = type(module).__name__
         self.form, self.capabilities = forms.title(module), forms.capabilities(module)
+        if fields:  # other backward rules are made for one input
+            self.form, self.capabilities = f"{self.form} with a record", self.capabilities - {Capability.RULES}
         self._format = torch.contiguous_format
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
         self._folded: dict[str, str] = {}
         _check_classes(config)
+        _check_inputs(module, self.name, self.fields)
         with torch.no_grad(), exact_convolutions():
             self.segments = self._check_shapes() > 2
-            expected = self.check(self.synthetic())
-            self._folded = fold_batch_norms(self.module, lambda: self(self.synthetic()))
+            expected = self.check(self.synthetic(), self.synthetic_record())
+            self._folded = fold_batch_norms(self.module, lambda: self._made_up(self.synthetic()))
             self._order_fast(expected)
         self.logits = expected.flatten(2).mean(-1) if self.segments else expected
         self.precision = precision  # the checks above are exact
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Compute the logits of ``(image, channel, *space)``."""
-        return self._logits(self._answers(images))
+    def __call__(self, images: Tensor, record: Tensor | None = None) -> Tensor:
+        """Compute the logits of ``(image, channel, *space)``, with ``(image, field)`` beside them or that of `beside`."""
+        return self._logits(self._answers(images, record))
 
-    def _answers(self, images: Tensor) -> Tensor:
+    @contextmanager
+    def beside(self, record: Tensor | None) -> Iterator[None]:
+        """Let the network take `record` ``(image, field)`` beside the images that it is asked about in the body."""
+        before, self._beside = self._beside, record
+        try:
+            yield
+        finally:
+            self._beside = before
+
+    def _inputs(self, images: Tensor, record: Tensor | None) -> tuple[Tensor, ...]:
+        if not self.fields:
+            return (images,)
+        record = self._beside if record is None else record
+        if record is None or record.shape != (len(images), len(self.fields)):
+            found = "none" if record is None else f"one of shape {tuple(record.shape)}"
+            raise ConfigurationError(
+                f"{self.name} takes a record of shape {(len(images), len(self.fields))} beside {len(images)} images, "
+                f"and was given {found}"
+            )
+        return images, record
+
+    def _answers(self, images: Tensor, record: Tensor | None = None) -> Tensor:
         """Ask the module, and take the part of its output that counts."""
+        inputs = self._inputs(images, record)
         is_rounded = self.precision == "bf16"
-        version = None if images.is_inference() else images._version
+        versions = [None if part.is_inference() else part._version for part in inputs]
         backward = contiguous_gradients() if self._normalises_images else nullcontext()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded), backward:
-            output = self.module(images)
-        if version is not None and images._version != version:
+            output = self.module(*inputs)
+        if any(version not in (None, part._version) for version, part in zip(versions, inputs, strict=True)):
             raise ConfigurationError(changes_its_input(self.name))
         answers: Tensor = part_of(output, self.config.output, self.name)
         return answers.float() if is_rounded else answers
@@ -149,25 +182,38 @@ class Network:
     def _logits(self, answers: Tensor) -> Tensor:
         return logits_of(answers, self.config.outputs, self.config.activation, len(self.config.classes))
 
-    def check(self, images: Tensor) -> Tensor:
+    def check(self, images: Tensor, record: Tensor | None = None) -> Tensor:
         """Try whether the answers about ``(image, channel, *space)`` depend on the image alone, and return them.
+
+        Parameters
+        ----------
+        record
+            ``(image, field)`` beside the images.
 
         Raises
         ------
         ConfigurationError
             If they do not, or are no logits.
         """
-        images = self.prepare(images if len(images) > 1 else torch.cat([images, images.flip(-1)]))
+        if len(images) == 1:
+            images = torch.cat([images, images.flip(-1)])
+            record = None if record is None else record.expand(2, -1)
+        images = self.prepare(images)
+        record = None if record is None else record.to(images)
+
+        def answer(images: Tensor) -> Tensor:
+            return self._answers(images, record)
+
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
-            logits = check_function(self, images, self.name)
-            answers = self._answers(images)
+            logits = check_function(self, images, self.name, record)
+            answers = answer(images)
             if self.config.outputs == "probabilities":
-                check_probabilities(answers, self._answers(images * 1000), self.config.activation, self.name)
+                check_probabilities(answers, answer(images * 1000), self.config.activation, self.name)
             else:
-                check_logits(answers, self.config.activation, self._answers, images, self.name)
+                check_logits(answers, self.config.activation, answer, images, self.name)
         return logits
 
-    def check_same(self, trained: nn.Module, images: Tensor) -> None:
+    def check_same(self, trained: nn.Module, images: Tensor, record: Tensor | None = None) -> None:
         """Check that the answers about ``(image, channel, *space)`` are those of the module as it was trained.
 
         Raises
@@ -176,9 +222,10 @@ class Network:
             If they are not.
         """
         with torch.no_grad(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
+            inputs = self._inputs(images.to(self.device), None if record is None else record.to(self.device))
             with self.exact():
-                found = self(self.prepare(images))
-            output = trained(images.to(self.device))
+                found = self(self.prepare(images), *inputs[1:])
+            output = trained(*inputs)
             expected = self._logits(part_of(output, self.config.output, self.name))
         if not alike(found, expected):
             folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
@@ -234,7 +281,7 @@ class Network:
             if name and name not in self._folded and not self._is_within_attention(name)
         ]
         with told(f"{self.name} fails while its layers are looked at"):
-            return spatial_layers(self.module, self, self.synthetic(), layers)
+            return spatial_layers(self.module, self._made_up, self.synthetic(), layers)
 
     def _is_within_attention(self, name: str) -> bool:
         """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
@@ -277,7 +324,7 @@ class Network:
         if self.segments:
             candidates.sort(key=lambda candidate: candidate[1].places)
         for name, layer in candidates:
-            if layer.is_convolved or is_laid_out(name, self.module, self, self.synthetic()):
+            if layer.is_convolved or is_laid_out(name, self.module, self._made_up_beside_one, self.synthetic()):
                 return name
         raise ConfigurationError(
             f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image and "
@@ -310,7 +357,9 @@ class Network:
         """
         if layer not in self._heads:
             with torch.no_grad(), self.exact(), exact_convolutions():
-                self._heads[layer] = None if self.segments else find_head(layer, self.module, self, self.synthetic())
+                self._heads[layer] = (
+                    None if self.segments else find_head(layer, self.module, self._made_up, self.synthetic())
+                )
         return self._heads[layer]
 
     def without_linear_head(self, layer: str) -> None:
@@ -322,11 +371,30 @@ class Network:
         like = next(self.module.parameters(), torch.zeros((), device=self.device))
         return self.prepare(synthetic((self.config.channels, *self.config.input_shape), count).to(like))
 
+    def synthetic_record(self, count: int = 2) -> Tensor | None:
+        """Make records to try the module on, ``(count, field)``; None where it takes none."""
+        if not self.fields:
+            return None
+        rows = [[field.tried[row % len(field.tried)] for field in self.fields] for row in range(count)]
+        return torch.tensor(rows).to(self.synthetic(1))
+
+    def _made_up(self, images: Tensor) -> Tensor:
+        """Compute the logits of made-up images, with made-up records beside them where the module takes some."""
+        return self(images, self.synthetic_record(len(images)))
+
+    def _made_up_beside_one(self, images: Tensor) -> Tensor:
+        """Compute the logits of made-up images, all with the same record."""
+        record = self.synthetic_record(1)
+        return self(images, None if record is None else record.expand(len(images), -1))
+
     def _check_shapes(self) -> int:
         """Return the number of the output's axes."""
         shape = (1, self.config.channels, *self.config.input_shape)
-        with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape)"):
-            self._normalises_images, answers = calls_instance_norm(lambda: self._answers(self.synthetic(1)))
+        record = f" and a record of shape {(1, len(self.fields))} (cohort.record)" if self.fields else ""
+        with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape){record}"):
+            self._normalises_images, answers = calls_instance_norm(
+                lambda: self._answers(self.synthetic(1), self.synthetic_record(1))
+            )
         classes, one = self.config.classes, (1, 1)
         shapes = [(1, len(classes))] + [one] * is_opposite(1, len(classes), self.config.activation)
         found = tuple(answers.shape) if isinstance(answers, Tensor) else described(answers)
@@ -347,7 +415,7 @@ class Network:
         fast = torch.channels_last if self.config.spatial_dims == 2 else torch.channels_last_3d
         self._lay_out(fast)
         try:
-            is_right = alike(self(self.synthetic()), expected)
+            is_right = alike(self._made_up(self.synthetic()), expected)
         except RuntimeError:  # such as that a view needs the other order
             is_right = False
         if not is_right:
@@ -358,6 +426,33 @@ class Network:
         for parameter in self.module.parameters():
             if parameter.ndim == self.config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=order)
+
+
+def _check_inputs(module: nn.Module, name: str, fields: Sequence[RecordField]) -> None:
+    """Check, as far as the module's signature tells, that it takes a record if there is one, and none if not."""
+    try:
+        signature = inspect.signature(module.forward)
+    except (TypeError, ValueError):
+        return
+    takes_image, takes_both = (_takes(signature, count) for count in (1, 2))
+    if fields and not takes_both:
+        raise ConfigurationError(
+            f"cohort.record: {name} takes an image alone: leave cohort.record out, or name a network that takes images "
+            f"and records of shape (batch, {len(fields)})"
+        )
+    if not fields and takes_both and not takes_image:
+        raise ConfigurationError(
+            f"{name} takes a second input beside the image: if that is a record, name the columns of the cohort table "
+            "that it is made of in cohort.record, in their order"
+        )
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_classes(config: NetworkConfig) -> None:

@@ -134,6 +134,8 @@ class Frame:
         Sides of the images as they are explained, along `space`.
     axes
         The order of the grid's axes.
+    fields
+        Names of the fields of the record that the network takes beside an image.
     """
 
     classes: tuple[str, ...]
@@ -145,6 +147,7 @@ class Frame:
     segments: bool = False
     masks: bool = False
     axes: Axes = "zyx"
+    fields: tuple[str, ...] = ()
 
     @property
     def space(self) -> tuple[str, ...]:

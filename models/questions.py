@@ -39,6 +39,9 @@ class Answer:
     ----------
     inputs
         ``(question, channel, *space)``, the inputs that the network was given.
+    record, record_gradient
+        ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which is there
+        with that of the inputs; None where the network takes none.
     score
         ``(question,)``, the explained scalar: the target's logit.
     probability
@@ -63,6 +66,8 @@ class Answer:
     step: Tensor
     target: int
     input_gradient: Tensor | None = None
+    record: Tensor | None = None
+    record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     activation_gradients: dict[str, Tensor] = field(default_factory=dict)
 
@@ -123,6 +128,8 @@ class Questions:
         A key of the questions: those with equal keys are asked once, and their answers go to every `fold`.
     among
         ``(image,)`` indices of the images that are asked about; None for all.
+    make_record
+        A function as `make` to records ``(question, field)``; None: each question is asked beside its image's own.
     """
 
     count: int
@@ -132,6 +139,7 @@ class Questions:
     ask: Ask = plainly
     key: Hashable = None
     among: Tensor | None = None
+    make_record: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,8 @@ class Batch:
         By name, the artefacts that were computed before: `models.fits`.
     known
         Values that explainers worked out once for all images.
+    record
+        ``(image, field)``, what the network takes beside the images; None where it takes none.
     """
 
     network: Network
@@ -164,6 +174,13 @@ class Batch:
     answers: tuple[Answer, ...]
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
+    record: Tensor | None = None
+
+    def record_of(self, questions: "Questions", image: Tensor, step: Tensor) -> Tensor | None:
+        """Make the records of some questions, ``(question, field)``."""
+        if self.record is None:
+            return None
+        return self.record[image] if questions.make_record is None else questions.make_record(image, step)
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""
