@@ -40,7 +40,7 @@ def declare_source(frame: Frame) -> tuple[Output, ...]:
     record = Output(
         name=RECORD,
         dims=(IMAGE_ID, FIELD),
-        kind="vector",
+        kind="image",
         long_name="record as the network takes it beside the image",
         axes=field_axes(frame),
     )
