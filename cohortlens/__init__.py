@@ -101,6 +101,7 @@ def explain(
     activation: Literal["softmax", "sigmoid", "identity"] = "softmax",
     output: str | int | None = None,
     outputs: Literal["logits", "probabilities"] = "logits",
+    channels: Literal["combine", "keep"] = "combine",
     batch_size: int = 16,
     ids: Sequence[str] | None = None,
     masks: "Tensor | ArrayLike | None" = None,
@@ -121,9 +122,9 @@ def explain(
         Names, mappings with a `name` and parameters, or instances.
     classes
         Names of the outputs; None: their numbers.
-    target, activation, output, outputs, batch_size
-        The same as ``target``, ``model.activation``, ``model.output``, ``model.outputs`` and ``batch_size`` of a
-        configuration.
+    target, activation, output, outputs, channels, batch_size
+        The same as ``target``, ``model.activation``, ``model.output``, ``model.outputs``, ``channels`` and
+        ``batch_size`` of a configuration.
     ids
         Names of the images, from which random numbers follow; None: their numbers.
     masks
@@ -136,7 +137,8 @@ def explain(
     xr.Dataset
         The arrays of a store that are computed: ``attribution (image_id, target, explainer, *space)``, signed and
         unnormalised, NaN where not computed; ``logit`` and ``probability (image_id, class)``; ``target_class``,
-        ``image_flags``, ``map_flags``; and what explainers declare beside.
+        ``image_flags``, ``map_flags``; and what explainers declare beside, such as ``attribution_channel (image_id,
+        target, explainer, channel, *space)`` and ``channel_share`` where channels are kept.
 
     Raises
     ------
@@ -153,6 +155,7 @@ def explain(
         "activation": activation,
         "output": output,
         "outputs": outputs,
+        "channels": channels,
         "batch_size": batch_size,
     }
     return explain_in_memory(module, images, arguments, ids, masks, background)

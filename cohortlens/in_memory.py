@@ -17,8 +17,9 @@ from models.answers import Activation, Meaning, part_of
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import Explainer, ExplainerConfig, MapExplainer
+from models.explainers.base import require_channels
 from models.network import Network, NetworkConfig
-from models.outputs import EXPLAINER, IMAGE_ID, Computed, Frame, Output, joined
+from models.outputs import EXPLAINER, IMAGE_ID, Channels, Computed, Frame, Output, joined
 from models.prediction import declare_prediction
 from models.targets import Target, TargetConfig
 from models.trial import told
@@ -45,6 +46,7 @@ class _Arguments(BaseModel):
     activation: Activation
     output: str | int | None
     outputs: Meaning
+    channels: Channels
     batch_size: int = Field(ge=1)
 
 
@@ -65,12 +67,14 @@ def explain(
         raise ConfigurationError(
             f"background: {', '.join(lacking)} compares each image with usual ones: give some, {_AXES}"
         )
+    if keeps := wanted.channels == "keep":
+        require_channels(wanted.explainers, pixels.shape[1])
     with _arguments():
         config = _config(trained, pixels, wanted)
         network = Network(_copied(trained), config, _first(trained).device)
         _try(network, trained, pixels)
         fitted = {} if others is None else {"background": others}
-        engine = Engine(network, wanted.explainers, wanted.target, wanted.batch_size, fitted)
+        engine = Engine(network, wanted.explainers, wanted.target, wanted.batch_size, fitted, keeps_channels=keeps)
         found = _explained(engine, pixels, names, inside)
     frame = _frame(engine, wanted.target)
     declared = joined(declare_prediction(frame), *(one.declare(frame, network) for one in wanted.explainers))
@@ -191,6 +195,7 @@ def _frame(engine: Engine, target: Target) -> Frame:
         grid=config.input_shape,
         activation=config.activation,
         segments=engine.network.segments,
+        keeps_channels=engine.keeps_channels,
     )
 
 
@@ -200,6 +205,7 @@ def _dataset(declared: Mapping[str, Output], found: Computed, frame: Frame, ids:
         IMAGE_ID: ids,
         "class": frame.classes,
         "target": frame.targets,
+        **({"channel": frame.channels} if frame.keeps_channels else {}),
         **{
             name: np.arange(axis.labels) if isinstance(axis.labels, int) else axis.labels for name, axis in axes.items()
         },

@@ -9,7 +9,7 @@ answers are folded as they come: memory depends on the batch, never on the numbe
 import logging
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import Any, TypeVar
@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import MAP_FLAGS, MAPS, Explainer, MapExplainer
+from models.explainers.base import (
+    CHANNEL_MAPS,
+    CHANNEL_SHARE,
+    MAP_FLAGS,
+    MAPS,
+    MODALITY_SHARE,
+    RECORD_VALUES,
+    Explainer,
+    MapExplainer,
+)
 from models.flags import MapFlag, flag_images, flag_maps
 from models.layers import Head
 from models.network import Network
@@ -31,6 +40,8 @@ from models.trial import no_gradient, told
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_CHANNELS, _RECORD = (CHANNEL_MAPS, CHANNEL_SHARE), (RECORD_VALUES, MODALITY_SHARE)
+_BY_EXPLAINER = (MAPS, *_CHANNELS, *_RECORD)
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,8 @@ class Engine:
     ----------
     fitted
         By name, the artefacts that explainers use: `models.fits`.
+    keeps_channels
+        Whether `explain` makes the maps of each channel, too.
 
     Attributes
     ----------
@@ -107,11 +120,14 @@ class Engine:
         target: Target,
         batch_size: int = 16,
         fitted: Mapping[str, Tensor] | None = None,
+        *,
+        keeps_channels: bool = False,
     ) -> None:
         target.check(network)
         self.network = network
         self.target = target
         self.batch_size = batch_size
+        self.keeps_channels = keeps_channels
         self.forward_passes = self.backward_passes = self.halvings = 0
         self._known: dict[Hashable, Any] = {}
         self.asking = tuple(explainers)
@@ -140,7 +156,7 @@ class Engine:
         """
         images = self.network.prepare(images)
         finite = _finite(images)
-        batch = self.batch(images, ids, masks, record=record)
+        batch = replace(self.batch(images, ids, masks, record=record), keeps_channels=self.keeps_channels)
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
         logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
@@ -151,7 +167,7 @@ class Engine:
         if self.network.segments:
             logits, probability = logits.flatten(2).mean(-1), probability.flatten(2).mean(-1)
         logits, probability = (part.where(finite[:, None], torch.nan) for part in (logits, probability))
-        others = {name: values for one in found for name, values in one.items() if name != MAPS}
+        others = {name: values for one in found for name, values in one.items() if name not in _BY_EXPLAINER}
         return Explanation(
             {
                 LOGIT: logits,
@@ -160,6 +176,8 @@ class Engine:
                 MAPS: maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
+                **_beside(found, whole, _CHANNELS),
+                **_beside(found, whole, _RECORD),
                 **{name: _where_finite(values, finite) for name, values in others.items()},
             }
         )
@@ -182,7 +200,7 @@ class Engine:
         images = self.network.prepare(images)
         images = images.where(_over(_finite(images), images), 0.0)
         masks = None if masks is None else masks.to(images.device)
-        record = None if record is None else record.detach().to(images)
+        record = images.new_zeros(len(images), 0) if record is None else record.detach().to(images)
         needs = self.needs if needs is None else needs
         found: list[tuple[Tensor, Chosen, list[Answer]]] = []
 
@@ -193,15 +211,14 @@ class Engine:
                 return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
 
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            beside = None if record is None else record[rows]
-            found.append(self._put(images[rows], image, torch.zeros_like(image), needs, plainly, choose, beside))
+            found.append(self._put(images[rows], record[rows], image, torch.zeros_like(image), needs, plainly, choose))
 
         self._in_batches(len(images), put)
         logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
         everything = Chosen.join(chosen_by_batch)
         return Batch(
-            self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known, record
+            self.network, images, tuple(ids), torch.cat(logits), everything, joined, record, self.fitted, self._known
         )
 
     def maps(self, batch: Batch) -> Tensor:
@@ -236,11 +253,10 @@ class Engine:
             def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
                 parts = list(stream.parts(rows, batch.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
-                records = [batch.record_of(question, image, step) for question, image, step, _ in parts]
-                record = None if batch.record is None else torch.cat([one for one in records if one is not None])
+                record = torch.cat([batch.record_of(question, image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: batch.chosen.rows(image), record)
+                _, _, answers = self._put(inputs, record, image, step, needs, ask, lambda _: batch.chosen.rows(image))
                 for answer in answers:
                     for question, _, _, own in parts:
                         question.fold(answer.rows(own))
@@ -267,12 +283,12 @@ class Engine:
     def _put(
         self,
         inputs: Tensor,
+        record: Tensor,
         image: Tensor,
         step: Tensor,
         needs: Needs,
         ask: Ask,
         choose: Callable[[Tensor], Chosen],
-        record: Tensor | None,
     ) -> tuple[Tensor, Chosen, list[Answer]]:
         """Run the network forward once, and backward once for each target."""
         layers = sorted(needs.activation_gradients)
@@ -281,7 +297,7 @@ class Engine:
         )
         closed = bool(heads) and all(heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
-        record = None if record is None else record.detach().requires_grad_(needs.input_gradient)
+        record = record.detach().requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
         # Another backward rule counts on differences that bf16 would round away.
         precision = nullcontext() if ask is plainly else self.network.exact()
@@ -300,13 +316,13 @@ class Engine:
         if closed and (wrong := self._not_linear(layers, heads, activations, detached)):
             for layer in wrong:
                 self.network.without_linear_head(layer)
-            return self._put(inputs, image, step, needs, ask, choose, record)
+            return self._put(inputs, record, image, step, needs, ask, choose)
         outputs = self.network.probability(detached)
         probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
-        both = [inputs] if record is None else [inputs, record]
-        wanted = [activations[layer] for layer in layers] + both * needs.input_gradient
+        given = [inputs, record] if self.network.fields else [inputs]
+        wanted = [activations[layer] for layer in layers] + given * needs.input_gradient
         self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
         answers = []
         for target, total in enumerate(sums):
@@ -316,7 +332,7 @@ class Engine:
                 gradients = self._gradients(total, wanted, retain_graph=target + 1 < len(sums))
             else:
                 gradients = [torch.zeros_like(part) for part in wanted]
-            record_gradient = gradients.pop() if needs.input_gradient and record is not None else None
+            of_inputs = [*gradients[len(layers) :], torch.zeros_like(record)]  # a record without fields has none
             answers.append(
                 Answer(
                     inputs=inputs.detach(),
@@ -326,11 +342,11 @@ class Engine:
                     image=image,
                     step=step,
                     target=target,
-                    input_gradient=gradients.pop() if needs.input_gradient else None,
-                    record=None if record is None else record.detach(),
-                    record_gradient=record_gradient,
+                    record=record.detach(),
+                    input_gradient=of_inputs[0] if needs.input_gradient else None,
+                    record_gradient=of_inputs[1] if needs.input_gradient else None,
                     activations={name: _full(activation.detach()) for name, activation in activations.items()},
-                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=True)),
+                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=False)),
                 )
             )
         return detached, chosen, answers
@@ -381,6 +397,19 @@ def _finite(images: Tensor) -> Tensor:
 def _over(values: Tensor, like: Tensor) -> Tensor:
     """View values of the first axes so that they spread over the others of `like`."""
     return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
+
+
+def _beside(found: Sequence[Computed], whole: Tensor, names: Sequence[str]) -> Computed:
+    """Stack what comes beside maps, attributions first and shares, along a third axis, where explainers made it.
+
+    NaN where the map is not `whole`, ``(image, target, explainer)``, or an attribution came out not finite.
+    """
+    made = [one for one in found if names[0] in one]
+    if not made:
+        return {}
+    stacked = {name: torch.stack([one[name] for one in made], dim=2) for name in names}
+    whole = whole & stacked[names[0]].flatten(3).isfinite().all(-1)
+    return {name: values.where(_over(whole, values), torch.nan) for name, values in stacked.items()}
 
 
 def _where_finite(values: Tensor, finite: Tensor) -> Tensor:

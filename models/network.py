@@ -1,8 +1,8 @@
 """The explained network: built from its configuration, frozen, with a way to watch its layers."""
 
 import difflib
-import unicodedata
 import inspect
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property

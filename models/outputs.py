@@ -20,11 +20,14 @@ Axes = Literal["zyx", "monai"]
 """The order of a grid's axes: ([z,] y, x), or (x, y[, z]) as MONAI's LoadImage has them."""
 
 Kind = Literal[
-    "image", "mask", "prediction", "map", "flags", "metric", "companion", "curve", "uncertainty", "vector", "artefact",
-    "result",
+    "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
+    "uncertainty", "record", "vector", "artefact", "result",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 
+
+Channels = Literal["combine", "keep"]
+"""Whether a map combines the channels of the image alone, or is stored of each channel, too."""
 
 Computed = dict[str, Tensor]
 """Values by name of the output: of some images, ``(image, ...)``, or of all of them together."""
@@ -136,6 +139,8 @@ class Frame:
         The order of the grid's axes.
     fields
         Names of the fields of the record that the network takes beside an image.
+    keeps_channels
+        Whether maps are stored of each channel, too.
     """
 
     classes: tuple[str, ...]
@@ -148,6 +153,7 @@ class Frame:
     masks: bool = False
     axes: Axes = "zyx"
     fields: tuple[str, ...] = ()
+    keeps_channels: bool = False
 
     @property
     def space(self) -> tuple[str, ...]:

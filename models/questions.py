@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Answer:
         ``(question, channel, *space)``, the inputs that the network was given.
     record, record_gradient
         ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which is there
-        with that of the inputs; None where the network takes none.
+        with that of the inputs.
     score
         ``(question,)``, the explained scalar: the target's logit.
     probability
@@ -65,8 +66,8 @@ class Answer:
     image: Tensor
     step: Tensor
     target: int
+    record: Tensor
     input_gradient: Tensor | None = None
-    record: Tensor | None = None
     record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     activation_gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -75,6 +76,11 @@ class Answer:
     def gradient(self) -> Tensor:
         assert self.input_gradient is not None
         return self.input_gradient
+
+    @property
+    def gradient_of_record(self) -> Tensor:
+        assert self.record_gradient is not None
+        return self.record_gradient
 
     def rows(self, rows: slice) -> "Answer":
         """Take the answer to some of the questions."""
@@ -163,7 +169,9 @@ class Batch:
     known
         Values that explainers worked out once for all images.
     record
-        ``(image, field)``, what the network takes beside the images; None where it takes none.
+        ``(image, field)``, what the network takes beside the images; without fields where it takes nothing.
+    keeps_channels
+        Whether the maps of each channel are asked for, too.
     """
 
     network: Network
@@ -172,21 +180,25 @@ class Batch:
     logits: Tensor
     chosen: Chosen
     answers: tuple[Answer, ...]
+    record: Tensor
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
-    record: Tensor | None = None
-
-    def record_of(self, questions: "Questions", image: Tensor, step: Tensor) -> Tensor | None:
-        """Make the records of some questions, ``(question, field)``."""
-        if self.record is None:
-            return None
-        return self.record[image] if questions.make_record is None else questions.make_record(image, step)
+    keeps_channels: bool = False
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""
         if key not in self.known:
             self.known[key] = work_out()
         return self.known[key]
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """The record with every field taken away, ``(image, field)``."""
+        return self.record.new_tensor([field.reference for field in self.network.fields]).expand_as(self.record)
+
+    def record_of(self, questions: Questions, image: Tensor, step: Tensor) -> Tensor:
+        """Make the records of some questions, ``(question, field)``."""
+        return self.record[image] if questions.make_record is None else questions.make_record(image, step)
 
     def zeros(self, channels: int | None = None) -> Tensor:
         """Make an accumulator: ``(target, image, [channel,] *space)``."""
@@ -205,7 +217,10 @@ def per_question(values: Tensor, like: Tensor) -> Tensor:
 
 
 def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Tensor]:
-    """Ask once for all about an image that is `value` everywhere; return its explained scalars, ``(target, image)``."""
+    """Ask once for all about an image that is `value` everywhere; return its explained scalars, ``(target, image)``.
+
+    Of a record beside it, every field is taken away.
+    """
     scores = batch.images.new_zeros(len(batch.answers), len(batch.images))
 
     def make(image: Tensor, step: Tensor) -> Tensor:
@@ -214,5 +229,5 @@ def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Ten
     def fold(answer: Answer) -> None:
         scores[answer.target, answer.image] = answer.score
 
-    yield Questions(1, make, fold, key=("constant", value))
+    yield Questions(1, make, fold, key=("constant", value), make_record=lambda image, _: batch.reference[image])
     return scores

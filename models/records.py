@@ -20,7 +20,9 @@ class RecordField(BaseModel):
 
     name: str = Field(min_length=1, description="The column of the cohort table")
     values: dict[str, FiniteFloat] | None = Field(
-        None, min_length=1, description="The number of each word that a cell may hold: {F: 0, M: 1}; none: it is a number"
+        None,
+        min_length=1,
+        description="The number of each word that a cell may hold: {F: 0, M: 1}; none: it is a number",
     )
     mean: FiniteFloat = Field(0.0, description="What is taken off each number, as the network was trained")
     scale: FiniteFloat = Field(1.0, gt=0, description="What the rest is divided by")

@@ -1,7 +1,7 @@
 """The base of an explainer: the questions it puts to the network, and how it folds the answers into a map."""
 
-from collections.abc import Generator
-from typing import ClassVar
+from collections.abc import Generator, Iterable, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -9,17 +9,43 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.capability import GRADIENT, LAYERS
+from models.errors import ConfigurationError
 from models.fits.base import Fit
 from models.flags import MapFlag
 from models.network import Network
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
+from models.prediction import FIELD, field_axes
 from models.producer import Producer
 from models.questions import Answer, Batch, Needs, Questions
 
+RECORD_VALUES, MODALITY_SHARE = "attribution_record", "modality_share"
 MAPS, MAP_FLAGS = "attribution", "map_flags"
+CHANNEL_MAPS, CHANNEL_SHARE = "attribution_channel", "channel_share"
 MANTISSA_KEPT = 7
 
 Explaining = Generator[Questions, None, Tensor]
+ExplainingChannels = Generator[Questions, None, tuple[Tensor, Tensor]]
+
+
+class Attribution(NamedTuple):
+    """What an explainer attributes to the inputs of the network.
+
+    Attributes
+    ----------
+    maps
+        ``(target, image, *space)``.
+    channels
+        ``(target, image, channel, *space)``; None where the explainer takes all channels at once.
+    record
+        ``(target, image, field)``; None where it explains the image alone.
+    """
+
+    maps: Tensor
+    channels: Tensor | None = None
+    record: Tensor | None = None
+
+
+ExplainingInputs = Generator[Questions, None, Attribution]
 
 
 class Explainer(Producer):
@@ -78,11 +104,23 @@ class MapExplainer(Explainer):
                 flags=flags_of(MapFlag),
                 axes=own,
             ),
+            *(_declare_channels(frame, own) if frame.keeps_channels else ()),
+            *(_declare_record(frame, own) if frame.fields else ()),
         )
 
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
-        maps = yield from self.explain(batch)
-        return {MAPS: maps.transpose(0, 1)}
+        made = yield from self.explain_inputs(batch)
+        maps = made.maps.transpose(0, 1).to(batch.images)
+        found = {MAPS: maps}
+        if batch.keeps_channels:
+            found |= _of_channels(_or_none(made.channels, batch, batch.images.shape[1:]))
+        if batch.network.fields:
+            found |= _of_record(_or_none(made.record, batch, batch.record.shape[1:]), maps)
+        return found
+
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        """Yield questions as `explain` does; return what is attributed beside the maps, too."""
+        return Attribution((yield from self.explain(batch)))
 
     def explain(self, batch: Batch) -> Explaining:
         """Yield questions, whose answers have been folded when the generator goes on; return the maps.
@@ -97,6 +135,38 @@ class MapExplainer(Explainer):
 
     def attribute(self, answer: Answer, network: Network) -> Tensor:
         """Make the maps ``(image, *space)`` of one target from the answer to the plain question alone."""
+        raise NotImplementedError
+
+
+class ChannelExplainer(MapExplainer):
+    """An explainer that attributes to each channel of the image; its map combines them.
+
+    It writes `explain_channels`; or, made of the answer to the plain question alone, `attribute` and
+    `attribute_channels`.
+    """
+
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        if not batch.keeps_channels:
+            return (yield from super().explain_inputs(batch))
+        return Attribution(*(yield from self.explain_channels(batch)))
+
+    def explain(self, batch: Batch) -> Explaining:
+        maps, _ = yield from self.explain_channels(batch)
+        return maps
+
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        """Yield questions as `explain` does; return the maps, and those of each channel.
+
+        Returns
+        -------
+        tuple
+            ``(target, image, *space)`` and ``(target, image, channel, *space)``.
+        """
+        maps = yield from super().explain(batch)
+        return maps, torch.stack([self.attribute_channels(answer, batch.network) for answer in batch.answers])
+
+    def attribute_channels(self, answer: Answer, network: Network) -> Tensor:
+        """Make the maps ``(image, channel, *space)`` of one target from the answer to the plain question alone."""
         raise NotImplementedError
 
 
@@ -119,6 +189,88 @@ class LayerExplainer(MapExplainer):
     def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Make ``(image, *layer_space)`` of ``(image, feature, *layer_space)``; it is rectified afterwards."""
         raise NotImplementedError
+
+
+def require_channels(explainers: Iterable[Explainer], channels: int) -> None:
+    """Complain where there is no map of a channel to keep.
+
+    Raises
+    ------
+    ConfigurationError
+        If images have one channel, or no explainer attributes to each.
+    """
+    if channels == 1:
+        raise ConfigurationError(
+            "channels: keep: the model takes images of one channel, whose maps are those of the image; leave it out"
+        )
+    if not any(isinstance(explainer, ChannelExplainer) for explainer in explainers):
+        raise ConfigurationError(
+            f"channels: keep: {', '.join(explainer.title for explainer in explainers)} look at all channels at once; "
+            "add an explainer that attributes to each, such as integrated_gradients or occlusion, or leave it out"
+        )
+
+
+def _declare_channels(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
+    of = (IMAGE_ID, "target", EXPLAINER, "channel")
+    return (
+        Output(
+            name=CHANNEL_MAPS,
+            dims=(*of, *frame.space),
+            kind="channel map",
+            long_name="attribution to each channel, raw and signed; NaN where the explainer takes all at once",
+            axes=own,
+            mantissa=MANTISSA_KEPT,
+            attrs={"comment": f"mantissa rounded to {MANTISSA_KEPT} bits"},
+        ),
+        Output(
+            name=CHANNEL_SHARE,
+            dims=of,
+            kind="share",
+            long_name="share of each channel in the sum of magnitudes of the attribution; NaN of a blank map",
+            axes=own,
+        ),
+    )
+
+
+def _of_channels(maps: Tensor) -> Computed:
+    """Name the maps of each channel, ``(image, target, channel, *space)``, and the share of each."""
+    sums = maps.abs().flatten(3).sum(-1, dtype=torch.float64)
+    return {CHANNEL_MAPS: maps, CHANNEL_SHARE: (sums / sums.sum(-1, keepdim=True)).to(maps)}
+
+
+def _declare_record(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
+    of = (IMAGE_ID, "target", EXPLAINER)
+    modalities = Axis(name="modality", labels=("image", "record"), long_name="input of the network")
+    return (
+        Output(
+            name=RECORD_VALUES,
+            dims=(*of, FIELD),
+            kind="record",
+            long_name="attribution to each field of the record, signed; NaN where the explainer explains the image alone",
+            axes=(*own, *field_axes(frame)),
+        ),
+        Output(
+            name=MODALITY_SHARE,
+            dims=(*of, "modality"),
+            kind="share",
+            long_name="share of image and record in the sum of magnitudes of the attribution; NaN of a blank one",
+            axes=(*own, modalities),
+        ),
+    )
+
+
+def _of_record(values: Tensor, maps: Tensor) -> Computed:
+    """Name the values of each field, ``(image, target, field)``, and the share of image and record."""
+    sums = [part.abs().flatten(2).sum(-1, dtype=torch.float64) for part in (maps, values)]
+    stacked = torch.stack(sums, dim=-1)
+    return {RECORD_VALUES: values, MODALITY_SHARE: (stacked / stacked.sum(-1, keepdim=True)).to(maps)}
+
+
+def _or_none(values: Tensor | None, batch: Batch, shape: Sequence[int]) -> Tensor:
+    """Take ``(target, image, *shape)`` to ``(image, target, *shape)``; NaN where there are none."""
+    if values is None:
+        return batch.images.new_full((), torch.nan).expand(len(batch.images), len(batch.answers), *shape)
+    return values.transpose(0, 1).to(batch.images)
 
 
 def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:

@@ -1,14 +1,14 @@
 from typing import Literal
 
 from models.capability import RULES
-from models.explainers.base import Explaining, MapExplainer, strongest_channel
+from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relu import deconvolved, require_relu
 
 
-class Deconvolution(MapExplainer):
+class Deconvolution(ChannelExplainer):
     """Deconvolution (Zeiler and Fergus 2013, arXiv:1311.2901, section 2.1).
 
     The gradient with respect to the image, where every ReLU passes positive values back, whatever it did on the way
@@ -23,5 +23,6 @@ class Deconvolution(MapExplainer):
         require_relu(network)
         return Needs()
 
-    def explain(self, batch: Batch) -> Explaining:
-        return strongest_channel((yield from gradients_by_rule(batch, deconvolved)), channel=2)
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        gradients = yield from gradients_by_rule(batch, deconvolved)
+        return strongest_channel(gradients, channel=2), gradients

@@ -3,14 +3,14 @@ from typing import Literal
 from pydantic import Field
 
 from models.capability import RULES
-from models.explainers.base import Explaining, MapExplainer
+from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.lrp import LRP, ZBox
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relu import require_relu
 
 
-class DeepTaylor(MapExplainer):
+class DeepTaylor(ChannelExplainer):
     """Deep Taylor decomposition (Montavon et al. 2017, doi:10.1016/j.patcog.2016.11.008, eq. 14 and 16).
 
     The z-plus rule in every layer and the z-box rule at the input, whose pixels lie in [`low`, `high`]. Relevance is
@@ -27,8 +27,8 @@ class DeepTaylor(MapExplainer):
         require_relu(network)
         return self._rules().needs(network)
 
-    def explain(self, batch: Batch) -> Explaining:
-        return (yield from self._rules().explain(batch))
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        return (yield from self._rules().explain_channels(batch))
 
     def _rules(self) -> LRP:
         return LRP(composite="z_plus", rules=(ZBox(layers="input", low=self.low, high=self.high),))

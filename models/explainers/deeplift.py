@@ -5,14 +5,14 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capability import RULES
-from models.explainers.base import Explaining, MapExplainer
+from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.rescale import AskMultipliers, require_multipliers
 
 
-class DeepLIFT(MapExplainer):
+class DeepLIFT(ChannelExplainer):
     """DeepLIFT (Shrikumar et al. 2017, arXiv:1704.02685, eq. 3 and 11), rescale rule, against a constant image.
 
     ``map = sum_c (x - x0) * m`` with `m` the multipliers towards ``x0``. It sums to ``S(x) - S(x0)``.
@@ -27,9 +27,10 @@ class DeepLIFT(MapExplainer):
         require_multipliers(network, torch.full_like(network.synthetic(1), self.baseline))
         return Needs()
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
         multipliers = yield from gradients_by_rule(batch, self._ask(batch.images))
-        return ((batch.images - self.baseline) * multipliers).sum(2)
+        values = (batch.images - self.baseline) * multipliers
+        return values.sum(2), values
 
     def _ask(self, like: Tensor) -> AskMultipliers:
         reference = torch.full_like(like[:1], self.baseline)

@@ -24,6 +24,15 @@ def filled(images: Tensor, fill: float | Literal["mean", "blur"]) -> Tensor:
     return torch.full_like(images, fill)
 
 
+def only_channel(images: Tensor, hidden: Tensor, channel: int | None) -> Tensor:
+    """Hide one channel of ``(image, channel, *space)`` as `hidden` does, and leave the others; None: hide all."""
+    if channel is None:
+        return hidden
+    changed = images.clone()
+    changed[:, channel] = hidden[:, channel]
+    return changed
+
+
 def _blurred(images: Tensor) -> Tensor:
     """Blur by a Gaussian of a sixteenth of the longest side, axis by axis, with the edges repeated."""
     dims = images.ndim - 2

@@ -4,14 +4,14 @@ from typing import Literal
 from torch import Tensor
 
 from models.capability import RULES
-from models.explainers.base import Explaining, MapExplainer, strongest_channel
+from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions
 from models.rules.relevance import require_same_scores
 from models.rules.relu import guided, require_relu
 
 
-class GuidedBackprop(MapExplainer):
+class GuidedBackprop(ChannelExplainer):
     """Guided backpropagation (Springenberg et al. 2014, arXiv:1412.6806, section 3.4).
 
     The gradient with respect to the image, where every ReLU passes positive values back, at places that were positive
@@ -27,8 +27,9 @@ class GuidedBackprop(MapExplainer):
         require_relu(network)
         return Needs()
 
-    def explain(self, batch: Batch) -> Explaining:
-        return strongest_channel((yield from gradients_by_rule(batch, guided)), channel=2)
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        gradients = yield from gradients_by_rule(batch, guided)
+        return strongest_channel(gradients, channel=2), gradients
 
 
 def gradients_by_rule(batch: Batch, rule: Ask) -> Generator[Questions, None, Tensor]:

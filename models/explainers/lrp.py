@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.capability import RULES
 from models.errors import ConfigurationError
-from models.explainers.base import Explaining, MapExplainer
+from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
@@ -147,7 +147,7 @@ class _FirstThatApplies:
         return next(number for number, rule in enumerate(self.rules) if rule.applies(layer))
 
 
-class LRP(MapExplainer):
+class LRP(ChannelExplainer):
     """Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140, eq. 56 to 62).
 
     Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
@@ -184,8 +184,9 @@ class LRP(MapExplainer):
                 raise ConfigurationError(_idle(rule, network))
         return Needs()
 
-    def explain(self, batch: Batch) -> Explaining:
-        return (yield from gradients_by_rule(batch, self._ask())).sum(2)
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        relevance = yield from gradients_by_rule(batch, self._ask())
+        return relevance.sum(2), relevance
 
     def _ask(self) -> AskRelevance:
         return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]))

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capability import GRADIENT, RULES
-from models.explainers.base import MapExplainer, strongest_channel
+from models.explainers.base import ChannelExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
 from models.rules.relu import deconvolved, guided, require_relu
@@ -28,7 +28,7 @@ def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generat
     return torch.stack(drawn).to(batch.images)
 
 
-class NoisyGradient(MapExplainer):
+class NoisyGradient(ChannelExplainer):
     """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies."""
 
     requires = GRADIENT

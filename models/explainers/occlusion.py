@@ -6,19 +6,22 @@ from pydantic import Field
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import Explaining, MapExplainer
-from models.explainers.fill import Fill, filled
+from models.explainers.base import ChannelExplainer, Explaining, ExplainingChannels, ExplainingInputs
+from models.explainers.fields import ablated_fields
+from models.explainers.fill import Fill, filled, only_channel
 from models.questions import Answer, Ask, Batch, Questions, per_question, plainly
 from models.rules.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
 
 
-class Occlusion(MapExplainer):
+class Occlusion(ChannelExplainer):
     """Occlusion (Zeiler and Fergus 2013, arXiv:1311.2901, section 4.2).
 
     ``map[p] = mean over the windows W that cover p of S(x) - S(x without W)``. Positive where hiding the place lowers
-    the logit. The last window of an axis ends at the image's edge, cut off where it would stand over.
+    the logit. The last window of an axis ends at the image's edge, cut off where it would stand over. A window is
+    hidden in all channels; for the maps of each channel, it is hidden in one channel after the other as well. Of a
+    record, each field is taken away by itself.
     """
 
     name: Literal["occlusion"] = "occlusion"
@@ -27,9 +30,23 @@ class Occlusion(MapExplainer):
     fill: Fill = 0.0
 
     def explain(self, batch: Batch) -> Explaining:
+        return (yield from self._hide(batch, None))
+
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
+        maps, channels = (yield from self._hide(batch, None)), []
+        for channel in range(batch.images.shape[1]):
+            channels.append((yield from self._hide(batch, channel)))
+        return maps, torch.stack(channels, dim=2)
+
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        made = yield from super().explain_inputs(batch)
+        return made._replace(record=(yield from ablated_fields(batch)))
+
+    def _hide(self, batch: Batch, channel: int | None) -> Explaining:
+        """Hide each window in one channel, or in all."""
         corners, sides = self._corners(tuple(batch.images.shape[2:]))
         windows = _windows(corners, sides, batch.images)
-        hidden = filled(batch.images, self.fill)
+        hidden = only_channel(batch.images, filled(batch.images, self.fill), channel)
         total, cover = batch.zeros(), windows.sum(0)
         scores = batch.scores
 
@@ -41,8 +58,10 @@ class Occlusion(MapExplainer):
             shown = windows[answer.step]
             total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
 
-        ask: Ask = plainly if batch.record is not None else AskBoxes(batch.images, corners, sides)
-        yield Questions(len(windows), make, fold, ask=ask, key=("occlusion", self.window, self.stride, self.fill))
+        # Boxes are followed through operations on images alone.
+        ask: Ask = plainly if batch.network.fields else AskBoxes(batch.images, corners, sides)
+        key = ("occlusion", self.window, self.stride, self.fill, channel)
+        yield Questions(len(windows), make, fold, ask=ask, key=key)
         return total / cover.clamp_min(1)
 
     def _corners(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

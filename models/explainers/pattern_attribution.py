@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.capability import RULES
-from models.explainers.base import Explaining, MapExplainer
+from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.guided_backprop import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
@@ -14,7 +14,7 @@ from models.questions import Batch, Needs, per_question
 from models.rules.relevance import AskGradient, Linear, require_rules
 
 
-class PatternAttribution(MapExplainer):
+class PatternAttribution(ChannelExplainer):
     """PatternAttribution (Kindermans et al. 2018, arXiv:1705.05598, eq. 9, and the estimator of section 4).
 
     The score is handed back through the network with every weight `w` replaced by ``w * a``, where the pattern
@@ -31,12 +31,16 @@ class PatternAttribution(MapExplainer):
         require_rules(network, AskGradient(_plain))
         return Needs()
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
         background = batch.fitted["background"]
         patterns = batch.once(self.name, lambda: _Patterns(batch.network, background))
         gradients = yield from gradients_by_rule(batch, AskGradient(patterns))
-        maps = gradients.sum(2)
-        return torch.stack([per_question(score, of) * of for score, of in zip(batch.scores, maps, strict=True)])
+        return _weighted(batch.scores, gradients.sum(2)), _weighted(batch.scores, gradients)
+
+
+def _weighted(scores: Tensor, values: Tensor) -> Tensor:
+    """Multiply ``(target, image, ...)`` by the score of each target and image."""
+    return torch.stack([per_question(score, of) * of for score, of in zip(scores, values, strict=True)])
 
 
 @dataclass

@@ -1,6 +1,6 @@
 from typing import Literal
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingChannels
 from models.explainers.noise import NoisyGradient
 from models.questions import Batch
 
@@ -14,6 +14,6 @@ class SmoothGrad(NoisyGradient):
 
     name: Literal["smoothgrad"] = "smoothgrad"
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
         mean, _ = yield from self.moments(batch)
-        return self.over_channels(mean).to(batch.images)
+        return self.over_channels(mean).to(batch.images), mean

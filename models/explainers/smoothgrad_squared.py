@@ -1,6 +1,6 @@
 from typing import Literal
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingChannels
 from models.explainers.noise import NoisyGradient
 from models.questions import Batch
 
@@ -13,6 +13,6 @@ class SmoothGradSquared(NoisyGradient):
 
     name: Literal["smoothgrad_squared"] = "smoothgrad_squared"
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
         _, square = yield from self.moments(batch)
-        return square.amax(2).to(batch.images)
+        return square.amax(2).to(batch.images), square

@@ -1,6 +1,6 @@
 from typing import Literal
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingChannels
 from models.explainers.noise import NoisyGradient
 from models.questions import Batch
 
@@ -13,6 +13,7 @@ class VarGrad(NoisyGradient):
 
     name: Literal["vargrad"] = "vargrad"
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_channels(self, batch: Batch) -> ExplainingChannels:
         mean, square = yield from self.moments(batch)
-        return (square - mean**2).clamp_min(0).amax(2).to(batch.images)
+        variance = (square - mean**2).clamp_min(0)
+        return variance.amax(2).to(batch.images), variance

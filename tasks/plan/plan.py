@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.errors import ConfigurationError
 from models.explainers.base import Explainer, MapExplainer
 from models.network import Network, Precision
-from models.outputs import Frame, Output, joined
+from models.outputs import Channels, Frame, Output, joined
 from models.precision import Deviation
 from models.prediction import declare_prediction, declare_source
 from models.targets import TargetConfig
@@ -70,6 +70,7 @@ class Plan(BaseModel):
     target: TargetConfig
     batch_size: int
     precision: Precision = "fp32"
+    channels: Channels = "combine"
     deviation: dict[str, Deviation] = {}
     grid: tuple[int, ...]
     masks: bool
@@ -139,7 +140,7 @@ class Plan(BaseModel):
         common = {
             **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
             **self.model_dump(mode="json", include={"grid", "masks", "segments"}),
-            **({} if self.precision == "fp32" else {"precision": self.precision}),
+            **self.model_dump(mode="json", include={"precision", "channels"}, exclude_defaults=True),
             "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
             | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
@@ -233,9 +234,9 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
     masks = any(entry.mask for entry in entries)
     maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
     frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
-    size = images_per_shard(
-        len(entries), max(len(maps) * len(frame.targets), len(frame.channels)) * math.prod(frame.grid) * 4
-    )
+    a_map = 1 + len(frame.channels) * frame.keeps_channels
+    grids = max(len(maps) * len(frame.targets) * a_map, len(frame.channels))
+    size = images_per_shard(len(entries), grids * math.prod(frame.grid) * 4)
     return Plan(
         images_per_shard=size,
         shards=cut(entries, size, recipe.batch_size),
@@ -244,6 +245,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, wei
         target=recipe.target,
         batch_size=recipe.batch_size,
         precision=recipe.precision,
+        channels=recipe.channels,
         grid=frame.grid,
         masks=masks,
         segments=network.segments,
@@ -273,6 +275,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         segments=segments,
         masks=masks,
         axes=of.cohort.axes,
+        keeps_channels=of.channels == "keep",
     )
 
 

@@ -2,11 +2,13 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models.explainers import ExplainerConfig
+from models.explainers.base import require_channels
 from models.metrics import MetricConfig
 from models.network import NetworkConfig, Precision
+from models.outputs import Channels
 from models.results import ResultConfig
 from models.targets import Predicted, TargetConfig
 from tasks.cohort.config import CohortConfig
@@ -49,6 +51,11 @@ class Recipe(BaseModel):
         title="Explainers", description="How maps are made", strict=False, min_length=1
     )
     target: Named[TargetConfig] = Field(Predicted(), title="Target", description="Which output is explained")
+    channels: Channels = Field(
+        "combine",
+        title="Channels",
+        description="keep: maps of each channel, such as an MRI sequence, are stored beside those that combine them",
+    )
     metrics: tuple[Named[MetricConfig], ...] = Field(
         (), title="Metrics", description="What the maps are evaluated by; more can be computed later", strict=False
     )
@@ -69,3 +76,9 @@ class Recipe(BaseModel):
     @classmethod
     def _once_each(cls, named: tuple[Any, ...]) -> tuple[Any, ...]:
         return once_each(named)
+
+    @model_validator(mode="after")
+    def _has_channels_to_keep(self) -> "Recipe":
+        if self.channels == "keep":
+            require_channels(self.explainers, self.model.channels)
+        return self

@@ -154,7 +154,8 @@ def prepare(
     network = build(model, weights, device(), recipe.precision)
 
     def engine(fitted: Mapping[str, Tensor]) -> Engine:
-        return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted)
+        keeps = recipe.channels == "keep"
+        return Engine(network, recipe.explainers, recipe.target, recipe.batch_size, fitted, keeps_channels=keeps)
 
     engine({})  # complains before the cohort is read, which can be long
     cohort.make_preprocessing()  # complains before the cohort is read

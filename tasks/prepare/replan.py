@@ -183,6 +183,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.axes": lambda plan: plan.cohort.axes,
     "cohort.color": lambda plan: plan.cohort.color,
     "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
+    "channels": lambda plan: plan.channels,
     "batch_size": lambda plan: plan.batch_size,
     "precision": lambda plan: plan.precision,
 }

@@ -80,7 +80,8 @@ class Engines:
         network, fitted = self.network(plan), read_fitted(output, plan)
 
         def engine(explainers: Sequence[Explainer]) -> Engine:
-            return Engine(network, explainers, plan.target, plan.batch_size, fitted)
+            keeps = plan.channels == "keep"
+            return Engine(network, explainers, plan.target, plan.batch_size, fitted, keeps_channels=keeps)
 
         parts = tuple(engine(part.explainers) for part in plan.parts)
         return PlanEngines(network, parts, parts[0] if len(parts) == 1 else engine(plan.explainers))
