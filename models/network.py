@@ -142,7 +142,10 @@ class Network:
         self.precision = precision  # the checks above are exact
 
     def __call__(self, images: Tensor, record: Tensor | None = None) -> Tensor:
-        """Compute the logits of ``(image, channel, *space)``, with ``(image, field)`` beside them or that of `beside`."""
+        """Compute the logits of ``(image, channel, *space)`` and, where there are fields, of ``(image, field)``.
+
+        None stands for the record of `beside`.
+        """
         return self._logits(self._answers(images, record))
 
     @contextmanager

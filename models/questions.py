@@ -41,7 +41,7 @@ class Answer:
     inputs
         ``(question, channel, *space)``, the inputs that the network was given.
     record, record_gradient
-        ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which is there
+        ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which comes
         with that of the inputs.
     score
         ``(question,)``, the explained scalar: the target's logit.

@@ -246,7 +246,7 @@ def _declare_record(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
             name=RECORD_VALUES,
             dims=(*of, FIELD),
             kind="record",
-            long_name="attribution to each field of the record, signed; NaN where the explainer explains the image alone",
+            long_name="attribution to each field of the record, signed; NaN where the image alone is explained",
             axes=(*own, *field_axes(frame)),
         ),
         Output(

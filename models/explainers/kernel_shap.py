@@ -18,8 +18,8 @@ class KernelSHAP(SegmentExplainer):
     coalitions `z` of the `n` segments, with ``sum(phi) = S(x) - S(x0)`` and
     ``pi(z) = (n - 1) / (C(n, |z|) |z| (n - |z|))``. Coalitions are drawn by `pi`, each with its complement (Covert and
     Lee 2021, arXiv:2012.01536); where there are no more than `samples`, all are asked, and the values are exact.
-    Positive where the segment raises the logit. Complete over segments. The fields of a record are further players: hidden,
-    they are at their baseline, and segments and fields are complete together.
+    Positive where the segment raises the logit. Complete over segments. The fields of a record are further players:
+    hidden, they are at their baseline, and segments and fields are complete together.
     """
 
     name: Literal["kernel_shap"] = "kernel_shap"

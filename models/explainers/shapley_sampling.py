@@ -16,8 +16,8 @@ class ShapleySampling(SegmentExplainer):
 
     ``map[p] = mean over permutations of S(x_z with the segment of p) - S(x_z)``, with `z` the segments that come before
     it. Positive where the segment raises the logit. Complete over segments, however few permutations: they sum to
-    ``S(x) - S(x0)``. It asks one question a permutation and segment. The fields of a record are further players: hidden,
-    they are at their baseline.
+    ``S(x) - S(x0)``. It asks one question a permutation and segment. The fields of a record are further players:
+    hidden, they are at their baseline.
     """
 
     name: Literal["shapley_sampling"] = "shapley_sampling"

@@ -79,7 +79,8 @@ class SegmentExplainer(MapExplainer):
         """Ask about ``(question, player)`` of each image, true where shown; return its scores ``(target, question)``.
 
         The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
-        for the rest, and those answers are cut off. Players that are left out are shown. Where `channel` is given, segments are hidden in it alone.
+        for the rest, and those answers are cut off. Players that `shown` leaves out are shown. Where `channel` is given,
+        segments are hidden in it alone.
         """
         most = max(map(len, shown))
         table = torch.ones(len(shown), most, max(pieces.players), dtype=torch.bool)
@@ -87,9 +88,7 @@ class SegmentExplainer(MapExplainer):
             rows[: own.shape[0], : own.shape[1]] = own
         table = table.to(batch.images.device)
         hidden = only_channel(batch.images, filled(batch.images, self.baseline), channel)
-        fields = torch.tensor(pieces.counts, device=table.device)[:, None] + torch.arange(
-            pieces.fields, device=table.device
-        )
+        fields = (torch.tensor(pieces.counts)[:, None] + torch.arange(pieces.fields)).to(table.device)
         scores = batch.images.new_zeros(len(batch.answers), len(shown), most, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
