@@ -79,7 +79,7 @@ class SegmentExplainer(MapExplainer):
         """Ask about ``(question, player)`` of each image, true where shown; return its scores ``(target, question)``.
 
         The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
-        for the rest, and those answers are cut off. Players that `shown` leaves out are shown. Where `channel` is given,
+        for the rest, and those answers are cut off. Players that `shown` lacks are shown. Where `channel` is given,
         segments are hidden in it alone.
         """
         most = max(map(len, shown))
