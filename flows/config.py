@@ -21,8 +21,8 @@ from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from models.metrics import MetricConfig
 from models.producer import Registry
+from tasks.cohort.listing import would_list
 from tasks.cohort.selection import Selection
-from tasks.cohort.sources import would_list
 from tasks.plan.recipe import Named, Recipe
 from tasks.storage.credentials import holds_credentials
 from tasks.storage.location import Location

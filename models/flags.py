@@ -9,13 +9,15 @@ from torch import Tensor
 class ImageFlag(IntFlag):
     """Marks on an image or its prediction that is odd; bits that add up.
 
-    A mask is unplaced where it or its image has no geometry that could be held against the other's.
+    A mask is unplaced where it or its image has no geometry that could be held against the other's. An image is partly
+    covered where one of its files does not reach as far as the first.
     """
 
     CONSTANT = 1
     NOT_FINITE = 2
     SATURATED = 4
     MASK_UNPLACED = 8
+    PARTLY_COVERED = 16
 
 
 class MapFlag(IntFlag):

@@ -1,5 +1,6 @@
 """The configuration of a cohort: its images, and how they are prepared."""
 
+import re
 from collections.abc import Callable
 from posixpath import dirname
 from typing import TYPE_CHECKING, Literal
@@ -9,10 +10,11 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 from models.components import Component
 from models.errors import ConfigurationError
 from models.outputs import Axes
+from tasks.cohort.columns import Columns, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, WindowConfig
-from tasks.cohort.table import is_table
+from tasks.cohort.table import is_datalist, is_table
 from tasks.storage.location import Location
 
 if TYPE_CHECKING:
@@ -25,10 +27,31 @@ class CohortConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: Location = Field(
-        description="A folder, glob or prefix; or a .csv, .tsv or .parquet table: uri, id, label, mask, subject"
+        description="A folder, glob or prefix; a .csv, .tsv or .parquet table: uri, id, label, mask, subject; or a "
+        ".json datalist"
     )
     root: Location | None = Field(
         None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"
+    )
+    columns: Columns | None = Field(
+        None,
+        description="How a table's columns are called, so that there may be others: {uri: [t1, t2], label: class}; a "
+        "list: a file of the image in each",
+    )
+    label_map: dict[str, str] = Field(
+        {}, description='Classes by labels as they are written: {"0": healthy, "1": tumour}; others stay as they are'
+    )
+    section: str = Field("", description="The list of a datalist that is meant, such as validation; none: the only one")
+    sequences: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="Names of the files that make an image, in the order of the network's channels: [t1, t1ce, t2]; "
+        "none: an image is one file, or has those of cohort.columns.uri",
+    )
+    align: Literal["same grid", "to first"] = Field(
+        "same grid",
+        description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
+        "the first",
     )
     identifiers: Literal["pseudonymous", "as given"] = Field(
         "pseudonymous",
@@ -74,6 +97,41 @@ class CohortConfig(BaseModel):
         if self.root and not is_table(self.source):
             raise ConfigurationError("root is for what a cohort table names, and the source is no table: leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _fields_are_of_a_table(self) -> "CohortConfig":
+        of_a_table = {"columns": self.columns, "label_map": self.label_map, "section": self.section}
+        if (stated := [name for name, value in of_a_table.items() if value]) and not is_table(self.source):
+            raise ConfigurationError(f"{stated[0]} is for what a table says, and the source is none: leave it out")
+        if self.section and not is_datalist(self.source):
+            raise ConfigurationError("section is for a datalist (.json), and the source is another table: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _sequences_have_names(self) -> "CohortConfig":
+        names = [folded(name) for name in self.sequences]
+        if len({*names}) < len(names) or not all(re.fullmatch(r"[^|/]+", name) for name in names):
+            raise ConfigurationError("sequences: each is another name, whatever its case, without `|` and `/`")
+        files = [folded(name) for name in self.columns.uris] if self.columns else []
+        if names and len(files) > 1 and {*names} != {*files} and (len(names) != len(files) or {*names} & {*files}):
+            raise ConfigurationError(
+                f"sequences: {', '.join(self.sequences)} are not the columns of files ({', '.join(files)}): leave "
+                "sequences out, or name as many, either all as the columns or none"
+            )
+        if self.align != "same grid" and not self.sequence_names:
+            raise ConfigurationError("align is for images of several files: name these in cohort.sequences")
+        return self
+
+    @property
+    def sequence_names(self) -> tuple[str, ...]:
+        """Names of the files that make an image, in the order of the network's channels; none if an image is one."""
+        several = self.columns is not None and isinstance(self.columns.uri, tuple)
+        return self.sequences or (self.columns.uris if several and self.columns else ())
+
+    def channel_names(self, channels: int) -> tuple[str, ...]:
+        """Name the channels of the network's input by the sequences, if there is one for each, or else by number."""
+        names = self.sequence_names
+        return names if len(names) == channels else tuple(map(str, range(channels)))
 
     @property
     def home(self) -> Location:

@@ -90,7 +90,8 @@ class Selection(BaseModel):
         """Tell whether what a file says of itself selects the image: its modality, and whose image it is."""
         if self.ids and not entry.names & set(self.ids):
             return False
-        return not self.modality or (bool(entry.facts) and entry.facts[0].modality in self.modality)
+        of_images = (fact for source in entry.sources if source.kind == "image" for fact in source.files)
+        return not self.modality or any(fact.modality in self.modality for fact in of_images)
 
 
 ALL = Selection()

@@ -6,7 +6,7 @@ from posixpath import dirname
 
 from tasks.cohort.entry import Fact
 from tasks.cohort.reading import NoImage, Unreadable
-from tasks.cohort.sources import Listed
+from tasks.cohort.sources import Listed, Source
 
 _PARALLEL = 1e-3
 """Direction cosines of slices that differ by less are the same."""
@@ -35,7 +35,7 @@ def join(listed: Sequence[Listed], facts: Mapping[str, Fact | Unreadable]) -> li
 
 
 def narrow(image: Listed, facts: Mapping[str, Fact | Unreadable]) -> Listed:
-    """Narrow an image whose files are those of a folder to its one volume.
+    """Narrow an image whose files are those of a folder to its one volume, or each of its sequences.
 
     What is no image is left out, and so are copies of files, and pictures beside the volume, such as localizers.
 
@@ -51,12 +51,17 @@ def narrow(image: Listed, facts: Mapping[str, Fact | Unreadable]) -> Listed:
     Listed
         The image with the files of its volume; or refused, if the folder holds none, or several.
     """
-    if len(image.source.uris) == 1:
-        return image
-    try:
-        return image._replace(source=image.source._replace(uris=_only_volume(image.source.uris, facts)))
-    except Unreadable as reason:
-        return image._replace(refused=str(reason))
+    source = image.source
+    narrowed = []
+    for files in source.parts:
+        try:
+            uris = files.uris if len(files.uris) == 1 else _only_volume(files.uris, facts)
+        except Unreadable as reason:
+            return image._replace(refused=image.refused or files.says(reason))
+        narrowed.append(files._replace(uris=uris))
+    if source.sequences:
+        return image._replace(source=Source.of(narrowed, source.mask, source.row))
+    return image._replace(source=source._replace(uris=narrowed[0].uris))
 
 
 def _volumes(uris: Sequence[str], facts: Mapping[str, Fact | Unreadable]) -> list[tuple[str, ...]]:

@@ -4,21 +4,13 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from glob import escape
-from posixpath import basename, dirname
-from typing import Literal, NamedTuple
-from unicodedata import normalize
+from typing import NamedTuple
 
-from fsspec.utils import glob_translate
-
-from models.errors import ConfigurationError
 from tasks.cohort.reading import NoImage, Unreadable
-from tasks.cohort.table import is_table, read_table
-from tasks.storage.location import Location, nameless
+from tasks.storage.location import Location
 
-_WORKBOOKS = (".xlsx", ".xls", ".xlsm", ".ods")
 _LONGEST_KEY = 1024
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -27,16 +19,50 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _BIDS = re.compile(r"(?:^|/)(sub-[0-9A-Za-z]+)(?=[/_.])")
 
 
+class Files(NamedTuple):
+    """The file of a sequence, or the files of its series; without a name where an image has one."""
+
+    name: str
+    uris: tuple[str, ...]
+
+    def says(self, reason: object) -> str:
+        """Say of which sequence a reason is."""
+        return f"its {self.name}: {reason}" if self.name else str(reason)
+
+
 class Source(NamedTuple):
-    """The file of an image, or the files of its series; its mask; and its row in the cohort table, counted from 1."""
+    """The place of an image.
+
+    Attributes
+    ----------
+    uris
+        Its file, or the files of its series; or those of all its sequences.
+    mask
+        The file of its mask.
+    row
+        Its row in the cohort table, counted from 1.
+    sequences
+        The files of each sequence, if the image is made of several.
+    """
 
     uris: tuple[str, ...]
     mask: str | None = None
     row: int | None = None
+    sequences: tuple[Files, ...] = ()
+
+    @classmethod
+    def of(cls, sequences: Iterable[Files], mask: str | None = None, row: int | None = None) -> "Source":
+        """Make the source of an image of several sequences, in the order of the network's channels."""
+        found = tuple(sequences)
+        return cls(tuple(uri for files in found for uri in files.uris), mask, row, found)
+
+    @property
+    def parts(self) -> tuple[Files, ...]:
+        """The files of each sequence, or those of the image."""
+        return self.sequences or (Files("", self.uris),)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -70,9 +96,14 @@ class Listed(NamedTuple):
 
     @property
     def bids(self) -> str | None:
-        """The subject that BIDS names in the path, such as sub-01; the file's, if its folder is another's."""
-        found = _BIDS.findall(self.path)
-        return found[-1] if found else None
+        """The subject that BIDS names in the path."""
+        return bids_subject(self.path)
+
+
+def bids_subject(path: str) -> str | None:
+    """Find the subject that BIDS names in a path, such as sub-01; the file's, if its folder is another's."""
+    found = _BIDS.findall(path)
+    return found[-1] if found else None
 
 
 class Sources:
@@ -96,149 +127,7 @@ Find = Callable[[str], Source | None]
 """Tells where an image of some id lies; None if the cohort does not have it."""
 
 
-def would_list(source: Location, file: Location) -> bool:
-    """Tell whether a folder, glob or prefix lists a file, if it is there, with any step of it taken for a name."""
-    if is_table(source) or source.endpoint_url != file.endpoint_url:
-        return False
-    steps = source.path.rstrip("/").split("/")
-    patterns = [[*map(escape, steps[:names]), *(steps[names:] or ["**"])] for names in range(len(steps) + 1)]
-    return any(re.match(glob_translate("/".join(pattern)), file.path) for pattern in patterns)
-
-
-def list_images(source: Location, root: Location) -> list[Listed]:
-    """List a folder, glob or prefix, or the files that a cohort table names.
-
-    Parameters
-    ----------
-    root
-        Folder or prefix that all files of a cohort table lie below.
-
-    Raises
-    ------
-    ConfigurationError
-        If a cohort table is not usable.
-    """
-    if is_table(source):
-        return _from_table(source, root)
-    if source.url.lower().endswith(_WORKBOOKS):
-        raise ConfigurationError(f"cohort.source: {source} is a workbook: save its sheet as CSV (UTF-8), and name that")
-    try:
-        folder, files = source.folder, source.files()
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"cohort.source: {error}") from None
-    except OSError as error:
-        server = f" at {source.endpoint_url}" if source.endpoint_url else ""
-        raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
-    if f"{folder}/" in files:
-        raise ConfigurationError(f"cohort.source: {source} cannot be listed: give access to it, or name another place")
-    listed = []
-    for url in _once_each(files) if source.is_local else files:
-        path = (source.at(url).path.removeprefix(folder) or basename(url)).strip("/")
-        listed.append(Listed(_written(path), Source((url,)), path=path))
-    return listed
-
-
-def _once_each(files: Sequence[str]) -> list[str]:
-    """Leave out links to files that are there under their own names, and all but the first of several to another."""
-    links = {file for file in files if os.path.islink(file)}
-    seen = {os.path.realpath(file) for file in files if file not in links} if links else set()
-    kept = []
-    for file in files:
-        real = os.path.realpath(file) if file in links else ""
-        if real not in seen:
-            kept.append(file)
-            seen |= {real} - {""}
-    return kept
-
-
-def _written(path: str) -> str:
-    """Make a text of a name that is not UTF-8, in which the bytes that are not come as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _from_table(source: Location, root: Location) -> list[Listed]:
-    """Messages name rows, never what is in them: it may be of a patient."""
-    rows = read_table(source)
-    folder = dirname(source.url)
-    lies_below = _fence(root)
-    stored = _as_stored(root, folder, [named for row in rows for named in (row.uri, row.mask) if named], lies_below)
-    listed = []
-    for row in rows:
-        for column, named in (("uri", row.uri), ("mask", row.mask)):
-            if named and _WINDOWS.match(named):
-                raise ConfigurationError(
-                    f"cohort.source: the `{column}` in row {row.number} of {source} begins with a drive or server of "
-                    "Windows: name files relative to the table, with / between folders"
-                )
-            if named and not lies_below(_resolve(stored.get(named, named), folder)):
-                raise ConfigurationError(
-                    f"cohort.source: the `{column}` in row {row.number} of {source} lies outside {root}, where the "
-                    "images of this table must lie: move it there, or set cohort.root to a folder or prefix that holds "
-                    "all"
-                )
-        uri = _resolve(stored.get(row.uri, row.uri), folder)
-        mask = None if row.mask is None else _resolve(stored.get(row.mask, row.mask), folder)
-        is_folder = uri.endswith("/")
-        series = tuple(root.at(uri).below()) if is_folder else ()
-        path = row.uri if "\\" in uri else row.uri.replace("\\", "/")
-        listed.append(
-            Listed(
-                name=row.id or path.strip("/"),
-                source=Source(series or (uri,), mask, row.number),
-                label=row.label,
-                subject=row.subject,
-                refused="the folder is empty, or not there: check the table" if is_folder and not series else None,
-                path=path,
-            )
-        )
-    first: dict[str, int] = {}
-    numbers = [(first.setdefault(image.name, row.number), row.number) for image, row in zip(listed, rows, strict=True)]
-    if twice := [pair for pair in numbers if pair[0] != pair[1]]:
-        raise ConfigurationError(
-            f"cohort.source: {source} names {len({one for one, _ in twice})} ids more than once, such as in rows "
-            f"{twice[0][0]} and {twice[0][1]}"
-        )
-    return listed
-
-
-def _as_stored(root: Location, folder: str, names: Iterable[str], lies_below: Callable[[str], bool]) -> dict[str, str]:
-    """Find how names are spelt where the files lie: with / for \\, accents apart from their letters or not.
-
-    Only of names that could be spelt otherwise, and only below the root. If there is no such file, its name has /.
-    """
-    doubtful = {name: _spellings(name) for name in names if not name.isascii() or "\\" in name}
-    urls = {spelling: _resolve(spelling, folder) for spellings in doubtful.values() for spelling in spellings}
-    there = _existing(root, set(filter(lies_below, urls.values()))) if urls else set()
-    return {
-        name: next((spelling for spelling in spellings if urls[spelling] in there), name.replace("\\", "/"))
-        for name, spellings in doubtful.items()
-    }
-
-
-def _spellings(name: str) -> list[str]:
-    found = [name, name.replace("\\", "/")]
-    forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-    for folder, slash, own in [spelling.rpartition("/") for spelling in found]:
-        found += [normalize(form, folder) + slash + normalize(other, own) for form in forms for other in forms]
-    return list(dict.fromkeys(found))
-
-
-def _existing(root: Location, urls: set[str]) -> set[str]:
-    if root.is_local:
-        return {url for url in urls if os.path.lexists(url)}
-    folders = {url for url in urls if url.endswith("/") and root.at(url).exists()}
-    return folders | root.stamps_of(url for url in urls if not url.endswith("/")).keys()
-
-
-def _resolve(named: str, folder: str) -> str:
-    """Make the URL of a file that a cohort table names; without dots, which some clients take for steps up."""
-    url = named if "://" in named or named.startswith("/") else f"{folder}/{named}"
-    if "://" in url:
-        return url
-    return os.path.abspath(url) + ("/" if url.endswith("/") else "")
-
-
-def _fence(root: Location) -> Callable[[str], bool]:
+def fence(root: Location) -> Callable[[str], bool]:
     """Tell of URLs whether what they name lies below a root, also if links lead elsewhere."""
     if not root.is_local:
         prefix = root.url.rstrip("/") + "/"
@@ -293,7 +182,7 @@ def check_is_file(location: Location, home: Location) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
         raise NoImage(f"it is {'a link to ' * is_link}{kind} and no file: leave it out, or put the file in its place")
-    if is_link and location.path != home.path and not _fence(home.at(home.folder))(location.path):
+    if is_link and location.path != home.path and not fence(home.at(home.folder))(location.path):
         raise Unreadable(
             "it is a link that leads out of the cohort's folder: copy the file into it, or name it in a cohort table "
             "whose cohort.root holds both"

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry, Fact, Source
+from tasks.cohort.listing import list_images
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
 from tasks.cohort.reading import Unreadable, check_decoded, check_file
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
-from tasks.cohort.sources import Listed, Sources, check_is_file, list_images
+from tasks.cohort.sources import Files, Listed, Sources, check_is_file
 from tasks.cohort.table import is_table
 from tasks.storage.location import nameless
 
@@ -72,7 +73,7 @@ def survey(
     ConfigurationError
         If there is nothing to explain, or a cohort table is not usable.
     """
-    listed = list_images(config.source, config.home)
+    listed = list_images(config)
     if not listed:
         raise ConfigurationError(
             f"cohort.source: there are no files at {config.source}: put some there, or name another place"
@@ -80,7 +81,7 @@ def survey(
     alias = config.alias(key)
     files = _files(listed)
     selects = only.by_listing(config.home, listed, alias)
-    joins = not is_table(config.source) and spatial_dims == 3
+    joins = not is_table(config.source) and not config.sequences and spatial_dims == 3
     if not joins:  # of a series, all files have to be known
         files = _files(image for image in listed if selects(image))
     stamps = _stamps(config, files)
@@ -102,7 +103,9 @@ def survey(
         if left_out := len(files) - len(_files(image for image in listed if selects(image))):
             logger.warning(
                 "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
-                "beside the volume",
+                "beside the volume"
+                if is_table(config.source)
+                else "%d files that are named as one of the sequences are left out: they are no images",
                 left_out,
             )
     surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
@@ -140,7 +143,7 @@ def which(
     alias = config.alias(key)
     names = {fact.file: entry.names for entry in entries for fact in entry.facts}
     found: dict[str, dict[str, None]] = {}
-    for image in list_images(config.source, config.home):
+    for image in list_images(config):
         listed = {alias(name) for name in image.called}
         for uri in image.source.uris:
             for id in (listed | names.get(key.pseudonym(uri), frozenset())) & set(ids):
@@ -154,7 +157,7 @@ def combine(digests: Sequence[str]) -> str:
     Parameters
     ----------
     digests
-        The SHA-256 of each file, in their order.
+        The SHA-256 of each file, or those of its sequences, in their order.
 
     Returns
     -------
@@ -216,13 +219,12 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
     entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
     if image.refused:
         return entry.quarantined(image.refused)
-    own: list[Fact] = []
-    for uri in image.source.uris:
-        fact = facts[uri]
-        if isinstance(fact, Unreadable):
-            return entry.quarantined(str(fact))
-        own.append(fact)
-        entry = replace(entry, format=fact.format)
+    try:
+        sources = [_source(files, facts) for files in image.source.parts]
+    except Unreadable as reason:
+        return entry.quarantined(str(reason))
+    own = [fact for source in sources for fact in source.files]
+    entry = replace(entry, format=own[0].format)
     people = {fact.person for fact in own if fact.person}
     if len(people) > 1:
         return entry.quarantined(
@@ -235,17 +237,26 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")
     try:
-        check_decoded(sum({fact.digest: fact.decoded for fact in own}.values()), largest)  # a copy counts once
+        check_decoded(sum(map(_decoded, sources)), largest)
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
-    digest = combine([fact.digest for fact in own])
-    sources = [Source("", "image", digest, tuple(own))]
+    digest = combine([source.digest for source in sources])
     if mask:
         sources.append(Source("", "mask", mask.digest, (mask,)))
-    return replace(
-        entry,
-        digest=digest,
-        mask=mask.digest if mask else None,
-        sources=tuple(sources),
-    )
+    return replace(entry, digest=digest, mask=mask.digest if mask else None, sources=tuple(sources))
+
+
+def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:
+    """Collect what is known of a sequence's files, or of an image's."""
+    found: list[Fact] = []
+    for fact in map(facts.__getitem__, files.uris):
+        if isinstance(fact, Unreadable):
+            raise Unreadable(files.says(fact))
+        found.append(fact)
+    return Source(files.name, "image", combine([fact.digest for fact in found]), tuple(found))
+
+
+def _decoded(source: Source) -> int:
+    """Bytes of the pixels of a series as float32, in which a copy of a slice counts once."""
+    return sum({fact.digest: fact.decoded for fact in source.files}.values())

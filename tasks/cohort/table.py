@@ -1,11 +1,14 @@
-"""Read a cohort table: Parquet, or text as people's programs write it. Messages name rows, never what is in them."""
+"""Read a cohort table: Parquet, JSON, or text as people's programs write it.
+
+Messages name rows, never what is in them.
+"""
 
 import csv
 import logging
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import time
 from io import BytesIO, StringIO
 from typing import Any, NamedTuple
@@ -15,13 +18,15 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from models.errors import ConfigurationError
+from tasks.cohort.columns import Columns, Places, Wanted, folded
+from tasks.cohort.datalist import Record, Unusable, read_datalist
 from tasks.storage.location import Location
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
+DATALIST = ".json"
+SUFFIXES = (".csv", ".tsv", ".parquet", DATALIST)
 
-_COLUMNS = ("uri", "id", "label", "mask", "subject")
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
@@ -43,10 +48,12 @@ class Row(NamedTuple):
     ----------
     number
         Its place below the line that names the columns, counted from 1; blank rows count.
+    uris
+        The files in its columns of files, of which one at least is named.
     """
 
     number: int
-    uri: str
+    uris: tuple[str | None, ...]
     id: str | None = None
     label: str | None = None
     mask: str | None = None
@@ -58,15 +65,27 @@ def is_table(source: Location) -> bool:
     return source.url.lower().endswith(SUFFIXES)
 
 
-def read_table(source: Location) -> list[Row]:
+def is_datalist(source: Location) -> bool:
+    """Tell by its name whether a source is a cohort table in JSON."""
+    return source.url.lower().endswith(DATALIST)
+
+
+def read_table(source: Location, columns: Columns | None = None, section: str = "") -> list[Row]:
     """Read the rows of a cohort table, without the blank ones.
 
     Numbers are text as people write them: whole ones without a point, also where a column has gaps.
 
+    Parameters
+    ----------
+    columns
+        How its columns are called, and that there may be others; None: by their own names, and no others.
+    section
+        Which of a datalist's lists is read; empty: the only one.
+
     Raises
     ------
     ConfigurationError
-        If it is not there, or cannot be read as a table with a column `uri`, and no others than are known.
+        If it is not there, or cannot be read as a table with the columns that are needed.
     """
     try:
         data = source.read()
@@ -74,16 +93,18 @@ def read_table(source: Location) -> list[Row]:
         raise ConfigurationError(f"cohort.source: there is no table {source}") from None
     except IsADirectoryError:
         raise ConfigurationError(f"cohort.source: {source} is a folder: end it with / to take its files") from None
+    wanted = Wanted.of(columns, in_datalist=is_datalist(source))
     try:
         if source.url.lower().endswith(".parquet"):
-            names, records, read_as = *_parquet(data), ""
+            names, records, read_as = *_parquet(data, wanted.reads), ""
+        elif is_datalist(source):
+            names, records, read_as = *read_datalist(data, section, wanted.uris[0], wanted.reads), ""
         else:
-            names, records, read_as = _text(source, data)
-        columns = _known_columns(names, read_as)
-        return _whole(list(_rows(source, columns, records)))
+            names, records, read_as = _text(source, data, wanted)
+        return _whole(list(_rows(source, wanted.places(names, read_as), records)))
     except ConfigurationError:
         raise
-    except _Unusable as error:
+    except Unusable as error:
         raise ConfigurationError(f"cohort.source: {source} {error}") from None
     except Exception as error:  # what the readers of tables say may quote them
         raise ConfigurationError(
@@ -91,58 +112,30 @@ def read_table(source: Location) -> list[Row]:
         ) from None
 
 
-class _Unusable(Exception):
-    """A table cannot be used, for the reason that the message says; the message begins where its name ends."""
-
-
-Record = tuple[int, Sequence[str | None]]
-"""A row's number, and its cells."""
-
-
-def _known_columns(names: Sequence[str], read_as: str) -> dict[str, int]:
-    """Find the place of each column by its name, whatever its case and the blanks around it."""
-    plain = [name.strip("\ufeff \t").strip().lower() for name in names]
-    places = {name: place for place, name in enumerate(plain) if name in _COLUMNS}
-    unknown = [str(place + 1) for place, name in enumerate(plain) if name and name not in _COLUMNS]
-    twice = sorted({name for name in places if plain.count(name) > 1})
-    if "uri" not in places or unknown or twice:
-        raise _Unusable(
-            "has "
-            + " and ".join(
-                ["no column `uri`"] * ("uri" not in places)
-                + [f"columns that are not known (counted from the left: {', '.join(unknown)})"] * bool(unknown)
-                + [f"the column `{name}` twice" for name in twice]
-            )
-            + ": its first line must name the columns; `uri` is needed, `id`, `label`, `mask` and `subject` are allowed"
-            + read_as
-        )
-    return places
-
-
-def _rows(source: Location, columns: dict[str, int], records: Iterable[Record]) -> Iterator[Row]:
-    named = set(columns.values())
+def _rows(source: Location, columns: Places, records: Iterable[Record]) -> Iterator[Row]:
     for number, cells in records:
         texts = [None if cell is None else cell.strip() or None for cell in cells]
         if not any(texts):
             continue
-        row = f"cohort.source: row {number} of {source}, counted below the names of the columns,"
-        if places := [place + 1 for place, text in enumerate(texts) if text and place not in named]:
+        counted = "" if is_datalist(source) else " counted below the names of the columns,"
+        row = f"cohort.source: row {number} of {source},{counted}"
+        if places := [place + 1 for place, text in enumerate(texts) if text and place not in columns.named]:
             raise ConfigurationError(
                 f"{row} has a cell in column {places[0]}, which has no name: name the column or leave it out (pandas: "
                 "index=False), or put a text that holds the separator in quotes"
             )
-        values = {name: texts[place] if place < len(texts) else None for name, place in columns.items()}
-        uri = values.pop("uri")
-        if uri is None:
+        uris = tuple(texts[place] if place < len(texts) else None for place in columns.uris)
+        values = {name: texts[place] if place < len(texts) else None for name, place in columns.others.items()}
+        if not any(uris):
             raise ConfigurationError(f"{row} has no `uri`: name its file, or leave it out")
-        if any("\0" in text for text in texts if text):
+        if any("\0" in text for text in (*uris, *values.values()) if text):
             raise ConfigurationError(
                 f"{row} has a NUL character, which no name and no text holds: write the table anew"
             )
         for name in ("label", "subject"):
             if text := values.get(name):
                 values[name] = unicodedata.normalize("NFC", text)  # macOS takes letters and their accents apart
-        yield Row(number, uri, **values)
+        yield Row(number, uris, **values)
 
 
 def _whole(rows: list[Row]) -> list[Row]:
@@ -154,14 +147,14 @@ def _whole(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _text(source: Location, data: bytes) -> tuple[list[str], Iterator[Record], str]:
+def _text(source: Location, data: bytes, wanted: Wanted) -> tuple[list[str], Iterator[Record], str]:
     """Give the names of the columns, the rows, and how the file was read."""
     text, encoding = _decode(source, data)
     declared = re.match(r"sep=(.)\r?\n", text)  # Excel's own line
     text = text[declared.end() :] if declared else text
     lines = StringIO(text, newline=None)
     header = next((line for line in lines if line.strip()), "")
-    separator = declared[1] if declared else _separator(header)
+    separator = declared[1] if declared else _separator(header, wanted)
     read_as = f" (it was read as {encoding}, with {_SEPARATORS.get(separator, 'its own separator')} between columns)"
     names = next(_cells([header], separator), [])
     return names, enumerate(_cells(lines, separator), 1), read_as
@@ -174,13 +167,13 @@ def _cells(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
             yield cells
             read += 1
     except csv.Error:
-        raise _Unusable(
+        raise Unusable(
             f"cannot be read from row {read + 1} on, counted below the names of the columns: a quote is not closed, "
             "or stands in the middle of a cell, or a cell is longer than 128 KiB"
         ) from None
 
 
-def _separator(header: str) -> str:
+def _separator(header: str, wanted: Wanted) -> str:
     """Choose the separator that makes most names of columns."""
 
     def known(separator: str) -> int:
@@ -188,7 +181,7 @@ def _separator(header: str) -> str:
             (names,) = csv.reader([header], delimiter=separator)
         except (csv.Error, ValueError):
             return 0
-        return len({name.strip().lower() for name in names} & {*_COLUMNS})
+        return len({folded(name) for name in names} & wanted.known)
 
     return max(_SEPARATORS, key=known)
 
@@ -203,7 +196,7 @@ def _decode(source: Location, data: bytes) -> tuple[str, str]:
         try:
             return data.decode(encoding), name
         except UnicodeDecodeError as error:
-            raise _Unusable(f"begins as {name} and is not ({_place(data, error)}): save it as UTF-8") from None
+            raise Unusable(f"begins as {name} and is not ({_place(data, error)}): save it as UTF-8") from None
     try:
         return data.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError as error:
@@ -211,9 +204,9 @@ def _decode(source: Location, data: bytes) -> tuple[str, str]:
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError as error:
-        raise _Unusable(f"is neither UTF-8 nor cp1252 ({_place(data, error)}): save it as UTF-8") from None
+        raise Unusable(f"is neither UTF-8 nor cp1252 ({_place(data, error)}): save it as UTF-8") from None
     if not data.decode("utf-8", "ignore").isascii():
-        raise _Unusable(f"is UTF-8 but for some bytes ({place}): mend them, or save it as UTF-8")
+        raise Unusable(f"is UTF-8 but for some bytes ({place}): mend them, or save it as UTF-8")
     logger.warning(
         "cohort.source: %s is not UTF-8 (%s) and is read as cp1252, which older Windows programs write: if names or "
         "labels are not found, save it as UTF-8",
@@ -227,10 +220,11 @@ def _place(data: bytes, error: UnicodeDecodeError) -> str:
     return f"line {data.count(10, 0, error.start) + 1}, byte 0x{data[error.start]:02x}"
 
 
-def _parquet(data: bytes) -> tuple[list[str], Iterator[Record]]:
+def _parquet(data: bytes, reads: Callable[[str], bool]) -> tuple[list[str], Iterator[Record]]:
     table = pq.read_table(BytesIO(data))
     kept = [name for name in table.column_names if not re.fullmatch(r"__index_level_\d+__", name)]  # pandas' own
-    columns = [_texts(table.column(table.column_names.index(name)), name) for name in kept]
+    nothing: list[str | None] = [None] * len(table)
+    columns = [_texts(table.column(table.column_names.index(name)), name) if reads(name) else nothing for name in kept]
     return kept, ((number, cells) for number, cells in enumerate(zip(*columns, strict=True), 1))
 
 
@@ -253,7 +247,7 @@ def _texts(column: pa.ChunkedArray, name: str) -> list[str | None]:
         return values
     if types.is_integer(kind) or types.is_boolean(kind):
         return [None if value is None else str(value) for value in values]
-    raise _Unusable(f"holds {kind} in the column `{name}`, where each row has one text or number")
+    raise Unusable(f"holds {kind} in the column `{name}`, where each row has one text or number")
 
 
 def _numbers(values: list[Any], name: str, exact: float) -> list[str | None]:
@@ -262,7 +256,7 @@ def _numbers(values: list[Any], name: str, exact: float) -> list[str | None]:
     if not all(math.isfinite(value) and value == int(value) for value in there):
         return [None if value is None else str(value) for value in values]
     if any(abs(value) > exact for value in there):
-        raise _Unusable(
+        raise Unusable(
             f"holds whole numbers above {exact} as fractions in the column `{name}`, which lose their last digits so: "
             'write the column as text, or as "Int64" of pandas'
         )

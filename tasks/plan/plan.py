@@ -144,7 +144,8 @@ class Plan(BaseModel):
             "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
             | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
-            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask"}, exclude_defaults=True),
+            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask", "align"}, exclude_defaults=True)
+            | ({"sequences": self.cohort.sequence_names} if self.cohort.sequence_names else {}),
         }
         return tuple(
             digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
@@ -269,7 +270,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         classes=model.classes,
         targets=tuple(of.target.labels(model.classes)),
         explainers=maps,
-        channels=tuple(map(str, range(model.channels))),
+        channels=of.cohort.channel_names(model.channels),
         grid=model.input_shape,
         activation=model.activation,
         segments=segments,

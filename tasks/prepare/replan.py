@@ -182,6 +182,8 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
     "cohort.axes": lambda plan: plan.cohort.axes,
     "cohort.color": lambda plan: plan.cohort.color,
+    "cohort.sequences": lambda plan: list(plan.cohort.sequence_names),
+    "cohort.align": lambda plan: plan.cohort.align,
     "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "channels": lambda plan: plan.channels,
     "batch_size": lambda plan: plan.batch_size,

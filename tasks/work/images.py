@@ -17,12 +17,15 @@ from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
-from tasks.cohort.sources import Find, Source, Sources
+from tasks.cohort.sources import Files, Find, Source, Sources
 from tasks.cohort.survey import combine, survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless
+from tasks.work.alignment import on_one_grid
 from tasks.work.masks import lacks_geometry, on_grid
+
+_UNNAMED = Files("", ())
 
 
 class Image(NamedTuple):
@@ -107,15 +110,11 @@ def _image(
     if source is None:
         return NotAsPlanned("the image is not in the cohort any more")
     try:
-        parts = [_present(files[uri]) for uri in source.uris]
-        if combine([hashlib.sha256(part).hexdigest() for part in parts]) != entry.digest:
-            raise NotAsPlanned("the file changed after the run was planned: run again")
-        decoded = read(parts, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
-        if plan.cohort.color == "grey":
-            decoded = _in_grey(decoded)
+        decoded, is_partly_covered = _decoded(plan, entry, source, files)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+        flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
         if entry.mask is None:
-            return Image(prepared)
+            return Image(prepared, flags=flags)
         assert source.mask is not None
         stored = _present(files[source.mask])
         if hashlib.sha256(stored).hexdigest() != entry.mask:
@@ -123,14 +122,41 @@ def _image(
         mask = read_mask(stored, plan.model.spatial_dims, plan.cohort.largest_image)
         marked = drawn(mask, plan.cohort.mask)
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
-        return Image(prepared, placed, ImageFlag.MASK_UNPLACED if lacks_geometry(mask, decoded) else ImageFlag(0))
+        if lacks_geometry(mask, decoded):
+            flags |= ImageFlag.MASK_UNPLACED
+        return Image(prepared, placed, flags)
     except Unreadable as reason:
         return reason
 
 
-def _present(data: bytes | Exception) -> bytes:
+def _decoded(plan: Plan, entry: Entry, source: Source, files: Mapping[str, bytes | Exception]) -> tuple[Decoded, bool]:
+    """Decode the files of an image and lay them onto each other; whether one does not cover all of the first."""
+    stored = {part.name: [_present(files[uri], part) for uri in part.uris] for part in source.parts}
+    digests = [combine([hashlib.sha256(file).hexdigest() for file in part]) for part in stored.values()]
+    if combine(digests) != entry.digest:
+        raise NotAsPlanned("the file changed after the run was planned: run again")
+    sequences = {part.name: _sequence(plan, part, stored[part.name]) for part in source.parts}
+    return on_one_grid(sequences, plan.cohort.align)
+
+
+def _sequence(plan: Plan, part: Files, stored: Sequence[bytes]) -> Decoded:
+    try:
+        decoded = read(stored, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
+    except Unreadable as reason:
+        raise type(reason)(part.says(reason)) from None
+    if plan.cohort.color == "grey":
+        decoded = _in_grey(decoded)
+    if part.name in plan.frame.channels and len(decoded.pixels) > 1:
+        raise Misfit(
+            f"its {part.name} has {len(decoded.pixels)} channels, and the network takes one of each of "
+            f"{', '.join(plan.frame.channels)} (cohort.sequences, model.channels): name files of one channel"
+        )
+    return decoded
+
+
+def _present(data: bytes | Exception, part: Files = _UNNAMED) -> bytes:
     if isinstance(data, (FileNotFoundError, PermissionError)):
-        raise NotAsPlanned(f"a file of the image cannot be opened ({type(data).__name__})")
+        raise NotAsPlanned(part.says(f"a file of the image cannot be opened ({type(data).__name__})"))
     if isinstance(data, Exception):
         raise nameless(data, "a file of the cohort cannot be read") from None
     return data

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tasks.cohort import sources
+from tasks.cohort import rows, sources
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.survey import survey, which
@@ -377,9 +377,9 @@ def test_a_manifest_names_nothing_outside_the_root(tmp_path: Path, column: str) 
     ["s3://other/x.png", "s3://bucket/a-b/x.png", "s3://bucket/a/../b/x.png", "/etc/passwd", "x//y.png", "../x.png"],
 )
 def test_a_manifest_in_a_bucket_names_nothing_outside_its_prefix(name: str) -> None:
-    lies_below = sources._fence(Location(url="s3://bucket/a"))
+    lies_below = sources.fence(Location(url="s3://bucket/a"))
     assert lies_below("s3://bucket/a/x.png") and lies_below("s3://bucket/a/b/")
-    assert not lies_below(sources._resolve(name, "s3://bucket/a"))
+    assert not lies_below(rows._resolve(name, "s3://bucket/a"))
 
 
 def test_a_listed_folder_does_not_follow_links_that_lead_out_of_it(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_statuses_are_flags_by_name(store: xr.Dataset) -> None:
 
 def test_what_is_odd_is_flags_by_bit(store: xr.Dataset) -> None:
     flags = store["image_flags"].cf.flags
-    assert set(flags) == {"constant", "not_finite", "saturated", "mask_unplaced"}
+    assert set(flags) == {"constant", "not_finite", "saturated", "mask_unplaced", "partly_covered"}
     assert flags["constant"].values.tolist() == [False, True, False, False]
     assert {"blank", "not_finite", "no_source"} == set(store["map_flags"].cf.flags)
 

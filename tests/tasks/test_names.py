@@ -10,7 +10,9 @@ from unicodedata import normalize
 
 import pytest
 
-from tasks.cohort import sources
+from tasks.cohort import rows, sources
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.listing import list_images
 from tasks.cohort.sources import Listed, Source
 from tasks.plain import plain
 from tasks.storage.location import Location
@@ -37,7 +39,7 @@ def test_accents_are_found_however_they_are_stored(tmp_path: Path, stored: Any, 
 def test_accents_are_found_in_a_bucket(bucket: Location) -> None:
     (bucket / normalize("NFD", "é/ü.png")).write(b"x")
     named = [normalize("NFC", "é/ü.png"), "a.png", "ö.png", "s3://elsewhere/ü.png"]
-    names = sources._as_stored(bucket, bucket.url, named, sources._fence(bucket))
+    names = rows._as_stored(bucket, bucket.url, named, sources.fence(bucket))
     assert names == {named[0]: normalize("NFD", "é/ü.png"), "ö.png": "ö.png", named[3]: named[3]}
 
 
@@ -230,6 +232,6 @@ def test_two_names_that_are_the_same_as_text_are_refused(tmp_path: Path) -> None
 
 def test_listed_names_are_text_whatever_their_bytes(tmp_path: Path) -> None:
     os.close(os.open(os.fsencode(tmp_path) + b"/\xe4.png", os.O_CREAT))
-    (found,) = sources.list_images(Location(url=f"{tmp_path}/"), Location(url=f"{tmp_path}/"))
+    (found,) = list_images(CohortConfig.model_validate({"source": f"{tmp_path}/"}))
     assert found.name == "\\xe4.png" and found.name.encode()
     assert found == Listed("\\xe4.png", Source((f"{tmp_path}/\udce4.png",)), path="\udce4.png")

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from models.errors import ConfigurationError
-from tasks.cohort.sources import list_images, would_list
+from tasks.cohort.config import CohortConfig
+from tasks.cohort.listing import list_images, would_list
 from tasks.storage.location import Location
 from tasks.storage.s3 import PatientS3
 from tasks.store.template import open_store
@@ -91,7 +92,7 @@ def test_whoever_waits_for_s3_is_told(monkeypatch: pytest.MonkeyPatch, caplog: p
     monkeypatch.setattr("tasks.storage.s3._TOLD_AT", 1)
     cohort = Location(url="s3://hospital/of-Doe/", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(OSError, match=r"at http://127\.0\.0\.1:9 cannot be listed"):
-        list_images(cohort, cohort)
+        list_images(CohortConfig(source=cohort))
     assert "S3 at 127.0.0.1:9 does not answer" in caplog.text and "Doe" not in caplog.text
 
 
@@ -123,7 +124,7 @@ def test_no_name_is_a_pattern(name: str, shared: Location) -> None:
     assert folder.files() == folder.below() == [file.url, (folder / "sub/g.bin").url]
     assert folder.read_all([file.url, (folder / "sub/g.bin").url]) == [b"12", b"3"]
     assert (folder / "*.bin").files() == [file.url]
-    assert [image.name for image in list_images(folder, folder)] == ["f.bin", "sub/g.bin"]
+    assert [image.name for image in list_images(CohortConfig(source=folder))] == ["f.bin", "sub/g.bin"]
     with file.filesystem.open(file.path, "rb") as opened:
         assert opened.read() == b"12"
     folder.remove()

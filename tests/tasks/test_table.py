@@ -12,7 +12,7 @@ from tasks.cohort.table import Row, is_table, read_table
 from tasks.storage.location import Location
 
 PLAIN = "uri,id,label\nimages/1.png,007,normal\ngröße.png,8,läsion\n"
-ROWS = [Row(1, "images/1.png", "007", "normal"), Row(2, "größe.png", "8", "läsion")]
+ROWS = [Row(1, ("images/1.png",), "007", "normal"), Row(2, ("größe.png",), "8", "läsion")]
 
 
 def read(path: Path, data: str | bytes) -> list[Row]:
@@ -53,7 +53,7 @@ def test_what_spreadsheets_and_hands_add_is_left_out(tmp_path: Path, text: str) 
 
 def test_blank_rows_count_and_quotes_hold_what_they_hold(tmp_path: Path) -> None:
     text = 'uri,label\n\n"a, b.png","one\nor ""two"""\n,\nc.png\n'
-    assert read(tmp_path / "t.csv", text) == [Row(2, "a, b.png", label='one\nor "two"'), Row(4, "c.png")]
+    assert read(tmp_path / "t.csv", text) == [Row(2, ("a, b.png",), label='one\nor "two"'), Row(4, ("c.png",))]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "T.CSV", "t.Tsv", "t.parquet", "T.PARQUET"])
