@@ -225,7 +225,8 @@ class Network:
             If they are not.
         """
         with torch.no_grad(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
-            inputs = self._inputs(images.to(self.device), None if record is None else record.to(self.device))
+            images = images.to(self.device)
+            inputs = self._inputs(images, None if record is None else record.to(images))
             with self.exact():
                 found = self(self.prepare(images), *inputs[1:])
             output = trained(*inputs)
@@ -374,21 +375,18 @@ class Network:
         like = next(self.module.parameters(), torch.zeros((), device=self.device))
         return self.prepare(synthetic((self.config.channels, *self.config.input_shape), count).to(like))
 
-    def synthetic_record(self, count: int = 2) -> Tensor | None:
-        """Make records to try the module on, ``(count, field)``; None where it takes none."""
-        if not self.fields:
-            return None
+    def synthetic_record(self, count: int = 2) -> Tensor:
+        """Make records to try the module on, ``(count, field)``."""
         rows = [[field.tried[row % len(field.tried)] for field in self.fields] for row in range(count)]
         return torch.tensor(rows).to(self.synthetic(1))
 
     def _made_up(self, images: Tensor) -> Tensor:
-        """Compute the logits of made-up images, with made-up records beside them where the module takes some."""
+        """Compute the logits of made-up images, with made-up records beside them."""
         return self(images, self.synthetic_record(len(images)))
 
     def _made_up_beside_one(self, images: Tensor) -> Tensor:
         """Compute the logits of made-up images, all with the same record."""
-        record = self.synthetic_record(1)
-        return self(images, None if record is None else record.expand(len(images), -1))
+        return self(images, self.synthetic_record(1).expand(len(images), -1))
 
     def _check_shapes(self) -> int:
         """Return the number of the output's axes."""

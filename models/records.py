@@ -4,9 +4,10 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from models.errors import ConfigurationError
 
@@ -99,6 +100,14 @@ class RecordField(BaseModel):
         return number
 
 
-def digest(record: Sequence[float]) -> str:
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Column = Annotated[RecordField, BeforeValidator(_by_name)]
+"""A field that may be given by its name alone, if its cells hold numbers."""
+
+
+def digest_of(record: Sequence[float]) -> str:
     """SHA-256 of the numbers in single precision, little-endian."""
     return hashlib.sha256(np.asarray(record, "<f4").tobytes()).hexdigest()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from models.errors import ConfigurationError
+from models.records import digest_of
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry, Fact, Source
 from tasks.cohort.listing import list_images
@@ -157,7 +158,7 @@ def combine(digests: Sequence[str]) -> str:
     Parameters
     ----------
     digests
-        The SHA-256 of each file, or those of its sequences, in their order.
+        The SHA-256 of each file, or those of its sequences, in their order; that of its record is the last.
 
     Returns
     -------
@@ -241,6 +242,8 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
         check_decoded(mask.decoded if mask else 0, largest)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
+    if image.source.record:
+        sources.append(Source("", "record", digest_of(image.source.record), ()))
     digest = combine([source.digest for source in sources])
     if mask:
         sources.append(Source("", "mask", mask.digest, (mask,)))

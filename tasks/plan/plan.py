@@ -33,6 +33,9 @@ LAYOUT = 7
 _LATER = {"weights_key", "output", "outputs"}
 """Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""
 
+_LATER_OF_COHORT = {"axes", "color", "mask", "align", "record"}
+"""Such fields of the cohort, of those that decide what is computed."""
+
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
 
@@ -144,7 +147,7 @@ class Plan(BaseModel):
             "model": self.model.model_dump(mode="json", exclude={"weights", *_LATER})
             | self.model.model_dump(mode="json", include=_LATER, exclude_defaults=True),
             "cohort": self.cohort.model_dump(mode="json", include={"preprocessing", "window"})
-            | self.cohort.model_dump(mode="json", include={"axes", "color", "mask", "align"}, exclude_defaults=True)
+            | self.cohort.model_dump(mode="json", include=_LATER_OF_COHORT, exclude_defaults=True)
             | ({"sequences": self.cohort.sequence_names} if self.cohort.sequence_names else {}),
         }
         return tuple(
@@ -277,6 +280,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         masks=masks,
         axes=of.cohort.axes,
         keeps_channels=of.channels == "keep",
+        fields=tuple(field.name for field in of.cohort.record),
     )
 
 

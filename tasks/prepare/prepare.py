@@ -151,7 +151,7 @@ def prepare(
         raise ConfigurationError(f"model.weights: there is no file {model.weights}") from None
     if not place.elsewhere:
         check_instructions(recipe.precision, device())
-    network = build(model, weights, device(), recipe.precision)
+    network = build(model, weights, device(), recipe.precision, cohort.record)
 
     def engine(fitted: Mapping[str, Tensor]) -> Engine:
         keeps = recipe.channels == "keep"
@@ -174,7 +174,7 @@ def prepare(
     plan = plan.model_copy(update={"fits": fits})
     images = read_some(plan, entries, sources) if before.plan is None else None
     if images is not None:
-        try_network(network, weights, images)
+        try_network(network, weights, *images)
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
     computed_later = {

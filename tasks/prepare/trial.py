@@ -13,15 +13,20 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan.plan import Plan
-from tasks.work.images import Misfit, read_images, stack
+from tasks.work.images import Misfit, read_images, stack, stack_records
 
 logger = logging.getLogger(__name__)
 
 _TRIED = 3
 
 
-def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None:
-    """Read what the network takes of some images of the cohort: ``(image, channel, *space)``; None if none can be read.
+def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor, Tensor] | None:
+    """Read what the network takes of some images of the cohort; None if none can be read.
+
+    Returns
+    -------
+    tuple
+        ``(image, channel, *space)``, and the records beside them, ``(image, field)``.
 
     Raises
     ------
@@ -33,11 +38,11 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
     tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
-    inputs = [image[0].network_input for image in tried if not isinstance(image, Unreadable)]
-    return stack(inputs) if inputs else None
+    read = [image for image in tried if not isinstance(image, Unreadable)]
+    return (stack([image.prepared.network_input for image in read]), stack_records(read)) if read else None
 
 
-def try_network(network: Network, weights: bytes, images: Tensor) -> None:
+def try_network(network: Network, weights: bytes, images: Tensor, record: Tensor | None = None) -> None:
     """Try the network on images of the cohort.
 
     Parameters
@@ -46,6 +51,8 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         Those of the network, to build it once more as it was trained.
     images
         ``(image, channel, *space)``.
+    record
+        ``(image, field)`` beside them.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
-    logits = network.check(images)
+    logits = network.check(images, record)
     if not logits.isfinite().any():
         raise ConfigurationError(
             f"{network.name} answers NaN or infinity about all of {len(images)} images that were tried: see to "
@@ -61,4 +68,4 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         )
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
-    network.check_same(load_module(network.config, weights).eval().to(network.device), images)
+    network.check_same(load_module(network.config, weights).eval().to(network.device), images, record)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
+from models.records import digest_of
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import read, read_mask
@@ -29,11 +30,12 @@ _UNNAMED = Files("", ())
 
 
 class Image(NamedTuple):
-    """An image and its mask on the grid, if it has one, with what is odd about the two."""
+    """An image and its mask on the grid, if it has one, with what is odd about the two; and the record beside it."""
 
     prepared: Preprocessed
     mask: NDArray[np.bool_] | None = None
     flags: ImageFlag = ImageFlag(0)
+    record: tuple[float, ...] = ()
 
 
 class Misfit(Unreadable):
@@ -90,6 +92,11 @@ def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(inputs))
 
 
+def stack_records(images: Sequence[Image]) -> Tensor:
+    """Put the records of several images together: ``(image, field)``."""
+    return torch.tensor([image.record for image in images], dtype=torch.float32).view(len(images), -1)
+
+
 def stack_masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
     """Put masks of several images together, if any has one; one without a mask has no place in it."""
     known = next((mask for mask in masks if mask is not None), None)
@@ -114,7 +121,7 @@ def _image(
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
         if entry.mask is None:
-            return Image(prepared, flags=flags)
+            return Image(prepared, flags=flags, record=source.record)
         assert source.mask is not None
         stored = _present(files[source.mask])
         if hashlib.sha256(stored).hexdigest() != entry.mask:
@@ -124,7 +131,7 @@ def _image(
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
         if lacks_geometry(mask, decoded):
             flags |= ImageFlag.MASK_UNPLACED
-        return Image(prepared, placed, flags)
+        return Image(prepared, placed, flags, source.record)
     except Unreadable as reason:
         return reason
 
@@ -133,8 +140,9 @@ def _decoded(plan: Plan, entry: Entry, source: Source, files: Mapping[str, bytes
     """Decode the files of an image and lay them onto each other; whether one does not cover all of the first."""
     stored = {part.name: [_present(files[uri], part) for uri in part.uris] for part in source.parts}
     digests = [combine([hashlib.sha256(file).hexdigest() for file in part]) for part in stored.values()]
-    if combine(digests) != entry.digest:
-        raise NotAsPlanned("the file changed after the run was planned: run again")
+    if combine([*digests, *[digest_of(source.record)] * bool(source.record)]) != entry.digest:
+        record = " or its record" if source.record else ""
+        raise NotAsPlanned(f"the file{record} changed after the run was planned: run again")
     sequences = {part.name: _sequence(plan, part, stored[part.name]) for part in source.parts}
     return on_one_grid(sequences, plan.cohort.align)
 
