@@ -321,18 +321,17 @@ class Engine:
         probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
-        given = [inputs, record] if self.network.fields else [inputs]
-        wanted = [activations[layer] for layer in layers] + given * needs.input_gradient
+        wanted = [activations[layer] for layer in layers] + [inputs, record] * needs.input_gradient
         self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
         answers = []
         for target, total in enumerate(sums):
             if closed:
                 gradients = [_through(head, part, chosen, target) for head, part in zip(heads, wanted, strict=True)]
             elif wanted and (chosen.classes[:, target] != NO_CLASS).any():
-                gradients = self._gradients(total, wanted, retain_graph=target + 1 < len(sums))
+                gradients = self._gradients(total, wanted, record, retain_graph=target + 1 < len(sums))
             else:
                 gradients = [torch.zeros_like(part) for part in wanted]
-            of_inputs = [*gradients[len(layers) :], torch.zeros_like(record)]  # a record without fields has none
+            of_inputs: Sequence[Tensor | None] = gradients[len(layers) :] or (None, None)
             answers.append(
                 Answer(
                     inputs=inputs.detach(),
@@ -343,8 +342,8 @@ class Engine:
                     step=step,
                     target=target,
                     record=record.detach(),
-                    input_gradient=of_inputs[0] if needs.input_gradient else None,
-                    record_gradient=of_inputs[1] if needs.input_gradient else None,
+                    input_gradient=of_inputs[0],
+                    record_gradient=of_inputs[1],
                     activations={name: _full(activation.detach()) for name, activation in activations.items()},
                     activation_gradients=dict(zip(layers, map(_full, gradients), strict=False)),
                 )
@@ -369,11 +368,13 @@ class Engine:
         if not has_gradients:
             raise ConfigurationError(no_gradient(self.network.name))
 
-    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
+    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], record: Tensor, retain_graph: bool) -> list[Tensor]:
+        """Compute gradients with respect to layers and inputs, of which only the record may have no part."""
         found = torch.autograd.grad(total, wanted, retain_graph=retain_graph, allow_unused=True)
-        if any(gradient is None for gradient in found):
+        pairs = list(zip(found, wanted, strict=True))
+        if any(gradient is None and part is not record for gradient, part in pairs):
             raise ConfigurationError(no_gradient(self.network.name))
-        return list(found)
+        return [torch.zeros_like(part) if gradient is None else gradient for gradient, part in pairs]
 
 
 def _through(head: Head | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
@@ -436,6 +437,8 @@ def _produce(explainer: Explainer, batch: Batch) -> Generator[Questions, None, C
 
 def _needs(explainer: Explainer, network: Network) -> Needs:
     network.require(explainer.title, explainer.requires)
+    if isinstance(explainer, MapExplainer) and explainer.by_gradient_of_record:
+        network.require_record_gradient(explainer.title)
     try:
         with told(f"{network.name} fails"):
             return explainer.needs(network)

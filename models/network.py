@@ -27,6 +27,7 @@ from models.trial import (
     check_function,
     check_logits,
     exact_convolutions,
+    in_steps,
     synthetic,
     told,
 )
@@ -258,9 +259,34 @@ class Network:
         if lacking := [one.value for one in requires - self.capabilities]:
             raise ConfigurationError(
                 f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
-                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "
-                "the class in model.network with a state dict"
+                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap"
+                + (
+                    ", or integrated_gradients"
+                    if self.fields
+                    else ", or name the class in model.network with a state dict"
+                )
             )
+
+    def require_record_gradient(self, title: str) -> None:
+        """Check that gradients tell of every field how much it counts.
+
+        Raises
+        ------
+        ConfigurationError
+            If they do not.
+        """
+        if stepwise := [self.fields[field].name for field in self._in_steps]:
+            raise ConfigurationError(
+                f"{title}: {self.name} decides by {', '.join(stepwise)} in steps (an embedding, a comparison), of which "
+                "there is no gradient: use occlusion, feature_ablation, kernel_shap or shapley_sampling"
+            )
+
+    @cached_property
+    def _in_steps(self) -> list[int]:
+        if not self.fields:
+            return []
+        with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on made-up records"):
+            return in_steps(self, self.synthetic(), self.synthetic_record())
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""

@@ -139,6 +139,28 @@ def no_gradient(name: str) -> str:
     )
 
 
+def in_steps(run: Run, images: Tensor, record: Tensor) -> list[int]:
+    """Find the fields by which answers differ though they have no gradient, as where a field chooses an embedding.
+
+    Parameters
+    ----------
+    images, record
+        ``(image, channel, *space)`` and ``(image, field)``; what a field holds differs between images.
+    """
+    record = record.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = run(images, record)
+    weights = torch.linspace(1, 2, logits.numel()).view_as(logits).to(logits)
+    (gradient,) = torch.autograd.grad(logits, record, weights, allow_unused=True)
+    found = []
+    for field in range(record.shape[1]):
+        other = record.detach().clone()
+        other[:, field] = other[:, field].roll(1)
+        if (gradient is None or not gradient[:, field].any()) and not torch.equal(run(images, other), logits):
+            found.append(field)
+    return found
+
+
 def check_logits(logits: Tensor, activation: str, run: Run, images: Tensor, name: str) -> None:
     """Check that answers to `images` are not probabilities already, which softmax or sigmoid would squeeze again.
 

@@ -38,11 +38,15 @@ class Attribution(NamedTuple):
         ``(target, image, channel, *space)``; None where the explainer takes all channels at once.
     record
         ``(target, image, field)``; None where it explains the image alone.
+    of_image
+        ``(target, image)``, the sum of magnitudes of the pieces of the image that stand beside the fields; None: the
+        places of the map are the pieces.
     """
 
     maps: Tensor
     channels: Tensor | None = None
     record: Tensor | None = None
+    of_image: Tensor | None = None
 
 
 ExplainingInputs = Generator[Questions, None, Attribution]
@@ -79,7 +83,15 @@ class Explainer(Producer):
 
 
 class MapExplainer(Explainer):
-    """An explainer that makes an attribution map for each target."""
+    """An explainer that makes an attribution map for each target.
+
+    Attributes
+    ----------
+    by_gradient_of_record
+        Whether what it attributes to a record comes of its gradient.
+    """
+
+    by_gradient_of_record: ClassVar[bool] = False
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         own = (Axis(name=EXPLAINER, labels=(self.title,), long_name="explainer"),)
@@ -115,7 +127,8 @@ class MapExplainer(Explainer):
         if batch.keeps_channels:
             found |= _of_channels(_or_none(made.channels, batch, batch.images.shape[1:]))
         if batch.network.fields:
-            found |= _of_record(_or_none(made.record, batch, batch.record.shape[1:]), maps)
+            of_image = maps.abs().flatten(2).sum(-1, dtype=torch.float64).T if made.of_image is None else made.of_image
+            found |= _of_record(_or_none(made.record, batch, batch.record.shape[1:]), of_image.T)
         return found
 
     def explain_inputs(self, batch: Batch) -> ExplainingInputs:
@@ -141,8 +154,8 @@ class MapExplainer(Explainer):
 class ChannelExplainer(MapExplainer):
     """An explainer that attributes to each channel of the image; its map combines them.
 
-    It writes `explain_channels`; or, made of the answer to the plain question alone, `attribute` and
-    `attribute_channels`.
+    It writes `explain_channels`, or `explain_inputs`, which has the record as well; or, made of the answer to the plain
+    question alone, `attribute` and `attribute_channels`.
     """
 
     def explain_inputs(self, batch: Batch) -> ExplainingInputs:
@@ -259,11 +272,14 @@ def _declare_record(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
     )
 
 
-def _of_record(values: Tensor, maps: Tensor) -> Computed:
-    """Name the values of each field, ``(image, target, field)``, and the share of image and record."""
-    sums = [part.abs().flatten(2).sum(-1, dtype=torch.float64) for part in (maps, values)]
-    stacked = torch.stack(sums, dim=-1)
-    return {RECORD_VALUES: values, MODALITY_SHARE: (stacked / stacked.sum(-1, keepdim=True)).to(maps)}
+def _of_record(values: Tensor, of_image: Tensor) -> Computed:
+    """Name the values of each field, ``(image, target, field)``, and the share of image and record.
+
+    The share is ``sum |.|`` over the pieces of the image, or over the fields, as a part of both. A piece is what the
+    explainer attributes to at once: a place, a segment or a window.
+    """
+    sums = torch.stack([of_image.to(values.device), values.abs().sum(-1, dtype=torch.float64)], dim=-1)
+    return {RECORD_VALUES: values, MODALITY_SHARE: (sums / sums.sum(-1, keepdim=True)).to(values)}
 
 
 def _or_none(values: Tensor | None, batch: Batch, shape: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ class InputXGradient(ChannelExplainer):
     """
 
     requires = GRADIENT
+    by_gradient_of_record = True
 
     name: Literal["input_x_gradient"] = "input_x_gradient"
 

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capability import GRADIENT
-from models.explainers.base import Attribution, ChannelExplainer, ExplainingChannels, ExplainingInputs
+from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
 from models.questions import Answer, Batch, Needs, Questions, constant_score, per_question
 
 _FIRST_STEPS = 8
@@ -23,16 +23,12 @@ class IntegratedGradients(ChannelExplainer):
     """
 
     requires = GRADIENT
+    by_gradient_of_record = True
 
     name: Literal["integrated_gradients"] = "integrated_gradients"
     steps: int = Field(50, ge=1, description="Gradients an image; with a tolerance, the most")
     tolerance: float | None = Field(None, gt=0, description="Relative completeness gap that ends the doubling of steps")
     baseline: float = Field(0.0, description="Value of every pixel of x0, in what the network takes")
-
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        made = yield from self.explain_inputs(batch)
-        assert made.channels is not None
-        return made.maps, made.channels
 
     def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         maps, channels = batch.zeros(), batch.zeros(batch.images.shape[1])

@@ -17,6 +17,7 @@ class Saliency(ChannelExplainer):
     """
 
     requires = GRADIENT
+    by_gradient_of_record = True
 
     name: Literal["saliency"] = "saliency"
 

@@ -44,8 +44,10 @@ class Supervoxels:
 
     def attribution(self, values: Sequence[Tensor]) -> Attribution:
         """Hand out the values ``(target, player)`` of each image to its places, and to the fields of its record."""
-        record = torch.stack([own[:, count:] for own, count in zip(values, self.counts, strict=True)], dim=1)
-        return Attribution(self.paint(values), record=record)
+        pairs = list(zip(values, self.counts, strict=True))
+        record = torch.stack([own[:, count:] for own, count in pairs], dim=1)
+        of_image = torch.stack([own[:, :count].abs().sum(1) for own, count in pairs], dim=1)
+        return Attribution(self.paint(values), record=record, of_image=of_image)
 
 
 def cut(images: Tensor, segments: int, compactness: float) -> Supervoxels:

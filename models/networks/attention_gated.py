@@ -77,20 +77,17 @@ class AttentionGatedClassifier(nn.Module):
         self.gates = nn.ModuleList(
             AttentionGate(spatial_dims, scale, deepest, hidden=scale) for scale in (second, third)
         )
-        self.classifier: nn.Module = nn.Linear(second + third + deepest, num_classes)
+        self.classifier = nn.Linear(second + third + deepest, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.pooled(images))
-        return logits
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Compute the features that are classified, ``(batch, feature)``."""
         first, second, third, deepest = self.blocks
         fine = second(self.pool(first(images)))
         coarse = third(self.pool(fine))
         gating = deepest(self.pool(coarse))
         scales = [self.gates[0](fine, gating), self.gates[1](coarse, gating), gating]
-        return torch.cat([scale.flatten(2).amax(-1) for scale in scales], dim=1)
+        pooled = [scale.flatten(2).amax(-1) for scale in scales]
+        logits: Tensor = self.classifier(torch.cat(pooled, dim=1))
+        return logits
 
 
 def _block(spatial_dims: int, before: int, after: int) -> nn.Sequential:

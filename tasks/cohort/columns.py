@@ -143,7 +143,7 @@ class Wanted(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where columns are: those of files, the others by what they hold, all that have a name, and those of the record."""
+    """Where columns are: those of files, the others by what they hold, all that have a name, those of the record."""
 
     uris: tuple[int, ...]
     others: dict[str, int]
