@@ -257,14 +257,11 @@ class Network:
             If it does not, with the ways out.
         """
         if lacking := [one.value for one in requires - self.capabilities]:
+            other = "integrated_gradients" if self.fields else "name the class in model.network with a state dict"
             raise ConfigurationError(
                 f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
-                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap"
-                + (
-                    ", or integrated_gradients"
-                    if self.fields
-                    else ", or name the class in model.network with a state dict"
-                )
+                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or "
+                f"{other}"
             )
 
     def require_record_gradient(self, title: str) -> None:
@@ -277,8 +274,8 @@ class Network:
         """
         if stepwise := [self.fields[field].name for field in self._in_steps]:
             raise ConfigurationError(
-                f"{title}: {self.name} decides by {', '.join(stepwise)} in steps (an embedding, a comparison), of which "
-                "there is no gradient: use occlusion, feature_ablation, kernel_shap or shapley_sampling"
+                f"{title}: {self.name} decides by {', '.join(stepwise)} in steps, such as an embedding, which have no "
+                "gradient: use occlusion, feature_ablation, kernel_shap or shapley_sampling"
             )
 
     @cached_property

@@ -10,8 +10,8 @@ from models.networks.attention_gated import AttentionGatedClassifier
 class JointFusionClassifier(nn.Module):
     """Joint fusion (Huang et al. 2020, doi:10.1038/s41746-020-00341-z) of an attention-gated classifier with a record.
 
-    ``logits = head(relu(image(x) + record(r)))``: pooled features and record go through a linear layer together, so that
-    a field may count more with some images than with others.
+    ``logits = head(relu(image(x) + record(r)))``: pooled features and record go through a linear layer together, so
+    that a field may count more with some images than with others.
 
     Parameters
     ----------
