@@ -215,3 +215,23 @@ def test_files_are_found_by_pseudonym_beside_a_record(patients: Patients, output
     config = RunConfig.model_validate(patients.content(output))
     plan = prepared(patients.content(output)).plan
     assert which(config.cohort, plan.key, ["id-3"]) == {"id-3": (str(patients.folder / "3.npy"),)}
+
+
+def test_the_report_says_how_much_fields_count(patients: Patients, output: Location) -> None:
+    carry_out(patients.content(output), report=True)
+    dataset = open_store(output).load()
+    page = (output / "report/index.html").read().decode()
+    assert "Fields of the record" in page and '<th class="number">Age</th><th class="number">sex</th>' in page
+    means = np.abs(dataset.attribution_record.sel(explainer="occlusion")).mean(("image_id", "target")).values
+    share = dataset.modality_share.sel(explainer="occlusion", modality="record").mean()
+    cells = "".join(
+        f'<td class="number">{text}</td>' for text in (*(f"{m:.3g}" for m in means), f"{100 * share:.0f} %")
+    )
+    assert f'<th scope="row">occlusion</th>{cells}' in page and '<th scope="row">gradcam</th>' not in page
+    (age, sex), share = (dataset[name][0, 0, 0].values for name in ("attribution_record", "modality_share"))
+    named = sorted((("Age", age), ("sex", sex)), key=lambda pair: -abs(pair[1]))
+    listed = ", ".join(f"{name} ({value:+.3g})" for name, value in named)
+    assert (
+        f"By saliency, the record has {100 * share[1]:.0f} % of the attribution, in which these count most: {listed}."
+        in page
+    )
