@@ -21,7 +21,7 @@ from models.explainers.base import require_channels
 from models.network import Network, NetworkConfig
 from models.outputs import EXPLAINER, IMAGE_ID, Channels, Computed, Frame, Output, joined
 from models.prediction import declare_prediction
-from models.records import Column, RecordField
+from models.records import RecordField
 from models.targets import Target, TargetConfig
 from models.trial import told
 from tasks.plan.recipe import Named, once_each
@@ -48,7 +48,7 @@ class _Arguments(BaseModel):
     output: str | int | None
     outputs: Meaning
     channels: Channels
-    fields: tuple[Column, ...] = Field(strict=False)
+    fields: tuple[RecordField, ...] = Field(strict=False)
     batch_size: int = Field(ge=1)
 
 

@@ -1,7 +1,6 @@
 """The explained network: built from its configuration, frozen, with a way to watch its layers."""
 
 import difflib
-import inspect
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from models.capability import Capabilities, Capability
 from models.components import Component
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
+from models.inputs import check_inputs
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.records import RecordField
@@ -133,7 +133,7 @@ class Network:
         self._heads: dict[str, Head | None] = {}
         self._folded: dict[str, str] = {}
         _check_classes(config)
-        _check_inputs(module, self.name, self.fields)
+        check_inputs(module, self.name, self.fields)
         with torch.no_grad(), exact_convolutions():
             self.segments = self._check_shapes() > 2
             expected = self.check(self.synthetic(), self.synthetic_record())
@@ -450,33 +450,6 @@ class Network:
         for parameter in self.module.parameters():
             if parameter.ndim == self.config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=order)
-
-
-def _check_inputs(module: nn.Module, name: str, fields: Sequence[RecordField]) -> None:
-    """Check, as far as the module's signature tells, that it takes a record if there is one, and none if not."""
-    try:
-        signature = inspect.signature(module.forward)
-    except (TypeError, ValueError):
-        return
-    takes_image, takes_both = (_takes(signature, count) for count in (1, 2))
-    if fields and not takes_both:
-        raise ConfigurationError(
-            f"cohort.record: {name} takes an image alone: leave cohort.record out, or name a network that takes images "
-            f"and records of shape (batch, {len(fields)})"
-        )
-    if not fields and takes_both and not takes_image:
-        raise ConfigurationError(
-            f"{name} takes a second input beside the image: if that is a record, name the columns of the cohort table "
-            "that it is made of in cohort.record, in their order"
-        )
-
-
-def _takes(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
 
 
 def _check_classes(config: NetworkConfig) -> None:

@@ -4,10 +4,12 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from models.errors import ConfigurationError
 
@@ -15,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORE
 
 
 class RecordField(BaseModel):
-    """A column as a number, ``(value - mean) / scale``."""
+    """A column as a number, ``(value - mean) / scale``; its name alone stands for one whose cells hold numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -35,6 +37,15 @@ class RecordField(BaseModel):
         description="What stands in for the field where an explainer takes it away, as a cell would hold it; none: the "
         "fill, and without one 0 in what the network takes",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, content: Any) -> Any:
+        return {"name": content} if isinstance(content, str) else content
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
 
     @model_validator(mode="after")
     def _is_readable(self) -> "RecordField":
@@ -98,14 +109,6 @@ class RecordField(BaseModel):
         if not np.isfinite(number):
             raise ValueError(f"the {self.name!r} of its record is too large for single precision: mend the cell")
         return number
-
-
-def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Column = Annotated[RecordField, BeforeValidator(_by_name)]
-"""A field that may be given by its name alone, if its cells hold numbers."""
 
 
 def digest_of(record: Sequence[float]) -> str:

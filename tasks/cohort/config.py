@@ -10,7 +10,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 from models.components import Component
 from models.errors import ConfigurationError
 from models.outputs import Axes
-from models.records import Column
+from models.records import RecordField
 from tasks.cohort.columns import Columns, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
@@ -49,7 +49,7 @@ class CohortConfig(BaseModel):
         description="Names of the files that make an image, in the order of the network's channels: [t1, t1ce, t2]; "
         "none: an image is one file, or has those of cohort.columns.uri",
     )
-    record: tuple[Column, ...] = Field(
+    record: tuple[RecordField, ...] = Field(
         (),
         strict=False,
         description="Columns of the table that the network takes beside the image, as numbers in this order: [age, "

