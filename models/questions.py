@@ -169,7 +169,7 @@ class Batch:
     known
         Values that explainers worked out once for all images.
     record
-        ``(image, field)``, what the network takes beside the images; without fields where it takes nothing.
+        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
     keeps_channels
         Whether the maps of each channel are asked for, too.
     """

@@ -27,15 +27,15 @@ class RecordField(BaseModel):
         min_length=1,
         description="The number of each word that a cell may hold: {F: 0, M: 1}; none: it is a number",
     )
-    mean: FiniteFloat = Field(0.0, description="What is taken off each number, as the network was trained")
-    scale: FiniteFloat = Field(1.0, gt=0, description="What the rest is divided by")
+    mean: FiniteFloat = Field(0.0, description="Subtracted from each number, as when the network was trained")
+    scale: FiniteFloat = Field(1.0, gt=0, description="The rest is divided by it")
     fill: FiniteFloat | str | None = Field(
-        None, description="What an empty cell stands for, as a cell would hold it; none: the image is quarantined"
+        None, description="The content that stands for an empty cell; none: the image is quarantined"
     )
     baseline: FiniteFloat | str | None = Field(
         None,
-        description="What stands in for the field where an explainer takes it away, as a cell would hold it; none: the "
-        "fill, and without one 0 in what the network takes",
+        description="The content of a cell that stands in where an explainer takes the field away; none: the fill, and "
+        "without one 0 in what the network takes",
     )
 
     @model_validator(mode="before")
@@ -59,7 +59,7 @@ class RecordField(BaseModel):
         return self
 
     def number(self, cell: str | None) -> float:
-        """Make what the network takes of a cell; None: an empty one.
+        """Make the number that the network takes of a cell; None: an empty one.
 
         Raises
         ------

@@ -28,7 +28,7 @@ ExplainingChannels = Generator[Questions, None, tuple[Tensor, Tensor]]
 
 
 class Attribution(NamedTuple):
-    """What an explainer attributes to the inputs of the network.
+    """Attribution to the inputs of the network.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ class Source(NamedTuple):
     sequences
         The files of each sequence, if the image is made of several.
     record
-        What the network takes beside the image; empty where it takes nothing.
+        The numbers that the network takes beside the image; empty where it takes none.
     """
 
     uris: tuple[str, ...]

@@ -11,7 +11,7 @@ _NAMED = 3
 
 
 class FieldRow(NamedTuple):
-    """What one explainer attributes to a record: means over images and targets.
+    """Attribution by one explainer to a record, averaged over images and targets.
 
     Attributes
     ----------
