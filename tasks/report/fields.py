@@ -30,7 +30,7 @@ def by_explainer(dataset: xr.Dataset) -> list[FieldRow]:
     """Average the attribution to each field, for the explainers that attribute to records."""
     if "attribution_record" not in dataset:
         return []
-    means = np.abs(dataset["attribution_record"]).mean(("image_id", "target"))
+    means = abs(dataset["attribution_record"]).mean(("image_id", "target"))
     shares = dataset["modality_share"].sel(modality="record").mean(("image_id", "target"))
     rows = [
         FieldRow(str(name), means.sel(explainer=name).values.tolist(), float(shares.sel(explainer=name)))
