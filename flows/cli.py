@@ -105,8 +105,14 @@ def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Sele
 
 @main.command(epilog="Example: cohortlens run mine.yaml")
 @click.argument("config", type=_CONFIG)
+@click.option(
+    "--first",
+    type=click.IntRange(1),
+    help="Look at this many images, spread over the cohort, in a throw-away folder, and open its report.",
+)
+@click.option("--open/--no-open", "opens", default=True, help="Whether --first opens the report in a browser.")
 @run_options
-def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
+def run(config: Path, first: int | None, opens: bool, extend: bool, overwrite: bool, only: "Selection") -> None:
     """Explain the cohort of CONFIG. If its output is there, only what is new, changed or missing is done.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
@@ -114,6 +120,11 @@ def run(config: Path, extend: bool, overwrite: bool, only: "Selection") -> None:
     from flows.server import prefect_server
 
     loaded = _load(config)
+    if first is not None:
+        if extend or overwrite:
+            raise click.UsageError("--first leaves the output as it is: run without --extend and --overwrite")
+        _look(loaded, only.model_copy(update={"first": first}), opens)
+        return
     with prefect_server() as server_url:
         summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite, only=only)
     _finish_run(loaded, summary)
@@ -305,6 +316,26 @@ def _run(config: "RunConfig", server_url: str, **how: Any) -> "Summary":
     with _prefect(server_url, config.output):
         return explain_cohort(config, **how)
     return done[config.output.url]
+
+
+def _look(config: "RunConfig", only: "Selection", opens: bool) -> None:
+    import webbrowser
+
+    from flows.server import keep_inside
+    from tasks.report import NAME
+
+    with _temporary_home() as home:
+        keep_inside(home)
+        from flows.first import explain_first
+
+        looked, summary = explain_first(config, only)
+    folder = Path(looked.output.path)
+    click.echo(
+        f"A look at {summary.images} images. Nothing was written to {config.output}; delete {folder} afterwards."
+    )
+    if opens:
+        webbrowser.open((folder / NAME).as_uri())
+    _finish_run(looked, summary)
 
 
 @contextmanager

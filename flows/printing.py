@@ -15,6 +15,7 @@ from tasks.plain import plain
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tasks.plan.plan import Plan
     from tasks.prepare.prepare import Prepared
     from tasks.upkeep.verify import Damage
     from tasks.work.finish import Summary
@@ -100,6 +101,8 @@ def _of_plan(prepared: "Prepared") -> Rows:
     yield "form", f"{prepared.form}: offers {_offered(prepared)}"
     yield "shards", f"{len(plan.shards)} of {plan.images_per_shard} images"
     yield "maps", f"{', '.join(plan.maps) or 'none'} for {', '.join(plan.target.labels(plan.model.classes))}"
+    if plan.channels == "keep":
+        yield "  of each channel", _of_each_channel(plan)
     for planned in plan.fits:
         yield "fitted before", f"{planned.title}, on {len(planned.images)} images of the cohort"
     yield "forward passes", str(cost.forward_passes)
@@ -119,6 +122,14 @@ def _of_plan(prepared: "Prepared") -> Rows:
         yield "", f"and {len(unread) - _REFUSED_SHOWN} labels more that name no class"
     for entry in refused[:_REFUSED_SHOWN]:
         yield "quarantined", f"{entry.id}: {entry.reason or ''}"
+
+
+def _of_each_channel(plan: "Plan") -> str:
+    from models.explainers.base import ChannelExplainer
+
+    known = {one.title: isinstance(one, ChannelExplainer) for one in plan.explainers if one.title in plan.maps}
+    kept, left = ([title for title, is_kept in known.items() if is_kept == wanted] for wanted in (True, False))
+    return ", ".join(kept) + (f"; {', '.join(left)} look at all channels at once" if left else "")
 
 
 def _offered(prepared: "Prepared") -> str:

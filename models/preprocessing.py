@@ -15,7 +15,7 @@ from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
 from models.outputs import Axes
 
-NAMESPACES = ("monai.transforms",)
+NAMESPACES = ("monai.transforms", "models.transforms")
 _FIELD = "cohort.preprocessing"
 _FOREIGN = (
     "BatchInverseTransform",
@@ -79,7 +79,8 @@ class Preprocessing:
     Raises
     ------
     ConfigurationError
-        If a component is not an array transform of ``monai.transforms`` that gives the same result every time.
+        If a component is not an array transform of ``monai.transforms`` or ``models.transforms`` that gives the same
+        result every time.
     """
 
     def __init__(self, components: Sequence[Component], axes: Axes = "zyx") -> None:

@@ -111,6 +111,6 @@ class RecordField(BaseModel):
         return number
 
 
-def digest_of(record: Sequence[float]) -> str:
+def record_digest(record: Sequence[float]) -> str:
     """SHA-256 of the numbers in single precision, little-endian."""
     return hashlib.sha256(np.asarray(record, "<f4").tobytes()).hexdigest()

@@ -14,7 +14,7 @@ from models.records import RecordField
 from tasks.cohort.columns import Columns, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
-from tasks.cohort.reading import LARGEST, WindowConfig
+from tasks.cohort.reading import LARGEST, Frames, WindowConfig
 from tasks.cohort.table import is_datalist, is_table
 from tasks.storage.location import Location
 
@@ -34,6 +34,11 @@ class CohortConfig(BaseModel):
     root: Location | None = Field(
         None, description="What a cohort table names must lie below this folder or prefix; none: below the table's own"
     )
+    identifiers: Literal["pseudonymous", "as given"] = Field(
+        "pseudonymous",
+        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
+    )
+    description: str = Field("", description="A sentence for whoever reads the store or the report")
     columns: Columns | None = Field(
         None,
         description="How a table's columns are called, so that there may be others: {uri: [t1, t2], label: class}; a "
@@ -60,15 +65,11 @@ class CohortConfig(BaseModel):
         description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
         "the first",
     )
-    identifiers: Literal["pseudonymous", "as given"] = Field(
-        "pseudonymous",
-        description="Whether ids and subjects are replaced by keyed pseudonyms; as given: they are pseudonyms already",
-    )
-    description: str = Field("", description="A sentence for whoever reads the store or the report")
     preprocessing: tuple[Component, ...] = Field(
         (),
         strict=False,
-        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`",
+        description="MONAI array transforms in order: `{_target_: monai.transforms.Resize, spatial_size: [96, 96]}`; "
+        "or ours, which are below `models.transforms`",
     )
     axes: Axes = Field(
         "zyx",
@@ -78,6 +79,12 @@ class CohortConfig(BaseModel):
     window: WindowConfig = Field("none", description="DICOM window: none, file, or {center, width}")
     color: Literal["as stored", "grey"] = Field(
         "as stored", description="grey: three channels are read as one, their luminance (ITU-R 601)"
+    )
+    frames: Frames = Field(
+        "as stored",
+        description="What the frames of a file are (the pictures of a multi-frame file, the volumes of a 4-D one): "
+        "channels of one image, in their order; images of their own, name#1, name#2, …, all of one subject; as stored: "
+        "as the format has them, volumes of a 4-D NIfTI as channels, frames and pages as the slices of a volume",
     )
     mask: MaskRule | None = Field(
         None,
@@ -135,6 +142,10 @@ class CohortConfig(BaseModel):
             )
         if self.align != "same grid" and not self.sequence_names:
             raise ConfigurationError("align is for images of several files: name these in cohort.sequences")
+        if self.frames == "images" and self.sequence_names:
+            raise ConfigurationError(
+                "frames: the frames of several sequences are no images of their own: leave frames or sequences out"
+            )
         return self
 
     @property

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from tasks.cohort.reading import Counts
+
 
 class Fact(NamedTuple):
     """The facts of a file, which is not read again as long as it has the same stamp: size, and time or ETag.
@@ -23,6 +25,8 @@ class Fact(NamedTuple):
         How many pictures it holds, if the format tells them apart.
     orientation
         Direction cosines of the rows and columns of a series' slice; empty if it does not say.
+    pictures, volumes
+        How many of its pictures, and of its volumes, can be images of their own.
     """
 
     file: str
@@ -37,6 +41,12 @@ class Fact(NamedTuple):
     issuer: str = ""
     frames: int = 1
     orientation: tuple[float, ...] = ()
+    pictures: int = 1
+    volumes: int = 1
+
+    def count(self, spatial_dims: int) -> int:
+        """Count its frames for a network of `spatial_dims`: its pictures, or its volumes."""
+        return Counts(self.pictures, self.volumes).of(spatial_dims)
 
     @property
     def person(self) -> str | None:
@@ -67,6 +77,11 @@ class Source(NamedTuple):
     digest: str
     files: tuple[Fact, ...]
 
+    @property
+    def decoded(self) -> int:
+        """Bytes of its pixels as float32; a copy of a slice counts once."""
+        return sum({fact.digest: fact.decoded for fact in self.files}.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -77,7 +92,8 @@ class Entry:
     id
         Stable name of the image, unique in the cohort.
     digest
-        SHA-256 over what the network sees of the image: that of its source; over those of several, in their order.
+        SHA-256 over what the network sees of the image: that of its source; over those of several, in their order; over
+        that and its number if it is a frame.
     mask
         SHA-256 of its mask's bytes.
     reason
@@ -88,6 +104,8 @@ class Entry:
         Whether its sources were there at the last run.
     withdrawn
         Whether its subject was withdrawn: nothing of it is left but the row.
+    frame
+        The frame of its file that it is, counted from 1; None: it is the whole file.
     sources
         What the image is made of.
     """
@@ -101,6 +119,7 @@ class Entry:
     subject: str | None = None
     present: bool = True
     withdrawn: bool = False
+    frame: int | None = None
     sources: tuple[Source, ...] = ()
 
     @property
@@ -109,13 +128,30 @@ class Entry:
         return tuple(fact for source in self.sources for fact in source.files)
 
     @property
+    def decoded(self) -> int:
+        """Bytes of its pixels as float32, and of its mask's."""
+        mask = sum(source.decoded for source in self.sources if source.kind == "mask")
+        return decoded_together(self.sources) + mask
+
+    @property
     def names(self) -> frozenset[str]:
-        """All that the image goes by: its id, its subject, and the PatientIDs in its files."""
-        named = (self.id, self.subject, *(fact.patient for fact in self.facts))
+        """All that the image goes by: its id, its file's, its subject, and the PatientIDs in its files."""
+        named = (self.id, self.listed, self.subject, *(fact.patient for fact in self.facts))
         return frozenset(name for name in named if name)
+
+    @property
+    def listed(self) -> str:
+        """The id under which the cohort lists it, which is that of its file if it is a frame."""
+        return self.id if self.frame is None else self.id.rpartition("#")[0]
 
     def quarantined(self, reason: str) -> "Entry":
         return replace(self, reason=reason)
+
+
+def decoded_together(sources: Iterable[Source]) -> int:
+    """Count the bytes of an image's pixels as float32, where its files may come to lie on the grid of the first."""
+    sizes = [source.decoded for source in sources if source.kind == "image"]
+    return max(sum(sizes), len(sizes) * sizes[0]) if sizes else 0
 
 
 def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:

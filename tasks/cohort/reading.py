@@ -68,6 +68,23 @@ class Window(BaseModel):
 
 WindowConfig = Literal["none", "file"] | Window
 
+Frames = Literal["as stored", "channels", "images"]
+"""The part of frames: as their format has them, the channels of one image, or each an image of its own."""
+
+
+class Counts(NamedTuple):
+    """The numbers of frames that a file holds: its pictures, and its volumes, such as the time points of a series.
+
+    A network of pictures has the pictures for frames, one of volumes the volumes.
+    """
+
+    pictures: int = 1
+    volumes: int = 1
+
+    def of(self, spatial_dims: int) -> int:
+        """Count the frames for a network of `spatial_dims`."""
+        return self.pictures if spatial_dims == 2 else self.volumes
+
 
 class Declared(NamedTuple):
     """A file's header, as far as it is of use before the pixels are decoded.
@@ -86,6 +103,8 @@ class Declared(NamedTuple):
         How many pictures the file holds, if the format tells pictures of a volume apart.
     orientation
         Direction cosines of the rows and columns of a series' slice; empty if it does not say.
+    counts
+        How many of its pictures, and of its volumes, can be images of their own.
     """
 
     values: int
@@ -95,6 +114,7 @@ class Declared(NamedTuple):
     issuer: str = ""
     frames: int = 1
     orientation: tuple[float, ...] = ()
+    counts: Counts = Counts()
 
 
 @dataclass(frozen=True)
@@ -112,12 +132,20 @@ class Request:
         How many bytes the pixels may take as float32.
     as_mask
         Whether a mask is asked for, whose transparency and indices into a palette are channels, too.
+    frame
+        The one frame that is wanted, counted from 1, of the `Counts` that the header declares for a network of
+        `spatial_dims`; None: the whole file.
+    as_channels
+        Whether the frames are the channels of the image, one frame after the other, each with its own channels. The
+        image lies where its middle frame does.
     """
 
     spatial_dims: int
     window: WindowConfig = "none"
     largest: int = LARGEST
     as_mask: bool = False
+    frame: int | None = None
+    as_channels: bool = False
 
 
 class Reader(ABC):

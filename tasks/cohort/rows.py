@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from posixpath import dirname
-from typing import Literal
+from typing import Literal, NamedTuple
 from unicodedata import normalize
 
 from models.errors import ConfigurationError
@@ -35,10 +35,10 @@ def images_of_table(config: CohortConfig) -> list[Listed]:
     record = tuple(field.name for field in config.record)
     rows = [_split(config, row) for row in read_table(config.source, columns, config.section, record)]
     locate = _locator(config, rows)
-    found = [_found(config, row) for row in rows]
-    listed = [_listed(config, row, files, locate) for row, files in zip(rows, found, strict=True)]
+    assigned = [_assigned(config, row) for row in rows]
+    listed = [_listed(config, row, files, locate) for row, files in zip(rows, assigned, strict=True)]
     _check_ids(config.source, listed, rows)
-    if moved := sum(_is_another_order(row, files) for row, files in zip(rows, found, strict=True)):
+    if moved := sum(map(_is_another_order, rows, assigned)):
         logger.warning(
             "cohort.sequences: %d images have their files in another order than the network's channels, as names tell: "
             "they are put in that order",
@@ -84,30 +84,50 @@ def _locator(config: CohortConfig, rows: Sequence[Row]) -> Callable[[str], str]:
     return locate
 
 
-def _found(config: CohortConfig, row: Row) -> dict[str, str] | Unreadable:
-    """Find the file of each sequence; without a name where an image has one."""
+class _Assigned(NamedTuple):
+    """The file of each sequence, without a name where an image has one; and why they make no image, if that is told."""
+
+    files: dict[str, str]
+    refused: str | None = None
+
+
+def _assigned(config: CohortConfig, row: Row) -> _Assigned:
+    """Find the file of each sequence; they are numbered where that cannot be told."""
+    named = [uri for uri in row.uris if uri]
     if not config.sequence_names:
-        return {"": row.uris[0] or ""}
+        return _Assigned({"": named[0]})
     in_columns = config.columns is not None and len(config.columns.uris) > 1
     try:
-        return (as_given if in_columns else in_order)(row.uris, config.sequence_names)
+        found = (as_given if in_columns else in_order)(row.uris, config.sequence_names)
     except Unreadable as reason:
-        return reason
+        return _Assigned({str(place): file for place, file in enumerate(named)}, str(reason))
+    return _Assigned(found, lacking(found, config.sequence_names) or _of_several(row))
 
 
-def _is_another_order(row: Row, found: dict[str, str] | Unreadable) -> bool:
-    return not isinstance(found, Unreadable) and [*found.values()] != [uri for uri in row.uris if uri]
+def _of_several(row: Row) -> str | None:
+    """Give the reason why files make no image if their names are of several subjects."""
+    people = {subject for uri in row.uris if uri and (subject := bids_subject(uri.replace("\\", "/")))}
+    if len(people) < 2 or row.subject:
+        return None
+    return (
+        f"its files are of {len(people)} subjects, by their names (BIDS): name the files of each by themselves, or say "
+        "whose image it is in the column `subject`"
+    )
 
 
-def _listed(config: CohortConfig, row: Row, found: dict[str, str] | Unreadable, locate: Callable[[str], str]) -> Listed:
-    named = [uri for uri in row.uris if uri]
-    paths = [uri if "\\" in locate(uri) else uri.replace("\\", "/") for uri in named]
-    urls = {name: locate(uri) for name, uri in (_by_place(named) if isinstance(found, Unreadable) else found).items()}
-    files = {name: _below(config.home, url) for name, url in urls.items()}
-    parts = [Files(name, files[name] or (url,)) for name, url in urls.items()]
+def _is_another_order(row: Row, assigned: _Assigned) -> bool:
+    return assigned.refused is None and [*assigned.files.values()] != [uri for uri in row.uris if uri]
+
+
+def _listed(config: CohortConfig, row: Row, assigned: _Assigned, locate: Callable[[str], str]) -> Listed:
+    paths = [uri if "\\" in locate(uri) else uri.replace("\\", "/") for uri in row.uris if uri]
+    places = {name: locate(uri) for name, uri in assigned.files.items()}
+    below = {name: _below(config.home, url) for name, url in places.items()}
+    parts = [Files(name, below[name] or (url,)) for name, url in places.items()]
+    empty = [part.says("the folder is empty, or not there: check the table") for part in parts if not below[part.name]]
     mask = row.mask and locate(row.mask)
     source = Source.of(parts, mask, row.number) if config.sequence_names else Source(parts[0].uris, mask, row.number)
-    refused = _refused(config, row, found, [part for part in parts if not files[part.name]], paths)
+    refused = assigned.refused or next(iter(empty), None)
     try:
         source = source._replace(record=tuple(map(RecordField.number, config.record, row.record)))
     except ValueError as reason:
@@ -122,37 +142,9 @@ def _listed(config: CohortConfig, row: Row, found: dict[str, str] | Unreadable, 
     )
 
 
-def _by_place(files: Sequence[str]) -> dict[str, str]:
-    """Number the files of an image of which nothing else is known."""
-    return {str(place): file for place, file in enumerate(files)}
-
-
 def _below(root: Location, url: str) -> tuple[str, ...]:
     """List the files of a series' folder; a file is there alone."""
     return tuple(root.at(url).below()) if url.endswith("/") else (url,)
-
-
-def _refused(
-    config: CohortConfig,
-    row: Row,
-    found: dict[str, str] | Unreadable,
-    empty: Sequence[Files],
-    paths: Sequence[str],
-) -> str | None:
-    """Give the reason why the files of a row make no image, if that is known."""
-    if isinstance(found, Unreadable):
-        return str(found)
-    if config.sequence_names and (reason := lacking(found, config.sequence_names)):
-        return reason
-    if empty:
-        return empty[0].says("the folder is empty, or not there: check the table")
-    people = {subject for path in paths if (subject := bids_subject(path))}
-    if len(people) > 1 and not row.subject:
-        return (
-            f"its files are of {len(people)} subjects, by their names (BIDS): name the files of each by themselves, or "
-            "whose image it is in the column `subject`"
-        )
-    return None
 
 
 def _mapped(label: str, names: Mapping[str, str]) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
@@ -13,6 +14,11 @@ from tasks.cohort.sources import Listed
 from tasks.storage.location import Location
 
 SCHEDULED = "scheduled"
+
+_TRIED = 4
+"""Of neighbouring images, this many are tried for one that can be read."""
+
+T = TypeVar("T")
 
 
 class Selection(BaseModel):
@@ -27,6 +33,9 @@ class Selection(BaseModel):
         None,
         description="Files that were stored before this time; `scheduled`: the time that the run was scheduled for, so "
         "that a run which starts late, or twice, does the same work",
+    )
+    first: int | None = Field(
+        None, ge=1, description="This many images, spread evenly over those that are selected otherwise; none: all"
     )
 
     @field_validator("ids")
@@ -72,7 +81,9 @@ class Selection(BaseModel):
         files = dict.fromkeys(file for image in listed for file in image.source.files)
         times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
         ids = set(self.ids)
-        all_named = ids <= {alias(name) for image in listed for name in image.called} if ids else True
+        named = {alias(name) for image in listed for name in image.called} if ids else set()
+        ids = {id if id in named else id.rpartition("#")[0] or id for id in ids}  # name#3 is a frame of name
+        all_named = ids <= named
 
         def selects(image: Listed) -> bool:
             if ids and all_named and not ids & {alias(name) for name in image.called}:
@@ -86,12 +97,34 @@ class Selection(BaseModel):
 
         return selects
 
+    def by_sample(self, listed: Sequence[Listed], can_be_read: Callable[[Listed], bool]) -> list[Listed]:
+        """Choose images for `first`: of each of as many stretches of a listing, one that can be read if it has some."""
+        count = min(self.first or len(listed), len(listed))
+        bounds = [len(listed) * part // (count or 1) for part in range(count + 1)]
+        stretches = (listed[begin:end] for begin, end in pairwise(bounds))
+        return [next(filter(can_be_read, stretch[:_TRIED]), stretch[0]) for stretch in stretches]
+
+    def sampled(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Keep as many images as `first` says, evenly spread; the quarantined ones only if there are no others."""
+        if self.first is None:
+            return [*entries]
+        readable = spread([entry for entry in entries if not entry.reason], self.first)
+        others = spread([entry for entry in entries if entry.reason], self.first - len(readable))
+        kept = {entry.id for entry in (*readable, *others)}
+        return [entry for entry in entries if entry.id in kept]
+
     def by_header(self, entry: Entry) -> bool:
         """Tell whether what a file says of itself selects the image: its modality, and whose image it is."""
         if self.ids and not entry.names & set(self.ids):
             return False
         of_images = (fact for source in entry.sources if source.kind == "image" for fact in source.files)
         return not self.modality or any(fact.modality in self.modality for fact in of_images)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Take `count` items, or all there are, in the middles of as many even stretches."""
+    count = min(count, len(items))
+    return [items[(2 * part + 1) * len(items) // (2 * count)] for part in range(count)]
 
 
 ALL = Selection()

@@ -40,8 +40,8 @@ def in_order(files: Sequence[str | None], sequences: Sequence[str]) -> dict[str,
         return found
     if len(files) != len(sequences):
         raise Unreadable(
-            f"it has {len(files)} files, cohort.sequences has {len(sequences)} ({', '.join(sequences)}), and names do "
-            "not tell which is which: name each"
+            f"it has {len(files)} file{'s' * (len(files) != 1)}, cohort.sequences has {len(sequences)} "
+            f"({', '.join(sequences)}), and names do not tell which is which: name each"
         )
     return as_given(files, sequences)
 
@@ -70,13 +70,15 @@ def lacking(found: Mapping[str, object], sequences: Sequence[str]) -> str | None
     missing = [sequence for sequence in sequences if sequence not in found]
     if not missing:
         return None
-    return f"it lacks {_enumerated(missing)} of its sequences {_enumerated(sequences)}: add the file, or leave it out"
+    of = f"{_enumerated(missing)} of its sequences {_enumerated(sequences)}"
+    return f"it lacks {of}: add the file, or leave the image out"
 
 
 def grouped(listed: Sequence[Listed], sequences: Sequence[str]) -> list[Listed]:
     """Make one image of the files of a folder whose names are equal but for the sequence that they end in.
 
-    Files that end in none of `sequences` are left out.
+    Files that end in none of `sequences` are left out. A folder that cannot be listed stays an image of its own, which
+    is set aside with the reason.
 
     Parameters
     ----------
@@ -165,7 +167,7 @@ def _any_of(sequences: Sequence[str]) -> str:
 
 
 def _canonical(name: str, sequences: Sequence[str]) -> str:
-    return next(sequence for sequence in sequences if sequence.casefold() == name.casefold())
+    return next(sequence for sequence in sequences if re.fullmatch(re.escape(sequence), name, re.IGNORECASE))
 
 
 def _enumerated(names: Sequence[str], conjunction: str = "and") -> str:

@@ -119,11 +119,15 @@ class Sources:
         return f"<sources of {len(self._places)} images>"
 
     def __call__(self, id: str) -> Source | None:
-        return self._places.get(id)
+        return self._places.get(self._listed(id))
 
     def of(self, ids: Iterable[str]) -> "Sources":
         """Keep the places of some images alone."""
-        return Sources({id: self._places[id] for id in ids if id in self._places})
+        return Sources({name: self._places[name] for name in map(self._listed, ids) if name in self._places})
+
+    def _listed(self, id: str) -> str:
+        """Name the file that a frame, `name#3`, is of."""
+        return id if id in self._places else id.rpartition("#")[0]
 
 
 Find = Callable[[str], Source | None]

@@ -2,18 +2,20 @@
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 
 from models.errors import ConfigurationError
-from models.records import digest_of
+from models.records import record_digest
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry, Fact, Source
+from tasks.cohort.entry import Entry, Fact, Source, decoded_together
 from tasks.cohort.listing import list_images
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import inspect
-from tasks.cohort.reading import Unreadable, check_decoded, check_file
+from tasks.cohort.reading import Unreadable, check_decoded, check_file, check_frames
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
 from tasks.cohort.sources import Files, Listed, Sources, check_is_file
@@ -87,11 +89,19 @@ def survey(
         files = _files(image for image in listed if selects(image))
     stamps = _stamps(config, files)
 
+    @cache
     def find(uri: str) -> Fact | Unreadable:
         stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
         before = (known or {}).get(file)
         return before if stamp and before and before.stamp == stamp else _fact(config, key, uri, file, stamp)
 
+    if only.first and not (joins or only.ids or only.modality):
+        candidates = [image for image in listed if selects(image)]
+        sample = only.by_sample(
+            candidates, lambda image: all(isinstance(find(uri), Fact) for uri in image.source.files)
+        )
+        names = {image.name for image in sample}
+        files, selects = _files(sample), lambda image: image.name in names
     facts: dict[str, Fact | Unreadable] = {}
     with ThreadPoolExecutor(_READERS) as pool:
         for uri, fact in zip(files, pool.map(find, files), strict=True):
@@ -109,15 +119,22 @@ def survey(
                 else "%d files that are named as one of the sequences are left out: they are no images",
                 left_out,
             )
-    surveyed = (_entry(image, facts, alias, config.largest_image) for image in listed if selects(image))
-    entries = [entry for entry in surveyed if only.by_header(entry)]
+    surveyed = [
+        entry for image in listed if selects(image) for entry in _entries(image, facts, alias, config, spatial_dims)
+    ]
+    entries = only.sampled([entry for entry in surveyed if only.by_header(entry)])
     places = {alias(image.name): image.source for image in listed}
+    ids = {entry.id for entry in surveyed} | {alias(image.name) for image in listed if not selects(image)}
     if len(places) < len(listed):
         raise ConfigurationError(
             f"cohort.source: files at {config.source} have the same name once it is written as text: rename those "
             "whose names are not UTF-8"
         )
-    return Survey(entries, Sources(places), frozenset(places.keys() - {entry.id for entry in entries}))
+    if len({entry.id for entry in surveyed}) < len(surveyed):
+        raise ConfigurationError(
+            f"cohort.source: an image at {config.source} has the name of another one's frame, such as name#1: rename it"
+        )
+    return Survey(entries, Sources(places), frozenset(ids - {entry.id for entry in entries}))
 
 
 def which(
@@ -142,29 +159,36 @@ def which(
         URIs by pseudonym.
     """
     alias = config.alias(key)
-    names = {fact.file: entry.names for entry in entries for fact in entry.facts}
+    names: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        for fact in entry.facts:
+            names[fact.file] |= entry.names
     found: dict[str, dict[str, None]] = {}
     for image in list_images(config):
         listed = {alias(name) for name in image.called}
         for uri in image.source.uris:
-            for id in (listed | names.get(key.pseudonym(uri), frozenset())) & set(ids):
+            for id in (listed | names.get(key.pseudonym(uri), set())) & set(ids):
                 found.setdefault(id, {})[uri] = None
     return {id: tuple(uris) for id, uris in found.items()}
 
 
-def combine(digests: Sequence[str]) -> str:
+def combine(digests: Sequence[str], frame: int | None = None) -> str:
     """Make the digest of an image from those of its files.
 
     Parameters
     ----------
     digests
         The SHA-256 of each file, or those of its sequences, in their order; that of its record is the last.
+    frame
+        The frame of the only file that the image is; None: it is all of it.
 
     Returns
     -------
     str
-        The digest of the only file, or one over all.
+        The digest of the only file, or one over all, and over the frame's number.
     """
+    if frame is not None:
+        return hashlib.sha256(f"{digests[0]} frame {frame}".encode()).hexdigest()
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -212,10 +236,47 @@ def _fact(config: CohortConfig, key: Key, uri: str, file: str, stamp: str) -> Fa
         issuer=issuer if patient else "",
         frames=header.frames,
         orientation=header.orientation,
+        pictures=header.counts.pictures,
+        volumes=header.counts.volumes,
     )
 
 
-def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callable[[str], str], largest: int) -> Entry:
+def _entries(
+    image: Listed,
+    facts: Mapping[str, Fact | Unreadable],
+    alias: Callable[[str], str],
+    config: CohortConfig,
+    spatial_dims: int,
+) -> list[Entry]:
+    """Write down an image, or each frame of it; frames of one file are of one subject, which may be the file itself."""
+    entry = _entry(image, facts, alias, config, spatial_dims)
+    frames = _frames(entry.sources[0].files, config, spatial_dims) if entry.sources else 1
+    if frames <= 1 or entry.digest is None:
+        return [entry]
+    return [
+        replace(
+            entry,
+            id=f"{entry.id}#{number}",
+            digest=combine([entry.digest], number),
+            subject=entry.subject or entry.id,
+            frame=number,
+        )
+        for number in range(1, frames + 1)
+    ]
+
+
+def _frames(own: Sequence[Fact], config: CohortConfig, spatial_dims: int) -> int:
+    """Count the frames of an image's files that are images of their own; 1: the files are one image."""
+    return own[0].count(spatial_dims) if config.frames == "images" and len(own) == 1 else 1
+
+
+def _entry(
+    image: Listed,
+    facts: Mapping[str, Fact | Unreadable],
+    alias: Callable[[str], str],
+    config: CohortConfig,
+    spatial_dims: int,
+) -> Entry:
     named = image.subject or image.bids
     entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
     if image.refused:
@@ -237,17 +298,30 @@ def _entry(image: Listed, facts: Mapping[str, Fact | Unreadable], alias: Callabl
     mask = None if image.source.mask is None else facts[image.source.mask]
     if isinstance(mask, Unreadable):
         return entry.quarantined(f"its mask: {mask}")
+    frames = max(_frames(own, config, spatial_dims), 1)
+    masks = _frames([mask], config, spatial_dims) if mask else 1
     try:
-        check_decoded(sum(map(_decoded, sources)), largest)
-        check_decoded(mask.decoded if mask else 0, largest)
+        check_frames(frames)
+        check_decoded(decoded_together(sources) // frames, config.largest_image)
+        check_decoded(mask.decoded // (masks if masks == frames else 1) if mask else 0, config.largest_image)
+        if spatial_dims == 3:  # those of pictures may be the slices of a volume that is laid onto them
+            _check_frames_of_mask(masks, frames)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
     if image.source.record:
-        sources.append(Source("", "record", digest_of(image.source.record), ()))
+        sources.append(Source("", "record", record_digest(image.source.record), ()))
     digest = combine([source.digest for source in sources])
     if mask:
         sources.append(Source("", "mask", mask.digest, (mask,)))
     return replace(entry, digest=digest, mask=mask.digest if mask else None, sources=tuple(sources))
+
+
+def _check_frames_of_mask(masks: int, frames: int) -> None:
+    if frames > 1 and masks not in (1, frames):
+        raise Unreadable(
+            f"its mask has {masks} frames, and the image {frames}: a mask has as many frames as its image, or one for "
+            "all of them"
+        )
 
 
 def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:
@@ -258,8 +332,3 @@ def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:
             raise Unreadable(files.says(fact))
         found.append(fact)
     return Source(files.name, "image", combine([fact.digest for fact in found]), tuple(found))
-
-
-def _decoded(source: Source) -> int:
-    """Bytes of the pixels of a series as float32, in which a copy of a slice counts once."""
-    return sum({fact.digest: fact.decoded for fact in source.files}.values())

@@ -93,7 +93,7 @@ def unread_labels(
         if source and source.row:
             rows[label].append(source.row)
     return [
-        UnreadLabel(count, tuple(rows[label]), _nearest(label, classes))
+        UnreadLabel(count, tuple(dict.fromkeys(rows[label])), _nearest(label, classes))
         for label, count in read_labels(labels, classes, exclusive).unread.items()
     ]
 

@@ -25,6 +25,7 @@ _FACT = pa.struct(
     + [(name, pa.int64()) for name in ("size", "decoded")]
     + [(name, pa.string()) for name in ("patient", "issuer")]
     + [("frames", pa.int64()), ("orientation", pa.list_(pa.float64()))]
+    + [(name, pa.int64()) for name in ("pictures", "volumes")]
 )
 _SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
 _SCHEMA = pa.schema(
@@ -38,6 +39,7 @@ _SCHEMA = pa.schema(
         ("subject", pa.string()),
         ("present", pa.bool_()),
         ("withdrawn", pa.bool_()),
+        ("frame", pa.int64()),
         ("sources", pa.list_(_SOURCE)),
     ]
 )

@@ -33,7 +33,7 @@ LAYOUT = 7
 _LATER = {"weights_key", "output", "outputs"}
 """Fields of the model that plans of earlier versions lack; where they are not given, digests are as they were."""
 
-_LATER_OF_COHORT = {"axes", "color", "mask", "align", "record"}
+_LATER_OF_COHORT = {"axes", "color", "mask", "align", "frames", "record"}
 """Such fields of the cohort, of those that decide what is computed."""
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"

@@ -120,11 +120,16 @@ def _objects(plan: Plan, variable: Variable) -> int:
 
 def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
     """Bytes of the files of the largest batch, which are read at once, and of decoding the largest image."""
-    sizes = [sum(fact.size for fact in entry.facts) for entry in entries]
-    files = max(
-        (sum(sizes[shard.start + row] for row in batch) for shard in plan.shards for batch in shard.batches), default=0
-    )
-    return files, _DECODING * max((sum(fact.decoded for fact in entry.facts) for entry in entries), default=0)
+
+    def files(batch: Sequence[int]) -> int:
+        return sum({fact.file: fact.size for row in batch for fact in entries[row].facts}.values())
+
+    def decoded(entry: Entry) -> int:
+        frames = 1 if entry.frame is None else entry.facts[0].count(plan.model.spatial_dims)
+        return entry.decoded // frames
+
+    batches = ([shard.start + row for row in batch] for shard in plan.shards for batch in shard.batches)
+    return max(map(files, batches), default=0), _DECODING * max(map(decoded, entries), default=0)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def _rows(
     vanished = 0
     for row, before in enumerate(entries_there):
         entry = now.pop(before.id, None)
-        if before.withdrawn or before.id in unselected:
+        if before.withdrawn or before.id in unselected or before.listed in unselected:
             found.append(before)
         elif entry is None or (entry.digest is None and before.digest is not None):
             vanished += 1
@@ -182,6 +182,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.window": lambda plan: plan.cohort.model_dump(mode="json")["window"],
     "cohort.axes": lambda plan: plan.cohort.axes,
     "cohort.color": lambda plan: plan.cohort.color,
+    "cohort.frames": lambda plan: plan.cohort.frames,
     "cohort.sequences": lambda plan: list(plan.cohort.sequence_names),
     "cohort.align": lambda plan: plan.cohort.align,
     "cohort.record": lambda plan: plan.cohort.model_dump(mode="json")["record"],

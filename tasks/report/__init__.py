@@ -26,6 +26,7 @@ from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.remarks import remarks_on, remarks_on_borders
+from tasks.report.shares import mean_shares
 from tasks.report.sheet import sheet
 from tasks.report.words import NAMED
 from tasks.storage.location import Location
@@ -91,6 +92,7 @@ def write_report(output: Location) -> Location:
         remarks=remarks_on(summary.flags) + remarks_on_borders(compared),
         abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
+        shares=mean_shares(dataset, subjects) if has_maps else [],
         groups=fitting(groups),
         outcomes=len(groups),
         mean_scales=mean_scales,

@@ -14,6 +14,7 @@ from tasks.report.agreement import Others, Pair, maps_of
 from tasks.report.evidence import CONTROLS
 from tasks.report.fields import in_words as fields_in_words
 from tasks.report.pictures import Panel, Scale, case_panels
+from tasks.report.shares import shares_in_words
 from tasks.report.words import Findings, findings, sentences
 from tasks.store.flags import flags_in, raised
 
@@ -60,11 +61,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of one target: what it is, the flags of its maps, and the pictures."""
+    """Pictures of one target: what it is, the flags of its maps, the pictures, and what shares the maps have of it."""
 
     heading: str
     flags: list[str]
     panels: list[Panel]
+    shares: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,8 @@ def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
             found = [f"{name}: {', '.join(image['explainer'].values[on])}" for name, on in flags.items() if on.any()]
             by_rank = isinstance(plan.target, Predicted)
             title = image["class"].values[index] if by_rank else image["target"].values[target]
-            rows.append(Row(f"maps for {title}", found, case_panels(image, target, scales)))
+            pictures, shares = case_panels(image, target, scales), shares_in_words(image, target)
+            rows.append(Row(f"maps for {title}", found, pictures, shares))
     return rows or [Row("no maps: the image has no target" if scales else "", [], case_panels(image, None, []))]
 
 

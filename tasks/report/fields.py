@@ -17,13 +17,10 @@ class FieldRow(NamedTuple):
     ----------
     values
         The mean magnitude of each field.
-    share
-        The mean share of the record in the attribution to image and record.
     """
 
     explainer: str
     values: Sequence[float]
-    share: float
 
 
 def by_explainer(dataset: xr.Dataset) -> list[FieldRow]:
@@ -31,11 +28,7 @@ def by_explainer(dataset: xr.Dataset) -> list[FieldRow]:
     if "attribution_record" not in dataset:
         return []
     means = abs(dataset["attribution_record"]).mean(("image_id", "target"))
-    shares = dataset["modality_share"].sel(modality="record").mean(("image_id", "target"))
-    rows = [
-        FieldRow(str(name), means.sel(explainer=name).values.tolist(), float(shares.sel(explainer=name)))
-        for name in dataset["explainer"].values
-    ]
+    rows = [FieldRow(str(name), means.sel(explainer=name).values.tolist()) for name in dataset["explainer"].values]
     return [row for row in rows if np.isfinite(row.values).all()]
 
 
@@ -48,11 +41,8 @@ def in_words(image: xr.Dataset, target: int) -> str:
 
 def _sentences(image: xr.Dataset) -> Iterator[str]:
     for name in image["explainer"].values:
-        own = image.sel(explainer=name)
-        values, share = own["attribution_record"].values, float(own["modality_share"].sel(modality="record"))
-        if not np.isfinite(values).all() or not np.isfinite(share):
-            continue
+        values = image["attribution_record"].sel(explainer=name).values
         largest = [field for field in np.argsort(-np.abs(values), kind="stable")[:_NAMED] if values[field]]
         fields = ", ".join(f"{image['field'].values[field]} ({values[field]:+.3g})" for field in largest)
-        counts = f", in which these count most: {fields}" if fields else ""
-        yield f"By {name}, the record has {100 * share:.0f} % of the attribution{counts}."
+        if fields and np.isfinite(values).all():
+            yield f"By {name}, these fields count most: {fields}."

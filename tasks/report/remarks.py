@@ -30,6 +30,11 @@ _MEANING = {
         "mask is turned or mirrored, and hit_rate, relevance_mass and the like follow it",
         "look at the outlines below; or give image and mask in a format with geometry (DICOM, NIfTI)",
     ),
+    "image partly covered": (
+        "a file of the image does not reach as far as the first one, on whose grid it was put: beyond its end it is 0, "
+        "which a network may take for a finding",
+        "look at such images; crop the first file to what all of them cover, or name another one first",
+    ),
     "map blank": (
         "the map is zero everywhere: nothing it looks at speaks for the target, as when all gradients are cut off by a "
         "ReLU, or Grad-CAM's sum is negative throughout",

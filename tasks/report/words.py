@@ -103,7 +103,7 @@ def _prediction(prediction: str, probability: float, label: str, right: bool | N
     if np.isnan(probability):
         return f"The model says {prediction}."
     certainty = "almost certainly" if probability > 0.95 else "probably" if probability > 0.75 else "with much doubt"
-    said = f"The model says {prediction}, {certainty} ({_percent(probability)})"
+    said = f"The model says {prediction}, {certainty} ({percent(probability)})"
     if right is None:
         return f"{said}."
     return f"{said}, as labelled." if right else f"{said}, but the label is {label}."
@@ -111,18 +111,18 @@ def _prediction(prediction: str, probability: float, label: str, right: bool | N
 
 def _peaks(place: Place) -> str:
     (first, share), *others = _ranked(place.held)
-    peaks = [f"{first} ({_percent(share)} of its evidence)", *(f"{name} ({_percent(of)})" for name, of in others)]
+    peaks = [f"{first} ({percent(share)} of its evidence)", *(f"{name} ({percent(of)})" for name, of in others)]
     lie = "lie the peaks" if others else "lies the peak"
-    return f"In {place.name}, {_percent(place.size)} of all, {lie} of {_listed(peaks)}."
+    return f"In {place.name}, {percent(place.size)} of all, {lie} of {_listed(peaks)}."
 
 
 def _inside(mask: Place) -> str:
     (first, share), *others = _ranked(mask.held)
     held = [
-        f"{_percent(share)} of the evidence of {first}",
-        *(f"{_percent(of)} of that of {name}" for name, of in others),
+        f"{percent(share)} of the evidence of {first}",
+        *(f"{percent(of)} of that of {name}" for name, of in others),
     ]
-    return f"In {mask.name}, {_percent(mask.size)} of all, {'lie' if others else 'lies'} {_listed(held)}."
+    return f"In {mask.name}, {percent(mask.size)} of all, {'lie' if others else 'lies'} {_listed(held)}."
 
 
 def _ranked(held: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -144,7 +144,7 @@ def _agreement(pairs: Sequence[Pair]) -> list[str]:
 
 
 def _shared(pairs: Sequence[Pair]) -> str:
-    first, *others = (f"{pair.one} with {pair.other} ({_percent(pair.shared)}" for pair in pairs)
+    first, *others = (f"{pair.one} with {pair.other} ({percent(pair.shared)}" for pair in pairs)
     return _listed([f"{first} shared)", *(f"{pair})" for pair in others)])
 
 
@@ -160,7 +160,8 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{value:z.3f} ({interval})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Write a share in per cent; what is near an end gets a decimal, and is not rounded to that end."""
     if 0 < share < 0.0005:
         return "under 0.1 %"
     if 0.9995 <= share < 1:

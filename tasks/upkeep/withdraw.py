@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
+from tasks.cohort.pseudonyms import Key
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.planned import PlannedFit
@@ -104,9 +105,15 @@ def _names(plan: Plan, entries: Sequence[Entry], subject: str) -> set[str]:
     given = {subject, subject.strip(), unicodedata.normalize("NFC", subject.strip())}
     found = {name for name in given if name in known or tombstone(name) in plan.withdrawn}
     if not found or plan.cohort.identifiers == "as given":  # where PatientIDs are keyed all the same
-        keyed = set(map(plan.key.pseudonym, given))
+        keyed = {name for one in given for name in _keyed(plan.key, one)}
         found |= {name for name in keyed if name in known or tombstone(name) in plan.withdrawn}
     return found
+
+
+def _keyed(key: Key, name: str) -> set[str]:
+    """Make the pseudonym of a name, and of what may be a file's with the number of a frame."""
+    file, _, frame = name.rpartition("#")
+    return {key.pseudonym(name), *([f"{key.pseudonym(file)}#{frame}"] if file and frame.isdecimal() else [])}
 
 
 def _without(

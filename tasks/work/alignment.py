@@ -32,28 +32,31 @@ def on_one_grid(sequences: Mapping[str, Decoded], align: Literal["same grid", "t
     Unreadable
         If a file does not lie on the grid of the first, has no place in it, or does not meet it.
     """
-    (name, first), *others = sequences.items()
+    (first_name, first), *others = sequences.items()
     if not others:
         return first, False
-    channels, covered = [first.pixels], True
-    for other_name, other in others:
-        if _is_on_grid(first, other, other_name, name):
+    space = first.pixels.shape[1:]
+    channels, is_covered = [first.pixels], True
+    for name, other in others:
+        matrix = _to(other, first, name, first_name)
+        if matrix is None:
             channels.append(other.pixels)
             continue
-        _check_they_meet(first, other, other_name, name)
+        covered = resample_mask(np.ones(other.pixels.shape[1:], bool), matrix, space)
+        if not covered.any():
+            raise Unreadable(_distance(first, other, name, first_name))
         if align == "same grid":
             raise Unreadable(
-                f"its {other_name} lies on another grid than its {name}, {_difference(first, other)}: resample the "
+                f"its {name} lies on another grid than its {first_name}, {_difference(first, other)}: resample the "
                 "files, or have them resampled by cohort.align: to first"
             )
-        pixels, is_inside = _resampled(first, other, other_name)
-        channels.append(pixels)
-        covered &= bool(is_inside.all())
-    return Decoded(np.concatenate(channels), first.affine), not covered
+        channels.append(_resampled(other.pixels, matrix, covered))
+        is_covered &= bool(covered.all())
+    return Decoded(np.concatenate(channels), first.affine), not is_covered
 
 
-def _is_on_grid(first: Decoded, other: Decoded, name: str, first_name: str) -> bool:
-    """Tell whether a file lies on the grid of the first; where neither has a geometry, by their shapes."""
+def _to(other: Decoded, first: Decoded, name: str, first_name: str) -> NDArray[np.float64] | None:
+    """Compute the matrix from indices of the first file to those of another; None if they lie on one grid."""
     space, other_space = first.pixels.shape[1:], other.pixels.shape[1:]
     if (first.affine is None) != (other.affine is None):
         lacks, has = (first_name, name) if first.affine is None else (name, first_name)
@@ -67,53 +70,47 @@ def _is_on_grid(first: Decoded, other: Decoded, name: str, first_name: str) -> b
                 f"its {name} has the shape {other_space}, its {first_name} {space}, and they have no geometry by which "
                 "they could be laid onto each other: save them on one grid, or with their affines"
             )
-        return True
-    return space == other_space and np.array_equal(between(first.affine, other.affine, space, name), np.eye(4))
+        return None
+    matrix = between(first.affine, other.affine, space, name)
+    return None if space == other_space and np.array_equal(matrix, np.eye(4)) else matrix
 
 
-def _geometry(first: Decoded, other: Decoded) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _distance(first: Decoded, other: Decoded, name: str, first_name: str) -> str:
+    """Say how far two grids are apart that do not overlap."""
     assert first.affine is not None and other.affine is not None
-    return first.affine, other.affine
-
-
-def _check_they_meet(first: Decoded, other: Decoded, name: str, first_name: str) -> None:
-    here, there = _geometry(first, other)
-    space, other_space = first.pixels.shape[1:], other.pixels.shape[1:]
-    if not resample_mask(np.ones(other_space, bool), between(here, there, space, name), space).any():
-        apart = centres_apart(here, space, there, other_space)
-        raise Unreadable(
-            f"its {name} lies {apart:.0f} mm from its {first_name}, from centre to centre, and they do not overlap: is "
-            "it of another image, or is one of their affines wrong?"
-        )
+    apart = centres_apart(first.affine, first.pixels.shape[1:], other.affine, other.pixels.shape[1:])
+    return (
+        f"its {name} lies {apart:.0f} mm from its {first_name}, from centre to centre, and they do not overlap: is it "
+        "of another image, or is one of their affines wrong?"
+    )
 
 
 def _difference(first: Decoded, other: Decoded) -> str:
     """Say how two grids differ: in their shapes, or by how far their outermost voxels are apart."""
-    here, there = _geometry(first, other)
+    assert first.affine is not None and other.affine is not None
     space, other_space = first.pixels.shape[1:], other.pixels.shape[1:]
     if space != other_space:
         return f"of the shape {other_space} and not {space}"
-    apart = np.linalg.norm(((here - there) @ corners(space))[:3], axis=0).max()
+    apart = np.linalg.norm(((first.affine - other.affine) @ corners(space))[:3], axis=0).max()
     return f"of the same shape, with corners up to {apart:.3g} mm apart"
 
 
-def _resampled(first: Decoded, other: Decoded, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Take a file to the grid of the first: ``(channel, *space)``, and ``(*space)`` which places it covers.
+def _resampled(
+    pixels: NDArray[np.float32], matrix: NDArray[np.float64], covered: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Take a file to the grid of the first: ``(channel, *space)``, 0 where it is not covered.
 
     A voxel reaches half-way to where its neighbours would be, so that the outermost hold as far beyond their centres.
     """
-    here, there = _geometry(first, other)
-    space, other_space = first.pixels.shape[1:], other.pixels.shape[1:]
-    matrix = between(here, there, space, name)
-    covered = resample_mask(np.ones(other_space, bool), matrix, space)
-    pixels = np.empty((len(other.pixels), *space), np.float32)
-    for channel, values in zip(pixels, other.pixels, strict=True):
+    resampled = np.empty((len(pixels), *covered.shape), np.float32)
+    for channel, values in zip(resampled, pixels, strict=True):
         ndimage.affine_transform(
-            values.reshape(as_volume(other_space)),
+            values.reshape(as_volume(values.shape)),
             matrix[:3, :3],
             matrix[:3, 3],
-            output=channel.reshape(as_volume(space)),
+            output=channel.reshape(as_volume(covered.shape)),
             order=1,
             mode="nearest",
         )
-    return np.where(covered, pixels, np.float32(0)), covered
+        channel[~covered] = 0
+    return resampled

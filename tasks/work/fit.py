@@ -43,7 +43,7 @@ def fit_digest(plan: Plan, kind: Fit, entries: Sequence[Entry]) -> str:
             "images": [(entry.id, entry.digest) for entry in entries],
             "model": plan.model.model_dump(mode="json", exclude={"weights"}),
             "cohort": plan.cohort.model_dump(mode="json", include={"preprocessing", "window"})
-            | plan.cohort.model_dump(mode="json", include={"align"}, exclude_defaults=True),
+            | plan.cohort.model_dump(mode="json", include={"align", "frames"}, exclude_defaults=True),
             "precision": plan.precision,
         }
     )

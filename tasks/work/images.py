@@ -1,7 +1,7 @@
 """Images of the cohort on the model's grid: read, checked against the plan, prepared, with their masks."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
-from models.records import digest_of
+from models.records import record_digest
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
-from tasks.cohort.readers import read, read_mask
+from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
 from tasks.cohort.sources import Files, Find, Source, Sources
 from tasks.cohort.survey import combine, survey
@@ -72,7 +72,12 @@ def read_images(
     found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
     wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
     files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
-    return [_image(plan, entry, source, files, preprocessing) for entry, source in found]
+
+    @cache  # many images can be frames of one file
+    def digest_of(uri: str) -> str:
+        return hashlib.sha256(_present(files[uri])).hexdigest()
+
+    return [_image(plan, entry, source, files, digest_of, preprocessing) for entry, source in found]
 
 
 def read_inputs(
@@ -110,6 +115,7 @@ def _image(
     entry: Entry,
     source: Source | None,
     files: Mapping[str, bytes | Exception],
+    digest_of: Callable[[str], str],
     preprocessing: Preprocessing,
 ) -> Image | Unreadable:
     if entry.reason:
@@ -117,17 +123,19 @@ def _image(
     if source is None:
         return NotAsPlanned("the image is not in the cohort any more")
     try:
-        decoded, is_partly_covered = _decoded(plan, entry, source, files)
+        decoded, is_partly_covered = _decoded(plan, entry, source, files, digest_of)
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
         if entry.mask is None:
             return Image(prepared, flags=flags, record=source.record)
         assert source.mask is not None
         stored = _present(files[source.mask])
-        if hashlib.sha256(stored).hexdigest() != entry.mask:
+        if digest_of(source.mask) != entry.mask:
             raise NotAsPlanned("the mask changed after the run was planned: run again")
-        mask = read_mask(stored, plan.model.spatial_dims, plan.cohort.largest_image)
-        marked = drawn(mask, plan.cohort.mask)
+        cohort, dims = plan.cohort, plan.model.spatial_dims
+        frame = _frame_of_mask(entry, _present(files[source.uris[0]]), stored, dims)
+        mask = read_mask(stored, dims, cohort.largest_image, frame)
+        marked = drawn(mask, cohort.mask)
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
         if lacks_geometry(mask, decoded):
             flags |= ImageFlag.MASK_UNPLACED
@@ -136,24 +144,41 @@ def _image(
         return reason
 
 
-def _decoded(plan: Plan, entry: Entry, source: Source, files: Mapping[str, bytes | Exception]) -> tuple[Decoded, bool]:
+def _frame_of_mask(entry: Entry, image: bytes, mask: bytes, spatial_dims: int) -> int | None:
+    """Tell which frame of a mask is that of an image's; None: the mask is for all of them."""
+    if entry.frame is None:
+        return None
+    frames, own = (inspect(data).counts.of(spatial_dims) for data in (image, mask))
+    return entry.frame if frames == own else None
+
+
+def _decoded(
+    plan: Plan,
+    entry: Entry,
+    source: Source,
+    files: Mapping[str, bytes | Exception],
+    digest_of: Callable[[str], str],
+) -> tuple[Decoded, bool]:
     """Decode the files of an image and lay them onto each other; whether one does not cover all of the first."""
     stored = {part.name: [_present(files[uri], part) for uri in part.uris] for part in source.parts}
-    digests = [combine([hashlib.sha256(file).hexdigest() for file in part]) for part in stored.values()]
-    if combine([*digests, *[digest_of(source.record)] * bool(source.record)]) != entry.digest:
+    digests = [combine([digest_of(uri) for uri in part.uris]) for part in source.parts]
+    beside = [record_digest(source.record)] if source.record else []
+    if combine([combine([*digests, *beside])], entry.frame) != entry.digest:
         record = " or its record" if source.record else ""
         raise NotAsPlanned(f"the file{record} changed after the run was planned: run again")
-    sequences = {part.name: _sequence(plan, part, stored[part.name]) for part in source.parts}
+    sequences = {part.name: _sequence(plan, entry, part, stored[part.name]) for part in source.parts}
     return on_one_grid(sequences, plan.cohort.align)
 
 
-def _sequence(plan: Plan, part: Files, stored: Sequence[bytes]) -> Decoded:
+def _sequence(plan: Plan, entry: Entry, part: Files, stored: Sequence[bytes]) -> Decoded:
+    cohort, dims = plan.cohort, plan.model.spatial_dims
     try:
-        decoded = read(stored, plan.model.spatial_dims, plan.cohort.window, plan.cohort.largest_image)
+        decoded = read(stored, dims, cohort.window, cohort.largest_image, cohort.frames, entry.frame)
     except Unreadable as reason:
         raise type(reason)(part.says(reason)) from None
-    if plan.cohort.color == "grey":
-        decoded = _in_grey(decoded)
+    if cohort.color == "grey":
+        are_channels = cohort.frames == "channels" and len(stored) == 1
+        decoded = _in_grey(decoded, inspect(stored[0]).counts.of(dims) if are_channels else 1)
     if part.name in plan.frame.channels and len(decoded.pixels) > 1:
         raise Misfit(
             f"its {part.name} has {len(decoded.pixels)} channels, and the network takes one of each of "
@@ -170,13 +195,13 @@ def _present(data: bytes | Exception, part: Files = _UNNAMED) -> bytes:
     return data
 
 
-def _in_grey(decoded: Decoded) -> Decoded:
-    """Take three channels to one, their luminance; grey that was stored as colour keeps its values."""
-    if len(decoded.pixels) != 3:
+def _in_grey(decoded: Decoded, frames: int) -> Decoded:
+    """Take three channels, of each frame, to one, their luminance; grey that was stored as colour keeps its values."""
+    if len(decoded.pixels) != 3 * frames:
         return decoded
-    red, green, blue = decoded.pixels
+    red, green, blue = (decoded.pixels[colour::3] for colour in range(3))
     luminance = green + 0.299 * (red - green) + 0.114 * (blue - green)  # ITU-R 601, exact where all three are equal
-    return replace(decoded, pixels=luminance[None])
+    return replace(decoded, pixels=luminance)
 
 
 def _prepare(

@@ -166,7 +166,9 @@ def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
 
 def _environment(checkout: Path) -> dict[str, str]:
     mine = {name: value for name, value in os.environ.items() if name not in _OF_THE_TESTS}
-    return mine | {"PYTHONPATH": str(checkout)}
+    scratch = checkout / "out" / "scratch"
+    scratch.mkdir()
+    return mine | {"PYTHONPATH": str(checkout), "BROWSER": "true", "TMPDIR": str(scratch)}
 
 
 @pytest.mark.timeout(900)  # where the machine is busy: a page starts up to a dozen processes

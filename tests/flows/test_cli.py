@@ -352,3 +352,38 @@ def test_a_damaged_manifest_is_a_usage_error_and_can_be_overwritten(kept: int, c
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 2 and "damaged" in result.stderr
     assert CliRunner().invoke(main, ["plan", str(config), "--overwrite"]).exit_code == 0
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Addresses that a browser was asked to open."""
+    addresses: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: addresses.append(address) or True)
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    return addresses
+
+
+def test_a_look_at_the_first_images_leaves_the_output_alone(config: Path, tmp_path: Path, opened: list[str]) -> None:
+    result = CliRunner().invoke(main, ["run", str(config), "--first", "5"])
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "scratch").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700  # it holds images of patients
+    report = folder / "report" / "index.html"
+    assert opened == [report.as_uri()] and "Can the maps be trusted?" in report.read_text()
+    said = " ".join(result.output.split())
+    assert f"A look at 5 images. Nothing was written to {tmp_path}/out; delete {folder} afterwards." in said
+    assert "images 5 explained 5" in said
+    assert "hit_rate" in (folder / "report" / "evidence.csv").read_text()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_look_ends_as_a_run_does(config: Path, tmp_path: Path, opened: list[str]) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["cohort"]["preprocessing"] = [{"_target_": "monai.transforms.Resize", "spatial_size": [9, 9]}]
+    config.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(main, ["run", str(config), "--first", "5"])
+    assert result.exit_code == 2 and "none of 3 images that were tried can be explained" in result.output
+    assert [*(tmp_path / "scratch").iterdir()] == [] and opened == []
+    result = CliRunner().invoke(main, ["run", str(config), "--first", "5", "--extend"])
+    assert result.exit_code == 2 and "--first leaves the output as it is" in result.output

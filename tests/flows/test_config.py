@@ -68,7 +68,7 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         (
             "chort",
             {},
-            "chort: there is no such field; allowed are cohort, model, explainers, target, metrics, uncertainty",
+            "chort: there is no such field; allowed are cohort, model, explainers, target, channels, metrics",
         ),
         ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, root, identifiers"),
         ("model.channels", "three", "model.channels: Input should be a valid integer (found 'three')"),

@@ -1,7 +1,7 @@
 """Declarations hold for what is computed: names, shapes and points; and the registries of what there is."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS, Explainer, ExplainerConfig, MapExplainer
-from models.explainers.base import MAP_FLAGS, MAPS
+from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, MAP_FLAGS, MAPS
 from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
 from models.fits import FITS, Fit
@@ -106,20 +106,23 @@ def survives(output: Output) -> bool:
     return Output.model_validate_json(output.model_dump_json()) == output
 
 
+@pytest.mark.parametrize("keeps", [False, True])
 @pytest.mark.parametrize("name", EXPLAINERS.kinds)
-def test_an_explainer_returns_what_it_declares(name: str) -> None:
+def test_an_explainer_returns_what_it_declares(name: str, keeps: bool) -> None:
     explainer = few(name)
     engine = engine_for(explainer)
     batch = images(engine.network)
-    declared = joined(explainer.declare(frame_of(engine), engine.network))
+    frame = replace(frame_of(engine), keeps_channels=keeps)
+    declared = joined(explainer.declare(frame, engine.network))
     assert all(output.per_image for output in declared.values())
-    asked = engine.batch(batch, names(batch))
+    asked = replace(engine.batch(batch, names(batch)), keeps_channels=keeps)
     (found,) = engine.answer(asked, [explainer.produce(asked)])
     if isinstance(explainer, MapExplainer):
-        assert found.keys() == {MAPS}
+        assert found.keys() == {MAPS, *([CHANNEL_MAPS, CHANNEL_SHARE] if keeps else [])}
         assert all(output.axes[0].labels == (explainer.title,) for output in declared.values())
-        found = {MAPS: found[MAPS][:, :, None], MAP_FLAGS: engine.explain(batch, names(batch)).map_flags}
-    check(found, declared, frame_of(engine))
+        found = {name: values[:, :, None] for name, values in found.items()}
+        found |= {MAP_FLAGS: engine.explain(batch, names(batch)).map_flags}
+    check(found, declared, frame)
 
 
 @pytest.mark.parametrize("name", FITS.kinds)

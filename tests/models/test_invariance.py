@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers import EXPLAINERS
+from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, ChannelExplainer
 from models.network import Network, NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
@@ -82,6 +83,22 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
         assert not part.training
         assert not part._forward_hooks and not part._forward_pre_hooks and not part._backward_hooks
     assert not any(value.requires_grad or value.grad is not None for value in network.module.parameters())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if issubclass(EXPLAINERS.kinds[kind], ChannelExplainer)])
+def test_the_map_of_a_channel_is_the_same_alone_in_a_batch_and_in_any_order(kind: str) -> None:
+    torch.manual_seed(5)
+    config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, channels=3, input_shape=SHAPES[2])
+    network = Network(AttentionGatedClassifier(2, 3, 4), config)
+    batch = torch.randn(2, 3, *SHAPES[2], generator=torch.Generator().manual_seed(6))
+    found = {}
+    for order, size in (((0, 1), 32), ((1, 0), 1)):
+        fitted, ids = {"background": batch[:1].flip(-1)}, [("one", "two")[row] for row in order]
+        engine = Engine(network, [few(kind)], Classes(classes=("b",)), size, fitted, keeps_channels=True)
+        outputs = engine.explain(batch[list(order)], ids).outputs
+        found[size] = [outputs[name][list(order)][:, 0, 0] for name in (CHANNEL_MAPS, CHANNEL_SHARE)]
+    for together, alone in zip(*found.values(), strict=True):
+        _assert_equal(alone, together, kind)
 
 
 def _network(name: str, dims: int) -> Network:

@@ -17,7 +17,7 @@ from models.metrics import METRICS
 from models.metrics.evaluate import evaluate
 from models.network import Network, NetworkConfig
 from models.networks import AttentionGatedClassifier, JointFusionClassifier
-from models.records import RecordField, digest_of
+from models.records import RecordField, record_digest
 from models.targets import Classes
 from tests.models.networks import FEW, difference, few
 
@@ -315,7 +315,7 @@ def test_fields_that_cannot_be_are_refused(field: dict[str, Any], said: str) -> 
 
 def test_what_stands_in_for_a_field_is_its_baseline_its_fill_or_zero() -> None:
     assert [field.reference for field in FIELDS] == [1.5, 0, 2]
-    assert digest_of((1.0, 0.1)) == digest_of((1.0, float(torch.tensor(0.1)))) != digest_of((0.1, 1.0))
+    assert record_digest((1.0, 0.1)) == record_digest((1.0, float(torch.tensor(0.1)))) != record_digest((0.1, 1.0))
 
 
 def test_saliency_of_captum_agrees_where_the_record_comes_first() -> None:

@@ -169,7 +169,7 @@ def test_odd_images_and_maps_are_flagged_and_explained(output: Location, planned
     assert dataset.image_flags.dtype == dataset.map_flags.dtype == np.uint8
     meanings = dataset.image_flags.attrs["flag_meanings"].split()
     masks = dict(zip(meanings, dataset.image_flags.attrs["flag_masks"], strict=True))
-    assert masks == {"constant": 1, "not_finite": 2, "saturated": 4, "mask_unplaced": 8}
+    assert masks == {"constant": 1, "not_finite": 2, "saturated": 4, "mask_unplaced": 8, "partly_covered": 16}
     assert (dataset.image_flags.values == np.where(rows == CONSTANT, masks["constant"], 0)).all()
     # What is zero everywhere after standardisation has no product with a gradient.
     assert dataset.map_flags.attrs["flag_meanings"] == "blank not_finite no_source"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from pydantic import ValidationError
 
 from tasks.cohort.config import CohortConfig
@@ -135,3 +136,37 @@ def test_ids_and_subjects_select_and_others_are_delivered_all_the_same_when_they
     assert verify(output) == []
     with pytest.raises(ValueError, match="no image of the cohort is selected"):
         carry_out(cohort.content(output), only=Selection(ids=("nobody",)))
+
+
+def test_the_first_images_are_spread_over_the_cohort_and_no_others_are_read(tmp_path: Path) -> None:
+    for number in range(40):
+        picture(tmp_path / f"{number:02}.png")
+    (tmp_path / "10.png").write_bytes(b"no image")
+    read: list[tuple[int, int]] = []
+    config = CohortConfig.model_validate({"source": f"{tmp_path}/", "identifiers": "as given"})
+    found = survey(config, 2, Key.make(), lambda done, of: read.append((done, of)), only=Selection(first=4))
+    assert [entry.id for entry in found.entries] == ["00.png", "11.png", "20.png", "30.png"]
+    assert len(found.unselected) == 36 and read[-1] == (4, 4)
+    assert selected(tmp_path, Selection(first=4)) == selected(tmp_path, Selection(first=4))
+    assert len(selected(tmp_path, Selection(first=90))[0]) == 40
+    assert selected(tmp_path, Selection(first=4, modified_before=NIGHT))[0] == []
+
+
+def test_the_first_images_are_of_those_that_are_selected_otherwise(tmp_path: Path) -> None:
+    for number, pixels in enumerate(pictures(12)):
+        made = planted(pixels, Modality="CT" if number % 2 else "MR")
+        (tmp_path / f"{number:02}.dcm").write_bytes(encode(made))
+    assert selected(tmp_path, Selection(first=2, modality=("CT",)))[0] == ["03.dcm", "09.dcm"]
+    assert selected(tmp_path, Selection(first=1, ids=("04.dcm", "05.dcm")))[0] == ["05.dcm"]
+    series(tmp_path / "volumes", "s")
+    assert selected(tmp_path / "volumes", Selection(first=1), 3)[0] == ["s-0.dcm"]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    assert selected(tmp_path / "broken", Selection(first=3))[0] == ["a.png"]
+
+
+def test_the_first_frames_of_one_file_are_spread_over_it(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "cine.tif", np.zeros((30, 8, 8), np.uint8), photometric="minisblack")
+    config = CohortConfig.model_validate({"source": f"{tmp_path}/", "identifiers": "as given", "frames": "images"})
+    found = survey(config, 2, Key.make(), only=Selection(first=3))
+    assert [entry.id for entry in found.entries] == ["cine.tif#6", "cine.tif#16", "cine.tif#26"]

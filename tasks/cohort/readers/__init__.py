@@ -14,7 +14,17 @@ from tasks.cohort.readers.nifti import Nifti
 from tasks.cohort.readers.npy import Npy
 from tasks.cohort.readers.picture import Picture
 from tasks.cohort.readers.tiff import Tiff
-from tasks.cohort.reading import LARGEST, Decoded, NoImage, Reader, Request, Unreadable, WindowConfig
+from tasks.cohort.reading import (
+    LARGEST,
+    Counts,
+    Decoded,
+    Frames,
+    NoImage,
+    Reader,
+    Request,
+    Unreadable,
+    WindowConfig,
+)
 
 READERS: tuple[Reader, ...] = (
     Dicom(),  # first, since its preamble may be another format's beginning, mostly TIFF's
@@ -57,6 +67,8 @@ class Header(NamedTuple):
         How many pictures it holds, if the format tells them apart.
     orientation
         Direction cosines of the rows and columns of a series' slice; empty if it does not say.
+    counts
+        How many of its pictures, and of its volumes, can be images of their own.
     """
 
     format: str
@@ -67,6 +79,7 @@ class Header(NamedTuple):
     issuer: str = ""
     frames: int = 1
     orientation: tuple[float, ...] = ()
+    counts: Counts = Counts()
 
 
 def inspect(data: bytes) -> Header:
@@ -95,7 +108,14 @@ def detect(data: bytes) -> str:
     return format
 
 
-def read(parts: Sequence[bytes], spatial_dims: int, window: WindowConfig = "none", largest: int = LARGEST) -> Decoded:
+def read(
+    parts: Sequence[bytes],
+    spatial_dims: int,
+    window: WindowConfig = "none",
+    largest: int = LARGEST,
+    frames: Frames = "as stored",
+    frame: int | None = None,
+) -> Decoded:
     """Decode one image for a network of `spatial_dims`.
 
     Parameters
@@ -108,16 +128,19 @@ def read(parts: Sequence[bytes], spatial_dims: int, window: WindowConfig = "none
         How DICOM values are windowed.
     largest
         Bytes that the pixels may take as float32.
+    frames, frame
+        What the frames of a file are; and the one that is wanted, counted from 1, where each is an image.
 
     Raises
     ------
     Unreadable
         If the image is larger, cannot be decoded, is empty or has another number of spatial dimensions.
     """
-    return _with_dims(_decoded(parts, Request(spatial_dims, window, largest)), spatial_dims)
+    request = Request(spatial_dims, window, largest, frame=frame, as_channels=frames == "channels")
+    return _with_dims(_decoded(parts, request), spatial_dims)
 
 
-def read_mask(data: bytes, spatial_dims: int, largest: int = LARGEST) -> Decoded:
+def read_mask(data: bytes, spatial_dims: int, largest: int = LARGEST, frame: int | None = None) -> Decoded:
     """Decode a mask with all its channels. It may be the volume that a slice comes from, so that any space is accepted.
 
     Parameters
@@ -126,13 +149,15 @@ def read_mask(data: bytes, spatial_dims: int, largest: int = LARGEST) -> Decoded
         The bytes of the mask's file.
     spatial_dims, largest
         As `read` takes them.
+    frame
+        The one that is wanted, counted from 1; None: the whole file.
 
     Raises
     ------
     Unreadable
         If the mask is larger, cannot be decoded or is empty.
     """
-    mask = _decoded([data], Request(spatial_dims, largest=largest, as_mask=True))
+    mask = _decoded([data], Request(spatial_dims, largest=largest, as_mask=True, frame=frame))
     _check_pixels(mask)
     return mask
 

@@ -1,6 +1,7 @@
 """Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydicom.uid import UID
 
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.dicom_elements import first_item
+from tasks.cohort.readers.dicom_frames import Groups, counts_of, wanted
 from tasks.cohort.readers.dicom_parsing import begins_dicom, dataset_of, header_of
 from tasks.cohort.readers.dicom_pixels import brightness, plane_values
 from tasks.cohort.readers.dicom_planes import Plane, arranged, plane_columns, slice_orientation
@@ -58,12 +60,13 @@ class Dicom(Reader):
             _text(header, "IssuerOfPatientID"),
             frame_count(header),
             slice_orientation(header) if series else (),
+            counts_of(header),
         )
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume; of a slice that is there in several copies, one is taken."""
-        parts = list(dict.fromkeys(parts))
-        described = [_described(part) for part in parts]
+        parts = list(dict.fromkeys(parts)) if len(parts) > 1 else parts
+        described = [_described(part, request) for part in parts]
         check_one_volume([one.part for one in described])
         check_decoded(4 * sum(one.values for one in described), request.largest)
         inverted = {one.inverted for one in described}
@@ -72,13 +75,15 @@ class Dicom(Reader):
         planes = [
             plane
             for part, one in zip(parts, described, strict=True)
-            for plane in _planes(dataset_of(part, one.length), request)
+            for plane in _planes(dataset_of(part, one.length), [*chain(*one.groups)], request)
         ]
         sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
             raise Unreadable(f"the slices differ in size: {sorted(sizes)}: split the series into one folder a volume")
         if request.spatial_dims == 3 and len(planes) == 1 and described[0].part.is_localizer:
             raise Unreadable("a localizer (ImageType) of one picture, but the model takes volumes: leave it out")
+        if len(described[0].groups) > 1:
+            return _as_channels(planes, len(described[0].groups), any(inverted), request.window)
         planes, affine = arranged(planes, len(parts))
         return Decoded(_pixels(planes, any(inverted), request.window), affine)
 
@@ -99,13 +104,16 @@ class _Described(NamedTuple):
     inverted: bool
     length: int
     part: Part
+    groups: Groups
 
 
-def _described(data: bytes) -> _Described:
+def _described(data: bytes, request: Request) -> _Described:
     header, begin = _header(data)
     values = value_count(header)
     length = begin + _LARGEST_STORED * values + _BESIDE_PIXELS
-    return _Described(values, photometric(header) == "MONOCHROME1", length, part_of(header))
+    groups = wanted(header, request)
+    asked = values * sum(map(len, groups)) // frame_count(header)
+    return _Described(asked, photometric(header) == "MONOCHROME1", length, part_of(header), groups)
 
 
 def _text(header: Dataset, tag: str) -> str:
@@ -115,18 +123,23 @@ def _text(header: Dataset, tag: str) -> str:
     return text.strip(" \0")
 
 
-def _planes(dataset: Dataset, request: Request) -> list[Plane]:
-    stored = stored_frames(dataset)
+def _planes(dataset: Dataset, numbers: Sequence[int], request: Request) -> list[Plane]:
+    """Decode some frames, by their numbers counted from 0."""
+    stored = stored_frames(dataset, numbers)
+    frames = frame_count(dataset)
     shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
-    by_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * len(stored)
-    if len(by_frame) != len(stored) > 1:
+    by_frame = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()] * frames
+    if len(by_frame) != frames > 1:
         raise Unreadable(
-            f"NumberOfFrames is {len(stored)}, but PerFrameFunctionalGroupsSequence has {len(by_frame)} items: "
+            f"NumberOfFrames is {frames}, but PerFrameFunctionalGroupsSequence has {len(by_frame)} items: "
             "export the file again"
         )
     planes = [
-        Plane(plane_values(frame, dataset, shared, own, request.window), plane_columns(dataset, shared, own, number))
-        for number, (frame, own) in enumerate(zip(stored, by_frame, strict=False))
+        Plane(
+            plane_values(frame, dataset, shared, by_frame[number], request.window),
+            plane_columns(dataset, shared, by_frame[number], number),
+        )
+        for number, frame in zip(numbers, stored, strict=True)
     ]
     if not is_segmentation(dataset):
         return planes
@@ -134,6 +147,16 @@ def _planes(dataset: Dataset, request: Request) -> list[Plane]:
     is_binary = dataset.get("SegmentationType") == "BINARY"
     spacing = spacing_of(shared, by_frame[0])
     return label_map(planes, segments, spacing, is_binary=is_binary, largest=request.largest)
+
+
+def _as_channels(planes: Sequence[Plane], count: int, inverted: bool, window: WindowConfig) -> Decoded:
+    """Make `count` frames the channels of one image, with the values that they have together."""
+    size = len(planes) // count
+    frames = [arranged([*planes[first : first + size]], 1) for first in range(0, len(planes), size)]
+    pixels = _pixels([plane for ordered, _ in frames for plane in ordered], inverted, window)
+    channels, _, *sides = pixels.shape
+    by_frame = np.moveaxis(pixels.reshape(channels, count, size, *sides), 1, 0)
+    return Decoded(np.ascontiguousarray(by_frame).reshape(-1, size, *sides), frames[count // 2][1])
 
 
 def _pixels(planes: list[Plane], inverted: bool, window: WindowConfig) -> NDArray[np.float32]:

@@ -120,9 +120,11 @@ def header_of(data: bytes) -> DicomHeader:
     Unreadable
         If it takes more memory than a header may.
     """
-    file = _Header(_inflated(data, _HEADER))
+    inflated = _inflated(data, _HEADER)
+    _check_items(inflated)
+    file = _Header(inflated)
     dataset = _parsed(file, file.reaches)
-    return DicomHeader(dataset, file.tell(), file.tell() < len(file.getbuffer()))
+    return DicomHeader(dataset, file.tell(), file.tell() < len(inflated))
 
 
 def dataset_of(data: bytes, most: int) -> Dataset:
@@ -133,11 +135,13 @@ def dataset_of(data: bytes, most: int) -> Dataset:
     most
         Bytes of the file that are inflated if it is deflated: the rest is as if it were not there.
     """
-    return _parsed(BytesIO(_inflated(data, most)), lambda tag, vr, length: tag >= _PIXELS.stop)
+    inflated = _inflated(data, most)
+    if inflated is not data:  # or its header was found to be in order with all that follows
+        _check_items(inflated)
+    return _parsed(BytesIO(inflated), lambda tag, vr, length: tag >= _PIXELS.stop)
 
 
 def _parsed(file: BytesIO, ends: Callable[[BaseTag, str | None, int], bool]) -> Dataset:
-    _check_items(file.getvalue())
     try:
         dataset = read_partial(file, ends, force=True)
     except RecursionError:

@@ -1,6 +1,7 @@
 """The numbers that DICOM's pixel data hold, as they are stored: how many there are, and what decodes them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,13 @@ def pixel_keyword(dataset: Dataset) -> str | None:
     return next((keyword for keyword in _PIXELS if keyword in dataset), None)
 
 
-def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
-    """Decode the pixel data: ``(frame, y, x[, channel])``, with bits that are not in use as they are.
+def stored_frames(dataset: Dataset, numbers: Sequence[int]) -> NDArray[np.generic]:
+    """Decode pixel data: ``(frame, y, x[, channel])``, with bits that are not in use as they are.
+
+    Parameters
+    ----------
+    numbers
+        The frames that are wanted, counted from 0; no other is decoded.
 
     Raises
     ------
@@ -69,18 +75,24 @@ def stored_frames(dataset: Dataset) -> NDArray[np.generic]:
     if not syntax.is_encapsulated:
         _check_native(dataset, count)
     elif syntax in DECODER_DEPENDENCIES:
-        _check_compressed(dataset, count)
+        _check_compressed(dataset, count, set(numbers))
     else:
         raise Unreadable(f"DICOM pixels in a transfer syntax that is not read ({_title(dataset)}): decompress them")
     try:
-        frames, properties = get_decoder(syntax).as_array(dataset, decoding_plugin=PLUGIN, **_AS_STORED)
+        decoder, are_all = get_decoder(syntax), len(numbers) == count
+        indices = [None] if are_all else numbers  # all at once, since a decoder looks for each one from the first on
+        found = [decoder.as_array(dataset, index=one, decoding_plugin=PLUGIN, **_AS_STORED) for one in indices]
     except RuntimeError:
         raise Unreadable(
             f"damaged: a compressed frame ({_title(dataset)}) cannot be decoded; copy the file again from its source"
         ) from None
+    _, properties = found[0]
     if properties["samples_per_pixel"] == 3 and properties["photometric_interpretation"] != "RGB":
         raise Unreadable("colours whose PhotometricInterpretation says how they were compressed: store them as RGB")
-    return frames if count > 1 else frames[None]
+    if not are_all or count == 1:
+        return np.stack([frame for frame, _ in found])
+    ((frames, _),) = found
+    return frames if [*numbers] == [*range(count)] else frames[[*numbers]]
 
 
 def used_bits(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np.generic]:
@@ -158,8 +170,8 @@ def _check_native(dataset: Dataset, count: int) -> None:
         )
 
 
-def _check_compressed(dataset: Dataset, count: int) -> None:
-    """Check that there are as many compressed frames as the header says, each of the size that it says."""
+def _check_compressed(dataset: Dataset, count: int, wanted: set[int]) -> None:
+    """Check that there are as many compressed frames as the header says, those wanted of the size that it says."""
     rows, columns, samples = (int(dataset[keyword].value) for keyword in ("Rows", "Columns", "SamplesPerPixel"))
     offsets = None
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
@@ -167,9 +179,9 @@ def _check_compressed(dataset: Dataset, count: int) -> None:
     found = 0
     try:
         for frame in generate_frames(dataset.PixelData, number_of_frames=count, extended_offsets=offsets):
-            found += 1
-            if found <= count and dataset.file_meta.TransferSyntaxUID != RLELossless:
+            if found in wanted and dataset.file_meta.TransferSyntaxUID != RLELossless:
                 check_codestream(frame, rows, columns, samples)
+            found += 1
     except ValueError:
         raise Unreadable(
             "damaged: PixelData are not a sequence of compressed frames, as TransferSyntaxUID says; copy the file again"

@@ -12,7 +12,7 @@ import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from tasks.cohort.reading import Declared, Decoded, Reader, Request, Unreadable, check_decoded, check_length
+from tasks.cohort.reading import Counts, Declared, Decoded, Reader, Request, Unreadable, check_decoded, check_length
 
 _GZIP = b"\x1f\x8b"
 
@@ -38,7 +38,8 @@ _SMALLEST, _FURTHEST = 1e-6, 1e6
 class Nifti(Reader):
     """The reader of NIfTI: ``(i, j[, k[, channel]])`` becomes ``(channel, [k,] j, i)``.
 
-    Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one.
+    Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one. Its pictures are
+    the slices of all time points, one time point after the other; its volumes are the time points.
     """
 
     formats: ClassVar = {"nifti": "NIfTI"}
@@ -57,12 +58,15 @@ class Nifti(Reader):
         if not data.startswith(_GZIP):
             check_length(_end(header), len(data))
         _affine(header)
-        return Declared(math.prod(header.get_data_shape()))
+        shape = header.get_data_shape()
+        return Declared(math.prod(shape), counts=Counts(math.prod(shape[2:]), math.prod(shape[3:])))
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse shapes that are neither picture nor volume."""
         (data,) = parts
-        check_decoded(4 * self.header(data).values, request.largest)
+        declared = self.header(data)
+        frames = 1 if request.frame is None else declared.counts.of(request.spatial_dims)
+        check_decoded(4 * declared.values // frames, request.largest)
         with _opened(data) as stream:
             header = _header(stream.read(_HEAD))
             shape = header.get_data_shape()
@@ -70,14 +74,23 @@ class Nifti(Reader):
                 shape = shape[:-1]
             if not 2 <= len(shape) <= 4:
                 raise Unreadable(f"shape {shape}: a picture, a volume, or a volume with channels last is needed")
-            voxels = _voxels(header, stream)
+            count = declared.values // frames
+            voxels = _voxels(header, stream, ((request.frame or 1) - 1) * count, count)
+            stream.seek(_end(header))
+            check_length(_end(header), stream.tell())
             if len(stream.read(_TRAILING + 1)) > _TRAILING and data.startswith(_GZIP):  # also comes to the checksum
                 raise Unreadable(
                     f"the gzip expands to more than the {_end(header)} bytes that its header declares: damaged"
                 )
-        pixels = voxels.reshape(shape[::-1] if len(shape) == 4 else (1, *shape[::-1]))
         affine = _affine(header)
-        return Decoded(pixels, None if affine is None else affine[:, [2, 1, 0, 3]])
+        affine = None if affine is None else affine[:, [2, 1, 0, 3]]
+        if request.spatial_dims == 2 and (request.frame is not None or request.as_channels):
+            pixels = voxels.reshape(-1, *shape[1::-1])
+            middle = len(pixels) // 2 if request.frame is None else request.frame - 1
+            return Decoded(pixels, affine if affine is None else _of_slice(affine, middle % math.prod(shape[2:3])))
+        if request.frame is not None:
+            shape = shape[:3]
+        return Decoded(voxels.reshape(shape[::-1] if len(shape) == 4 else (1, *shape[::-1])), affine)
 
 
 def _gunzip_head(data: bytes) -> bytes:
@@ -178,18 +191,25 @@ def _end(header: Any) -> int:
     return int(header["vox_offset"]) + math.prod(header.get_data_shape()) * int(header.get_data_dtype().itemsize)
 
 
-def _voxels(header: Any, stream: gzip.GzipFile | BytesIO) -> NDArray[np.float32]:
-    """Read the voxels in the order of the file, scaled."""
+def _of_slice(affine: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """Move the origin of an affine of index (z, y, x) to a slice, counted from 0."""
+    moved = affine.copy()
+    moved[:, 3] += number * affine[:, 0]
+    return moved
+
+
+def _voxels(header: Any, stream: gzip.GzipFile | BytesIO, start: int, count: int) -> NDArray[np.float32]:
+    """Read `count` voxels from the one at `start` on, in the order of the file, scaled."""
     dtype = header.get_data_dtype()
     slope, intercept = _scaling(header)
-    count = math.prod(header.get_data_shape())
-    stream.seek(int(header["vox_offset"]))
+    begin = int(header["vox_offset"]) + start * dtype.itemsize
+    stream.seek(begin)
     voxels = np.empty(count, np.float32)
     for first in range(0, count, _AT_ONCE):
         wanted = min(_AT_ONCE, count - first) * dtype.itemsize
         data = stream.read(wanted)
         if len(data) < wanted:
-            check_length(_end(header), int(header["vox_offset"]) + first * dtype.itemsize + len(data))
+            check_length(_end(header), stream.tell())
         voxels[first : first + _AT_ONCE] = apply_read_scaling(np.frombuffer(data, dtype), slope, intercept)
     return voxels
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain
+from itertools import chain, islice
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
 from tasks.cohort.reading import (
+    Counts,
     Declared,
     Decoded,
     Reader,
@@ -55,20 +56,25 @@ class Tiff(Reader):
         return "tiff" if data.startswith(_MAGIC) else None
 
     def header(self, data: bytes) -> Declared:
-        """Count the numbers of all pages, or those of a larger tile, since a tile is decoded whole."""
+        """Count the pages and their numbers, or those of a larger tile, since a tile is decoded whole."""
         with TiffFile(BytesIO(data)) as file:
-            return Declared(sum(_values(page, as_mask=False) for page in _pages(file)))
+            values = [_values(page, as_mask=False) for page in _pages(file)]
+        return Declared(sum(values), counts=Counts(pictures=len(values)))
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse pages that differ, and colours that are none of grey, RGB, a palette, CMYK and JPEG's."""
         (data,) = parts
+        wanted = (None,) if request.frame is None else (request.frame - 1, request.frame)
         with TiffFile(BytesIO(data)) as file:
-            check_decoded(4 * sum(_values(page, request.as_mask) for page in _pages(file)), request.largest)
-            decoded = [_decoded(page, data, request.as_mask) for page in _pages(file)]
+            values = (_values(page, request.as_mask) for page in islice(_pages(file), *wanted))
+            check_decoded(4 * sum(values), request.largest)
+            decoded = [_decoded(page, data, request.as_mask) for page in islice(_pages(file), *wanted)]
         if len({(page.pixels.shape, page.names) for page in decoded}) > 1:
             raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
         if len(decoded) == 1:
             return decoded[0]
+        if request.as_channels and request.spatial_dims == 2:
+            return Decoded(np.concatenate([page.pixels for page in decoded]))
         return Decoded(np.stack([page.pixels for page in decoded], axis=1), names=decoded[0].names)
 
 
