@@ -106,6 +106,8 @@ def explain(
     ids: Sequence[str] | None = None,
     masks: "Tensor | ArrayLike | None" = None,
     background: "Tensor | ArrayLike | None" = None,
+    record: "Tensor | ArrayLike | None" = None,
+    fields: "Sequence[str | Mapping[str, Any]]" = (),
 ) -> "xr.Dataset":
     """Explain images in memory by a module in memory, of any form; nothing is written.
 
@@ -115,7 +117,7 @@ def explain(
     Parameters
     ----------
     module
-        Takes ``(image, channel, *space)``, with a space of two or three axes.
+        Takes ``(image, channel, *space)``, with a space of two or three axes, and perhaps a record beside.
     images
         ``(image, channel, *space)``, as the module takes them.
     explainers
@@ -131,6 +133,10 @@ def explain(
         ``(image, *space)``, for the target `region` of the mask.
     background
         ``(image, channel, *space)`` to compare with, for explainers that do.
+    record
+        ``(image, field)`` that the module takes as its second argument; None: it takes images alone.
+    fields
+        Names of the fields, or mappings with a `name` and a `baseline` as in ``cohort.record``; empty: their numbers.
 
     Returns
     -------
@@ -138,7 +144,8 @@ def explain(
         The arrays of a store that are computed: ``attribution (image_id, target, explainer, *space)``, signed and
         unnormalised, NaN where not computed; ``logit`` and ``probability (image_id, class)``; ``target_class``,
         ``image_flags``, ``map_flags``; and what explainers declare beside, such as ``attribution_channel (image_id,
-        target, explainer, channel, *space)`` and ``channel_share`` where channels are kept.
+        target, explainer, channel, *space)`` and ``channel_share`` where channels are kept, or ``attribution_record
+        (image_id, target, explainer, field)`` and ``modality_share`` where there are records.
 
     Raises
     ------
@@ -156,9 +163,10 @@ def explain(
         "output": output,
         "outputs": outputs,
         "channels": channels,
+        "fields": tuple(fields),
         "batch_size": batch_size,
     }
-    return explain_in_memory(module, images, arguments, ids, masks, background)
+    return explain_in_memory(module, images, arguments, ids, masks, background, record)
 
 
 def open_output(url: "str | PathLike[str]", endpoint_url: str | None = None) -> "xr.Dataset":

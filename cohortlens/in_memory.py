@@ -21,6 +21,7 @@ from models.explainers.base import require_channels
 from models.network import Network, NetworkConfig
 from models.outputs import EXPLAINER, IMAGE_ID, Channels, Computed, Frame, Output, joined
 from models.prediction import declare_prediction
+from models.records import RecordField
 from models.targets import Target, TargetConfig
 from models.trial import told
 from tasks.plan.recipe import Named, once_each
@@ -47,11 +48,12 @@ class _Arguments(BaseModel):
     output: str | int | None
     outputs: Meaning
     channels: Channels
+    fields: tuple[RecordField, ...] = Field(strict=False)
     batch_size: int = Field(ge=1)
 
 
 def explain(
-    module: Any, images: Any, arguments: Mapping[str, Any], ids: Any, masks: Any, background: Any
+    module: Any, images: Any, arguments: Mapping[str, Any], ids: Any, masks: Any, background: Any, record: Any
 ) -> xr.Dataset:
     """Explain images by a module; `cohortlens.explain` says how."""
     try:
@@ -67,15 +69,17 @@ def explain(
         raise ConfigurationError(
             f"background: {', '.join(lacking)} compares each image with usual ones: give some, {_AXES}"
         )
+    beside = _record(record, pixels, wanted.fields)
     if keeps := wanted.channels == "keep":
         require_channels(wanted.explainers, pixels.shape[1])
     with _arguments():
-        config = _config(trained, pixels, wanted)
-        network = Network(_copied(trained), config, _first(trained).device)
-        _try(network, trained, pixels)
+        config = _config(trained, pixels, beside, wanted)
+        fields = wanted.fields or tuple(RecordField(name=str(number)) for number in range(beside.shape[1]))
+        network = Network(_copied(trained), config, _first(trained).device, fields=fields)
+        _try(network, trained, pixels, beside)
         fitted = {} if others is None else {"background": others}
         engine = Engine(network, wanted.explainers, wanted.target, wanted.batch_size, fitted, keeps_channels=keeps)
-        found = _explained(engine, pixels, names, inside)
+        found = _explained(engine, pixels, names, inside, beside)
     frame = _frame(engine, wanted.target)
     declared = joined(declare_prediction(frame), *(one.declare(frame, network) for one in wanted.explainers))
     return _dataset(declared, found, frame, names)
@@ -122,6 +126,18 @@ def _tensor(name: str, values: Any, module: nn.Module, shape: Sequence[int] | No
     return tensor.to(dtype)
 
 
+def _record(values: Any, images: Tensor, fields: Sequence[RecordField]) -> Tensor:
+    """Take records to the images' type; none has no fields."""
+    record = images.new_zeros(len(images), 0) if values is None else torch.as_tensor(np.array(values)).to(images)
+    count = len(fields) or (record.shape[1] if record.ndim == 2 else "field")
+    if tuple(record.shape) != (len(images), count) or not record.isfinite().all():
+        raise ConfigurationError(
+            f"record: finite numbers of shape {(len(images), count)} are taken, a row for each image and a column for "
+            f"each of fields, found shape {tuple(record.shape)}"
+        )
+    return record
+
+
 def _named(ids: Any, count: int) -> tuple[str, ...]:
     names = tuple(map(str, range(count) if ids is None else ids))
     if len(names) != count or len(set(names)) != count:
@@ -146,11 +162,11 @@ def _arguments() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        said = str(error).replace("(model.channels, model.input_shape)", "(images)")
+        said = str(error).replace("(model.channels, model.input_shape)", "(images)").replace("cohort.record", "record")
         raise ConfigurationError(re.sub(r"\bmodel\.(?=\w)", "", said)) from error
 
 
-def _config(module: nn.Module, images: Tensor, wanted: _Arguments) -> NetworkConfig:
+def _config(module: nn.Module, images: Tensor, record: Tensor, wanted: _Arguments) -> NetworkConfig:
     config = NetworkConfig(
         classes=wanted.classes or ("",),
         channels=images.shape[1],
@@ -163,24 +179,26 @@ def _config(module: nn.Module, images: Tensor, wanted: _Arguments) -> NetworkCon
         return config
     name = type(module).__name__
     with torch.no_grad(), told(f"{name} does not take an image of shape {(1, *images.shape[1:])} (images)"):
-        answers = part_of(module(images[:1].clone().to(_first(module).device)), wanted.output, name)
+        given = (images, record) if record.shape[1] else (images,)
+        answers = part_of(module(*(part[:1].clone().to(_first(module).device) for part in given)), wanted.output, name)
     count = answers.shape[1] if isinstance(answers, Tensor) and answers.ndim > 1 else 1
     return config.model_copy(update={"classes": tuple(map(str, range(count)))})
 
 
-def _try(network: Network, trained: nn.Module, images: Tensor) -> None:
+def _try(network: Network, trained: nn.Module, images: Tensor, record: Tensor) -> None:
     """Try the network on some of the images, as a plan does."""
-    some = images[images.flatten(1).isfinite().all(1)][:_TRIED]
+    finite = images.flatten(1).isfinite().all(1)
+    some, beside = images[finite][:_TRIED], record[finite][:_TRIED]
     if len(some):
-        network.check(some)
-        network.check_same(trained, some.clone())
+        network.check(some, beside)
+        network.check_same(trained, some.clone(), beside)
 
 
-def _explained(engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None) -> Computed:
+def _explained(engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, record: Tensor) -> Computed:
     size = engine.batch_size
     parts = [
-        engine.explain(images[at : at + size], ids[at : at + size], None if masks is None else masks[at : at + size])
-        for at in range(0, len(images), size)
+        engine.explain(images[own], ids[own], None if masks is None else masks[own], record[own])
+        for own in (slice(at, at + size) for at in range(0, len(images), size))
     ]
     return {name: torch.cat([part.outputs[name].cpu() for part in parts]) for name in parts[0].outputs}
 
@@ -196,6 +214,7 @@ def _frame(engine: Engine, target: Target) -> Frame:
         activation=config.activation,
         segments=engine.network.segments,
         keeps_channels=engine.keeps_channels,
+        fields=tuple(field.name for field in engine.network.fields),
     )
 
 

@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, MAP_FLAGS, MAPS, Explainer, MapExplainer
+from models.explainers.base import (
+    CHANNEL_MAPS,
+    CHANNEL_SHARE,
+    MAP_FLAGS,
+    MAPS,
+    MODALITY_SHARE,
+    RECORD_VALUES,
+    Explainer,
+    MapExplainer,
+)
 from models.flags import MapFlag, flag_images, flag_maps
 from models.layers import Head
 from models.network import Network
@@ -31,7 +40,8 @@ from models.trial import no_gradient, told
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-_BY_EXPLAINER = (MAPS, CHANNEL_MAPS, CHANNEL_SHARE)
+_CHANNELS, _RECORD = (CHANNEL_MAPS, CHANNEL_SHARE), (RECORD_VALUES, MODALITY_SHARE)
+_BY_EXPLAINER = (MAPS, *_CHANNELS, *_RECORD)
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,9 @@ class Engine:
         self.needs = reduce(or_, (_needs(explainer, network) for explainer in explainers), Needs())
         self.fitted = _Fitted({name: artefact.to(network.device) for name, artefact in (fitted or {}).items()})
 
-    def explain(self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None) -> Explanation:
+    def explain(
+        self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None, record: Tensor | None = None
+    ) -> Explanation:
         """Explain ``(image, channel, *space)``, on the CPU or the network's device.
 
         Parameters
@@ -134,6 +146,8 @@ class Engine:
             Names of the images.
         masks
             ``(image, *space)`` bool; only the target `region` of the mask uses them.
+        record
+            ``(image, field)``, where the network takes one beside an image.
 
         Raises
         ------
@@ -142,7 +156,7 @@ class Engine:
         """
         images = self.network.prepare(images)
         finite = _finite(images)
-        batch = replace(self.batch(images, ids, masks), keeps_channels=self.keeps_channels)
+        batch = replace(self.batch(images, ids, masks, record=record), keeps_channels=self.keeps_channels)
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
         logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
         flags = flag_maps(maps)
@@ -162,7 +176,8 @@ class Engine:
                 MAPS: maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
-                **_channels(found, whole),
+                **_beside(found, whole, _CHANNELS),
+                **_beside(found, whole, _RECORD),
                 **{name: _where_finite(values, finite) for name, values in others.items()},
             }
         )
@@ -174,15 +189,18 @@ class Engine:
         masks: Tensor | None = None,
         needs: Needs | None = None,
         chosen: Chosen | None = None,
+        record: Tensor | None = None,
     ) -> Batch:
         """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
 
         An image that is not finite is replaced by zeros. `needs` says which parts of the answer are used, None: those
         that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
+        `record` is what the network takes beside the images, ``(image, field)``.
         """
         images = self.network.prepare(images)
         images = images.where(_over(_finite(images), images), 0.0)
         masks = None if masks is None else masks.to(images.device)
+        record = images.new_zeros(len(images), 0) if record is None else record.detach().to(images)
         needs = self.needs if needs is None else needs
         found: list[tuple[Tensor, Chosen, list[Answer]]] = []
 
@@ -193,13 +211,15 @@ class Engine:
                 return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
 
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            found.append(self._put(images[rows], image, torch.zeros_like(image), needs, plainly, choose))
+            found.append(self._put(images[rows], record[rows], image, torch.zeros_like(image), needs, plainly, choose))
 
         self._in_batches(len(images), put)
         logits, chosen_by_batch, answers = zip(*found, strict=True)
         joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
         everything = Chosen.join(chosen_by_batch)
-        return Batch(self.network, images, tuple(ids), torch.cat(logits), everything, joined, self.fitted, self._known)
+        return Batch(
+            self.network, images, tuple(ids), torch.cat(logits), everything, joined, record, self.fitted, self._known
+        )
 
     def maps(self, batch: Batch) -> Tensor:
         """Make the maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
@@ -233,9 +253,10 @@ class Engine:
             def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
                 parts = list(stream.parts(rows, batch.images.device))
                 inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
+                record = torch.cat([batch.record_of(question, image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, image, step, needs, ask, lambda _: batch.chosen.rows(image))
+                _, _, answers = self._put(inputs, record, image, step, needs, ask, lambda _: batch.chosen.rows(image))
                 for answer in answers:
                     for question, _, _, own in parts:
                         question.fold(answer.rows(own))
@@ -262,6 +283,7 @@ class Engine:
     def _put(
         self,
         inputs: Tensor,
+        record: Tensor,
         image: Tensor,
         step: Tensor,
         needs: Needs,
@@ -275,6 +297,7 @@ class Engine:
         )
         closed = bool(heads) and all(heads)
         inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
+        record = record.detach().requires_grad_(needs.input_gradient)
         watched = needs.activations | needs.activation_gradients
         # Another backward rule counts on differences that bf16 would round away.
         precision = nullcontext() if ask is plainly else self.network.exact()
@@ -282,6 +305,7 @@ class Engine:
             precision,
             torch.set_grad_enabled(needs.gradients and not closed),
             self.network.watch(watched) as activations,
+            self.network.beside(record),
         ):
             logits = ask(self.network, inputs, image, step)
             detached = logits.detach()
@@ -292,21 +316,22 @@ class Engine:
         if closed and (wrong := self._not_linear(layers, heads, activations, detached)):
             for layer in wrong:
                 self.network.without_linear_head(layer)
-            return self._put(inputs, image, step, needs, ask, choose)
+            return self._put(inputs, record, image, step, needs, ask, choose)
         outputs = self.network.probability(detached)
         probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
         self.forward_passes += len(inputs)
         self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
-        wanted = [activations[layer] for layer in layers] + [inputs] * needs.input_gradient
+        wanted = [activations[layer] for layer in layers] + [inputs, record] * needs.input_gradient
         self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
         answers = []
         for target, total in enumerate(sums):
             if closed:
                 gradients = [_through(head, part, chosen, target) for head, part in zip(heads, wanted, strict=True)]
             elif wanted and (chosen.classes[:, target] != NO_CLASS).any():
-                gradients = self._gradients(total, wanted, retain_graph=target + 1 < len(sums))
+                gradients = self._gradients(total, wanted, record, retain_graph=target + 1 < len(sums))
             else:
                 gradients = [torch.zeros_like(part) for part in wanted]
+            of_inputs: Sequence[Tensor | None] = gradients[len(layers) :] or (None, None)
             answers.append(
                 Answer(
                     inputs=inputs.detach(),
@@ -316,9 +341,11 @@ class Engine:
                     image=image,
                     step=step,
                     target=target,
-                    input_gradient=gradients.pop() if needs.input_gradient else None,
+                    record=record.detach(),
+                    input_gradient=of_inputs[0],
+                    record_gradient=of_inputs[1],
                     activations={name: _full(activation.detach()) for name, activation in activations.items()},
-                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=True)),
+                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=False)),
                 )
             )
         return detached, chosen, answers
@@ -341,11 +368,13 @@ class Engine:
         if not has_gradients:
             raise ConfigurationError(no_gradient(self.network.name))
 
-    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], retain_graph: bool) -> list[Tensor]:
+    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], record: Tensor, retain_graph: bool) -> list[Tensor]:
+        """Compute gradients with respect to layers and inputs, of which only the record may have no part."""
         found = torch.autograd.grad(total, wanted, retain_graph=retain_graph, allow_unused=True)
-        if any(gradient is None for gradient in found):
+        pairs = list(zip(found, wanted, strict=True))
+        if any(gradient is None and part is not record for gradient, part in pairs):
             raise ConfigurationError(no_gradient(self.network.name))
-        return list(found)
+        return [torch.zeros_like(part) if gradient is None else gradient for gradient, part in pairs]
 
 
 def _through(head: Head | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
@@ -371,20 +400,17 @@ def _over(values: Tensor, like: Tensor) -> Tensor:
     return values.view(*values.shape, *[1] * (like.ndim - values.ndim))
 
 
-def _channels(found: Sequence[Computed], whole: Tensor) -> Computed:
-    """Stack the maps and shares of channels along a third axis, where explainers were asked for them.
+def _beside(found: Sequence[Computed], whole: Tensor, names: Sequence[str]) -> Computed:
+    """Stack what comes beside maps, attributions first and shares, along a third axis, where explainers made it.
 
-    NaN where the map is not `whole`, ``(image, target, explainer)``, or that of a channel came out not finite.
+    NaN where the map is not `whole`, ``(image, target, explainer)``, or an attribution came out not finite.
     """
-    made = [one for one in found if CHANNEL_MAPS in one]
+    made = [one for one in found if names[0] in one]
     if not made:
         return {}
-    maps, share = (torch.stack([one[name] for one in made], dim=2) for name in (CHANNEL_MAPS, CHANNEL_SHARE))
-    whole = whole & maps.flatten(3).isfinite().all(-1)
-    return {
-        name: values.where(_over(whole, values), torch.nan)
-        for name, values in ((CHANNEL_MAPS, maps), (CHANNEL_SHARE, share))
-    }
+    stacked = {name: torch.stack([one[name] for one in made], dim=2) for name in names}
+    whole = whole & stacked[names[0]].flatten(3).isfinite().all(-1)
+    return {name: values.where(_over(whole, values), torch.nan) for name, values in stacked.items()}
 
 
 def _where_finite(values: Tensor, finite: Tensor) -> Tensor:
@@ -411,6 +437,8 @@ def _produce(explainer: Explainer, batch: Batch) -> Generator[Questions, None, C
 
 def _needs(explainer: Explainer, network: Network) -> Needs:
     network.require(explainer.title, explainer.requires)
+    if isinstance(explainer, MapExplainer) and explainer.by_gradient_of_record:
+        network.require_record_gradient(explainer.title)
     try:
         with told(f"{network.name} fails"):
             return explainer.needs(network)

@@ -61,14 +61,14 @@ class Folds(Composed):
         return f"{len(self.folds)} folds of {of}"
 
     @property
-    def alone(self) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """The folds' own answers, as functions of images."""
+    def alone(self) -> tuple[Callable[..., Tensor], ...]:
+        """The folds' own answers, as functions of images and, if they take them, records."""
         return tuple(
-            lambda images, fold=fold: part_of(fold(images), self.output, type(fold).__name__) for fold in self.folds
+            lambda *inputs, fold=fold: part_of(fold(*inputs), self.output, type(fold).__name__) for fold in self.folds
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        answers = torch.stack([answer(images) for answer in self.alone])
+    def forward(self, *inputs: Tensor) -> Tensor:
+        answers = torch.stack([answer(*inputs) for answer in self.alone])
         if not self.is_of_probabilities:
             return answers.mean(0)
         return _log_mean(answers.log_softmax(2)) if self.activation == "softmax" else _mean_odds(answers)

@@ -55,8 +55,8 @@ class Headed(Composed):
     def title(self, of: str) -> str:
         return f"{of} and {'a linear head' if isinstance(self.head, nn.Linear) else 'its similarity to references'}"
 
-    def forward(self, images: Tensor) -> Tensor:
-        features = part_of(self.backbone(images), self.output, type(self.backbone).__name__)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        features = part_of(self.backbone(*inputs), self.output, type(self.backbone).__name__)
         answers: Tensor = self.head(_pooled(features, self.pool))
         return answers
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from models.errors import ConfigurationError
 from models.folds import Folds
 from models.heads import HeadConfig, Headed, linear_probe, references
 from models.network import Network, NetworkConfig, Precision
+from models.records import RecordField
 from models.weights import load_into
 
 logger = logging.getLogger(__name__)
@@ -45,16 +47,25 @@ class Files(NamedTuple):
 
 
 def build(
-    config: NetworkConfig, files: Files | bytes, device: torch.device | str = "cpu", precision: Precision = "fp32"
+    config: NetworkConfig,
+    files: Files | bytes,
+    device: torch.device | str = "cpu",
+    precision: Precision = "fp32",
+    fields: Sequence[RecordField] = (),
 ) -> Network:
     """Build the network of `config` as its files hold it; bytes alone are those of its weights.
+
+    Parameters
+    ----------
+    fields
+        The fields of the record that it takes beside an image.
 
     Raises
     ------
     ConfigurationError
         If a digest differs, a file cannot be read or does not fit the network.
     """
-    return Network(load_module(config, files), config, device, precision)
+    return Network(load_module(config, files), config, device, precision, fields)
 
 
 def load_module(config: NetworkConfig, files: Files | bytes) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import difflib
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from models import forms
 from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
-from models.capability import Capabilities
+from models.capability import Capabilities, Capability
 from models.components import Component
 from models.composed import Composed
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
 from models.folds import Combine, Folds
 from models.heads import HeadConfig
+from models.inputs import check_inputs
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
 from models.norms import calls_instance_norm, contiguous_gradients
+from models.records import RecordField
 from models.trial import (
-    Run,
     alike,
     changes_its_input,
     check_function,
     check_logits,
     exact_convolutions,
+    in_steps,
     synthetic,
     told,
 )
@@ -105,10 +107,13 @@ class Network:
     module
         Takes ``(batch, channel, *space)`` and returns logits ``(batch, class)``, or ``(batch, class, *space)`` where
         it segments; `config` says what else it may return. It is changed in place: its BatchNorms are folded.
+        Where there are `fields`, it takes ``(batch, field)`` as its second argument.
     config
         Shapes and class names that the module must fit.
     precision
         The precision in which the module computes; parameters, inputs and answers are float32 either way.
+    fields
+        The fields of the record that the module takes beside an image.
 
     Attributes
     ----------
@@ -132,8 +137,11 @@ class Network:
         config: NetworkConfig,
         device: torch.device | str = "cpu",
         precision: Precision = "fp32",
+        fields: Sequence[RecordField] = (),
     ) -> None:
         self.config = config
+        self.fields = tuple(fields)
+        self._beside: Tensor | None = None
         self.device = torch.device(device)
         self.precision: Precision = "fp32"
         self.module = module.eval().to(self.device)
@@ -141,31 +149,60 @@ class Network:
             parameter.requires_grad_(False)
         self.name = type(module).__name__
         self.form, self.capabilities = forms.title(module), forms.capabilities(module)
+        if fields:  # other backward rules are made for one input
+            self.form, self.capabilities = f"{self.form} with a record", self.capabilities - {Capability.RULES}
         self._format = torch.contiguous_format
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
         self._folded: dict[str, str] = {}
         _check_classes(config)
+        for part in module.parts if isinstance(module, Composed) else (module,):
+            check_inputs(part, type(part).__name__, self.fields)
         with torch.no_grad(), exact_convolutions():
             self.segments = self._check_shapes() > 2
-            expected = self.check(self.synthetic())
-            self._folded = fold_batch_norms(self.module, lambda: self(self.synthetic()))
+            expected = self.check(self.synthetic(), self.synthetic_record())
+            self._folded = fold_batch_norms(self.module, lambda: self._made_up(self.synthetic()))
             self._order_fast(expected)
         self.logits = expected.flatten(2).mean(-1) if self.segments else expected
         self.precision = precision  # the checks above are exact
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Compute the logits of ``(image, channel, *space)``."""
-        return self.logits_of(self._answers(images))
+    def __call__(self, images: Tensor, record: Tensor | None = None) -> Tensor:
+        """Compute the logits of ``(image, channel, *space)`` and, where there are fields, of ``(image, field)``.
 
-    def _answers(self, images: Tensor) -> Tensor:
+        None stands for the record of `beside`.
+        """
+        return self.logits_of(self._answers(images, record))
+
+    @contextmanager
+    def beside(self, record: Tensor | None) -> Iterator[None]:
+        """Let the network take `record` ``(image, field)`` beside the images that it is asked about in the body."""
+        before, self._beside = self._beside, record
+        try:
+            yield
+        finally:
+            self._beside = before
+
+    def _inputs(self, images: Tensor, record: Tensor | None) -> tuple[Tensor, ...]:
+        if not self.fields:
+            return (images,)
+        record = self._beside if record is None else record
+        if record is None or record.shape != (len(images), len(self.fields)):
+            found = "none" if record is None else f"one of shape {tuple(record.shape)}"
+            raise ConfigurationError(
+                f"{self.name} takes a record of shape {(len(images), len(self.fields))} beside {len(images)} images, "
+                f"and was given {found}"
+            )
+        return images, record
+
+    def _answers(self, images: Tensor, record: Tensor | None = None) -> Tensor:
         """Ask the module, and take the part of its output that counts."""
+        inputs = self._inputs(images, record)
         is_rounded = self.precision == "bf16"
-        version = None if images.is_inference() else images._version
+        versions = [None if part.is_inference() else part._version for part in inputs]
         backward = contiguous_gradients() if self._normalises_images else nullcontext()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=is_rounded), backward:
-            output = self.module(images)
-        if version is not None and images._version != version:
+            output = self.module(*inputs)
+        if any(version not in (None, part._version) for version, part in zip(versions, inputs, strict=True)):
             raise ConfigurationError(changes_its_input(self.name))
         answers: Tensor = self._part(output)
         return answers.float() if is_rounded else answers
@@ -174,33 +211,51 @@ class Network:
         return output if isinstance(self.module, Composed) else part_of(output, self.config.output, self.name)
 
     @property
-    def alone(self) -> tuple[Run, ...]:
-        """The answers that are combined, as functions of prepared images: those of the folds, else its own."""
-        return self.module.alone if isinstance(self.module, Folds) else (self._answers,)
+    def alone(self) -> tuple[Callable[..., Tensor], ...]:
+        """The answers that are combined, as functions of prepared images and records: those of folds, or its own."""
+        if not isinstance(self.module, Folds):
+            return (self._answers,)
+        return tuple(
+            lambda images, record=None, ask=ask: ask(*self._inputs(images, record)) for ask in self.module.alone
+        )
 
     def logits_of(self, answers: Tensor) -> Tensor:
         """Make logits of answers, for each class."""
         return logits_of(answers, self.config.outputs, self.config.activation, len(self.config.classes))
 
-    def check(self, images: Tensor) -> Tensor:
+    def check(self, images: Tensor, record: Tensor | None = None) -> Tensor:
         """Try whether the answers about ``(image, channel, *space)`` depend on the image alone, and return them.
+
+        Parameters
+        ----------
+        record
+            ``(image, field)`` beside the images.
 
         Raises
         ------
         ConfigurationError
             If they do not, or are no logits.
         """
-        images = self.prepare(images if len(images) > 1 else torch.cat([images, images.flip(-1)]))
+        if len(images) == 1:
+            images = torch.cat([images, images.flip(-1)])
+            record = None if record is None else record.expand(2, -1)
+        images = self.prepare(images)
+        record = None if record is None else record.to(images)
+
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
-            logits = check_function(self, images, self.name)
-            for answers in self.alone:
+            logits = check_function(self, images, self.name, record)
+            for ask in self.alone:
+
+                def answer(images: Tensor, ask: Callable[..., Tensor] = ask) -> Tensor:
+                    return ask(images, record)
+
                 if self.config.outputs == "probabilities":
-                    check_probabilities(answers(images), answers(images * 1000), self.config.activation, self.name)
+                    check_probabilities(answer(images), answer(images * 1000), self.config.activation, self.name)
                 else:
-                    check_logits(answers(images), self.config.activation, answers, images, self.name)
+                    check_logits(answer(images), self.config.activation, answer, images, self.name)
         return logits
 
-    def check_same(self, trained: nn.Module, images: Tensor) -> None:
+    def check_same(self, trained: nn.Module, images: Tensor, record: Tensor | None = None) -> None:
         """Check that the answers about ``(image, channel, *space)`` are those of the module as it was trained.
 
         Raises
@@ -209,9 +264,11 @@ class Network:
             If they are not.
         """
         with torch.no_grad(), exact_convolutions(), told(f"{self.name} fails on {len(images)} images"):
+            images = images.to(self.device)
+            inputs = self._inputs(images, None if record is None else record.to(images))
             with self.exact():
-                found = self(self.prepare(images))
-            expected = self.logits_of(self._part(trained(images.to(self.device))))
+                found = self(self.prepare(images), *inputs[1:])
+            expected = self.logits_of(self._part(trained(*inputs)))
         if not alike(found, expected):
             folded = f" (its BatchNorms are folded into {', '.join(map(repr, self._folded))})" if self._folded else ""
             raise ConfigurationError(
@@ -237,11 +294,33 @@ class Network:
             If it does not, with the ways out.
         """
         if lacking := [one.value for one in requires - self.capabilities]:
+            other = "integrated_gradients" if self.fields else "name the class in model.network with a state dict"
             raise ConfigurationError(
                 f"{title}: needs {' and '.join(sorted(lacking))}, which the form {self.form} does not give: use an "
-                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "
-                "the class in model.network with a state dict"
+                "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or "
+                f"{other}"
             )
+
+    def require_record_gradient(self, title: str) -> None:
+        """Check that gradients tell of every field how much it counts.
+
+        Raises
+        ------
+        ConfigurationError
+            If they do not.
+        """
+        if stepwise := [self.fields[field].name for field in self._in_steps]:
+            raise ConfigurationError(
+                f"{title}: {self.name} decides by {', '.join(stepwise)} in steps, such as an embedding, which have no "
+                "gradient: use occlusion, feature_ablation, kernel_shap or shapley_sampling"
+            )
+
+    @cached_property
+    def _in_steps(self) -> list[int]:
+        if not self.fields:
+            return []
+        with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on made-up records"):
+            return in_steps(self, self.synthetic(), self.synthetic_record())
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""
@@ -266,7 +345,7 @@ class Network:
             if name and name not in self._folded and not self._is_within_attention(name)
         ]
         with told(f"{self.name} fails while its layers are looked at"):
-            return spatial_layers(self.module, self, self.synthetic(), layers)
+            return spatial_layers(self.module, self._made_up, self.synthetic(), layers)
 
     def _is_within_attention(self, name: str) -> bool:
         """Tell whether the layer belongs to self-attention, whose outputs are tokens by tokens rather than places."""
@@ -315,7 +394,7 @@ class Network:
         if self.segments:
             candidates.sort(key=lambda candidate: candidate[1].places)
         for name, layer in candidates:
-            if layer.is_convolved or is_laid_out(name, self.module, self, self.synthetic()):
+            if layer.is_convolved or is_laid_out(name, self.module, self._made_up_beside_one, self.synthetic()):
                 return name
         raise ConfigurationError(
             f"{self.name} has no layer with a spatial extent on the way to its logits, with a row for each image and "
@@ -348,7 +427,9 @@ class Network:
         """
         if layer not in self._heads:
             with torch.no_grad(), self.exact(), exact_convolutions():
-                self._heads[layer] = None if self.segments else find_head(layer, self.module, self, self.synthetic())
+                self._heads[layer] = (
+                    None if self.segments else find_head(layer, self.module, self._made_up, self.synthetic())
+                )
         return self._heads[layer]
 
     def without_linear_head(self, layer: str) -> None:
@@ -360,11 +441,27 @@ class Network:
         like = next(self.module.parameters(), torch.zeros((), device=self.device))
         return self.prepare(synthetic((self.config.channels, *self.config.input_shape), count).to(like))
 
+    def synthetic_record(self, count: int = 2) -> Tensor:
+        """Make records to try the module on, ``(count, field)``."""
+        rows = [[field.tried[row % len(field.tried)] for field in self.fields] for row in range(count)]
+        return torch.tensor(rows).to(self.synthetic(1))
+
+    def _made_up(self, images: Tensor) -> Tensor:
+        """Compute the logits of made-up images, with made-up records beside them."""
+        return self(images, self.synthetic_record(len(images)))
+
+    def _made_up_beside_one(self, images: Tensor) -> Tensor:
+        """Compute the logits of made-up images, all with the same record."""
+        return self(images, self.synthetic_record(1).expand(len(images), -1))
+
     def _check_shapes(self) -> int:
         """Return the number of the output's axes."""
         shape = (1, self.config.channels, *self.config.input_shape)
-        with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape)"):
-            self._normalises_images, answers = calls_instance_norm(lambda: self._answers(self.synthetic(1)))
+        record = f" and a record of shape {(1, len(self.fields))} (cohort.record)" if self.fields else ""
+        with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape){record}"):
+            self._normalises_images, answers = calls_instance_norm(
+                lambda: self._answers(self.synthetic(1), self.synthetic_record(1))
+            )
         classes, one = self.config.classes, (1, 1)
         shapes = [(1, len(classes))] + [one] * is_opposite(1, len(classes), self.config.activation)
         found = tuple(answers.shape) if isinstance(answers, Tensor) else described(answers)
@@ -385,7 +482,7 @@ class Network:
         fast = torch.channels_last if self.config.spatial_dims == 2 else torch.channels_last_3d
         self._lay_out(fast)
         try:
-            is_right = alike(self(self.synthetic()), expected)
+            is_right = alike(self._made_up(self.synthetic()), expected)
         except RuntimeError:  # such as that a view needs the other order
             is_right = False
         if not is_right:

@@ -21,7 +21,7 @@ Axes = Literal["zyx", "monai"]
 
 Kind = Literal[
     "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
-    "uncertainty", "vector", "artefact", "result",
+    "uncertainty", "record", "vector", "artefact", "result",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 
@@ -137,6 +137,8 @@ class Frame:
         Sides of the images as they are explained, along `space`.
     axes
         The order of the grid's axes.
+    fields
+        Names of the fields of the record that the network takes beside an image.
     keeps_channels
         Whether maps are stored of each channel, too.
     """
@@ -150,6 +152,7 @@ class Frame:
     segments: bool = False
     masks: bool = False
     axes: Axes = "zyx"
+    fields: tuple[str, ...] = ()
     keeps_channels: bool = False
 
     @property

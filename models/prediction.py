@@ -1,10 +1,11 @@
 """The outputs of every run: the image as it is explained, and the network's prediction."""
 
 from models.flags import ImageFlag
-from models.outputs import IMAGE_ID, Frame, Output, flags_of
+from models.outputs import IMAGE_ID, Axis, Frame, Output, flags_of
 from models.targets import NO_CLASS
 
-IMAGE, AFFINE, MASK = "image", "affine", "mask"
+IMAGE, AFFINE, MASK, RECORD = "image", "affine", "mask", "record"
+FIELD = "field"
 LOGIT, PROBABILITY, TARGET_CLASS, IMAGE_FLAGS = "logit", "probability", "target_class", "image_flags"
 NO_MASK = 255
 
@@ -36,7 +37,19 @@ def declare_source(frame: Frame) -> tuple[Output, ...]:
         fill=NO_MASK,
         attrs={"flag_values": [0, 1, NO_MASK], "flag_meanings": "outside inside no_mask"},
     )
-    return (image, affine, mask) if frame.masks else (image, affine)
+    record = Output(
+        name=RECORD,
+        dims=(IMAGE_ID, FIELD),
+        kind="image",
+        long_name="record as the network takes it beside the image",
+        axes=field_axes(frame),
+    )
+    return (image, affine, *[mask] * frame.masks, *[record] * bool(frame.fields))
+
+
+def field_axes(frame: Frame) -> tuple[Axis, ...]:
+    """The dimension of the fields of a record."""
+    return (Axis(name=FIELD, labels=frame.fields, long_name="field of the record"),)
 
 
 def declare_prediction(frame: Frame) -> tuple[Output, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,6 +40,9 @@ class Answer:
     ----------
     inputs
         ``(question, channel, *space)``, the inputs that the network was given.
+    record, record_gradient
+        ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which comes
+        with that of the inputs.
     score
         ``(question,)``, the explained scalar: the target's logit.
     probability
@@ -62,7 +66,9 @@ class Answer:
     image: Tensor
     step: Tensor
     target: int
+    record: Tensor
     input_gradient: Tensor | None = None
+    record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     activation_gradients: dict[str, Tensor] = field(default_factory=dict)
 
@@ -70,6 +76,11 @@ class Answer:
     def gradient(self) -> Tensor:
         assert self.input_gradient is not None
         return self.input_gradient
+
+    @property
+    def gradient_of_record(self) -> Tensor:
+        assert self.record_gradient is not None
+        return self.record_gradient
 
     def rows(self, rows: slice) -> "Answer":
         """Take the answer to some of the questions."""
@@ -123,6 +134,8 @@ class Questions:
         A key of the questions: those with equal keys are asked once, and their answers go to every `fold`.
     among
         ``(image,)`` indices of the images that are asked about; None for all.
+    make_record
+        A function as `make` to records ``(question, field)``; None: each question is asked beside its image's own.
     """
 
     count: int
@@ -132,6 +145,7 @@ class Questions:
     ask: Ask = plainly
     key: Hashable = None
     among: Tensor | None = None
+    make_record: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,8 @@ class Batch:
         By name, the artefacts that were computed before: `models.fits`.
     known
         Values that explainers worked out once for all images.
+    record
+        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
     keeps_channels
         Whether the maps of each channel are asked for, too.
     """
@@ -164,6 +180,7 @@ class Batch:
     logits: Tensor
     chosen: Chosen
     answers: tuple[Answer, ...]
+    record: Tensor
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
     keeps_channels: bool = False
@@ -173,6 +190,15 @@ class Batch:
         if key not in self.known:
             self.known[key] = work_out()
         return self.known[key]
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """The record with every field taken away, ``(image, field)``."""
+        return self.record.new_tensor([field.reference for field in self.network.fields]).expand_as(self.record)
+
+    def record_of(self, questions: Questions, image: Tensor, step: Tensor) -> Tensor:
+        """Make the records of some questions, ``(question, field)``."""
+        return self.record[image] if questions.make_record is None else questions.make_record(image, step)
 
     def zeros(self, channels: int | None = None) -> Tensor:
         """Make an accumulator: ``(target, image, [channel,] *space)``."""
@@ -191,7 +217,10 @@ def per_question(values: Tensor, like: Tensor) -> Tensor:
 
 
 def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Tensor]:
-    """Ask once for all about an image that is `value` everywhere; return its explained scalars, ``(target, image)``."""
+    """Ask once for all about an image that is `value` everywhere; return its explained scalars, ``(target, image)``.
+
+    Of a record beside it, every field is taken away.
+    """
     scores = batch.images.new_zeros(len(batch.answers), len(batch.images))
 
     def make(image: Tensor, step: Tensor) -> Tensor:
@@ -200,5 +229,5 @@ def constant_score(batch: Batch, value: float) -> Generator[Questions, None, Ten
     def fold(answer: Answer) -> None:
         scores[answer.target, answer.image] = answer.score
 
-    yield Questions(1, make, fold, key=("constant", value))
+    yield Questions(1, make, fold, key=("constant", value), make_record=lambda image, _: batch.reference[image])
     return scores

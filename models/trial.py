@@ -11,7 +11,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from models.errors import ConfigurationError
 
-Run = Callable[[Tensor], Tensor]
+Run = Callable[..., Tensor]
 
 _ROUNDINGS = 64
 """How many units in the last place of the largest answer two ways to compute it may lie apart."""
@@ -87,30 +87,36 @@ def exact_convolutions() -> Iterator[None]:
         yield
 
 
-def check_function(run: Run, images: Tensor, name: str) -> Tensor:
+def check_function(run: Run, images: Tensor, name: str, record: Tensor | None = None) -> Tensor:
     """Try whether answers depend on the image alone; return those about `images`, of which there are at least two.
+
+    Parameters
+    ----------
+    record
+        ``(image, field)`` beside the images; None where the network takes none.
 
     Raises
     ------
     ConfigurationError
         If the answers differ when the same is asked again, or when other images are in the batch.
     """
-    given = images.clone()
-    together = run(images)
-    if not torch.equal(images, given):
+    inputs = (images,) if record is None else (images, record)
+    given = [part.clone() for part in inputs]
+    together = run(*inputs)
+    if not all(map(torch.equal, inputs, given)):
         raise ConfigurationError(changes_its_input(name))
     if len(together) != len(images):
         raise ConfigurationError(
             f"{name} returns {len(together)} rows for {len(images)} images: let it keep the first axis"
         )
-    if not alike(run(images), together):
+    if not alike(run(*inputs), together):
         raise ConfigurationError(
             f"{name} answers otherwise when it is asked about the same images again: let dropout end in evaluation "
             "mode (`F.dropout(x, training=self.training)`), draw nothing at random, and keep nothing of one call for "
             "the next"
         )
     for rows in (range(len(images) - 1, 0, -1), [0]):
-        if not alike(run(images[list(rows)]), together[list(rows)], among=together):
+        if not alike(run(*(part[list(rows)] for part in inputs)), together[list(rows)], among=together):
             raise ConfigurationError(
                 f"{name} answers otherwise about an image when other images are in its batch: let it normalise by "
                 "running statistics or by the image (no BatchNorm with `track_running_stats=False`), and let nothing "
@@ -131,6 +137,28 @@ def no_gradient(name: str) -> str:
         f"no gradient of the logits of {name} comes back to what is explained: leave `torch.no_grad`, `detach` and "
         "decisions such as `argmax` out of its forward pass, or use explainers without gradients, such as occlusion"
     )
+
+
+def in_steps(run: Run, images: Tensor, record: Tensor) -> list[int]:
+    """Find the fields by which answers differ though they have no gradient, as where a field chooses an embedding.
+
+    Parameters
+    ----------
+    images, record
+        ``(image, channel, *space)`` and ``(image, field)``; what a field holds differs between images.
+    """
+    record = record.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = run(images, record)
+    weights = torch.linspace(1, 2, logits.numel()).view_as(logits).to(logits)
+    (gradient,) = torch.autograd.grad(logits, record, weights, allow_unused=True)
+    found = []
+    for field in range(record.shape[1]):
+        other = record.detach().clone()
+        other[:, field] = other[:, field].roll(1)
+        if (gradient is None or not gradient[:, field].any()) and not torch.equal(run(images, other), logits):
+            found.append(field)
+    return found
 
 
 def check_logits(logits: Tensor, activation: str, run: Run, images: Tensor, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from models.network import Network
 from models.questions import Answer
 from models.targets import Classes
 from tasks.storage.location import Location
-from tests.models.test_forms import IMAGES, MAKE, small
+from tests.models.test_forms import IMAGES, MAKE, Small, small
 from tests.tasks.conftest import squares_model
 from tests.tasks.outputs import NETWORK, Cohort
 
@@ -174,3 +175,73 @@ def test_an_argument_that_cannot_be_is_named(what: str) -> None:
     call, message = REFUSED[what]
     with pytest.raises(ConfigurationError, match=message):
         call()
+
+
+class Fused(Small):
+    """A network whose logits depend on a record as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor, record: Tensor) -> Tensor:
+        return super().forward(images) * self.record(record).sigmoid()
+
+
+def fused() -> Fused:
+    torch.manual_seed(2)
+    return Fused().eval()
+
+
+RECORD = torch.tensor([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.0]])
+
+
+def exported_with_record() -> nn.Module:
+    batch = torch.export.Dim("batch")
+    file = BytesIO()
+    program = torch.export.export(fused(), (IMAGES, RECORD), dynamic_shapes=({0: batch}, {0: batch}))
+    torch.export.save(program, file)
+    return forms.exported.load(file.getvalue())
+
+
+WITH_RECORD: dict[str, Callable[[], nn.Module]] = {
+    "PyTorch": fused,
+    "exported program": exported_with_record,
+    "traced": lambda: torch.jit.trace(fused(), (IMAGES, RECORD)),
+}
+
+
+@pytest.mark.parametrize("form", WITH_RECORD)
+def test_a_record_is_explained_beside_the_images(form: str) -> None:
+    fields = ["age", {"name": "dose", "baseline": 0.25}]
+    explainers: list[Any] = ["input_x_gradient", "occlusion"]
+    target = {"name": "classes", "classes": ["1"]}
+    found = explain(WITH_RECORD[form](), IMAGES, explainers, target=target, record=RECORD.numpy(), fields=fields)
+    record = RECORD.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(fused()(IMAGES, record)[:, 1].sum(), record)
+    np.testing.assert_allclose(found.attribution_record[:, 0, 0], RECORD * gradient, rtol=1e-4, atol=1e-6)
+    without = RECORD.clone()
+    without[:, 1] = 0.25
+    with torch.no_grad():
+        drop = (fused()(IMAGES, RECORD) - fused()(IMAGES, without))[:, 1]
+    np.testing.assert_allclose(found.attribution_record.isel(target=0).sel(explainer="occlusion", field="dose"), drop,
+                               rtol=1e-4, atol=1e-6)  # fmt: skip
+    assert found.field.values.tolist() == ["age", "dose"] and found.modality.values.tolist() == ["image", "record"]
+    numbered = explain(WITH_RECORD[form](), IMAGES, record=RECORD)
+    assert numbered.field.values.tolist() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "takes a second input .* in record"),
+        ({"record": RECORD[:2]}, r"record: finite numbers of shape \(3, 2\) are taken"),
+        ({"record": RECORD[:, :1], "fields": ["age", "dose"]}, r"found shape \(3, 1\)"),
+        ({"record": RECORD * torch.nan}, "record: finite numbers"),
+        ({"fields": ["age", "dose"]}, r"found shape \(3, 0\)"),
+        ({"record": RECORD, "fields": ["age", {"name": "dose", "unit": "mg"}]}, "unit"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        explain(fused(), IMAGES, classes=("a", "b"), **arguments)

@@ -1,7 +1,7 @@
 """The base of an explainer: the questions it puts to the network, and how it folds the answers into a map."""
 
-from collections.abc import Generator, Iterable
-from typing import ClassVar
+from collections.abc import Generator, Iterable, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -14,15 +14,42 @@ from models.fits.base import Fit
 from models.flags import MapFlag
 from models.network import Network
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
+from models.prediction import FIELD, field_axes
 from models.producer import Producer
 from models.questions import Answer, Batch, Needs, Questions
 
+RECORD_VALUES, MODALITY_SHARE = "attribution_record", "modality_share"
 MAPS, MAP_FLAGS = "attribution", "map_flags"
 CHANNEL_MAPS, CHANNEL_SHARE = "attribution_channel", "channel_share"
 MANTISSA_KEPT = 7
 
 Explaining = Generator[Questions, None, Tensor]
 ExplainingChannels = Generator[Questions, None, tuple[Tensor, Tensor]]
+
+
+class Attribution(NamedTuple):
+    """Attribution to the inputs of the network.
+
+    Attributes
+    ----------
+    maps
+        ``(target, image, *space)``.
+    channels
+        ``(target, image, channel, *space)``; None where the explainer takes all channels at once.
+    record
+        ``(target, image, field)``; None where it explains the image alone.
+    of_image
+        ``(target, image)``, the sum of magnitudes of the pieces of the image that stand beside the fields; None: the
+        places of the map are the pieces.
+    """
+
+    maps: Tensor
+    channels: Tensor | None = None
+    record: Tensor | None = None
+    of_image: Tensor | None = None
+
+
+ExplainingInputs = Generator[Questions, None, Attribution]
 
 
 class Explainer(Producer):
@@ -56,7 +83,15 @@ class Explainer(Producer):
 
 
 class MapExplainer(Explainer):
-    """An explainer that makes an attribution map for each target."""
+    """An explainer that makes an attribution map for each target.
+
+    Attributes
+    ----------
+    by_gradient_of_record
+        Whether what it attributes to a record comes of its gradient.
+    """
+
+    by_gradient_of_record: ClassVar[bool] = False
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         own = (Axis(name=EXPLAINER, labels=(self.title,), long_name="explainer"),)
@@ -82,13 +117,23 @@ class MapExplainer(Explainer):
                 axes=own,
             ),
             *(_declare_channels(frame, own) if frame.keeps_channels else ()),
+            *(_declare_record(frame, own) if frame.fields else ()),
         )
 
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
-        maps = (yield from self.explain(batch)).transpose(0, 1)
-        if not batch.keeps_channels:
-            return {MAPS: maps}
-        return {MAPS: maps} | _of_channels(maps.new_full((), torch.nan).expand(*_channel_shape(batch)))
+        made = yield from self.explain_inputs(batch)
+        maps = made.maps.transpose(0, 1).to(batch.images)
+        found = {MAPS: maps}
+        if batch.keeps_channels:
+            found |= _of_channels(_or_none(made.channels, batch, batch.images.shape[1:]))
+        if batch.network.fields:
+            of_image = maps.abs().flatten(2).sum(-1, dtype=torch.float64).T if made.of_image is None else made.of_image
+            found |= _of_record(_or_none(made.record, batch, batch.record.shape[1:]), of_image.T)
+        return found
+
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        """Yield questions as `explain` does; return what is attributed beside the maps, too."""
+        return Attribution((yield from self.explain(batch)))
 
     def explain(self, batch: Batch) -> Explaining:
         """Yield questions, whose answers have been folded when the generator goes on; return the maps.
@@ -109,15 +154,14 @@ class MapExplainer(Explainer):
 class ChannelExplainer(MapExplainer):
     """An explainer that attributes to each channel of the image; its map combines them.
 
-    It writes `explain_channels`; or, made of the answer to the plain question alone, `attribute` and
-    `attribute_channels`.
+    It writes `explain_channels`, or `explain_inputs`, which has the record as well; or, made of the answer to the plain
+    question alone, `attribute` and `attribute_channels`.
     """
 
-    def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         if not batch.keeps_channels:
-            return (yield from super().produce(batch))
-        maps, values = yield from self.explain_channels(batch)
-        return {MAPS: maps.transpose(0, 1)} | _of_channels(values.transpose(0, 1).to(batch.images))
+            return (yield from super().explain_inputs(batch))
+        return Attribution(*(yield from self.explain_channels(batch)))
 
     def explain(self, batch: Batch) -> Explaining:
         maps, _ = yield from self.explain_channels(batch)
@@ -207,8 +251,42 @@ def _of_channels(maps: Tensor) -> Computed:
     return {CHANNEL_MAPS: maps, CHANNEL_SHARE: (sums / sums.sum(-1, keepdim=True)).to(maps)}
 
 
-def _channel_shape(batch: Batch) -> tuple[int, ...]:
-    return len(batch.images), len(batch.answers), *batch.images.shape[1:]
+def _declare_record(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
+    of = (IMAGE_ID, "target", EXPLAINER)
+    modalities = Axis(name="modality", labels=("image", "record"), long_name="input of the network")
+    return (
+        Output(
+            name=RECORD_VALUES,
+            dims=(*of, FIELD),
+            kind="record",
+            long_name="attribution to each field of the record, signed; NaN where the image alone is explained",
+            axes=(*own, *field_axes(frame)),
+        ),
+        Output(
+            name=MODALITY_SHARE,
+            dims=(*of, "modality"),
+            kind="share",
+            long_name="share of image and record in the sum of magnitudes of the attribution; NaN of a blank one",
+            axes=(*own, modalities),
+        ),
+    )
+
+
+def _of_record(values: Tensor, of_image: Tensor) -> Computed:
+    """Name the values of each field, ``(image, target, field)``, and the share of image and record.
+
+    The share is ``sum |.|`` over the pieces of the image, or over the fields, as a part of both. A piece is what the
+    explainer attributes to at once: a place, a segment or a window.
+    """
+    sums = torch.stack([of_image.to(values.device), values.abs().sum(-1, dtype=torch.float64)], dim=-1)
+    return {RECORD_VALUES: values, MODALITY_SHARE: (sums / sums.sum(-1, keepdim=True)).to(values)}
+
+
+def _or_none(values: Tensor | None, batch: Batch, shape: Sequence[int]) -> Tensor:
+    """Take ``(target, image, *shape)`` to ``(image, target, *shape)``; NaN where there are none."""
+    if values is None:
+        return batch.images.new_full((), torch.nan).expand(len(batch.images), len(batch.answers), *shape)
+    return values.transpose(0, 1).to(batch.images)
 
 
 def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:

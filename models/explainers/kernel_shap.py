@@ -5,7 +5,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingInputs
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
 from models.questions import Batch, constant_score
@@ -18,20 +18,21 @@ class KernelSHAP(SegmentExplainer):
     coalitions `z` of the `n` segments, with ``sum(phi) = S(x) - S(x0)`` and
     ``pi(z) = (n - 1) / (C(n, |z|) |z| (n - |z|))``. Coalitions are drawn by `pi`, each with its complement (Covert and
     Lee 2021, arXiv:2012.01536); where there are no more than `samples`, all are asked, and the values are exact.
-    Positive where the segment raises the logit. Complete over segments.
+    Positive where the segment raises the logit. Complete over segments. The fields of a record are further players:
+    hidden, they are at their baseline, and segments and fields are complete together.
     """
 
     name: Literal["kernel_shap"] = "kernel_shap"
     samples: int = Field(1000, ge=2, multiple_of=2, description="Coalitions an image; fewer where there are fewer")
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         pieces = self.cut(batch)
-        shown = [self._coalitions(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
+        shown = [self._coalitions(count, name) for count, name in zip(pieces.players, batch.ids, strict=True)]
         empty = yield from constant_score(batch, self.baseline)
         scores = yield from self.answers(batch, pieces, shown)
         ends = torch.stack([empty, batch.scores]).double().cpu().unbind(2)
         values = [self._solve(*parts) for parts in zip(shown, scores, ends, strict=True)]
-        return pieces.paint(values).to(batch.images)
+        return pieces.attribution(values)
 
     def _has_all(self, count: int) -> bool:
         return 2**count - 2 <= self.samples

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingInputs
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
 from models.questions import Batch
@@ -15,7 +15,8 @@ class LIME(SegmentExplainer):
 
     ``map[p]`` is the coefficient of the segment of p at the minimum of ``sum_z pi(z) (S(x_z) - b - beta.z)^2 +
     alpha |beta|^2``, over random `z` where each segment is shown with probability 0.5, ``pi(z) = exp(-d^2 / width^2)``
-    and `d` the cosine distance of `z` to all ones. Positive where the segment raises the logit.
+    and `d` the cosine distance of `z` to all ones. Positive where the segment raises the logit. The fields
+    of a record are chosen like segments; hidden, they are at their baseline.
     """
 
     name: Literal["lime"] = "lime"
@@ -23,11 +24,11 @@ class LIME(SegmentExplainer):
     width: float = Field(0.25, gt=0, description="Width of the kernel, in cosine distance")
     alpha: float = Field(1.0, gt=0, description="Ridge penalty of the coefficients")
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         pieces = self.cut(batch)
-        shown = [self._draw(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
+        shown = [self._draw(count, name) for count, name in zip(pieces.players, batch.ids, strict=True)]
         scores = yield from self.answers(batch, pieces, shown)
-        return pieces.paint(list(map(self._fit, shown, scores))).to(batch.images)
+        return pieces.attribution(list(map(self._fit, shown, scores)))
 
     def _draw(self, count: int, image_id: str) -> Tensor:
         draws = (torch.rand(count, generator=generator(image_id, "lime", sample)) for sample in range(self.samples))

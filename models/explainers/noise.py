@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capability import GRADIENT
+from models.capability import GRADIENT, RULES
 from models.explainers.base import ChannelExplainer, strongest_channel
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
@@ -41,6 +41,7 @@ class NoisyGradient(ChannelExplainer):
 
     def needs(self, network: Network) -> Needs:
         if self._ask is not plainly:
+            network.require(self.title, RULES)
             require_relu(network)
         return Needs()
 

@@ -1,3 +1,4 @@
+from collections.abc import Generator
 from itertools import product
 from typing import Annotated, Literal
 
@@ -6,9 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import ChannelExplainer, Explaining, ExplainingChannels
+from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
+from models.explainers.fields import ablated_fields
 from models.explainers.fill import Fill, filled, only_channel
-from models.questions import Answer, Batch, Questions, per_question
+from models.questions import Answer, Ask, Batch, Questions, per_question, plainly
 from models.rules.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
@@ -19,7 +21,8 @@ class Occlusion(ChannelExplainer):
 
     ``map[p] = mean over the windows W that cover p of S(x) - S(x without W)``. Positive where hiding the place lowers
     the logit. The last window of an axis ends at the image's edge, cut off where it would stand over. A window is
-    hidden in all channels; for the maps of each channel, it is hidden in one channel after the other as well.
+    hidden in all channels; for the maps of each channel, it is hidden in one channel after the other as well. Of a
+    record, each field is taken away by itself.
     """
 
     name: Literal["occlusion"] = "occlusion"
@@ -27,22 +30,21 @@ class Occlusion(ChannelExplainer):
     stride: int | Sides = Field(8, description="Step of the window in pixels, or one an axis")
     fill: Fill = 0.0
 
-    def explain(self, batch: Batch) -> Explaining:
-        return (yield from self._hide(batch, None))
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        (maps, of_image), channels = (yield from self._hide(batch, None)), []
+        for channel in range(batch.images.shape[1]) if batch.keeps_channels else ():
+            channels.append((yield from self._hide(batch, channel))[0])
+        record = yield from ablated_fields(batch)
+        return Attribution(maps, torch.stack(channels, dim=2) if channels else None, record, of_image)
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        maps, channels = (yield from self._hide(batch, None)), []
-        for channel in range(batch.images.shape[1]):
-            channels.append((yield from self._hide(batch, channel)))
-        return maps, torch.stack(channels, dim=2)
-
-    def _hide(self, batch: Batch, channel: int | None) -> Explaining:
-        """Hide each window in one channel, or in all."""
+    def _hide(self, batch: Batch, channel: int | None) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
+        """Hide each window in one channel, or in all; return the maps, and ``sum |drop|``, ``(target, image)``."""
         corners, sides = self._corners(tuple(batch.images.shape[2:]))
         windows = _windows(corners, sides, batch.images)
         hidden = only_channel(batch.images, filled(batch.images, self.fill), channel)
         total, cover = batch.zeros(), windows.sum(0)
         scores = batch.scores
+        sums = torch.zeros_like(scores, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             return torch.where(windows[step][:, None], hidden[image], batch.images[image])
@@ -51,11 +53,13 @@ class Occlusion(ChannelExplainer):
             drop = scores[answer.target, answer.image] - answer.score
             shown = windows[answer.step]
             total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
+            sums[answer.target].index_add_(0, answer.image, drop.abs().double())
 
-        ask = AskBoxes(batch.images, corners, sides)
+        # Boxes are followed through operations on images alone.
+        ask: Ask = plainly if batch.network.fields else AskBoxes(batch.images, corners, sides)
         key = ("occlusion", self.window, self.stride, self.fill, channel)
         yield Questions(len(windows), make, fold, ask=ask, key=key)
-        return total / cover.clamp_min(1)
+        return total / cover.clamp_min(1), sums
 
     def _corners(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Find the first place of each window, ``(window, axis)``, and the sides of all windows."""

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.base import Explaining
+from models.explainers.base import ExplainingInputs
 from models.explainers.noise import generator
 from models.explainers.supervoxels import SegmentExplainer
 from models.questions import Batch, constant_score
@@ -16,20 +16,21 @@ class ShapleySampling(SegmentExplainer):
 
     ``map[p] = mean over permutations of S(x_z with the segment of p) - S(x_z)``, with `z` the segments that come before
     it. Positive where the segment raises the logit. Complete over segments, however few permutations: they sum to
-    ``S(x) - S(x0)``. It asks one question a permutation and segment.
+    ``S(x) - S(x0)``. It asks one question a permutation and segment. The fields of a record are further players:
+    hidden, they are at their baseline.
     """
 
     name: Literal["shapley_sampling"] = "shapley_sampling"
     permutations: int = Field(10, ge=1, description="Orders in which the segments of an image are shown")
 
-    def explain(self, batch: Batch) -> Explaining:
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         pieces = self.cut(batch)
-        ranks = [self._ranks(count, name) for count, name in zip(pieces.counts, batch.ids, strict=True)]
+        ranks = [self._ranks(count, name) for count, name in zip(pieces.players, batch.ids, strict=True)]
         shown = [(rank[:, None] < torch.arange(1, rank.shape[1])[:, None]).flatten(0, 1) for rank in ranks]
         empty = yield from constant_score(batch, self.baseline)
         scores = yield from self.answers(batch, pieces, shown)
         ends = torch.stack([empty, batch.scores]).double().cpu().unbind(2)
-        return pieces.paint([_mean_gain(*parts) for parts in zip(ranks, scores, ends, strict=True)]).to(batch.images)
+        return pieces.attribution([_mean_gain(*parts) for parts in zip(ranks, scores, ends, strict=True)])
 
     def _ranks(self, count: int, image_id: str) -> Tensor:
         """Draw the place of each segment in each order: ``(permutation, segment)``."""

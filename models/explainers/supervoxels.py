@@ -1,7 +1,7 @@
 """Supervoxels, and the common part of the explainers that show some of them to the network and hide the others."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from pydantic import Field
 from skimage.segmentation import slic
 from torch import Tensor
 
-from models.explainers.base import MapExplainer
+from models.explainers.base import Attribution, MapExplainer
 from models.explainers.fill import filled, only_channel
 from models.questions import Answer, Batch, Questions
 
@@ -24,15 +24,30 @@ class Supervoxels:
         ``(image, *space)``, the number of the segment at each place.
     counts
         Number of segments of each image.
+    fields
+        Number of fields of the record beside an image.
     """
 
     labels: Tensor
     counts: tuple[int, ...]
+    fields: int = 0
+
+    @property
+    def players(self) -> tuple[int, ...]:
+        """Number of segments and fields of each image; the fields come last."""
+        return tuple(count + self.fields for count in self.counts)
 
     def paint(self, values: Sequence[Tensor]) -> Tensor:
-        """Lay the values ``(target, segment)`` of each image over its places: ``(target, image, *space)``."""
+        """Lay the values ``(target, player)`` of each image over its places: ``(target, image, *space)``."""
         pairs = zip(values, self.labels, strict=True)
         return torch.stack([value.to(labels.device)[:, labels] for value, labels in pairs], dim=1)
+
+    def attribution(self, values: Sequence[Tensor]) -> Attribution:
+        """Hand out the values ``(target, player)`` of each image to its places, and to the fields of its record."""
+        pairs = list(zip(values, self.counts, strict=True))
+        record = torch.stack([own[:, count:] for own, count in pairs], dim=1)
+        of_image = torch.stack([own[:, :count].abs().sum(1) for own, count in pairs], dim=1)
+        return Attribution(self.paint(values), record=record, of_image=of_image)
 
 
 def cut(images: Tensor, segments: int, compactness: float) -> Supervoxels:
@@ -58,22 +73,24 @@ class SegmentExplainer(MapExplainer):
     baseline: float = Field(0.0, description="Value of hidden pixels, in what the network takes")
 
     def cut(self, batch: Batch) -> Supervoxels:
-        return cut(batch.images, self.segments, self.compactness)
+        return replace(cut(batch.images, self.segments, self.compactness), fields=batch.record.shape[1])
 
     def answers(
         self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor], channel: int | None = None
     ) -> Generator[Questions, None, list[Tensor]]:
-        """Ask about ``(question, segment)`` of each image, true where shown; return its scores ``(target, question)``.
+        """Ask about ``(question, player)`` of each image, true where shown; return its scores ``(target, question)``.
 
         The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
-        for the rest, and those answers are cut off. Where `channel` is given, segments are hidden in it alone.
+        for the rest, and those answers are cut off. Players that `shown` lacks are shown. Where `channel` is given,
+        segments are hidden in it alone.
         """
         most = max(map(len, shown))
-        table = torch.ones(len(shown), most, max(pieces.counts), dtype=torch.bool)
+        table = torch.ones(len(shown), most, max(pieces.players), dtype=torch.bool)
         for rows, own in zip(table, shown, strict=True):
             rows[: own.shape[0], : own.shape[1]] = own
         table = table.to(batch.images.device)
         hidden = only_channel(batch.images, filled(batch.images, self.baseline), channel)
+        fields = (torch.tensor(pieces.counts)[:, None] + torch.arange(pieces.fields)).to(table.device)
         scores = batch.images.new_zeros(len(batch.answers), len(shown), most, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
@@ -81,8 +98,12 @@ class SegmentExplainer(MapExplainer):
             visible = table[image, step].gather(1, labels.flatten(1)).view_as(labels)
             return batch.images[image].where(visible[:, None], hidden[image])
 
+        def make_record(image: Tensor, step: Tensor) -> Tensor:
+            visible = table[image, step].gather(1, fields[image])
+            return batch.record[image].where(visible, batch.reference[image])
+
         def fold(answer: Answer) -> None:
             scores[answer.target, answer.image, answer.step] = answer.score.double()
 
-        yield Questions(most, make, fold)
+        yield Questions(most, make, fold, make_record=make_record)
         return [row[:, : len(own)] for row, own in zip(scores.cpu().unbind(1), shown, strict=True)]

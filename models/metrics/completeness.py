@@ -3,8 +3,10 @@ from typing import Literal
 
 import torch
 
+from models.errors import ConfigurationError
 from models.explainers.fill import Fill
 from models.metrics.base import Evaluated, Evaluating, MapMetric, Values, ask_hidden
+from models.network import Network
 
 
 class CompletenessGap(MapMetric):
@@ -20,6 +22,13 @@ class CompletenessGap(MapMetric):
     range = (0.0, inf)
     name: Literal["completeness_gap"] = "completeness_gap"
     fill: Fill = 0.0
+
+    def check(self, network: Network) -> None:
+        if network.fields:
+            raise ConfigurationError(
+                f"{self.title}: beside the map, the record has a part in the logit: leave it out; "
+                "integrated_gradients, kernel_shap and shapley_sampling hand out to both together"
+            )
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         hidden = yield from ask_hidden(evaluated, self.fill, "score")

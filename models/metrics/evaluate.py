@@ -23,6 +23,7 @@ def evaluate(
     spacing: Tensor | None = None,
     others: Tensor | None = None,
     target_class: Tensor | None = None,
+    record: Tensor | None = None,
 ) -> list[Values]:
     """Evaluate the maps that an engine made, now or earlier.
 
@@ -45,6 +46,8 @@ def evaluate(
         ``(other, image, target, explainer, *space)``, maps of the same images by other networks.
     target_class
         ``(image, target)``, the classes that the maps explain; None if the target is to choose again.
+    record
+        ``(image, field)``, what the network takes beside the images.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def evaluate(
         If a metric lacks the masks, spacing or maps that it compares with, or has no meaning on the network.
     """
     _check(engine, metrics, images, maps, masks, spacing, others)
-    batch = as_explained(engine, images, ids, masks, target_class)
+    batch = as_explained(engine, images, ids, masks, target_class, record)
     device = batch.images.device
     truth = None if masks is None else Truth(masks.to(device), spacing)
     explained = Explained(engine, batch, maps, truth, others)
@@ -69,17 +72,22 @@ def evaluate(
 
 
 def as_explained(
-    engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, target_class: Tensor | None
+    engine: Engine,
+    images: Tensor,
+    ids: Sequence[str],
+    masks: Tensor | None,
+    target_class: Tensor | None,
+    record: Tensor | None = None,
 ) -> Batch:
     """Ask the plain question about images whose maps are there, and stay with the classes that the maps explain.
 
     On another machine the network may decide otherwise where probabilities are nearly equal, or near a half.
     """
-    batch = engine.batch(images, ids, masks, needs=Needs())
+    batch = engine.batch(images, ids, masks, needs=Needs(), record=record)
     if target_class is None or torch.equal(batch.chosen.classes, target_class.to(batch.chosen.classes)):
         return batch
     chosen = replace(batch.chosen, classes=target_class.to(batch.chosen.classes))
-    return engine.batch(images, ids, masks, needs=Needs(), chosen=chosen)
+    return engine.batch(images, ids, masks, needs=Needs(), chosen=chosen, record=record)
 
 
 def spacing_of(affine: Tensor, dims: int) -> Tensor:

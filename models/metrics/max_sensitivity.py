@@ -41,7 +41,8 @@ class MaxSensitivity(StackMetric):
             sample = torch.arange(first, first + count, device=images.device).repeat_interleave(len(images))
             uniform = draw(batch, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
             copies = images[image] + radius[image] * (2 * uniform - 1)
-            again = engine.batch(copies, batch.ids * count, chosen=batch.chosen.rows(image))
+            chosen, record = batch.chosen.rows(image), batch.record[image]
+            again = engine.batch(copies, batch.ids * count, chosen=chosen, record=record)
             anew = engine.maps(again).to(explained.maps).flatten(3).double().unflatten(0, (count, -1))
             largest = torch.maximum(largest, (anew - maps).norm(dim=-1).amax(0))
         return Values((largest / norm).where(norm > 0, torch.nan))

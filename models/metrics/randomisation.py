@@ -63,7 +63,8 @@ class Randomisation(StackMetric):
         found = []
         for network in self._random(engine.network, layers):
             anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.fitted)
-            random = anew.maps(anew.batch(batch.images, batch.ids, chosen=batch.chosen)).to(maps)
+            asked = anew.batch(batch.images, batch.ids, chosen=batch.chosen, record=batch.record)
+            random = anew.maps(asked).to(maps)
             engine.forward_passes += anew.forward_passes
             engine.backward_passes += anew.backward_passes
             found.append(similarities(maps, random.abs() if self.magnitude else random))

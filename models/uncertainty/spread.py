@@ -66,7 +66,8 @@ def ask_members(
         own = Engine(member.network, asked, engine.target, engine.batch_size, engine.fitted)
         view = None if member.view is None else member.view(batch.ids, batch.images)
         seen = batch.images if view is None else view.look(batch.images)
-        again = own.batch(seen, batch.ids, chosen=batch.chosen if view is None else view.choose(batch.chosen))
+        chosen = batch.chosen if view is None else view.choose(batch.chosen)
+        again = own.batch(seen, batch.ids, chosen=chosen, record=batch.record)
         probability, made = member.network.probability(again.logits), own.maps(again)
         if view is not None:
             made = view.back(made.flatten(1, 2)).view_as(made) if wanted else made

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 from models.components import Component
 from models.errors import ConfigurationError
 from models.outputs import Axes
+from models.records import RecordField
 from tasks.cohort.columns import Columns, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
@@ -53,6 +54,12 @@ class CohortConfig(BaseModel):
         strict=False,
         description="Names of the files that make an image, in the order of the network's channels: [t1, t1ce, t2]; "
         "none: an image is one file, or has those of cohort.columns.uri",
+    )
+    record: tuple[RecordField, ...] = Field(
+        (),
+        strict=False,
+        description="Columns of the table that the network takes beside the image, as numbers in this order: [age, "
+        "{name: sex, values: {F: 0, M: 1}}]; they are stored",
     )
     align: Literal["same grid", "to first"] = Field(
         "same grid",
@@ -111,11 +118,19 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_of_a_table(self) -> "CohortConfig":
-        of_a_table = {"columns": self.columns, "label_map": self.label_map, "section": self.section}
+        names = ("columns", "label_map", "section", "record")
+        of_a_table = {name: getattr(self, name) for name in names}
         if (stated := [name for name, value in of_a_table.items() if value]) and not is_table(self.source):
             raise ConfigurationError(f"{stated[0]} is for what a table says, and the source is none: leave it out")
         if self.section and not is_datalist(self.source):
             raise ConfigurationError("section is for a datalist (.json), and the source is another table: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_are_several(self) -> "CohortConfig":
+        names = [folded(field.name) for field in self.record]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigurationError(f"record: {', '.join(twice)} is named twice: a field is one column")
         return self
 
     @model_validator(mode="after")
@@ -149,10 +164,10 @@ class CohortConfig(BaseModel):
             )
         if self.axes != "zyx":
             raise ConfigurationError("cohort.axes: a bag of a slide's tiles is (tile, row, column): leave out `axes`")
-        if self.frames != "as stored" or self.sequence_names:
+        if self.frames != "as stored" or self.sequence_names or self.record:
             raise ConfigurationError(
-                "cohort.slides: a slide is one file or series, and its levels are no frames: leave out frames and "
-                "sequences"
+                "cohort.slides: a slide is one file or series, its levels are no frames, and no record goes beside: leave "
+                "out frames, sequences and record"
             )
         return self
 

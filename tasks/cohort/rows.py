@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from unicodedata import normalize
 
 from models.errors import ConfigurationError
+from models.records import RecordField
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.datalist import SEPARATOR
 from tasks.cohort.reading import Unreadable
@@ -31,7 +32,8 @@ def images_of_table(config: CohortConfig) -> list[Listed]:
         If the table is not usable, names a file outside of the cohort's root, or an id twice.
     """
     columns = config.columns and config.columns.by_sequence(config.sequence_names)
-    rows = [_split(config, row) for row in read_table(config.source, columns, config.section)]
+    record = tuple(field.name for field in config.record)
+    rows = [_split(config, row) for row in read_table(config.source, columns, config.section, record)]
     locate = _locator(config, rows)
     assigned = [_assigned(config, row) for row in rows]
     listed = [_listed(config, row, files, locate) for row, files in zip(rows, assigned, strict=True)]
@@ -124,13 +126,19 @@ def _listed(config: CohortConfig, row: Row, assigned: _Assigned, locate: Callabl
     parts = [Files(name, below[name] or (url,)) for name, url in places.items()]
     empty = [part.says("the folder is empty, or not there: check the table") for part in parts if not below[part.name]]
     mask = row.mask and locate(row.mask)
+    source = Source.of(parts, mask, row.number) if config.sequence_names else Source(parts[0].uris, mask, row.number)
+    refused = assigned.refused or next(iter(empty), None)
+    try:
+        source = source._replace(record=tuple(map(RecordField.number, config.record, row.record)))
+    except ValueError as reason:
+        refused = refused or str(reason)
     return Listed(
         name=row.id or SEPARATOR.join(path.strip("/") for path in paths),
-        source=Source.of(parts, mask, row.number) if config.sequence_names else Source(parts[0].uris, mask, row.number),
+        source=source,
         label=row.label and _mapped(row.label, config.label_map),
         subject=row.subject,
         path=paths[0],
-        refused=assigned.refused or next(iter(empty), None),
+        refused=refused,
     )
 
 

@@ -46,12 +46,15 @@ class Source(NamedTuple):
         Its row in the cohort table, counted from 1.
     sequences
         The files of each sequence, if the image is made of several.
+    record
+        The numbers that the network takes beside the image; empty where it takes none.
     """
 
     uris: tuple[str, ...]
     mask: str | None = None
     row: int | None = None
     sequences: tuple[Files, ...] = ()
+    record: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, sequences: Iterable[Files], mask: str | None = None, row: int | None = None) -> "Source":

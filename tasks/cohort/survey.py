@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from models.errors import ConfigurationError
+from models.records import record_digest
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry, Fact, Source, decoded_together
 from tasks.cohort.listing import list_images
@@ -180,7 +181,7 @@ def combine(digests: Sequence[str], frame: int | None = None) -> str:
     Parameters
     ----------
     digests
-        The SHA-256 of each file, or those of its sequences, in their order.
+        The SHA-256 of each file, or those of its sequences, in their order; that of its record is the last.
     frame
         The frame of the only file that the image is; None: it is all of it.
 
@@ -316,6 +317,8 @@ def _entry(
             _check_frames_of_mask(masks, frames)
     except Unreadable as reason:
         return entry.quarantined(str(reason))
+    if image.source.record:
+        sources.append(Source("", "record", record_digest(image.source.record), ()))
     digest = combine([source.digest for source in sources])
     if mask:
         sources.append(Source("", "mask", mask.digest, (mask,)))

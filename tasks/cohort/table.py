@@ -50,6 +50,8 @@ class Row(NamedTuple):
         Its place below the line that names the columns, counted from 1; blank rows count.
     uris
         The files in its columns of files, of which one at least is named.
+    record
+        The cells in the columns of its record.
     """
 
     number: int
@@ -58,6 +60,7 @@ class Row(NamedTuple):
     label: str | None = None
     mask: str | None = None
     subject: str | None = None
+    record: tuple[str | None, ...] = ()
 
 
 def is_table(source: Location) -> bool:
@@ -70,7 +73,9 @@ def is_datalist(source: Location) -> bool:
     return source.url.lower().endswith(DATALIST)
 
 
-def read_table(source: Location, columns: Columns | None = None, section: str = "") -> list[Row]:
+def read_table(
+    source: Location, columns: Columns | None = None, section: str = "", record: tuple[str, ...] = ()
+) -> list[Row]:
     """Read the rows of a cohort table, without the blank ones.
 
     Numbers are text as people write them: whole ones without a point, also where a column has gaps.
@@ -81,6 +86,8 @@ def read_table(source: Location, columns: Columns | None = None, section: str = 
         How its columns are called, and that there may be others; None: by their own names, and no others.
     section
         Which of a datalist's lists is read; empty: the only one.
+    record
+        The columns that the network takes beside the image.
 
     Raises
     ------
@@ -93,7 +100,7 @@ def read_table(source: Location, columns: Columns | None = None, section: str = 
         raise ConfigurationError(f"cohort.source: there is no table {source}") from None
     except IsADirectoryError:
         raise ConfigurationError(f"cohort.source: {source} is a folder: end it with / to take its files") from None
-    wanted = Wanted.of(columns, in_datalist=is_datalist(source))
+    wanted = Wanted.of(columns, in_datalist=is_datalist(source), record=record)
     try:
         if source.url.lower().endswith(".parquet"):
             names, records, read_as = *_parquet(data, wanted.reads), ""
@@ -124,7 +131,10 @@ def _rows(source: Location, columns: Places, records: Iterable[Record]) -> Itera
                 f"{row} has a cell in column {places[0]}, which has no name: name the column or leave it out (pandas: "
                 "index=False), or put a text that holds the separator in quotes"
             )
-        uris = tuple(texts[place] if place < len(texts) else None for place in columns.uris)
+        uris, record = (
+            tuple(texts[place] if place < len(texts) else None for place in group)
+            for group in (columns.uris, columns.record)
+        )
         values = {name: texts[place] if place < len(texts) else None for name, place in columns.others.items()}
         if not any(uris):
             raise ConfigurationError(f"{row} has no `uri`: name its file, or leave it out")
@@ -135,7 +145,7 @@ def _rows(source: Location, columns: Places, records: Iterable[Record]) -> Itera
         for name in ("label", "subject"):
             if text := values.get(name):
                 values[name] = unicodedata.normalize("NFC", text)  # macOS takes letters and their accents apart
-        yield Row(number, uris, **values)
+        yield Row(number, uris, **values, record=record)
 
 
 def _whole(rows: list[Row]) -> list[Row]:

@@ -50,7 +50,7 @@ class DeepEnsemble(Uncertainty):
             except FileNotFoundError:
                 raise ConfigurationError(f"{self.title}: there is no file {weights}") from None
             config = network.config.model_copy(update={"sha256": digest})
-            others.append(Member(build(config, data, network.device, network.precision)))
+            others.append(Member(build(config, data, network.device, network.precision, network.fields)))
         return [Member(network), *others]
 
     def pinned(self) -> Self:

@@ -135,7 +135,7 @@ class Plan(BaseModel):
     @property
     def deciding_cohort(self) -> dict[str, Any]:
         """The fields of the cohort that decide what an image is beside its files."""
-        fields = {"preprocessing", "axes", "window", "color", "frames", "slides", "mask", "align"}
+        fields = {"preprocessing", "axes", "window", "color", "frames", "slides", "mask", "align", "record"}
         return self.cohort.model_dump(mode="json", include=fields) | {"sequences": self.cohort.sequence_names}
 
     @property
@@ -292,6 +292,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         masks=masks,
         axes=of.cohort.axes,
         keeps_channels=of.channels == "keep",
+        fields=tuple(field.name for field in of.cohort.record),
     )
 
 

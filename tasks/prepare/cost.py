@@ -53,15 +53,19 @@ class Cost:
     evaluating_hours: float
 
 
-def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place, images: Tensor | None = None) -> Cost:
+Tried = tuple[Tensor, Tensor]
+"""Images ``(image, channel, *space)``, and the records beside them, ``(image, field)``."""
+
+
+def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place, tried: Tried | None = None) -> Cost:
     """Time one batch, and metrics and uncertainty of one image, and count the rest.
 
     Parameters
     ----------
     place
         The workers, and what each has.
-    images
-        ``(image, channel, *space)`` of the cohort that are tried; None: noise is.
+    tried
+        Images of the cohort that are tried; None: noise is.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
     by_image = [one for one in described.values() if one.output.per_image]
     whole_bytes = sum(_bytes(one) for one in described.values() if not one.output.per_image)
     image_bytes = sum(map(_bytes, by_image))
-    explaining, evaluating = _probe(plan, engine, place.threads, images)
+    explaining, evaluating = _probe(plan, engine, place.threads, tried or _noise(plan, engine))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.grid) * plan.model.channels * 4
@@ -143,21 +147,24 @@ class _Pace:
     seconds: float
 
 
-def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> tuple[_Pace, _Pace]:
+def _noise(plan: Plan, engine: Engine) -> Tried:
+    images = torch.randn(1, plan.model.channels, *plan.grid, generator=torch.Generator().manual_seed(0))
+    return images, engine.network.synthetic_record(1)
+
+
+def _probe(plan: Plan, engine: Engine, threads: int, tried: Tried) -> tuple[_Pace, _Pace]:
     """Explain one image and a batch, and evaluate the one."""
-    if images is None:
-        images = torch.randn(1, plan.model.channels, *plan.grid, generator=torch.Generator().manual_seed(0))
-    batch = images[torch.arange(plan.batch_size) % len(images)]
+    batch, record = (part[torch.arange(plan.batch_size) % len(part)] for part in tried)
     ids = [str(number) for number in range(len(batch))]
     masks = torch.ones(len(batch), *plan.grid, dtype=torch.bool) if plan.masks else None
-    one = batch[:1], ids[:1], None if masks is None else masks[:1]
+    one = batch[:1], ids[:1], None if masks is None else masks[:1], record[:1]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         maps = engine.explain(*one).maps.cpu()
         forward, backward = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()
-        engine.explain(batch, ids, masks)
+        engine.explain(batch, ids, masks, record)
         explaining = _Pace(forward, backward, time.perf_counter() - began)
         forward, backward = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()
@@ -169,15 +176,15 @@ def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> t
 
 
 def _evaluate(
-    plan: Plan, engine: Engine, maps: Tensor, images: Tensor, ids: Sequence[str], masks: Tensor | None
+    plan: Plan, engine: Engine, maps: Tensor, images: Tensor, ids: Sequence[str], masks: Tensor | None, record: Tensor
 ) -> None:
     """Compute metrics and uncertainty as the plan says."""
     metrics = [planned.metric for planned in plan.metrics]
     if metrics:
         spacing = torch.ones(len(images), len(plan.grid))
-        evaluate(engine, metrics, images, ids, maps, masks, spacing, maps[None])
+        evaluate(engine, metrics, images, ids, maps, masks, spacing, maps[None], record=record)
     for uncertainty in (planned.uncertainty for planned in plan.uncertainty):
-        case = as_explained(engine, images, ids, masks, None)
+        case = as_explained(engine, images, ids, masks, None, record)
         ask_members(engine, uncertainty.members(engine.network), case, uncertainty.explainers)
 
 

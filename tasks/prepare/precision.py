@@ -9,7 +9,7 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan.plan import Plan
-from tasks.work.images import read_images, stack, stack_masks
+from tasks.work.images import read_images, stack, stack_masks, stack_records
 
 
 def check_deviation(
@@ -36,10 +36,11 @@ def check_deviation(
     ids = [id for id, _ in there]
     inputs = stack([image.prepared.network_input for _, image in there])
     masks = stack_masks([image.mask for _, image in there])
-    rounded = engine().explain(inputs, ids, masks)
+    record = stack_records([image for _, image in there])
+    rounded = engine().explain(inputs, ids, masks, record)
     exactly = engine()
     with exactly.network.exact():
-        exact = exactly.explain(inputs, ids, masks)
+        exact = exactly.explain(inputs, ids, masks, record)
     found = deviation(exact, rounded, plan.maps)
     if apart := {name: one for name, one in found.items() if not one.suffices}:
         named = "; ".join(

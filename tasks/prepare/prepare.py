@@ -153,7 +153,7 @@ def prepare(
     files = _read(model)
     if not place.elsewhere:
         check_instructions(recipe.precision, device())
-    network = build(model, files, device(), recipe.precision)
+    network = build(model, files, device(), recipe.precision, cohort.record)
     recipe = recipe.model_copy(update={"model": model.pinned(files)})
 
     def engine(fitted: Mapping[str, Tensor]) -> Engine:
@@ -177,8 +177,8 @@ def prepare(
     plan = plan.model_copy(update={"fits": fits})
     images = read_some(plan, entries, sources) if before.plan is None else None
     if images is not None:
-        try_network(network, files, images)
-    folds = disagreement(network, images) if images is not None else None
+        try_network(network, files, *images)
+    folds = disagreement(network, *images) if images is not None else None
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
     computed_later = {

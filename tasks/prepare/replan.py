@@ -189,6 +189,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "cohort.sequences": lambda plan: list(plan.cohort.sequence_names),
     "cohort.align": lambda plan: plan.cohort.align,
     "cohort.slides": lambda plan: plan.cohort.model_dump(mode="json")["slides"],
+    "cohort.record": lambda plan: plan.cohort.model_dump(mode="json")["record"],
     "cohort.mask": lambda plan: plan.cohort.model_dump(mode="json")["mask"],
     "channels": lambda plan: plan.channels,
     "batch_size": lambda plan: plan.batch_size,

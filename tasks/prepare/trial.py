@@ -15,7 +15,7 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan.plan import Plan
-from tasks.work.images import read_images, stack
+from tasks.work.images import read_images, stack, stack_records
 from tasks.work.misfits import Misfit
 
 logger = logging.getLogger(__name__)
@@ -23,8 +23,13 @@ logger = logging.getLogger(__name__)
 _TRIED = 3
 
 
-def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None:
-    """Read what the network takes of some images of the cohort: ``(image, channel, *space)``; None if none can be read.
+def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor, Tensor] | None:
+    """Read what the network takes of some images of the cohort; None if none can be read.
+
+    Returns
+    -------
+    tuple
+        ``(image, channel, *space)``, and the records beside them, ``(image, field)``.
 
     Raises
     ------
@@ -36,11 +41,11 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
     tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
-    inputs = [image[0].network_input for image in tried if not isinstance(image, Unreadable)]
-    return stack(inputs) if inputs else None
+    read = [image for image in tried if not isinstance(image, Unreadable)]
+    return (stack([image.prepared.network_input for image in read]), stack_records(read)) if read else None
 
 
-def try_network(network: Network, files: Files | bytes, images: Tensor) -> None:
+def try_network(network: Network, files: Files | bytes, images: Tensor, record: Tensor | None = None) -> None:
     """Try the network on images of the cohort.
 
     Parameters
@@ -49,6 +54,8 @@ def try_network(network: Network, files: Files | bytes, images: Tensor) -> None:
         Those of the network, to build it once more as it was trained.
     images
         ``(image, channel, *space)``.
+    record
+        ``(image, field)`` beside them.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def try_network(network: Network, files: Files | bytes, images: Tensor) -> None:
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
-    logits = network.check(images)
+    logits = network.check(images, record)
     if not logits.isfinite().any():
         raise ConfigurationError(
             f"{network.name} answers NaN or infinity about all of {len(images)} images that were tried: see to "
@@ -64,7 +71,7 @@ def try_network(network: Network, files: Files | bytes, images: Tensor) -> None:
         )
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
-    network.check_same(load_module(network.config, files).eval().to(network.device), images)
+    network.check_same(load_module(network.config, files).eval().to(network.device), images, record)
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,12 @@ class Disagreement:
     divided: int | None
 
 
-def disagreement(network: Network, images: Tensor) -> Disagreement | None:
-    """Ask the folds of a network about ``(image, channel, *space)``; None if it has none."""
+def disagreement(network: Network, images: Tensor, record: Tensor | None = None) -> Disagreement | None:
+    """Ask the folds of a network about ``(image, channel, *space)``, with ``(image, field)``; None if it has none."""
     if len(network.alone) < 2:
         return None
     with torch.no_grad(), network.exact():
-        answers = [network.logits_of(alone(network.prepare(images))) for alone in network.alone]
+        answers = [network.logits_of(ask(network.prepare(images), record)) for ask in network.alone]
         found = torch.stack([network.probability(logits) for logits in answers])
     found = found.flatten(3).mean(-1) if network.segments else found
     is_exclusive = network.config.activation == "softmax"

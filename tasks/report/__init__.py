@@ -19,6 +19,7 @@ from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
+from tasks.report.fields import by_explainer
 from tasks.report.inventory import describe
 from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import performance
@@ -97,6 +98,8 @@ def write_report(output: Location) -> Location:
         groups=fitting(groups),
         outcomes=len(groups),
         mean_scales=mean_scales,
+        fields=plan.frame.fields,
+        field_rows=by_explainer(dataset) if has_maps else [],
         scales=scales,
         choices=choices,
         others=list(describe(plan.outputs.values(), dataset)),

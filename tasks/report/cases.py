@@ -12,6 +12,7 @@ from models.targets import NO_CLASS, Predicted
 from tasks.plan.plan import Plan
 from tasks.report.agreement import Others, Pair, maps_of
 from tasks.report.evidence import CONTROLS
+from tasks.report.fields import in_words as fields_in_words
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.shares import shares_in_words
 from tasks.report.slides import is_slide
@@ -195,6 +196,7 @@ def _case(
     said = " and ".join(classes[predictions.called[row]]) or "none of its classes"
     right = not predictions.wrong[row] if predictions.known[row] else None
     text = sentences(said, float(predictions.certainty[row]), label, right, found) if "probability" in image else ""
+    text = f"{text} {fields_in_words(image, int(targets[0]))}".strip() if len(targets) else text
     return Case(
         id=str(image["image_id"].values),
         label=label,

@@ -191,6 +191,7 @@ def _attributes(plan: Plan) -> dict[str, Any]:
         "explainers": json.dumps([explainer.model_dump(mode="json") for explainer in plan.explainers]),
         "target": json.dumps(plan.target.model_dump(mode="json")),
         "preprocessing": json.dumps(plan.cohort.preprocessing),
+        **({"record": json.dumps([field.model_dump() for field in plan.cohort.record])} if plan.cohort.record else {}),
         "versions": json.dumps(plan.versions),
         **(
             {}

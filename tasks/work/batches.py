@@ -16,7 +16,7 @@ from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
 from tasks.work.engines import device
-from tasks.work.images import Image, read_images, stack, stack_masks
+from tasks.work.images import Image, read_images, stack, stack_masks, stack_records
 from tasks.work.remaining import Remaining, remaining
 
 
@@ -59,6 +59,10 @@ class ReadBatch:
     @property
     def ids(self) -> list[str]:
         return [self.remaining.entries[row].id for row in self.there]
+
+    @property
+    def record(self) -> Tensor:
+        return stack_records([self.readable[row] for row in self.there])
 
     @property
     def masks(self) -> Tensor | None:

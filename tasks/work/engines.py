@@ -69,11 +69,12 @@ class Engines:
 
     def network(self, plan: Plan) -> Network:
         """Build the network of a plan, or take that which was built last."""
-        key = plan.model.model_dump_json() + plan.precision
+        key = plan.model.model_dump_json() + plan.precision + repr(plan.cohort.record)
         if self._network is None or self._network[0] != key:
             self._network = None
             check_instructions(plan.precision, device())
-            self._network = key, build(plan.model, plan.model.read(), device(), plan.precision)
+            built = build(plan.model, plan.model.read(), device(), plan.precision, plan.cohort.record)
+            self._network = key, built
         return self._network[1]
 
     def _build(self, output: Location, plan: Plan) -> PlanEngines:

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.explainers.base import MAPS
 from models.metrics.evaluate import as_explained, evaluate, spacing_of
 from models.outputs import Computed
-from models.prediction import AFFINE, IMAGE, MASK, TARGET_CLASS
+from models.prediction import AFFINE, IMAGE, MASK, RECORD, TARGET_CLASS
 from models.uncertainty import ask_members
 from tasks import telemetry
 from tasks.plan import manifest
@@ -136,7 +136,7 @@ def _evaluate(
 ) -> None:
     """Compute and store what is left, and record it beside what there is."""
     began, halvings = time.perf_counter(), engines.whole.halvings
-    stored = read_shard(output, plan, shard, commit.objects, (IMAGE, AFFINE, MASK, TARGET_CLASS, MAPS))
+    stored = read_shard(output, plan, shard, commit.objects, (IMAGE, AFFINE, MASK, RECORD, TARGET_CLASS, MAPS))
     others = {
         planned.title: np.stack([maps_of(other, plan, ids, stored[TARGET_CLASS]) for other in planned.others])
         for planned in left
@@ -180,6 +180,7 @@ class StoredBatch:
     masks: Tensor | None
     spacing: Tensor
     target_class: Tensor
+    record: Tensor | None
 
     @classmethod
     def take(cls, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]) -> "StoredBatch":
@@ -190,6 +191,7 @@ class StoredBatch:
             masks=torch.from_numpy(stored[MASK][rows] == 1) if plan.masks else None,
             spacing=spacing_of(torch.from_numpy(stored[AFFINE][rows]), len(plan.grid)),
             target_class=torch.from_numpy(stored[TARGET_CLASS][rows]).long(),
+            record=torch.from_numpy(stored[RECORD][rows]) if plan.cohort.record else None,
         )
 
 
@@ -229,13 +231,14 @@ def _values(
             batch.spacing,
             None if beside is None else torch.from_numpy(beside),
             batch.target_class,
+            batch.record,
         )
         for metric, own in zip(together, values, strict=True):
             found |= metric.by_output(own)
     for planned in left:
         if isinstance(planned, PlannedUncertainty):
             kind = planned.uncertainty
-            asked = as_explained(engines.whole, batch.images, batch.ids, batch.masks, batch.target_class)
+            asked = as_explained(engines.whole, batch.images, batch.ids, batch.masks, batch.target_class, batch.record)
             found |= kind.by_output(ask_members(engines.whole, engines.members(kind), asked, kind.explainers))
     return {name: values.numpy() for name, values in found.items()}
 

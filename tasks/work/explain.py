@@ -17,7 +17,7 @@ from models.engine import Engine
 from models.explainers.base import MAP_FLAGS
 from models.flags import MapFlag
 from models.outputs import Computed
-from models.prediction import AFFINE, IMAGE, IMAGE_FLAGS, LOGIT, MASK
+from models.prediction import AFFINE, IMAGE, IMAGE_FLAGS, LOGIT, MASK, RECORD
 from tasks import telemetry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
@@ -185,13 +185,13 @@ def _explain(plan: Plan, delivery: Delivery, batch: ReadBatch, number: int, engi
 
 def _as_read(image: Image) -> dict[str, Any]:
     found: dict[str, Any] = {IMAGE: image.prepared.image, AFFINE: image.prepared.affine, IMAGE_FLAGS: int(image.flags)}
-    found |= image.beside
+    found |= {RECORD: np.array(image.record, np.float32), **image.beside}
     return found if image.mask is None else found | {MASK: image.mask}
 
 
 def _ask(engine: Engine, batch: ReadBatch) -> Computed:
     assert batch.inputs is not None
-    return engine.explain(batch.inputs.take(), batch.ids, batch.masks).outputs
+    return engine.explain(batch.inputs.take(), batch.ids, batch.masks, batch.record).outputs
 
 
 def _put(delivery: Delivery, part: int, row: int, values: Mapping[str, NDArray[Any]]) -> None:

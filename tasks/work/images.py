@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
+from models.records import record_digest
 from tasks.cohort.entry import Entry, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import inspect, read, read_mask
@@ -32,12 +33,21 @@ _UNNAMED = Files("", ())
 
 
 class Image(NamedTuple):
-    """An image and its mask on the grid, if it has one, with what is odd about the two, and stored beside by output."""
+    """An image and its mask on the grid, if it has one, with what is odd about the two.
+
+    Attributes
+    ----------
+    beside
+        By output, what else is stored of it.
+    record
+        Its fields as numbers.
+    """
 
     prepared: Preprocessed
     mask: NDArray[np.bool_] | None = None
     flags: ImageFlag = ImageFlag(0)
     beside: Mapping[str, Any] = {}
+    record: tuple[float, ...] = ()
 
 
 def find_again(output: Location, plan: Plan) -> Find:
@@ -93,6 +103,11 @@ def stack(inputs: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(inputs))
 
 
+def stack_records(images: Sequence[Image]) -> Tensor:
+    """Put the records of several images together: ``(image, field)``."""
+    return torch.tensor([image.record for image in images], dtype=torch.float32).view(len(images), -1)
+
+
 def stack_masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
     """Put masks of several images together, if any has one; one without a mask has no place in it."""
     known = next((mask for mask in masks if mask is not None), None)
@@ -118,7 +133,7 @@ def _image(
         prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
         flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
         if entry.mask is None:
-            return Image(prepared, flags=flags)
+            return Image(prepared, flags=flags, record=source.record)
         assert source.mask is not None
         stored = _present(files[source.mask])
         if digest_of(source.mask) != entry.mask:
@@ -130,7 +145,7 @@ def _image(
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
         if lacks_geometry(mask, decoded):
             flags |= ImageFlag.MASK_UNPLACED
-        return Image(prepared, placed, flags)
+        return Image(prepared, placed, flags, record=source.record)
     except Unreadable as reason:
         return reason
 
@@ -170,8 +185,10 @@ def _decoded(
     """Decode the files of an image and lay them onto each other; whether one does not cover all of the first."""
     stored = {part.name: [_present(files[uri], part) for uri in part.uris] for part in source.parts}
     digests = [combine([digest_of(uri) for uri in part.uris]) for part in source.parts]
-    if combine([combine(digests)], entry.frame) != entry.digest:
-        raise NotAsPlanned("the file changed after the run was planned: run again")
+    beside = [record_digest(source.record)] if source.record else []
+    if combine([combine([*digests, *beside])], entry.frame) != entry.digest:
+        record = " or its record" if source.record else ""
+        raise NotAsPlanned(f"the file{record} changed after the run was planned: run again")
     sequences = {part.name: _sequence(plan, entry, part, stored[part.name]) for part in source.parts}
     return on_one_grid(sequences, plan.cohort.align)
 

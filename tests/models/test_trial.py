@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "nothing": (lambda: Small(after=lambda _, x: None), "returns nothing for one image"),
     "an empty tuple": (lambda: Small(after=lambda _, x: ()), "returns a tuple for one image"),
     "decisions": (lambda: Small(after=lambda _, x: (x > 0).long()), "returns torch.int64"),
-    "a second argument": (lambda: nn.Bilinear(17, 17, 3), "does not take an image .* missing 1 required positional"),
+    "a second argument": (lambda: nn.Bilinear(17, 17, 3), "takes a second input .* cohort.record"),
     "an attribute that is not there": (lambda: Small(after=lambda self, x: self.nothing), "AttributeError"),
 }  # fmt: skip
 
