@@ -166,8 +166,8 @@ class CohortConfig(BaseModel):
             raise ConfigurationError("cohort.axes: a bag of a slide's tiles is (tile, row, column): leave out `axes`")
         if self.frames != "as stored" or self.sequence_names or self.record:
             raise ConfigurationError(
-                "cohort.slides: a slide is one file or series, its levels are no frames, and no record goes beside: leave "
-                "out frames, sequences and record"
+                "cohort.slides: a slide is one file or series, its levels are no frames, and no record goes beside: "
+                "leave out frames, sequences and record"
             )
         return self
 
