@@ -70,10 +70,12 @@ def test_constant_maps_are_evaluated_or_undefined_and_stop_nothing(dims: int) ->
     scores = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
     undefined = {"iou", "sensitivity_n", "repeatability", "reproducibility", "explainer_agreement"}
     undefined |= {"cascading_randomisation", "independent_randomisation", "label_randomisation"}
+    undefined |= {"efficient_mprt", "random_logit"}
     for metric, score, before in zip(METRICS, scores, sound, strict=True):
         blank, constant, *rest = score.value.isnan()
         assert not torch.stack(rest).any(), metric.name
         of_zeros = undefined | {"relevance_mass", "gini", "entropy", "max_sensitivity"}
+        of_zeros |= {f"relative_{part}_stability" for part in ("input", "output", "representation")}
         assert blank.all() == (metric.name in of_zeros) and blank.any() == blank.all(), metric.name
         assert constant.all() == (metric.name in undefined) and constant.any() == constant.all(), metric.name
         torch.testing.assert_close(score.value[2:], before.value[2:], rtol=1e-5, atol=1e-6, msg=metric.name)
@@ -116,7 +118,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(monkeypatch: pytest.Monke
 
 
 def test_every_metric_says_what_it_is() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 24
+    assert len(set(NAMES)) == len(NAMES) == 32
     for metric in METRICS:
         assert metric.family in {"faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"}
         assert metric.better in {"higher", "lower", None}
