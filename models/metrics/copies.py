@@ -94,20 +94,18 @@ def _changes(explained: Explained, radius: float, samples: int, layer: str | Non
         return reach[image] * (2 * uniform - 1)
 
     plain = engine.batch(batch.images, batch.ids, needs=needs, chosen=batch.chosen) if layer else batch
+    before = _answers(plain, layer)
     found = []
     for copies in asked_about(engine, batch, samples, noise, engine.needs | needs):
         anew = engine.maps(copies).to(explained.maps).unflatten(0, (-1, rows))
-        images, layers, logits, decided = (
-            (before, after.unflatten(0, (-1, rows)))
-            for before, after in zip(_answers(plain, layer), _answers(copies, layer), strict=True)
-        )
+        images, output, logits, decided = (part.unflatten(0, (-1, rows)) for part in _answers(copies, layer))
         found.append(
             (
                 *_distances(explained.maps, anew),
-                relative_distance(*images),
-                relative_distance(*layers),
-                (logits[1] - logits[0]).norm(dim=-1),
-                decided[1] == decided[0],
+                relative_distance(before[0], images),
+                relative_distance(before[1], output),
+                (logits - before[2]).norm(dim=-1),
+                decided == before[3],
             )
         )
     return Changes(*(torch.cat(parts).to(explained.maps.device) for parts in zip(*found, strict=True)))

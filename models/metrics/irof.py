@@ -61,7 +61,8 @@ def _ranks(evaluated: Evaluated, pieces: Supervoxels) -> Tensor:
     """Rank the segments of each image by their mean of the map, 0 for the strongest: ``(image, segment)``."""
     ranks = pieces.labels.new_zeros(len(pieces.counts), max(pieces.counts))
     for row, count in enumerate(pieces.counts):
-        image, labels = torch.tensor([row], device=ranks.device), pieces.labels[row].flatten()
-        sums = evaluated.before.new_zeros(count).double().index_add_(0, labels, evaluated.of(image).flatten().double())
-        ranks[row, :count] = drawn_order(evaluated.batch, image, (sums / labels.bincount())[None])[0]
+        image, labels = torch.tensor([row]), pieces.labels[row].flatten().cpu()  # where sums are of one order
+        values = evaluated.of(image).flatten().cpu().double()
+        means = torch.zeros(count, dtype=torch.float64).index_add_(0, labels, values) / labels.bincount()
+        ranks[row, :count] = drawn_order(evaluated.batch, image, means[None].float())[0]  # equal where the map is
     return ranks

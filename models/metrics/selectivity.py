@@ -8,7 +8,7 @@ from models.metrics.removal import Removal
 
 
 class Selectivity(Removal):
-    """Explanation selectivity (Montavon et al. 2018, doi:10.1016/j.dsp.2017.10.011, section 7.2).
+    """Explanation selectivity (Montavon et al. 2018, doi:10.1016/j.dsp.2017.10.011).
 
     ``int_0^1 S(x without the share s of its features that are strongest) ds`` by trapezoids, with `S` the target's
     logit. A feature's strength is the sum of the signed map over it, which is not made anew on the way. In logits, so

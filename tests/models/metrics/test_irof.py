@@ -72,6 +72,18 @@ def test_segments_are_cut_once_and_their_number_is_that_of_the_questions(monkeyp
     assert engine.forward_passes == 3 * (1 + 1 + 3 * (most - 1))
 
 
+def test_segments_of_equal_strength_are_hidden_in_an_order_drawn_by_the_images_name() -> None:
+    network, batch = curved(2), images(2, count=1).expand(2, -1, -1, -1)
+    seen: list[Tensor] = []
+    handle = network.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    values_of(network, IROF(segments=20, fill=0.0), batch, torch.full((2, *SHAPES[2]), 0.1))
+    handle.remove()
+    wholly, one, two = (torch.cat(seen)[2:] == 0).flatten(1).split([2, 18, 18])
+    labels = cut(batch[:1], 20, 0.3).labels.flatten()
+    assert wholly.all() and labels[one[0]].unique().numel() == labels[two[0]].unique().numel() == 1
+    assert not torch.equal(one, two)
+
+
 def test_a_regression_has_no_probabilities_to_lose() -> None:
     with pytest.raises(ValueError, match="irof: the model is a regression"):
         values_of(linear(2)[0], IROF(), images(2), images(2)[:, 0])
