@@ -314,10 +314,9 @@ class Metric(Producer):
 
     def _limits(self) -> dict[str, JsonValue]:
         """Name the limits as CF does; there is no name for one that is infinite."""
-        least, most = map(float, self.range)
-        if isfinite(least) and isfinite(most):
-            return {"valid_range": [least, most]}
-        limits: dict[str, JsonValue] = {"valid_min": least, "valid_max": most}
+        limits = dict(zip(("valid_min", "valid_max"), map(float, self.range), strict=True))
+        if all(map(isfinite, limits.values())):
+            return {"valid_range": list(limits.values())}
         return {name: limit for name, limit in limits.items() if isfinite(limit)}
 
     def by_output(self, values: Values) -> Computed:

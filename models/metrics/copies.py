@@ -11,6 +11,8 @@ from models.explainers.noise import draw
 from models.metrics.base import Explained
 from models.questions import Batch, Needs, per_question
 
+_ROUNDING = 1e-6
+
 
 def asked_about(
     engine: Engine, batch: Batch, samples: int, noise: Callable[[Tensor, Tensor], Tensor], needs: Needs | None = None
@@ -79,8 +81,13 @@ def changes(explained: Explained, radius: float, samples: int, layer: str | None
 
 
 def relative_distance(before: Tensor, after: Tensor) -> Tensor:
-    """Compute ``||(before - after) / before||`` over the last axis; places where `before` is 0 do not count."""
-    return ((before - after) / before).where(before != 0, 0.0).norm(dim=-1)
+    """Compute ``||(before - after) / before||`` over the last axis.
+
+    Places where `before` is 0, or less than a millionth of its largest magnitude, do not count: rounding decides there.
+    """
+    size = before.abs()
+    counts = size > _ROUNDING * size.amax(-1, keepdim=True)
+    return ((before - after) / before).where(counts, 0.0).norm(dim=-1)
 
 
 def _changes(explained: Explained, radius: float, samples: int, layer: str | None) -> Changes:
@@ -123,6 +130,6 @@ def _distances(maps: Tensor, anew: Tensor) -> tuple[Tensor, Tensor]:
 def _answers(batch: Batch, layer: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Take ``(image, ...)``: images, the layer's output, logits, and decisions for the targets."""
     images = batch.images.flatten(1).double()
-    output = batch.answers[0].activations[layer].flatten(1).double() if layer else images[:, :0]
+    output = batch.answers[0].activations[layer].flatten(1).double() if layer else torch.zeros_like(images[:, :1])
     decided = torch.stack([answer.decided for answer in batch.answers], dim=1)
     return images, output, batch.logits.flatten(1).double(), decided

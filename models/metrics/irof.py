@@ -18,7 +18,8 @@ class IROF(MapMetric):
 
     ``1 - int_0^1 P(x without the share s of its segments that are strongest) / P(x) ds`` by trapezoids, with `P` the
     target's probability: the area over the curve. Segments are SLIC's, hidden one by one; a segment's strength is the
-    mean of the signed map over it. At most 1; higher is better. NaN where ``P(x)`` is 0.
+    mean of the signed map over it. At most 1; higher is better. NaN where the network does not decide for the target: a
+    share of a probability near 0 says nothing.
     """
 
     family = "faithfulness"
@@ -32,7 +33,7 @@ class IROF(MapMetric):
     def check(self, network: Network) -> None:
         if network.config.activation == "identity":
             raise ConfigurationError(
-                f"{self.title}: the model is a regression (model.activation: identity) and has no probabilities"
+                f"{self.title}: the model is a regression (model.activation: identity) and decides nothing"
             )
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
@@ -49,12 +50,13 @@ class IROF(MapMetric):
         wholly = yield from ask_hidden(evaluated, self.fill, "probability")
         most = max(pieces.counts) - 1
         middle = yield from ask(evaluated, most, make, (self.name, *key[1:], self.fill), "probability")
-        whole = evaluated.batch.answers[evaluated.target].probability[:, None].double()
+        plain = evaluated.batch.answers[evaluated.target]
+        whole = plain.probability[:, None].double()
         curve = torch.cat([whole, middle, wholly], dim=1) / whole
         counts = torch.tensor(pieces.counts, device=curve.device)
         steps = torch.arange(most + 1, device=curve.device) < counts[:, None]
         area = ((curve[:, 1:] + curve[:, :-1]) / 2 * steps).sum(1) / counts
-        return Values((1 - area).where(whole[:, 0] > 0, torch.nan))
+        return Values((1 - area).where(plain.decided, torch.nan))
 
 
 def _ranks(evaluated: Evaluated, pieces: Supervoxels) -> Tensor:

@@ -22,6 +22,8 @@ def test_the_area_over_the_curve_by_hiding_segments_one_by_one(dims: int, fill: 
     network, batch = curved(dims), images(dims)
     batch[1] = batch[1].cumsum(-1)  # so that images have different numbers of segments
     maps = torch.randn(3, *SHAPES[dims], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    logits = network(batch)
+    network.module[-1].bias[1] += (logits[:, 0] - logits[:, 1]).amax() + 0.1  # so that it decides for b
     score = values_of(network, IROF(segments=12, compactness=0.1, fill=fill), batch, maps).value[:, 0, 0]
     pieces = cut(batch, 12, 0.1)
     assert len(set(pieces.counts)) == 3
@@ -35,6 +37,7 @@ def test_the_area_over_the_curve_by_hiding_segments_one_by_one(dims: int, fill: 
                 image[:, labels == piece] = hidden[row][:, labels == piece]
             curve.append(float(network(image[None]).softmax(1)[0, 1]))
         shares = np.array(curve) / curve[0]
+        assert np.ptp(shares) > 0.01
         assert abs(float(score[row]) - (1 - np.trapezoid(shares, dx=1 / count))) < 1e-5
 
 
@@ -84,6 +87,14 @@ def test_segments_of_equal_strength_are_hidden_in_an_order_drawn_by_the_images_n
     assert not torch.equal(one, two)
 
 
-def test_a_regression_has_no_probabilities_to_lose() -> None:
+def test_of_a_class_that_is_not_predicted_nothing_is_said() -> None:
+    network, batch = curved(2), images(2)
+    network.module[-1].bias -= network(batch).mean(0)
+    is_b = network(batch).argmax(1) == 1
+    assert is_b.any() and not is_b.all()
+    assert torch.equal(values_of(network, IROF(), batch, batch[:, 0]).value[:, 0, 0].isfinite(), is_b)
+
+
+def test_a_regression_has_no_decision_to_lose() -> None:
     with pytest.raises(ValueError, match="irof: the model is a regression"):
         values_of(linear(2)[0], IROF(), images(2), images(2)[:, 0])
