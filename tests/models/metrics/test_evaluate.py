@@ -17,8 +17,10 @@ from models.metrics import METRICS as REGISTRY
 from models.metrics import Values, evaluate
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
+from models.metrics.efficient_mprt import EfficientMPRT
 from models.metrics.infidelity import Infidelity
 from models.metrics.sensitivity_n import SensitivityN
+from models.metrics.smooth_mprt import SmoothMPRT
 from models.network import Network
 from models.targets import OverThreshold, Predicted, Region
 from tests.models.metrics.cases import METRICS, NAMES, boxes, curved, images, names, network_of
@@ -160,3 +162,24 @@ def test_a_region_of_a_segmentation_is_evaluated_as_a_class_is() -> None:
     assert scores[2][:, 0].max() < 1e-5
     assert all(score.isfinite().all() for score in scores)
     assert (scores[3] <= 1).all() and (scores[3] >= 0).all()
+
+
+def test_a_region_of_several_channels_is_explained_anew_and_hidden_in_segments() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1))
+    network = network_of(module, 2, "softmax", channels=2)
+    batch, masks = torch.cat([images(2), images(2, seed=5)], 1), boxes(2)
+    engine = Engine(network, [InputXGradient(), ControlRandom()], Region(classes=("b",), of="mask"), 5)
+    maps = engine.explain(batch, names(3), masks).maps
+    metrics = [metric for metric in METRICS if "relative" in metric.name or metric.name in ("random_logit", "irof")]
+    metrics += [EfficientMPRT(), SmoothMPRT(samples=2)]
+    scores = evaluate(engine, metrics, batch, names(3), maps, masks)
+    found = dict(zip([metric.name for metric in metrics], scores, strict=True))
+    decided = engine.batch(batch, names(3), masks).answers[0].decided
+    for name, score in found.items():
+        expected = decided[:, None, None].expand(3, 1, 2) if name == "irof" else torch.ones(3, 1, 2, dtype=torch.bool)
+        assert torch.equal(score.value.isfinite(), expected), name
+    for name in ("random_logit", "smooth_mprt"):
+        torch.testing.assert_close(found[name].value[:, :, 1], torch.ones(3, 1))  # noise knows no class and no weights
+    assert found["random_logit"].value[:, :, 0].max() < 0.99
+    assert decided.any()
