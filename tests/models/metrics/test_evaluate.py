@@ -167,6 +167,7 @@ def test_a_region_of_a_segmentation_is_evaluated_as_a_class_is() -> None:
 def test_a_region_of_several_channels_is_explained_anew_and_hidden_in_segments() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1))
+    module[2].bias.data[1] += 0.5
     network = network_of(module, 2, "softmax", channels=2)
     batch, masks = torch.cat([images(2), images(2, seed=5)], 1), boxes(2)
     engine = Engine(network, [InputXGradient(), ControlRandom()], Region(classes=("b",), of="mask"), 5)
