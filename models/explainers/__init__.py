@@ -31,7 +31,6 @@ from models.explainers.lrp import LRP
 from models.explainers.mil_attention import MILAttention
 from models.explainers.occlusion import Occlusion
 from models.explainers.pattern_attribution import PatternAttribution
-from models.explainers.patternnet import PatternNet
 from models.explainers.prediction import Prediction
 from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
@@ -69,7 +68,6 @@ EXPLAINERS: Registry[Explainer] = Registry(
     LRP,
     DeepTaylor,
     PatternAttribution,
-    PatternNet,
     Occlusion,
     FeatureAblation,
     LIME,

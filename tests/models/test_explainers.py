@@ -408,8 +408,7 @@ def test_every_explainer_of_the_list_is_tested_here() -> None:
     in_other_files = {
         *("prediction", "input_x_gradient", "attention"),  # test_engine.py
         *("feature_ablation", "kernel_shap", "lime", "shapley_sampling", "ablationcam"),  # test_perturbation.py
-        *("lrp", "deep_taylor"),  # test_relevance.py
-        *("pattern_attribution", "patternnet"),  # test_patterns.py
+        *("lrp", "deep_taylor", "pattern_attribution"),  # test_relevance.py
         *("deeplift", "deepshap", "expected_gradients"),  # test_deeplift.py
         *("attention_rollout", "mil_attention", "cam"),  # test_attention.py
     }

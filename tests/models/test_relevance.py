@@ -18,6 +18,7 @@ from models.errors import ConfigurationError
 from models.explainers.deep_taylor import DeepTaylor
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.lrp import COMPOSITES, LRP, AlphaBeta, Epsilon, Flat, Gamma, WSquared, ZBox, ZPlus
+from models.explainers.pattern_attribution import PatternAttribution
 from models.network import Network
 from models.targets import Classes
 from tests.models.networks import difference, few, make, names, wrap
@@ -242,6 +243,59 @@ def test_deep_taylor_is_z_plus_with_z_box_and_has_the_sign_of_the_logit(dims: in
     assert torch.allclose(found.flatten(1).sum(1), logits)
     with pytest.raises(ValueError, match=r"deep_taylor: Sequential has no ReLU .*Tanh"):
         Engine(network_of(nn.Sequential(nn.Flatten(), nn.Linear(30, 4), nn.Tanh())), [DeepTaylor()], B)
+
+
+def test_patterns_find_the_signal_where_weights_cancel_a_distractor() -> None:
+    """The toy of Kindermans et al. 2018, section 2: weights look away from a distractor, patterns at the signal."""
+    torch.manual_seed(0)
+    signal, distractor = torch.randn(30).double(), torch.randn(30).double()
+    weight = signal - (signal @ distractor) / (distractor @ distractor) * distractor
+    strength = torch.randn(1000, 1).double()
+    images = (strength * signal + 2 * torch.randn(1000, 1).double() * distractor).view(-1, 1, *SIDES[2])
+    module = nn.Sequential(nn.Flatten(), nn.Linear(30, 4, bias=False)).double()
+    module[1].weight.data = weight.expand(4, -1).clone()
+    found = explain(network_of(module), PatternAttribution(), images[:2], fitted={"background": images[:1000]})
+    pattern = signal / (weight @ signal)
+    expected = (module(images[:2])[:, 1:2] * weight * pattern).view(2, *SIDES[2])
+    assert difference(found, expected) < 0.15
+    assert difference(explain(network_of(module), InputXGradient(), images[:2]), expected) > 0.5
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_patterns_are_covariances_where_the_output_is_positive(dims: int) -> None:
+    module, images, background = plain(dims), batch(dims, 2), batch(dims, 9)[2:]
+    found = explain(network_of(module, dims), PatternAttribution(), images, fitted={"background": background})
+    patches: list[list[Array]] = [[] for _ in range(3)]
+    outputs: list[list[float]] = [[] for _ in range(3)]
+    answers = module[0](background).detach().numpy()
+    for image, answer in zip(background[:, 0].numpy(), answers, strict=True):
+        for place in np.ndindex(*answer.shape[1:]):
+            patch = image[tuple(slice(at, at + 3) for at in place)]
+            for feature in range(3):
+                if (y := answer[(feature, *place)]) > 0:
+                    patches[feature].append(patch.ravel())
+                    outputs[feature].append(y)
+    by_pattern = []
+    for feature in range(3):
+        x, y = np.array(patches[feature]), np.array(outputs[feature])
+        covariance = (x * y[:, None]).mean(0) - x.mean(0) * y.mean()
+        w = module[0].weight[feature].detach().numpy().ravel()
+        by_pattern.append(w * covariance / (w @ covariance))
+    hidden = module[:3](background).detach().numpy()
+    logit = module(background)[:, 1].detach().numpy()
+    over = logit > 0
+    assert over.any()
+    covariance = (hidden * logit[:, None])[over].mean(0) - hidden[over].mean(0) * logit[over].mean()
+    w = module[3].weight[1].detach().numpy()
+    assert w @ covariance > 0
+    last = torch.as_tensor(w * covariance / (w @ covariance))
+    conv = CONV[dims](1, 3, 3, bias=False).double()
+    conv.weight.data = torch.as_tensor(np.stack(by_pattern)).view_as(conv.weight)
+    inputs = images.clone().requires_grad_()
+    back = last.view(1, 3, *[side - 2 for side in SIDES[dims]]) * (module[0](images) > 0)
+    (gradient,) = torch.autograd.grad(conv(inputs), inputs, back)
+    score = module(images)[:, 1].view(-1, 1, *[1] * dims)
+    assert difference(found, (gradient * score)[:, 0].detach()) < 1e-9
 
 
 def first_padded(*before: nn.Module, padding: int = 0) -> nn.Sequential:
