@@ -8,6 +8,7 @@ from models.metrics.base import MapMetric, Metric, StackMetric, Values
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.metrics.effective_complexity import EffectiveComplexity
+from models.metrics.efficient_mprt import EfficientMPRT
 from models.metrics.entropy import Entropy
 from models.metrics.evaluate import evaluate, spacing_of
 from models.metrics.gini import Gini
@@ -16,14 +17,21 @@ from models.metrics.impact_score import ImpactScore
 from models.metrics.infidelity import Infidelity
 from models.metrics.insertion import Insertion
 from models.metrics.iou import IoU
+from models.metrics.irof import IROF
 from models.metrics.label_randomisation import LabelRandomisation
 from models.metrics.max_sensitivity import MaxSensitivity
+from models.metrics.random_logit import RandomLogit
 from models.metrics.randomisation import Randomisation
+from models.metrics.relative_input_stability import RelativeInputStability
+from models.metrics.relative_output_stability import RelativeOutputStability
+from models.metrics.relative_representation_stability import RelativeRepresentationStability
 from models.metrics.relevance_mass import RelevanceMass
 from models.metrics.relevance_rank import RelevanceRank
 from models.metrics.repeatability import Repeatability
 from models.metrics.road import ROADLeRF, ROADMoRF
+from models.metrics.selectivity import Selectivity
 from models.metrics.sensitivity_n import SensitivityN
+from models.metrics.smooth_mprt import SmoothMPRT
 from models.producer import Registry
 
 METRICS: Registry[Metric] = Registry(
@@ -35,17 +43,25 @@ METRICS: Registry[Metric] = Registry(
     Infidelity,
     CompletenessGap,
     ImpactScore,
+    IROF,
+    Selectivity,
     HitRate,
     IoU,
     AUPRC,
     RelevanceMass,
     RelevanceRank,
     MaxSensitivity,
+    RelativeInputStability,
+    RelativeOutputStability,
+    RelativeRepresentationStability,
     Repeatability,
     Gini,
     Entropy,
     EffectiveComplexity,
     Randomisation,
+    SmoothMPRT,
+    EfficientMPRT,
+    RandomLogit,
     LabelRandomisation,
     ExplainerAgreement,
     NetworkAgreement,

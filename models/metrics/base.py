@@ -274,12 +274,11 @@ class Metric(Producer):
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         """Declare the value, the numbers that it is to be read with, and the curves that it is made of."""
         of = (IMAGE_ID, "target", EXPLAINER)
-        least, most = map(float, self.range)
         about: dict[str, JsonValue] = {
             "family": self.family,
             "better": self.better or "none",
             "references": self.references,
-            **({"valid_range": [least, most]} if isfinite(most) else {"valid_min": least}),
+            **self._limits(),
         }
         value = Output(
             name=self.variable,
@@ -312,6 +311,13 @@ class Metric(Producer):
             for name, points in self.curves(frame, network).items()
         ]
         return (value, *companions, *curves)
+
+    def _limits(self) -> dict[str, JsonValue]:
+        """Name the limits as CF does; there is no name for one that is infinite."""
+        limits = dict(zip(("valid_min", "valid_max"), map(float, self.range), strict=True))
+        if all(map(isfinite, limits.values())):
+            return {"valid_range": list(limits.values())}
+        return {name: limit for name, limit in limits.items() if isfinite(limit)}
 
     def by_output(self, values: Values) -> Computed:
         """Arrange the values of some maps by name of the output."""

@@ -4,9 +4,8 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from models.explainers.noise import draw
 from models.metrics.base import Explained, StackMetric, Values
-from models.questions import per_question
+from models.metrics.copies import changes
 
 
 class MaxSensitivity(StackMetric):
@@ -26,23 +25,6 @@ class MaxSensitivity(StackMetric):
     samples: int = Field(10, ge=1, description="Changed copies an image")
 
     def compare(self, explained: Explained) -> Values:
-        engine, batch = explained.engine, explained.batch
-        images = batch.images
-        flat = images.flatten(1)
-        radius = per_question(self.radius * (flat.amax(1) - flat.amin(1)), images)
-        maps = explained.maps.flatten(3).double()
-        norm = maps.norm(dim=-1)
-        largest = torch.zeros_like(norm)
-        shape = images.shape[1:]
-        together = max(engine.batch_size // len(images), 1)  # copies that fill a batch, where images do not
-        for first in range(0, self.samples, together):
-            count = min(together, self.samples - first)
-            image = torch.arange(len(images), device=images.device).repeat(count)
-            sample = torch.arange(first, first + count, device=images.device).repeat_interleave(len(images))
-            uniform = draw(batch, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
-            copies = images[image] + radius[image] * (2 * uniform - 1)
-            chosen, record = batch.chosen.rows(image), batch.record[image]
-            again = engine.batch(copies, batch.ids * count, chosen=chosen, record=record)
-            anew = engine.maps(again).to(explained.maps).flatten(3).double().unflatten(0, (count, -1))
-            largest = torch.maximum(largest, (anew - maps).norm(dim=-1).amax(0))
+        largest = changes(explained, self.radius, self.samples).maps.amax(0)
+        norm = explained.maps.flatten(3).double().norm(dim=-1)
         return Values((largest / norm).where(norm > 0, torch.nan))

@@ -1,13 +1,13 @@
 """Sanity checks by weights: a map should change when the weights of the network are made random."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from models.capability import WEIGHTS
 from models.engine import Engine
@@ -17,9 +17,88 @@ from models.metrics.base import Explained, Points, StackMetric, Values
 from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
 from models.outputs import Frame
+from models.questions import Batch
 
 
-class Randomisation(StackMetric):
+class WeightRandomisation(StackMetric):
+    """The similarity of maps to those of the network once more and more of its layers are random."""
+
+    requires = WEIGHTS
+
+    family = "sanity"
+    better = "lower"
+    only_named = True
+    companions = ("spearman", "random_ssim", "random_spearman")
+    range = (-1.0, 1.0)
+
+    layers: tuple[str, ...] | None = Field(
+        None,
+        strict=False,
+        description="Modules from the output to the input, each with all it holds; none: every layer with parameters",
+    )
+    magnitude: bool = Field(False, description="Whether maps are compared by magnitude")
+
+    @property
+    def independent(self) -> bool:
+        """Whether layers are made random one at a time, rather than one after the other."""
+        return False
+
+    def check(self, network: Network) -> None:
+        self._layers(network)
+
+    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
+        return dict.fromkeys(("ssim", "spearman"), self._layers(network))
+
+    def maps(self, explained: Explained) -> Tensor:
+        """Give the maps of the network as it is, ``(image, target, explainer, *space)``."""
+        return explained.maps
+
+    def explain(self, engine: Engine, batch: Batch) -> Tensor:
+        """Make the maps of an engine's network, which is a random one, in the same shape."""
+        return engine.maps(engine.batch(batch.images, batch.ids, chosen=batch.chosen, record=batch.record))
+
+    def compare(self, explained: Explained) -> Values:
+        engine, batch = explained.engine, explained.batch
+        maps = self._signed(self.maps(explained))
+        layers = self._layers(engine.network)
+        found = []
+        for network in self._random(engine.network, layers):
+            random = explained_by(network, engine, lambda anew: self.explain(anew, batch))
+            found.append(similarities(maps, self._signed(random.to(maps))))
+        ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
+        level = similarities_of_noise(batch.ids, maps, self.magnitude)
+        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
+        value, companion = (curve.mean(-1) if self.independent else curve[..., -1] for curve in (ssim, spearman))
+        companions = {"spearman": companion, "random_ssim": random_ssim, "random_spearman": random_spearman}
+        return Values(value, companions, {"ssim": ssim, "spearman": spearman}, layers)
+
+    def _signed(self, maps: Tensor) -> Tensor:
+        return maps.abs() if self.magnitude else maps
+
+    def _layers(self, network: Network) -> tuple[str, ...]:
+        """Name the layers that are made random, in that order."""
+        modules = dict(network.module.named_modules())
+        if self.layers is None:
+            return layers_with_parameters(network)
+        for name in self.layers:
+            if name not in modules:
+                nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
+                raise ConfigurationError(f"{self.title}: there is no layer {name!r}; the nearest names are {nearest}")
+            if not any(True for _ in modules[name].parameters()):
+                raise ConfigurationError(f"{self.title}: layer {name!r} has no parameters to make random")
+        return self.layers
+
+    def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:
+        """Make the network for each point of the curve."""
+        random = deepcopy(network)
+        for name in layers:
+            if self.independent:
+                random = deepcopy(network)
+            _make_random(random.module.get_submodule(name), name, whole=self.layers is not None)
+            yield random
+
+
+class Randomisation(WeightRandomisation):
     """Weight randomisation (Adebayo et al. 2018, arXiv:1810.03292, sections 4.1 and 4.2).
 
     ``SSIM(R, R_l)`` with ``R_l`` the map for the same target once the layers from the output down to `l` are random
@@ -35,68 +114,34 @@ class Randomisation(StackMetric):
     not fit layers into which a BatchNorm has been folded. The network itself stays as it is.
     """
 
-    requires = WEIGHTS
-
-    family = "sanity"
-    better = "lower"
-    only_named = True
-    companions = ("spearman", "random_ssim", "random_spearman")
-    range = (-1.0, 1.0)
     name: Literal["cascading_randomisation", "independent_randomisation"] = "cascading_randomisation"
-    layers: tuple[str, ...] | None = Field(
-        None,
-        strict=False,
-        description="Modules from the output to the input, each with all it holds; none: every layer with parameters",
-    )
-    magnitude: bool = Field(False, description="Whether maps are compared by magnitude")
 
-    def check(self, network: Network) -> None:
-        self._layers(network)
+    @property
+    def independent(self) -> bool:
+        return self.name == "independent_randomisation"
 
-    def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
-        return dict.fromkeys(("ssim", "spearman"), self._layers(network))
 
-    def compare(self, explained: Explained) -> Values:
-        engine, batch = explained.engine, explained.batch
-        maps = explained.maps.abs() if self.magnitude else explained.maps
-        layers = self._layers(engine.network)
-        found = []
-        for network in self._random(engine.network, layers):
-            anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.fitted)
-            asked = anew.batch(batch.images, batch.ids, chosen=batch.chosen, record=batch.record)
-            random = anew.maps(asked).to(maps)
-            engine.forward_passes += anew.forward_passes
-            engine.backward_passes += anew.backward_passes
-            found.append(similarities(maps, random.abs() if self.magnitude else random))
-        ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
-        ends = {"cascading_randomisation": lambda curve: curve[..., -1]}
-        whole = ends.get(self.name, lambda curve: curve.mean(-1))
-        level = similarities_of_noise(batch.ids, maps, self.magnitude)
-        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
-        companions = {"spearman": whole(spearman), "random_ssim": random_ssim, "random_spearman": random_spearman}
-        return Values(whole(ssim), companions, {"ssim": ssim, "spearman": spearman}, layers)
+def layers_with_parameters(network: Network) -> tuple[str, ...]:
+    """Name the modules that have parameters of their own, from the output to the input."""
+    modules = dict(network.module.named_modules())
+    return tuple(name for name, part in reversed(modules.items()) if part._parameters)
 
-    def _layers(self, network: Network) -> tuple[str, ...]:
-        """Name the layers that are made random, in that order."""
-        modules = dict(network.module.named_modules())
-        if self.layers is None:
-            return tuple(name for name, part in reversed(modules.items()) if part._parameters)
-        for name in self.layers:
-            if name not in modules:
-                nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
-                raise ConfigurationError(f"{self.title}: there is no layer {name!r}; the nearest names are {nearest}")
-            if not any(True for _ in modules[name].parameters()):
-                raise ConfigurationError(f"{self.title}: layer {name!r} has no parameters to make random")
-        return self.layers
 
-    def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:
-        """Make the network for each point of the curve."""
-        random = deepcopy(network)
-        for name in layers:
-            if self.name == "independent_randomisation":
-                random = deepcopy(network)
-            _make_random(random.module.get_submodule(name), name, whole=self.layers is not None)
-            yield random
+def wholly_random(network: Network) -> Network:
+    """Copy a network, and make every layer with parameters random: the end of a cascade."""
+    random = deepcopy(network)
+    for name in layers_with_parameters(network):
+        _make_random(random.module.get_submodule(name), name, whole=False)
+    return random
+
+
+def explained_by(network: Network, engine: Engine, explain: Callable[[Engine], Tensor]) -> Tensor:
+    """Explain by another network with all else as the engine has it; the passes are counted as the engine's."""
+    anew = Engine(network, engine.explainers, engine.target, engine.batch_size, engine.fitted)
+    maps = explain(anew)
+    engine.forward_passes += anew.forward_passes
+    engine.backward_passes += anew.backward_passes
+    return maps
 
 
 def _make_random(module: nn.Module, name: str, whole: bool) -> None:

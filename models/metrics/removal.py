@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.explainers.fill import Fill
-from models.metrics.base import Evaluated, Evaluating, Points, Values, ask, ask_hidden
+from models.metrics.base import Evaluated, Evaluating, Of, Points, Values, ask, ask_hidden
 from models.metrics.features import FeatureMetric, Grid
 from models.network import Network
 from models.outputs import Frame
@@ -16,21 +16,22 @@ from models.questions import Questions
 
 
 class Removal(FeatureMetric):
-    """The area under the curve of the target's probability over the share of the features hidden, or shown."""
+    """The area under the curve of the target's probability, or logit, over the share of features hidden or shown."""
 
     shows: ClassVar[bool] = False
+    of: ClassVar[Of] = "probability"
 
     points: int = Field(20, ge=2, description="Steps from the image as it is to the one that is wholly hidden")
     fill: Fill = 0.0
 
     def curves(self, frame: Frame, network: Network) -> dict[str, Points]:
-        return {"probability": self.points_of(Grid(frame.grid, self.patch))}
+        return {self.of: self.points_of(Grid(frame.grid, self.patch))}
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         curve = yield from self.curve(evaluated)
         shares = self.shares(evaluated)
         area = torch.trapezoid(curve, shares.to(curve), dim=1)
-        return Values(area, curves={"probability": curve}, points=tuple(shares.tolist()))
+        return Values(area, curves={self.of: curve}, points=tuple(shares.tolist()))
 
     def shares(self, evaluated: Evaluated) -> Tensor:
         """Compute ``(point,)`` shares of the features, from 0 to 1."""
@@ -42,7 +43,7 @@ class Removal(FeatureMetric):
         return tuple(shares.tolist())
 
     def curve(self, evaluated: Evaluated) -> Generator[Questions, None, Tensor]:
-        """Ask for ``(image, point)`` probabilities; at the ends the image is as it is, and wholly hidden."""
+        """Ask for ``(image, point)`` answers; at the ends the image is as it is, and wholly hidden."""
         images, filled = evaluated.batch.images, evaluated.explained.filled(self.fill)
         counts = (self.shares(evaluated) * self.grid(evaluated).count).round().to(images.device)
 
@@ -50,8 +51,8 @@ class Removal(FeatureMetric):
             strongest = self.strongest(evaluated, image, counts[step + 1])
             return images[image].where(strongest if self.shows else ~strongest, filled[image])
 
-        hidden = yield from ask_hidden(evaluated, self.fill, "probability")
+        hidden = yield from ask_hidden(evaluated, self.fill, self.of)
         key = (self.name, self.patch, self.points, self.fill)
-        middle = yield from ask(evaluated, len(counts) - 2, make, key, "probability")
-        whole = evaluated.batch.answers[evaluated.target].probability[:, None].double()
+        middle = yield from ask(evaluated, len(counts) - 2, make, key, self.of)
+        whole = getattr(evaluated.batch.answers[evaluated.target], self.of)[:, None].double()
         return torch.cat([hidden, middle, whole] if self.shows else [whole, middle, hidden], dim=1)

@@ -31,8 +31,11 @@ IMAGES = 4
 GOAL = 1.15
 NAMES = [name for kind in METRICS.kinds.values() for name in get_args(kind.model_fields["name"].annotation)]
 FEW = {"layers": ["fc", "layer4"]}  # each layer costs the same
-PARAMETERS = {"cascading_randomisation": FEW, "independent_randomisation": FEW}
-EXPLAINS_ANEW = {"max_sensitivity", "cascading_randomisation", "independent_randomisation"}
+PARAMETERS = {"cascading_randomisation": FEW, "independent_randomisation": FEW, "smooth_mprt": {**FEW, "samples": 4}}
+EXPLAINS_ANEW = {
+    *("max_sensitivity", "relative_input_stability", "relative_output_stability", "relative_representation_stability"),
+    *("cascading_randomisation", "independent_randomisation", "smooth_mprt", "efficient_mprt", "random_logit"),
+}
 
 
 @dataclass(frozen=True)

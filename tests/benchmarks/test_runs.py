@@ -21,7 +21,9 @@ def test_lines_of_explainers_are_printed() -> None:
         assert explainers.line(case).startswith(case.name)
 
 
-@pytest.mark.parametrize("name", ["gini", "iou", "deletion", "max_sensitivity", "cascading_randomisation"])
+@pytest.mark.parametrize(
+    "name", ["gini", "iou", "deletion", "irof", "max_sensitivity", "relative_representation_stability", "smooth_mprt"]
+)
 def test_the_line_of_a_metric_is_printed(name: str) -> None:
     setting = metrics.Setting(explainers.network_of(2), explainers.images_of(2, metrics.IMAGES), 8)
     assert name in metrics.NAMES

@@ -248,13 +248,18 @@ def test_what_json_cannot_hold_is_no_part_of_an_output(number: float) -> None:
         Axis(name="share", labels=(0.0, number))
 
 
-def test_a_metric_without_an_upper_limit_has_a_least_value_alone() -> None:
+def test_a_metric_names_the_limits_that_it_has() -> None:
     engine = Engine(network_of("convolutions"), [Saliency()], B_AND_D)
+    seen = set()
     for metric in standard():
         attrs = metric.declare(frame_of(engine), engine.network)[0].attrs
         least, most = metric.range
         limits = {name: value for name, value in attrs.items() if name.startswith("valid")}
-        assert limits == ({"valid_min": least} if most == inf else {"valid_range": [least, most]}), metric.name
+        expected: dict[str, Any] = {"valid_min": least} if least > -inf else {}
+        expected |= {"valid_max": most} if most < inf else {}
+        assert limits == ({"valid_range": [least, most]} if len(expected) == 2 else expected), metric.name
+        seen.add(tuple(limits))
+    assert seen == {("valid_range",), ("valid_min",), ("valid_max",), ()}
 
 
 class Bright(MapExplainer):

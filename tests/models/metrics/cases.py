@@ -22,6 +22,12 @@ FEW: dict[str, dict[str, Any]] = {
     "sensitivity_n": {"sets": 4, "patch": 1},
     "infidelity": {"squares": 6, "side": 4},
     "max_sensitivity": {"samples": 2},
+    "relative_input_stability": {"samples": 2},
+    "relative_output_stability": {"samples": 2},
+    "relative_representation_stability": {"samples": 2},
+    "smooth_mprt": {"samples": 2},
+    "irof": {"segments": 5},
+    "selectivity": {"points": 4},
     "impact_score": {"patch": 4, "share": 0.5, "falls_to": 0.9},
     "hit_rate": {"tolerance_mm": 1.5},
 }

@@ -1,5 +1,7 @@
 """All metrics together: what a value depends on, what is undefined, and what is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -15,12 +17,17 @@ from models.metrics import METRICS as REGISTRY
 from models.metrics import Values, evaluate
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
+from models.metrics.efficient_mprt import EfficientMPRT
 from models.metrics.infidelity import Infidelity
 from models.metrics.sensitivity_n import SensitivityN
+from models.metrics.smooth_mprt import SmoothMPRT
 from models.network import Network
 from models.targets import OverThreshold, Predicted, Region
 from tests.models.metrics.cases import METRICS, NAMES, boxes, curved, images, names, network_of
 
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6, equal_nan=True)
+OF_DECISIONS = {"irof"}
+"""Metrics that are undefined for the second class, since the network does not decide for that."""
 EXPLAINERS = [Saliency(), GradCAM(layer="2"), SmoothGrad(samples=2), ControlRandom()]
 
 
@@ -49,16 +56,19 @@ def test_a_value_depends_on_the_image_alone(dims: int) -> None:
         assert score.value.shape == (4, 2, 4) and score.value.dtype == torch.float32, metric.name
         assert all(value.shape == (4, 2, 4) for value in score.companions.values()), metric.name
         assert all(curve.shape == (4, 2, 4, len(score.points)) for curve in score.curves.values()), metric.name
-        assert score.value.isfinite().all(), metric.name
+        values = score.value[:, :1] if metric.name in OF_DECISIONS else score.value
+        assert values.isfinite().all(), metric.name
         low, high = metric.range
-        assert low - 1e-6 <= score.value.min() and score.value.max() <= high + 1e-6, metric.name
-        assert len(score.value.unique()) > 1, metric.name
+        assert low - 1e-6 <= values.min() and values.max() <= high + 1e-6, metric.name
+        assert len(values.unique()) > 1, metric.name
     rows = [2, 0]
     engine = Engine(network, EXPLAINERS, Predicted(k=2), 3)
     ids = tuple(names(4)[row] for row in rows)
     for metric, score in zip(METRICS, together, strict=True):
         (other,) = evaluate(engine, [metric], batch[rows], ids, **part(given, rows))
-        torch.testing.assert_close(everything(other), everything(score)[rows], rtol=1e-5, atol=1e-6, msg=metric.name)
+        torch.testing.assert_close(
+            everything(other), everything(score)[rows], rtol=1e-5, atol=1e-6, equal_nan=True, msg=metric.name
+        )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -70,13 +80,17 @@ def test_constant_maps_are_evaluated_or_undefined_and_stop_nothing(dims: int) ->
     scores = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
     undefined = {"iou", "sensitivity_n", "repeatability", "reproducibility", "explainer_agreement"}
     undefined |= {"cascading_randomisation", "independent_randomisation", "label_randomisation"}
+    undefined |= {"efficient_mprt", "random_logit"}
     for metric, score, before in zip(METRICS, scores, sound, strict=True):
-        blank, constant, *rest = score.value.isnan()
+        blank, constant, *rest = score.value[:, :1].isnan() if metric.name in OF_DECISIONS else score.value.isnan()
         assert not torch.stack(rest).any(), metric.name
         of_zeros = undefined | {"relevance_mass", "gini", "entropy", "max_sensitivity"}
+        of_zeros |= {f"relative_{part}_stability" for part in ("input", "output", "representation")}
         assert blank.all() == (metric.name in of_zeros) and blank.any() == blank.all(), metric.name
         assert constant.all() == (metric.name in undefined) and constant.any() == constant.all(), metric.name
-        torch.testing.assert_close(score.value[2:], before.value[2:], rtol=1e-5, atol=1e-6, msg=metric.name)
+        torch.testing.assert_close(
+            score.value[2:], before.value[2:], rtol=1e-5, atol=1e-6, equal_nan=True, msg=metric.name
+        )
 
 
 def test_where_there_is_no_map_there_is_no_value_and_no_question() -> None:
@@ -111,12 +125,12 @@ def test_memory_that_does_not_suffice_halves_the_batch(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(type(network), "__call__", cramped)
     for score, same in zip(evaluate(engine, METRICS, batch, names(4), **given), expected, strict=True):
-        torch.testing.assert_close(score.value, same.value, rtol=1e-5, atol=1e-6)
+        close(score.value, same.value)
     assert engine.batch_size <= 3
 
 
 def test_every_metric_says_what_it_is() -> None:
-    assert len(set(NAMES)) == len(NAMES) == 24
+    assert len(set(NAMES)) == len(NAMES) == 32
     for metric in METRICS:
         assert metric.family in {"faithfulness", "plausibility", "robustness", "complexity", "sanity", "agreement"}
         assert metric.better in {"higher", "lower", None}
@@ -148,3 +162,25 @@ def test_a_region_of_a_segmentation_is_evaluated_as_a_class_is() -> None:
     assert scores[2][:, 0].max() < 1e-5
     assert all(score.isfinite().all() for score in scores)
     assert (scores[3] <= 1).all() and (scores[3] >= 0).all()
+
+
+def test_a_region_of_several_channels_is_explained_anew_and_hidden_in_segments() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1))
+    module[2].bias.data[1] += 0.5
+    network = network_of(module, 2, "softmax", channels=2)
+    batch, masks = torch.cat([images(2), images(2, seed=5)], 1), boxes(2)
+    engine = Engine(network, [InputXGradient(), ControlRandom()], Region(classes=("b",), of="mask"), 5)
+    maps = engine.explain(batch, names(3), masks).maps
+    metrics = [metric for metric in METRICS if "relative" in metric.name or metric.name in ("random_logit", "irof")]
+    metrics += [EfficientMPRT(), SmoothMPRT(samples=2)]
+    scores = evaluate(engine, metrics, batch, names(3), maps, masks)
+    found = dict(zip([metric.name for metric in metrics], scores, strict=True))
+    decided = engine.batch(batch, names(3), masks).answers[0].decided
+    for name, score in found.items():
+        expected = decided[:, None, None].expand(3, 1, 2) if name == "irof" else torch.ones(3, 1, 2, dtype=torch.bool)
+        assert torch.equal(score.value.isfinite(), expected), name
+    for name in ("random_logit", "smooth_mprt"):
+        torch.testing.assert_close(found[name].value[:, :, 1], torch.ones(3, 1))  # noise knows no class and no weights
+    assert found["random_logit"].value[:, :, 0].max() < 0.99
+    assert decided.any()

@@ -23,6 +23,7 @@ from models.metrics.imputation import impute
 from models.metrics.infidelity import Infidelity
 from models.metrics.insertion import Insertion
 from models.metrics.road import ROADLeRF, ROADMoRF
+from models.metrics.selectivity import Selectivity
 from models.metrics.sensitivity_n import SensitivityN
 from models.network import Network
 from tests.models.metrics.cases import SHAPES, B, boxes, curved, images, linear, names, network_of, values_of
@@ -46,6 +47,7 @@ def test_curves_of_a_linear_network_are_sums_of_what_is_hidden(dims: int, side: 
     grid = Grid(SHAPES[dims], side)
     deletion = values_of(network, Deletion(patch=side, points=7), batch, credit)
     insertion = values_of(network, Insertion(patch=side, points=7, fill=0.0), batch, credit)
+    selectivity = values_of(linear(dims, "softmax")[0], Selectivity(patch=side, points=7), batch, credit)
     for row, own in enumerate(credit):
         totals: dict[tuple[int, ...], float] = {}
         for place in np.ndindex(*SHAPES[dims]):
@@ -59,8 +61,10 @@ def test_curves_of_a_linear_network_are_sums_of_what_is_hidden(dims: int, side: 
         shown = np.array([strongest[:count].sum() for count in counts]) + float(network.module[1].bias[1])
         np.testing.assert_allclose(deletion.curves["probability"][row, 0, 0], kept, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(insertion.curves["probability"][row, 0, 0], shown, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(selectivity.curves["score"][row, 0, 0], kept, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(deletion.points, counts / grid.count)
         np.testing.assert_allclose(deletion.value[row, 0, 0], np.trapezoid(kept, counts / grid.count), rtol=1e-5)
+        np.testing.assert_allclose(selectivity.value[row, 0, 0], np.trapezoid(kept, counts / grid.count), rtol=1e-5)
         np.testing.assert_allclose(insertion.value[row, 0, 0], np.trapezoid(shown, counts / grid.count), rtol=1e-5)
 
 
