@@ -78,8 +78,9 @@ def load(data: bytes) -> nn.Module:
 
 def shared_parts(module: nn.Module) -> list[Any]:
     """List what a copy of an unflattened program can share: its graphs, whose fake tensors cannot be copied."""
-    graphs = {id(part.graph): part.graph for part in module.modules() if isinstance(part, _UNFLATTENED)}
-    traced = [part.graph_module for part in module.modules() if isinstance(part, _UNFLATTENED) and part.graph_module]
+    parts = [part for part in module.modules() if isinstance(part, _UNFLATTENED)]
+    graphs = {id(part.graph): part.graph for part in parts}
+    traced = [found for part in parts if (found := getattr(part, "graph_module", None))]  # none in what is never called
     return [*graphs.values(), *traced, *(node for graph in graphs.values() for node in graph.nodes)]
 
 

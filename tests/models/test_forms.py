@@ -26,6 +26,7 @@ from models.forms import exported
 from models.loading import build
 from models.metrics import METRICS
 from models.network import Network, NetworkConfig
+from models.networks import AttentionGatedClassifier
 from models.targets import Classes
 
 SHAPE = (12, 10)
@@ -178,6 +179,17 @@ def test_metrics_that_change_weights_are_refused(form: str, files: dict[str, byt
             assert kind.requires
             with pytest.raises(ConfigurationError, match="weights that can be changed"):
                 network.require(metric.title, metric.requires)
+
+
+def test_a_copy_of_our_attention_network_answers_as_each_form_does() -> None:
+    torch.manual_seed(0)
+    plain = AttentionGatedClassifier(spatial_dims=2, in_channels=1, num_classes=2, features=(4, 4, 8, 8)).eval()
+    images = torch.randn(2, 1, 32, 32)
+    for data in (as_exported(plain, images), as_torchscript(torch.jit.trace(plain, images))):
+        form = forms.recognise(data)
+        assert form is not None
+        copied = forms.copied(form.load(data))
+        torch.testing.assert_close(copied(images), plain(images))
 
 
 def test_torchscript_is_read_only_with_its_digest(files: dict[str, bytes]) -> None:
