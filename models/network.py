@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from models import forms
@@ -28,6 +28,7 @@ from models.trial import (
     synthetic,
     told,
 )
+from models.windows import Tiles, Windows, tiles_of
 
 Precision = Literal["fp32", "bf16"]
 
@@ -54,6 +55,9 @@ class NetworkConfig(BaseModel):
     input_shape: tuple[int, ...] = Field(
         strict=False, min_length=2, max_length=3, description="[y, x] or [z, y, x] of the image it takes"
     )
+    windows: Windows | None = Field(
+        None, description="How it goes over images that are larger than `input_shape`; none: it takes an image at once"
+    )
     activation: Activation = Field(
         "softmax",
         description="softmax: one class an image; sigmoid: each class by itself, or two classes of one output; "
@@ -68,9 +72,25 @@ class NetworkConfig(BaseModel):
         "logits", description="probabilities: the network ends in its softmax or sigmoid, which is taken back"
     )
 
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        if self.windows is not None:
+            self.windows.check(self.input_shape)
+        return self
+
     @property
     def spatial_dims(self) -> int:
         return len(self.input_shape)
+
+    @property
+    def tiles(self) -> Tiles:
+        """The windows of an image; one that the network takes at once is its only window."""
+        return tiles_of(self.windows, self.input_shape)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The sides of the images that are explained."""
+        return self.tiles.grid
 
 
 class Network:
@@ -210,6 +230,11 @@ class Network:
                 "explainer that only asks about changed images, such as occlusion, rise, lime or kernel_shap, or name "
                 "the class in model.network with a state dict"
             )
+
+    @property
+    def tiles(self) -> Tiles:
+        """The windows of an image, of which the network takes one at once."""
+        return self.config.tiles
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""

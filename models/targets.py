@@ -38,7 +38,7 @@ class Chosen:
     @classmethod
     def join(cls, parts: Sequence["Chosen"]) -> "Chosen":
         """Put the choices of several batches together."""
-        return cls._each(parts, torch.cat)
+        return parts[0] if len(parts) == 1 else cls._each(parts, torch.cat)
 
     @staticmethod
     def _each(parts: Sequence["Chosen"], change: Callable[[list[Tensor]], Tensor]) -> "Chosen":
@@ -98,6 +98,10 @@ class Target(BaseModel):
         """Choose by the logits ``(image, class[, *space])`` and the masks ``(image, *space)``."""
         raise NotImplementedError
 
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
+        """Choose for ``(image, channel, *space)`` before the network answers; None: the logits decide."""
+        return None
+
     def _known(self, names: tuple[str, ...], network: Network) -> None:
         unknown = [name for name in names if name not in network.config.classes]
         if unknown:
@@ -137,6 +141,9 @@ class Classes(Target):
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         return Chosen(_indices(self.classes, network, logits))
+
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return self.choose(images, network, masks)
 
 
 class OverThreshold(Target):
@@ -180,6 +187,9 @@ class Difference(Target):
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         return Chosen(_indices((self.of,), network, logits), _indices((self.against,), network, logits))
 
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return self.choose(images, network, masks)
+
 
 class Region(Target):
     """The logit of a class summed over a region, for networks that segment (Vinogradova et al. 2020, arXiv:2002.11434).
@@ -214,10 +224,14 @@ class Region(Target):
             region = logits[:, classes[0]] > 0
         return Chosen(classes.where(region.flatten(2).any(-1), NO_CLASS), region=region)
 
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
+        return self.choose(images, network, masks) if self.of == "mask" else None
 
-def _indices(names: tuple[str, ...], network: Network, logits: Tensor) -> Tensor:
-    wanted = torch.tensor([network.config.classes.index(name) for name in names], device=logits.device)
-    return wanted.expand(len(logits), -1)
+
+def _indices(names: tuple[str, ...], network: Network, images: Tensor) -> Tensor:
+    """Repeat the places of some classes for each row of `images` or their logits."""
+    wanted = torch.tensor([network.config.classes.index(name) for name in names], device=images.device)
+    return wanted.expand(len(images), -1)
 
 
 TargetConfig = Annotated[Predicted | Classes | OverThreshold | Difference | Region, Field(discriminator="name")]

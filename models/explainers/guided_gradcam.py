@@ -20,7 +20,7 @@ class GuidedGradCAM(LayerExplainer):
 
     def needs(self, network: Network) -> Needs:
         require_relu(network)
-        return super().needs(network)
+        return GradCAM(layer=self.layer).needs(network)
 
     def explain(self, batch: Batch) -> Explaining:
         gradients = yield from gradients_by_rule(batch, guided)

@@ -8,7 +8,7 @@ from torch import Tensor
 from models.errors import ConfigurationError
 from models.explainers.base import Explaining, MapExplainer
 from models.explainers.fill import Fill, filled
-from models.questions import Answer, Batch, Questions, per_question
+from models.questions import Answer, Batch, Questions, per_question, plainly
 from models.rules.incremental import AskBoxes
 
 Sides = Annotated[tuple[int, ...], Field(strict=False)]
@@ -41,7 +41,8 @@ class Occlusion(MapExplainer):
             shown = windows[answer.step]
             total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
 
-        ask = AskBoxes(batch.images, corners, sides)
+        is_whole = batch.network.tiles.is_whole
+        ask = AskBoxes(batch.images, corners, sides) if is_whole else plainly
         yield Questions(len(windows), make, fold, ask=ask, key=("occlusion", self.window, self.stride, self.fill))
         return total / cover.clamp_min(1)
 
