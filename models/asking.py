@@ -237,11 +237,10 @@ class _Asking:
         wanted = [run.activations[layer] for layer in self.layers] + [run.inputs] * self.needs.input_gradient
         logits = run.logits.detach().requires_grad_() if self.heads else run.logits
         with torch.enable_grad():
-            shares = self.merging.shares(run.numbers, chosen, logits)
-        if not shares.requires_grad:
+            # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
+            sums = self.merging.shares(run.numbers, chosen, logits).sum(0).unbind()
+        if not sums[0].requires_grad:
             raise ConfigurationError(no_gradient(self.network.name))
-        # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
-        sums = shares.sum(0).unbind()
         self.backward_passes += 0 if self.heads else len(run.inputs) * len(sums)
         for target, total in enumerate(sums):
             retain = target + 1 < len(sums)
