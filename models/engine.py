@@ -140,6 +140,8 @@ class Engine:
         ------
         ConfigurationError
             If an explainer uses an artefact that is not in `fitted`.
+        ValueError
+            If windows are taken of images of another shape.
         """
         images = self.network.prepare(images)
         finite = _finite(images)
@@ -180,8 +182,14 @@ class Engine:
         An image that is not finite is replaced by zeros. `needs` says which parts of the answer are used, None: those
         that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
         """
+        tiles = self.network.tiles
+        if not tiles.is_whole and images.shape[2:] != tiles.grid:
+            raise ValueError(
+                f"the images are of {tuple(images.shape[2:])}, but windows are taken of images of {tiles.grid}"
+            )
         images = self.network.prepare(images)
-        images = images.where(_over(_finite(images), images), 0.0)
+        if not (finite := _finite(images)).all():
+            images = images.where(_over(finite, images), 0.0)
         masks = None if masks is None else masks.to(images.device)
         needs = self.needs if needs is None else needs
         replies: list[Reply] = []

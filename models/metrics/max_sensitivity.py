@@ -34,7 +34,7 @@ class MaxSensitivity(StackMetric):
         norm = maps.norm(dim=-1)
         largest = torch.zeros_like(norm)
         shape = images.shape[1:]
-        together = max(engine.batch_size // len(images), 1)  # copies that fill a batch, where images do not
+        together = max(engine.images_at_once // len(images), 1)  # copies that fill a batch, where images do not
         for first in range(0, self.samples, together):
             count = min(together, self.samples - first)
             image = torch.arange(len(images), device=images.device).repeat(count)

@@ -30,7 +30,7 @@ class Cost:
     Attributes
     ----------
     forward_passes, backward_passes
-        Those of metrics and uncertainty among them.
+        Windows that are asked about, those of metrics and uncertainty among them.
     bytes_stored
         Before compression.
     memory_per_worker
@@ -76,10 +76,10 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
     # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.grid) * plan.model.channels * 4
     files, decoding = _reading(plan, entries)
-    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.batch_size + files + decoding
+    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.images_at_once + files + decoding
     if place.memory_limit and memory > place.memory_limit:
         raise ConfigurationError(
-            f"a worker would need {_gib(memory)} (one batch of {plan.batch_size} images: {_gib(peak)}; "
+            f"a worker would need {_gib(memory)} (one batch of {plan.images_at_once} images: {_gib(peak)}; "
             f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}; "
             f"the files of a batch: {_gib(files)}; the largest image while it is decoded: {_gib(decoding)}), "
             f"but it may use {_gib(place.memory_limit)}: use fewer workers, raise compute.memory_per_worker, or lower "
@@ -87,7 +87,7 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
         )
     objects = sum(_objects(plan, one) for one in by_image)
     wholes = sum(_objects(plan, one) for one in described.values() if not one.output.per_image)
-    batches = sum(-(-(shard.stop - shard.start) // plan.batch_size) for shard in plan.shards)
+    batches = sum(-(-(shard.stop - shard.start) // plan.images_at_once) for shard in plan.shards)
     evaluating_hours = evaluating.seconds * plan.images / place.workers / 3600
     return Cost(
         images=plan.images,
@@ -136,7 +136,7 @@ def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> t
     """Explain one image and a batch, and evaluate the one."""
     if images is None:
         images = torch.randn(1, plan.model.channels, *plan.grid, generator=torch.Generator().manual_seed(0))
-    batch = images[torch.arange(plan.batch_size) % len(images)]
+    batch = images[torch.arange(plan.images_at_once) % len(images)]
     ids = [str(number) for number in range(len(batch))]
     masks = torch.ones(len(batch), *plan.grid, dtype=torch.bool) if plan.masks else None
     one = batch[:1], ids[:1], None if masks is None else masks[:1]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
@@ -29,7 +30,8 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> Tensor | None
         If none of them fits what the network takes; one that does not is refused when its turn comes.
     """
     readable = [entry for entry in entries if not entry.reason]
-    chosen = readable[:: max(1, len(readable) // _TRIED)][:_TRIED]
+    count = _TRIED if plan.model.tiles.is_whole else 1  # a large image says enough, and memory holds one
+    chosen = readable[:: max(1, len(readable) // count)][:count]
     tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
@@ -53,6 +55,7 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
+    images = _windows(network, images)
     logits = network.check(images)
     if not logits.isfinite().any():
         raise ConfigurationError(
@@ -62,3 +65,11 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
     network.check_same(load_module(network.config, weights).eval().to(network.device), images)
+
+
+def _windows(network: Network, images: Tensor) -> Tensor:
+    """Cut some windows out of images that the network does not take at once, at even distances."""
+    tiles = network.tiles
+    count = len(images) * tiles.count
+    numbers = torch.arange(count)[:: max(1, count // _TRIED)][:_TRIED]
+    return tiles.cut(tiles.pad(images), numbers)

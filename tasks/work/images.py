@@ -122,7 +122,7 @@ def _image(
             raise NotAsPlanned("the mask changed after the run was planned: run again")
         mask = read_mask(stored, plan.model.spatial_dims, plan.cohort.largest_image)
         marked = drawn(mask, plan.cohort.mask)
-        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
+        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.grid)
         return Image(prepared, placed, ImageFlag.MASK_UNPLACED if lacks_geometry(mask, decoded) else ImageFlag(0))
     except Unreadable as reason:
         return reason
@@ -164,11 +164,11 @@ def _prepare(
                 else "mend cohort.preprocessing or model.channels, or leave the image out"
             )
         )
-    if tuple(space) != tuple(plan.model.input_shape):
+    if tuple(space) != plan.grid:
+        taken = "the model takes" if plan.model.windows is None else "model.windows takes images of"
         raise Misfit(
-            f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
-            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave "
-            "the image out"
+            f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but {taken} {plan.grid}: mend "
+            "cohort.preprocessing, with a transform such as Resize, or leave the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:
