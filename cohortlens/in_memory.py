@@ -46,6 +46,8 @@ class _Arguments(BaseModel):
     output: str | int | None
     outputs: Meaning
     batch_size: int = Field(ge=1)
+    input_shape: tuple[int, ...] | None = Field(strict=False, min_length=2, max_length=3)
+    windows: dict[str, Any] | None
 
 
 def explain(
@@ -142,24 +144,34 @@ def _arguments() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        said = str(error).replace("(model.channels, model.input_shape)", "(images)")
+        said = str(error).replace("(model.channels, model.input_shape)", "(images, input_shape)")
         raise ConfigurationError(re.sub(r"\bmodel\.(?=\w)", "", said)) from error
 
 
 def _config(module: nn.Module, images: Tensor, wanted: _Arguments) -> NetworkConfig:
-    config = NetworkConfig(
-        classes=wanted.classes or ("",),
-        channels=images.shape[1],
-        input_shape=tuple(images.shape[2:]),
-        activation=wanted.activation,
-        output=wanted.output,
-        outputs=wanted.outputs,
-    )
+    grid = tuple(images.shape[2:])
+    if wanted.windows is not None and wanted.input_shape is None:
+        raise ConfigurationError("windows: state input_shape, the sides of the window that the module takes at once")
+    windows = None if wanted.input_shape is None else {"image_shape": grid, **(wanted.windows or {})}
+    try:
+        config = NetworkConfig(
+            classes=wanted.classes or ("",),
+            channels=images.shape[1],
+            input_shape=wanted.input_shape or grid,
+            windows=windows,  # type: ignore[arg-type]  # pydantic makes it of a mapping
+            activation=wanted.activation,
+            output=wanted.output,
+            outputs=wanted.outputs,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(f"explain:\n{explain_errors(error)}") from error
+    if config.grid != grid:
+        raise ConfigurationError(f"windows.image_shape is {config.grid}, but images are of {grid}: leave it out")
     if wanted.classes is not None:
         return config
-    name = type(module).__name__
-    with torch.no_grad(), told(f"{name} does not take an image of shape {(1, *images.shape[1:])} (images)"):
-        answers = part_of(module(images[:1].clone().to(_first(module).device)), wanted.output, name)
+    name, tried = type(module).__name__, config.tiles.some(images[:1], 1)
+    with torch.no_grad(), told(f"{name} does not take an image of shape {tuple(tried.shape)} (images, input_shape)"):
+        answers = part_of(module(tried.clone().to(_first(module).device)), wanted.output, name)
     count = answers.shape[1] if isinstance(answers, Tensor) and answers.ndim > 1 else 1
     return config.model_copy(update={"classes": tuple(map(str, range(count)))})
 
@@ -168,12 +180,13 @@ def _try(network: Network, trained: nn.Module, images: Tensor) -> None:
     """Try the network on some of the images, as a plan does."""
     some = images[images.flatten(1).isfinite().all(1)][:_TRIED]
     if len(some):
+        some = network.tiles.some(some, _TRIED)
         network.check(some)
         network.check_same(trained, some.clone())
 
 
 def _explained(engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None) -> Computed:
-    size = engine.batch_size
+    size = engine.images_at_once
     parts = [
         engine.explain(images[at : at + size], ids[at : at + size], None if masks is None else masks[at : at + size])
         for at in range(0, len(images), size)
@@ -188,7 +201,7 @@ def _frame(engine: Engine, target: Target) -> Frame:
         targets=tuple(target.labels(config.classes)),
         explainers=tuple(one.title for one in engine.asking if isinstance(one, MapExplainer)),
         channels=tuple(map(str, range(config.channels))),
-        grid=config.input_shape,
+        grid=config.grid,
         activation=config.activation,
         segments=engine.network.segments,
     )

@@ -184,7 +184,9 @@ class _Asking:
     def _run(self, numbers: Tensor, graph: bool) -> _Run:
         asked, network = self.asked, self.network
         question = numbers // self.tiles.count
-        inputs = network.prepare(self.tiles.cut(self.padded, numbers)).requires_grad_(graph and self.needs.input_gradient)
+        inputs = network.prepare(self.tiles.cut(self.padded, numbers)).requires_grad_(
+            graph and self.needs.input_gradient
+        )
         # Another backward rule counts on differences that bf16 would round away.
         precision = nullcontext() if asked.ask is plainly else network.exact()
         with precision, torch.set_grad_enabled(graph), network.watch(self.watched) as activations:

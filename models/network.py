@@ -53,10 +53,13 @@ class NetworkConfig(BaseModel):
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
     channels: int = Field(1, ge=1, description="Channels of the image the network takes")
     input_shape: tuple[int, ...] = Field(
-        strict=False, min_length=2, max_length=3, description="[y, x] or [z, y, x] of the image it takes"
+        strict=False,
+        min_length=2,
+        max_length=3,
+        description="[y, x] or [z, y, x] of an image, or of the window that it takes at once",
     )
     windows: Windows | None = Field(
-        None, description="How it goes over images that are larger than `input_shape`; none: it takes an image at once"
+        None, description="How it goes over images larger than `input_shape`; none: it takes an image at once"
     )
     activation: Activation = Field(
         "softmax",

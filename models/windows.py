@@ -1,8 +1,8 @@
 """Windows: an image that is larger than the network's input is taken window by window.
 
-Places and weights are those of MONAI's `SlidingWindowInferer`: windows lie on a grid from the first place on, the last of
-an axis ends at the image's edge, and where they overlap their mean counts, by weights. nnU-Net's Gaussian is the same.
-Along an axis on which the window is larger, the image is padded by zeros, half of them before it.
+Places and weights are those of MONAI's `SlidingWindowInferer`: windows lie on a grid from the first place on, the last
+of an axis ends at the image's edge, and where they overlap their mean counts, by weights. nnU-Net's Gaussian is the
+same. Along an axis on which the window is larger, the image is padded by zeros, half of them before it.
 """
 
 from collections.abc import Sequence
@@ -169,6 +169,11 @@ class Tiles:
         if self.is_whole:
             return padded
         return torch.stack([padded[self._at(number)] for number in numbers.tolist()])
+
+    def some(self, images: Tensor, count: int) -> Tensor:
+        """Cut windows out of ``(image, channel, *grid)``, at even distances; images taken at once stay as they are."""
+        numbers = torch.arange(len(images) * self.count)
+        return self.cut(self.pad(images), numbers[:: max(1, len(numbers) // count)][:count])
 
     def add(self, total: Tensor, numbers: Tensor, values: Tensor) -> None:
         """Add values ``(window, channel, *window)`` to ``(image, channel, *padded)``, each at its place."""

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from models.errors import ConfigurationError
@@ -55,7 +54,7 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
-    images = _windows(network, images)
+    images = network.tiles.some(images, _TRIED)
     logits = network.check(images)
     if not logits.isfinite().any():
         raise ConfigurationError(
@@ -65,11 +64,3 @@ def try_network(network: Network, weights: bytes, images: Tensor) -> None:
     if len(images) > 1 and not bool(spread(logits) > 0):
         logger.warning("%s gives the same answer about all of %d images that were tried", network.name, len(images))
     network.check_same(load_module(network.config, weights).eval().to(network.device), images)
-
-
-def _windows(network: Network, images: Tensor) -> Tensor:
-    """Cut some windows out of images that the network does not take at once, at even distances."""
-    tiles = network.tiles
-    count = len(images) * tiles.count
-    numbers = torch.arange(count)[:: max(1, count // _TRIED)][:_TRIED]
-    return tiles.cut(tiles.pad(images), numbers)

@@ -165,10 +165,11 @@ def _prepare(
             )
         )
     if tuple(space) != plan.grid:
-        taken = "the model takes" if plan.model.windows is None else "model.windows takes images of"
+        is_whole = plan.model.windows is None
         raise Misfit(
-            f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but {taken} {plan.grid}: mend "
-            "cohort.preprocessing, with a transform such as Resize, or leave the image out"
+            f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
+            f"{plan.grid}{'' if is_whole else ' (model.windows.image_shape)'}: mend cohort.preprocessing, with a "
+            f"transform such as Resize{', state model.windows' if is_whole else ''}, or leave the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

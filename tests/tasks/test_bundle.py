@@ -358,7 +358,10 @@ def test_references_that_multiply_are_refused() -> None:
         ({"preprocessing": {"_target_": "Compose", "transforms": [], "lazy": True}}, "`lazy` of Compose"),
         ({"inferer": {"_target_": "scripts.inferers.Own"}}, "scripts.inferers.Own"),
         ({"inferer": {"_target_": "scripts.SimpleInferer"}}, "scripts.SimpleInferer"),
-        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [8, 8]}}, "sliding windows are not explained"),
+        (
+            {"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [8, 8], "padding_mode": "reflect"}},
+            "padded by 'constant' alone: leave `padding_mode` out",
+        ),
         ({"postprocessing": [{"_target_": "Activationsd", "softmax": True, "sigmoid": True}]}, "softmax and sigmoid"),
     ],
 )
