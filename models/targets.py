@@ -66,7 +66,7 @@ class Chosen:
         if self.against is not None:
             return self.score(probability) > 0
         if activation == "softmax":
-            largest = probability.argmax(1, keepdim=True)
+            largest = _largest(probability)
             wins = torch.zeros_like(probability).scatter_(1, largest, 1.0)
         else:
             wins = (probability > 0.5).to(probability)
@@ -219,13 +219,18 @@ class Region(Target):
                 raise ConfigurationError("target `region` of the mask: the cohort has no masks")
             region = masks[:, None].expand(-1, classes.shape[1], *masks.shape[1:])
         elif network.config.activation == "softmax":
-            region = logits.argmax(1, keepdim=True) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))
+            region = _largest(logits) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))
         else:
             region = logits[:, classes[0]] > 0
         return Chosen(classes.where(region.flatten(2).any(-1), NO_CLASS), region=region)
 
     def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
         return self.choose(images, network, masks) if self.of == "mask" else None
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Find the class of the largest value, ``(image, 1[, *space])``; `argmax` over few classes is far slower on a CPU."""
+    return values.max(1, keepdim=True).indices
 
 
 def _indices(names: tuple[str, ...], network: Network, images: Tensor) -> Tensor:
