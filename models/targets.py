@@ -229,7 +229,7 @@ class Region(Target):
 
 
 def _largest(values: Tensor) -> Tensor:
-    """Find the class of the largest value, ``(image, 1[, *space])``; `argmax` over few classes is far slower on a CPU."""
+    """Find the class of the largest value, ``(image, 1[, *space])``; on a CPU, `argmax` over few classes is slow."""
     return values.max(1, keepdim=True).indices
 
 

@@ -133,7 +133,7 @@ class _Pace:
 
 
 def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> tuple[_Pace, _Pace]:
-    """Explain one image and a batch, and evaluate the one."""
+    """Explain one image and a batch of several, and evaluate the one."""
     if images is None:
         images = torch.randn(1, plan.model.channels, *plan.grid, generator=torch.Generator().manual_seed(0))
     batch = images[torch.arange(plan.images_at_once) % len(images)]
@@ -143,10 +143,12 @@ def _probe(plan: Plan, engine: Engine, threads: int, images: Tensor | None) -> t
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        began = time.perf_counter()
         maps = engine.explain(*one).maps.cpu()
         forward, backward = engine.forward_passes, engine.backward_passes
-        began = time.perf_counter()
-        engine.explain(batch, ids, masks)
+        if len(batch) > 1:
+            began = time.perf_counter()
+            engine.explain(batch, ids, masks)
         explaining = _Pace(forward, backward, time.perf_counter() - began)
         forward, backward = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()

@@ -1,8 +1,8 @@
 """Saliency of volumes larger than the network, against MONAI's inferer and autograd, written by hand.
 
-Both sides take the same windows of the same network, `BATCH` at once, in turn in one process; the ratio is that of their
-CPU seconds, the median over pairs. By hand, the graphs of all windows are held until the one backward pass. Here a batch
-of windows is held: where it holds all of them, or where the part of each window in the score is known beforehand, each
+Both sides take the same windows of the same network, `BATCH` at once, in turn in one process; the ratio is that of
+their CPU seconds, the median over pairs. By hand, the graphs of all windows are held until the one backward pass. Here
+those of a batch are held: where it holds all windows, or where the part of each in the score is known beforehand, each
 window is asked about once, and else twice. Peak memory is that of a process which explains one image in one way.
 """
 
