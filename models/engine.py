@@ -205,8 +205,9 @@ class Engine:
             asked = Asked(own, image, torch.zeros_like(image), needs, plainly, choose, known)
             replies.append(self._put(asked))
 
-        self._in_batches(len(images), ask, lambda: self.images_at_once)
+        self._in_batches(len(images), ask, tiles.at_once)
         answers = tuple(Answer.join(parts) for parts in zip(*(reply.answers for reply in replies), strict=True))
+        windows = [reply.windows for reply in replies if reply.windows is not None]
         return Batch(
             self.network,
             images,
@@ -216,7 +217,7 @@ class Engine:
             answers,
             self.fitted,
             self._known,
-            [] if any(reply.windows is None for reply in replies) else [together([one.windows for one in replies])],
+            [together(windows)] if len(windows) == len(replies) else [],
         )
 
     def _put(self, asked: Asked) -> Reply:
@@ -270,8 +271,7 @@ class Engine:
                     for question, _, _, own in parts:
                         question.fold(one.rows(own))
 
-            at_once = tiles.at_once if needs.gradients else tiles.held_at_once
-            self._in_batches(stream.total, answer, lambda at_once=at_once: at_once(self.batch_size))
+            self._in_batches(stream.total, answer, tiles.at_once if needs.gradients else tiles.held_at_once)
 
     def _plain(self, batch: Batch) -> Plain:
         """Look up the answers about the windows of the images as they are; where there are none, ask for them."""
@@ -287,15 +287,15 @@ class Engine:
                 assert reply.windows is not None
                 found.append(reply.windows)
 
-            self._in_batches(len(batch.images), ask, lambda: self.images_at_once)
+            self._in_batches(len(batch.images), ask, self.network.tiles.at_once)
             batch.windows.append(together(found))
         return Plain(batch.images, batch.logits, batch.windows[0])
 
-    def _in_batches(self, total: int, put: Callable[[slice], None], size: Callable[[], int]) -> None:
-        """Call `put` with consecutive rows; where memory does not suffice for a batch, the batch size is halved."""
+    def _in_batches(self, total: int, put: Callable[[slice], None], size: Callable[[int], int]) -> None:
+        """Call `put` with consecutive rows, `size` of the batch size at once; it is halved where memory runs out."""
         start = 0
         while start < total:
-            stop = min(start + size(), total)
+            stop = min(start + size(self.batch_size), total)
             try:
                 put(slice(start, stop))
             except torch.OutOfMemoryError:

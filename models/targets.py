@@ -66,18 +66,18 @@ class Chosen:
         if self.against is not None:
             return self.score(probability) > 0
         if activation == "softmax":
-            largest = _largest(probability)
-            wins = torch.zeros_like(probability).scatter_(1, largest, 1.0)
+            classes = self.classes.clamp_min(0)
+            wins = _largest(probability) == classes.view(*classes.shape, *[1] * (probability.ndim - 2))
         else:
-            wins = (probability > 0.5).to(probability)
-        return (self.mean(wins) > 0.5) & (activation != "identity")
+            wins = _taken(probability, self.classes) > 0.5
+        if self.region is not None:
+            places = self.region.flatten(2)
+            wins = 2 * (wins.flatten(2) & places).sum(-1) > places.sum(-1)
+        return wins & (activation != "identity")
 
     def _of(self, outputs: Tensor, classes: Tensor) -> Tensor:
-        index = classes.clamp_min(0)
-        if self.region is None:
-            return outputs.gather(1, index)
-        chosen = outputs[torch.arange(len(outputs), device=outputs.device)[:, None], index]
-        return (chosen * self.region).flatten(2).sum(-1)
+        chosen = _taken(outputs, classes)
+        return chosen if self.region is None else (chosen * self.region).flatten(2).sum(-1)
 
 
 class Target(BaseModel):
@@ -226,6 +226,14 @@ class Region(Target):
 
     def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
         return self.choose(images, network, masks) if self.of == "mask" else None
+
+
+def _taken(outputs: Tensor, classes: Tensor) -> Tensor:
+    """Take the outputs of each image's classes, ``(image, target[, *space])``."""
+    index = classes.clamp_min(0)
+    if outputs.ndim == 2:
+        return outputs.gather(1, index)
+    return outputs[torch.arange(len(outputs), device=outputs.device)[:, None], index]
 
 
 def _largest(values: Tensor) -> Tensor:

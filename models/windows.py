@@ -157,8 +157,9 @@ class Tiles:
         """Undo `pad`."""
         if self.is_whole or self.padded == self.grid:
             return images
-        sides = zip(self._margins(), self.grid, strict=True)
-        return images[(..., *(slice(before, before + side) for (before, _), side in sides))]
+        for axis, ((before, _), side) in enumerate(zip(self._margins(), self.grid, strict=True)):
+            images = images.narrow(axis - len(self.grid), before, side)
+        return images
 
     def _margins(self) -> list[tuple[int, int]]:
         over = [whole - side for whole, side in zip(self.padded, self.grid, strict=True)]

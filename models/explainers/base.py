@@ -146,6 +146,8 @@ class LayerExplainer(LookingExplainer):
 
 def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:
     """Take at each place the value of the largest magnitude over the axis `channel`, which is removed."""
+    if values.shape[channel] == 1:
+        return values.squeeze(channel)
     return values.gather(channel, values.abs().argmax(channel, keepdim=True)).squeeze(channel)
 
 
