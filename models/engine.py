@@ -162,7 +162,7 @@ class Engine:
                 LOGIT: logits,
                 PROBABILITY: probability,
                 TARGET_CLASS: batch.chosen.classes.where(finite[:, None], NO_CLASS),
-                MAPS: maps.where(_over(whole, maps), torch.nan),
+                MAPS: maps if whole.all() else maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
                 **{name: _where_finite(values, finite) for name, values in others.items()},
