@@ -46,6 +46,7 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.explainers
+	$(BIN)/python -m tests.benchmarks.windows
 	$(BIN)/python -m tests.benchmarks.metrics
 	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
 

@@ -103,6 +103,8 @@ def explain(
     outputs: Literal["logits", "probabilities"] = "logits",
     channels: Literal["combine", "keep"] = "combine",
     batch_size: int = 16,
+    input_shape: Sequence[int] | None = None,
+    windows: Mapping[str, Any] | None = None,
     ids: Sequence[str] | None = None,
     masks: "Tensor | ArrayLike | None" = None,
     background: "Tensor | ArrayLike | None" = None,
@@ -127,6 +129,10 @@ def explain(
     target, activation, output, outputs, channels, batch_size
         The same as ``target``, ``model.activation``, ``model.output``, ``model.outputs``, ``channels`` and
         ``batch_size`` of a configuration.
+    input_shape
+        Sides of the window that the module takes at once, if the images are larger; None: it takes an image.
+    windows
+        The fields of ``model.windows`` but for ``image_shape``; None: their defaults.
     ids
         Names of the images, from which random numbers follow; None: their numbers.
     masks
@@ -165,6 +171,8 @@ def explain(
         "channels": channels,
         "fields": tuple(fields),
         "batch_size": batch_size,
+        "input_shape": None if input_shape is None else tuple(input_shape),
+        "windows": None if windows is None else dict(windows),
     }
     return explain_in_memory(module, images, arguments, ids, masks, background, record)
 

@@ -50,6 +50,8 @@ class _Arguments(BaseModel):
     channels: Channels
     fields: tuple[RecordField, ...] = Field(strict=False)
     batch_size: int = Field(ge=1)
+    input_shape: tuple[int, ...] | None = Field(strict=False, min_length=2, max_length=3)
+    windows: dict[str, Any] | None
 
 
 def explain(
@@ -162,25 +164,36 @@ def _arguments() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        said = str(error).replace("(model.channels, model.input_shape)", "(images)").replace("cohort.record", "record")
+        said = str(error).replace("(model.channels, model.input_shape)", "(images, input_shape)")
+        said = said.replace("cohort.record", "record")
         raise ConfigurationError(re.sub(r"\bmodel\.(?=\w)", "", said)) from error
 
 
 def _config(module: nn.Module, images: Tensor, record: Tensor, wanted: _Arguments) -> NetworkConfig:
-    config = NetworkConfig(
-        classes=wanted.classes or ("",),
-        channels=images.shape[1],
-        input_shape=tuple(images.shape[2:]),
-        activation=wanted.activation,
-        output=wanted.output,
-        outputs=wanted.outputs,
-    )
+    grid = tuple(images.shape[2:])
+    if wanted.windows is not None and wanted.input_shape is None:
+        raise ConfigurationError("windows: state input_shape, the sides of the window that the module takes at once")
+    windows = None if wanted.input_shape is None else {"image_shape": grid, **(wanted.windows or {})}
+    try:
+        config = NetworkConfig(
+            classes=wanted.classes or ("",),
+            channels=images.shape[1],
+            input_shape=wanted.input_shape or grid,
+            windows=windows,  # type: ignore[arg-type]  # pydantic makes it of a mapping
+            activation=wanted.activation,
+            output=wanted.output,
+            outputs=wanted.outputs,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(f"explain:\n{explain_errors(error)}") from error
+    if config.grid != grid:
+        raise ConfigurationError(f"windows.image_shape is {config.grid}, but images are of {grid}: leave it out")
     if wanted.classes is not None:
         return config
-    name = type(module).__name__
-    with torch.no_grad(), told(f"{name} does not take an image of shape {(1, *images.shape[1:])} (images)"):
-        given = (images, record) if record.shape[1] else (images,)
-        answers = part_of(module(*(part[:1].clone().to(_first(module).device) for part in given)), wanted.output, name)
+    name, (tried, beside) = type(module).__name__, config.tiles.some(images[:1], record[:1], 1)
+    with torch.no_grad(), told(f"{name} does not take an image of shape {tuple(tried.shape)} (images, input_shape)"):
+        given = (tried, beside) if record.shape[1] else (tried,)
+        answers = part_of(module(*(part.clone().to(_first(module).device) for part in given)), wanted.output, name)
     count = answers.shape[1] if isinstance(answers, Tensor) and answers.ndim > 1 else 1
     return config.model_copy(update={"classes": tuple(map(str, range(count)))})
 
@@ -190,12 +203,13 @@ def _try(network: Network, trained: nn.Module, images: Tensor, record: Tensor) -
     finite = images.flatten(1).isfinite().all(1)
     some, beside = images[finite][:_TRIED], record[finite][:_TRIED]
     if len(some):
+        some, beside = network.tiles.some(some, beside, _TRIED)
         network.check(some, beside)
         network.check_same(trained, some.clone(), beside)
 
 
 def _explained(engine: Engine, images: Tensor, ids: Sequence[str], masks: Tensor | None, record: Tensor) -> Computed:
-    size = engine.batch_size
+    size = engine.images_at_once
     parts = [
         engine.explain(images[own], ids[own], None if masks is None else masks[own], record[own])
         for own in (slice(at, at + size) for at in range(0, len(images), size))
@@ -210,7 +224,7 @@ def _frame(engine: Engine, target: Target) -> Frame:
         targets=tuple(target.labels(config.classes)),
         explainers=tuple(one.title for one in engine.asking if isinstance(one, MapExplainer)),
         channels=tuple(map(str, range(config.channels))),
-        grid=config.input_shape,
+        grid=config.grid,
         activation=config.activation,
         segments=engine.network.segments,
         keeps_channels=engine.keeps_channels,

@@ -41,6 +41,9 @@ def expanded(content: dict[str, Any]) -> dict[str, Any]:
         if name.endswith(".ts"):
             del told["network"]
     filled = {**_told(told, own), **own}
+    stated = own.get("windows", {})
+    if isinstance(stated, Mapping) and "input_shape" not in own and (windows := bundle.windows(stated)):
+        filled["windows"] = windows
     if missing := [name for name in ("classes", "input_shape") if name not in filled]:
         raise ConfigurationError(f"model.bundle: the bundle does not tell {missing[0]}: state model.{missing[0]}")
     prepared = {**_told({"preprocessing": bundle.preprocessing}, cohort), "axes": "monai", **cohort}

@@ -8,7 +8,6 @@ answers are folded as they come: memory depends on the batch, never on the numbe
 
 import logging
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from models.asking import Asked, Reply, put
 from models.errors import ConfigurationError
 from models.explainers.base import (
     CHANNEL_MAPS,
@@ -29,14 +29,14 @@ from models.explainers.base import (
     MapExplainer,
 )
 from models.flags import MapFlag, flag_images, flag_maps
-from models.layers import Head
+from models.merging import Plain
 from models.network import Network
 from models.outputs import Computed
 from models.prediction import IMAGE_FLAGS, LOGIT, PROBABILITY, TARGET_CLASS
-from models.questions import Answer, Ask, Batch, Needs, Questions, plainly
+from models.questions import Answer, Ask, Batch, Needs, Questions, plainly, together
 from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
-from models.trial import no_gradient, told
+from models.trial import told
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -102,8 +102,10 @@ class Engine:
 
     Attributes
     ----------
+    batch_size
+        Windows that are asked about at once; of an image that the network takes at once, the image.
     forward_passes, backward_passes
-        Questions answered so far, and gradients taken of them.
+        Windows asked about so far, and gradients taken of them.
     halvings
         How often memory did not suffice for a batch.
 
@@ -135,6 +137,11 @@ class Engine:
         self.needs = reduce(or_, (_needs(explainer, network) for explainer in explainers), Needs())
         self.fitted = _Fitted({name: artefact.to(network.device) for name, artefact in (fitted or {}).items()})
 
+    @property
+    def images_at_once(self) -> int:
+        """Images whose windows are asked about at once."""
+        return self.network.tiles.at_once(self.batch_size)
+
     def explain(
         self, images: Tensor, ids: Sequence[str], masks: Tensor | None = None, record: Tensor | None = None
     ) -> Explanation:
@@ -153,6 +160,8 @@ class Engine:
         ------
         ConfigurationError
             If an explainer uses an artefact that is not in `fitted`.
+        ValueError
+            If windows are taken of images of another shape.
         """
         images = self.network.prepare(images)
         finite = _finite(images)
@@ -173,7 +182,7 @@ class Engine:
                 LOGIT: logits,
                 PROBABILITY: probability,
                 TARGET_CLASS: batch.chosen.classes.where(finite[:, None], NO_CLASS),
-                MAPS: maps.where(_over(whole, maps), torch.nan),
+                MAPS: maps if whole.all() else maps.where(_over(whole, maps), torch.nan),
                 IMAGE_FLAGS: flag_images(images, None if self.network.config.activation == "identity" else probability),
                 MAP_FLAGS: flags,
                 **_beside(found, whole, _CHANNELS),
@@ -197,29 +206,51 @@ class Engine:
         that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
         `record` is what the network takes beside the images, ``(image, field)``.
         """
+        tiles = self.network.tiles
+        if not tiles.is_whole and images.shape[2:] != tiles.grid:
+            raise ValueError(
+                f"the images are of {tuple(images.shape[2:])}, but windows are taken of images of {tiles.grid}"
+            )
         images = self.network.prepare(images)
-        images = images.where(_over(_finite(images), images), 0.0)
+        if not (finite := _finite(images)).all():
+            images = images.where(_over(finite, images), 0.0)
         masks = None if masks is None else masks.to(images.device)
         record = images.new_zeros(len(images), 0) if record is None else record.detach().to(images)
         needs = self.needs if needs is None else needs
-        found: list[tuple[Tensor, Chosen, list[Answer]]] = []
+        replies: list[Reply] = []
 
-        def put(rows: slice) -> None:
-            def choose(outputs: Tensor) -> Chosen:
-                if chosen is not None:
-                    return chosen.rows(rows)
-                return self.target.choose(outputs, self.network, None if masks is None else masks[rows])
-
+        def ask(rows: slice) -> None:
             image = torch.arange(rows.start, rows.stop, device=images.device)
-            found.append(self._put(images[rows], record[rows], image, torch.zeros_like(image), needs, plainly, choose))
+            own, of = images[rows], None if masks is None else masks[rows]
+            known = self.target.foresee(own, self.network, of) if chosen is None else chosen.rows(rows)
 
-        self._in_batches(len(images), put)
-        logits, chosen_by_batch, answers = zip(*found, strict=True)
-        joined = tuple(Answer.join(parts) for parts in zip(*answers, strict=True))
-        everything = Chosen.join(chosen_by_batch)
+            def choose(logits: Tensor) -> Chosen:
+                return self.target.choose(logits, self.network, of) if known is None else known
+
+            asked = Asked(own, record[rows], image, torch.zeros_like(image), needs, plainly, choose, known)
+            replies.append(self._put(asked))
+
+        self._in_batches(len(images), ask, tiles.at_once)
+        answers = tuple(Answer.join(parts) for parts in zip(*(reply.answers for reply in replies), strict=True))
+        windows = [reply.windows for reply in replies if reply.windows is not None]
         return Batch(
-            self.network, images, tuple(ids), torch.cat(logits), everything, joined, record, self.fitted, self._known
+            self.network,
+            images,
+            tuple(ids),
+            together([reply.logits for reply in replies]),
+            Chosen.join([reply.chosen for reply in replies]),
+            answers,
+            record,
+            self.fitted,
+            self._known,
+            windows=[together(windows)] if len(windows) == len(replies) else [],
         )
+
+    def _put(self, asked: Asked) -> Reply:
+        reply = put(self.network, asked, self.batch_size)
+        self.forward_passes += reply.forward_passes
+        self.backward_passes += reply.backward_passes
+        return reply
 
     def maps(self, batch: Batch) -> Tensor:
         """Make the maps of all explainers, ``(image, target, explainer, *space)``, finite or not."""
@@ -247,27 +278,53 @@ class Engine:
         return [results[index] for index in sorted(results)]
 
     def _ask(self, batch: Batch, asked: Sequence[Questions]) -> None:
+        tiles = self.network.tiles
         for (ask, needs), questions in ways(asked).items():
             stream = Stream(questions, len(batch.images))
+            # The answer about a window that no question changes is known.
+            is_known = ask is plainly and needs == Needs() and not tiles.is_whole and not self.network.fields
+            plain = self._plain(batch) if is_known else None
 
-            def put(rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask) -> None:
+            def answer(
+                rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask, plain: Plain | None = plain
+            ) -> None:
                 parts = list(stream.parts(rows, batch.images.device))
-                inputs = torch.cat([question.make(image, step) for question, image, step, _ in parts])
-                record = torch.cat([batch.record_of(question, image, step) for question, image, step, _ in parts])
+                inputs = together([question.make(image, step) for question, image, step, _ in parts])
+                record = together([batch.record_of(question, image, step) for question, image, step, _ in parts])
                 image = torch.cat([image for _, image, _, _ in parts])
                 step = torch.cat([step for _, _, step, _ in parts])
-                _, _, answers = self._put(inputs, record, image, step, needs, ask, lambda _: batch.chosen.rows(image))
-                for answer in answers:
+                chosen = batch.chosen.rows(image)
+                reply = self._put(Asked(inputs, record, image, step, needs, ask, lambda _: chosen, chosen, plain))
+                for one in reply.answers:
                     for question, _, _, own in parts:
-                        question.fold(answer.rows(own))
+                        question.fold(one.rows(own))
 
-            self._in_batches(stream.total, put)
+            self._in_batches(stream.total, answer, tiles.at_once if needs.gradients else tiles.held_at_once)
 
-    def _in_batches(self, total: int, put: Callable[[slice], None]) -> None:
-        """Call `put` with consecutive rows; where memory does not suffice for a batch, the batch size is halved."""
+    def _plain(self, batch: Batch) -> Plain:
+        """Look up the answers about the windows of the images as they are; where there are none, ask for them."""
+        if not batch.windows:
+            found: list[Tensor] = []
+
+            def ask(rows: slice) -> None:
+                image = torch.arange(rows.start, rows.stop, device=batch.images.device)
+                chosen = batch.chosen.rows(image)
+                step = torch.zeros_like(image)
+                own = batch.images[rows], batch.record[rows]
+                asked = Asked(*own, image, step, Needs(), plainly, lambda _: chosen, keep_windows=True)
+                reply = self._put(asked)
+                assert reply.windows is not None
+                found.append(reply.windows)
+
+            self._in_batches(len(batch.images), ask, self.network.tiles.at_once)
+            batch.windows.append(together(found))
+        return Plain(batch.images, batch.logits, batch.windows[0])
+
+    def _in_batches(self, total: int, put: Callable[[slice], None], size: Callable[[int], int]) -> None:
+        """Call `put` with consecutive rows, `size` of the batch size at once; it is halved where memory runs out."""
         start = 0
         while start < total:
-            stop = min(start + self.batch_size, total)
+            stop = min(start + size(self.batch_size), total)
             try:
                 put(slice(start, stop))
             except torch.OutOfMemoryError:
@@ -279,116 +336,6 @@ class Engine:
                 torch.cuda.empty_cache()
                 continue
             start = stop
-
-    def _put(
-        self,
-        inputs: Tensor,
-        record: Tensor,
-        image: Tensor,
-        step: Tensor,
-        needs: Needs,
-        ask: Ask,
-        choose: Callable[[Tensor], Chosen],
-    ) -> tuple[Tensor, Chosen, list[Answer]]:
-        """Run the network forward once, and backward once for each target."""
-        layers = sorted(needs.activation_gradients)
-        heads = (
-            [self.network.linear_head(layer) for layer in layers] if ask is plainly and not needs.input_gradient else []
-        )
-        closed = bool(heads) and all(heads)
-        inputs = self.network.prepare(inputs).requires_grad_(needs.input_gradient)
-        record = record.detach().requires_grad_(needs.input_gradient)
-        watched = needs.activations | needs.activation_gradients
-        # Another backward rule counts on differences that bf16 would round away.
-        precision = nullcontext() if ask is plainly else self.network.exact()
-        with (
-            precision,
-            torch.set_grad_enabled(needs.gradients and not closed),
-            self.network.watch(watched) as activations,
-            self.network.beside(record),
-        ):
-            logits = ask(self.network, inputs, image, step)
-            detached = logits.detach()
-            chosen = choose(detached)
-            scores = chosen.score(logits)
-            # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
-            sums = scores.sum(0).unbind()
-        if closed and (wrong := self._not_linear(layers, heads, activations, detached)):
-            for layer in wrong:
-                self.network.without_linear_head(layer)
-            return self._put(inputs, record, image, step, needs, ask, choose)
-        outputs = self.network.probability(detached)
-        probability, decided = chosen.mean(outputs), chosen.decided(outputs, self.network.config.activation)
-        self.forward_passes += len(inputs)
-        self.backward_passes += len(inputs) * len(sums) * (needs.gradients and not closed)
-        wanted = [activations[layer] for layer in layers] + [inputs, record] * needs.input_gradient
-        self._check_answer(activations, len(inputs), scores.requires_grad or closed or not wanted)
-        answers = []
-        for target, total in enumerate(sums):
-            if closed:
-                gradients = [_through(head, part, chosen, target) for head, part in zip(heads, wanted, strict=True)]
-            elif wanted and (chosen.classes[:, target] != NO_CLASS).any():
-                gradients = self._gradients(total, wanted, record, retain_graph=target + 1 < len(sums))
-            else:
-                gradients = [torch.zeros_like(part) for part in wanted]
-            of_inputs: Sequence[Tensor | None] = gradients[len(layers) :] or (None, None)
-            answers.append(
-                Answer(
-                    inputs=inputs.detach(),
-                    score=scores[:, target].detach(),
-                    probability=probability[:, target],
-                    decided=decided[:, target],
-                    image=image,
-                    step=step,
-                    target=target,
-                    record=record.detach(),
-                    input_gradient=of_inputs[0],
-                    record_gradient=of_inputs[1],
-                    activations={name: _full(activation.detach()) for name, activation in activations.items()},
-                    activation_gradients=dict(zip(layers, map(_full, gradients), strict=False)),
-                )
-            )
-        return detached, chosen, answers
-
-    def _not_linear(
-        self, layers: Sequence[str], heads: Sequence[Head | None], activations: Mapping[str, Tensor], logits: Tensor
-    ) -> list[str]:
-        """Find the layers whose heads do not explain the logits of these images; bf16 rounds too much away to tell."""
-        if self.network.precision == "bf16":
-            return []
-        pairs = zip(layers, heads, strict=True)
-        return [layer for layer, head in pairs if head and not head.explains(activations[layer], logits)]
-
-    def _check_answer(self, activations: Mapping[str, Tensor], rows: int, has_gradients: bool) -> None:
-        for layer, activation in activations.items():
-            if len(activation) != rows:
-                raise ConfigurationError(
-                    f"layer {layer!r} has {len(activation)} rows for {rows} images: name one with a row for each image"
-                )
-        if not has_gradients:
-            raise ConfigurationError(no_gradient(self.network.name))
-
-    def _gradients(self, total: Tensor, wanted: Sequence[Tensor], record: Tensor, retain_graph: bool) -> list[Tensor]:
-        """Compute gradients with respect to layers and inputs, of which only the record may have no part."""
-        found = torch.autograd.grad(total, wanted, retain_graph=retain_graph, allow_unused=True)
-        pairs = list(zip(found, wanted, strict=True))
-        if any(gradient is None and part is not record for gradient, part in pairs):
-            raise ConfigurationError(no_gradient(self.network.name))
-        return [torch.zeros_like(part) if gradient is None else gradient for gradient, part in pairs]
-
-
-def _through(head: Head | None, layer: Tensor, chosen: Chosen, target: int) -> Tensor:
-    """Compute the gradient with respect to `layer` of a score that is linear in its mean over space, without a pass."""
-    assert head is not None
-    weights = head.weight[chosen.classes[:, target].clamp_min(0)]
-    if chosen.against is not None:
-        weights = weights - head.weight[chosen.against[:, target]]
-    return _over(weights / layer[0, 0].numel(), layer).expand_as(layer)
-
-
-def _full(values: Tensor) -> Tensor:
-    """Take values that bf16 computed to float32."""
-    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def _finite(images: Tensor) -> Tensor:
@@ -441,6 +388,12 @@ def _needs(explainer: Explainer, network: Network) -> Needs:
         network.require_record_gradient(explainer.title)
     try:
         with told(f"{network.name} fails"):
-            return explainer.needs(network)
+            needs = explainer.needs(network)
+        if needs.activations and not network.tiles.is_whole:
+            raise ConfigurationError(
+                "asks about features of a layer of a whole image, and with model.windows each window has its own: use "
+                "gradcam, hirescam or layercam instead"
+            )
+        return needs
     except ConfigurationError as error:
         raise ConfigurationError(f"{explainer.title}: {error}") from None

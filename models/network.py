@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from torch import Tensor, nn
 
 from models import forms
@@ -34,6 +34,7 @@ from models.trial import (
     synthetic,
     told,
 )
+from models.windows import Tiles, Windows, tiles_of
 
 Precision = Literal["fp32", "bf16"]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -78,7 +79,13 @@ class NetworkConfig(BaseModel):
     classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
     channels: int = Field(1, ge=1, description="Channels of the image the network takes")
     input_shape: tuple[int, ...] = Field(
-        strict=False, min_length=2, max_length=3, description="[y, x] or [z, y, x] of the image it takes"
+        strict=False,
+        min_length=2,
+        max_length=3,
+        description="[y, x] or [z, y, x] of an image, or of the window that it takes at once",
+    )
+    windows: Windows | None = Field(
+        None, description="How it goes over images larger than `input_shape`; none: it takes an image at once"
     )
     activation: Activation = Field(
         "softmax",
@@ -94,9 +101,25 @@ class NetworkConfig(BaseModel):
         "logits", description="probabilities: the network ends in its softmax or sigmoid, which is taken back"
     )
 
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        if self.windows is not None:
+            self.windows.check(self.input_shape)
+        return self
+
     @property
     def spatial_dims(self) -> int:
         return len(self.input_shape)
+
+    @property
+    def tiles(self) -> Tiles:
+        """The windows of an image; one that the network takes at once is its only window."""
+        return tiles_of(self.windows, self.input_shape)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The sides of the images that are explained."""
+        return self.tiles.grid
 
 
 class Network:
@@ -321,6 +344,11 @@ class Network:
             return []
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on made-up records"):
             return in_steps(self, self.synthetic(), self.synthetic_record())
+
+    @property
+    def tiles(self) -> Tiles:
+        """The windows of an image, of which the network takes one at once."""
+        return self.config.tiles
 
     def prepare(self, images: Tensor) -> Tensor:
         """Take ``(image, channel, *space)`` to the device, in the memory format in which the module is fastest."""

@@ -3,33 +3,70 @@
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from models.capability import GRADIENT, Capabilities
 from models.network import Network
 from models.targets import Chosen
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The layers of the network as it answers about some windows, for one target.
+
+    Attributes
+    ----------
+    inputs
+        ``(window, channel, *space)``; an image that the network takes at once is one window.
+    activations, gradients
+        Layer name to its output ``(window, feature, *layer_space)`` and to the gradient of the explained scalar with
+        respect to it; no gradients where none are required.
+    """
+
+    inputs: Tensor
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Looking(Protocol):
+    """An explainer whose map of a window is made of the outputs of layers."""
+
+    requires: ClassVar[Capabilities]
+
+    def watched(self, network: Network) -> tuple[str, ...]: ...
+
+    def look(self, seen: Seen, network: Network) -> Tensor: ...
+
+
+@dataclass(frozen=True)
 class Needs:
-    """The parts of an answer, besides the logits, that an explainer uses; ``|`` joins the needs of several."""
+    """The parts of an answer, besides the logits, that an explainer uses; ``|`` joins the needs of several.
+
+    Attributes
+    ----------
+    activations
+        Layers whose outputs are kept.
+    maps
+        Those who make maps of layers, whose outputs are not kept.
+    """
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
-    activation_gradients: frozenset[str] = frozenset()
+    maps: frozenset[Looking] = frozenset()
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             self.input_gradient or other.input_gradient,
             self.activations | other.activations,
-            self.activation_gradients | other.activation_gradients,
+            self.maps | other.maps,
         )
 
     @property
     def gradients(self) -> bool:
-        return self.input_gradient or bool(self.activation_gradients)
+        return self.input_gradient or any(one.requires >= GRADIENT for one in self.maps)
 
 
 @dataclass(frozen=True)
@@ -39,7 +76,7 @@ class Answer:
     Attributes
     ----------
     inputs
-        ``(question, channel, *space)``, the inputs that the network was given.
+        ``(question, channel, *space)``, the inputs as they were made, of the images' size.
     record, record_gradient
         ``(question, field)``, the records beside them, and the gradient of `score` with respect to these, which comes
         with that of the inputs.
@@ -51,8 +88,10 @@ class Answer:
         ``(question,)`` bool, whether the network decides for the target.
     input_gradient
         Gradient of `score` with respect to `inputs`, same shape; None unless needed.
-    activations, activation_gradients
-        Layer name to its output ``(question, feature, *layer_space)`` and to the gradient with respect to it.
+    activations
+        Layer name to its output ``(question, feature, *layer_space)``.
+    maps
+        Explainer to the maps that it made of layers, ``(question, *space)``; those of windows are stitched together.
     image, step
         ``(question,)``: the image that is asked about, and the number of the question about it.
     target
@@ -70,7 +109,7 @@ class Answer:
     input_gradient: Tensor | None = None
     record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
-    activation_gradients: dict[str, Tensor] = field(default_factory=dict)
+    maps: dict[Looking, Tensor] = field(default_factory=dict)
 
     @property
     def gradient(self) -> Tensor:
@@ -89,12 +128,17 @@ class Answer:
     @classmethod
     def join(cls, answers: Sequence["Answer"]) -> "Answer":
         """Make one answer from those of several batches, for the same target."""
-        return cls(**{name: _each(values, torch.cat) for name, values in cls._parts(answers)})
+        return cls(**{name: _each(values, together) for name, values in cls._parts(answers)})
 
     @classmethod
     def _parts(cls, answers: Sequence["Answer"]) -> Iterator[tuple[str, list[Any]]]:
         for known in fields(cls):
             yield known.name, [getattr(answer, known.name) for answer in answers]
+
+
+def together(parts: list[Tensor]) -> Tensor:
+    """Put tensors behind one another; one by itself is not copied, since it may be as large as an image."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
@@ -109,6 +153,15 @@ def _each(values: list[Any], change: Callable[[list[Tensor]], Tensor]) -> Any:
 
 Ask = Callable[[Network, Tensor, Tensor, Tensor], Tensor]
 """A way to ask: from a network, inputs ``(question, channel, *space)``, images and steps ``(question,)`` to logits."""
+
+
+@runtime_checkable
+class Within(Protocol):
+    """A way to ask that holds images of its own, of which it has to take windows."""
+
+    def within(self, cut: Callable[[int, Tensor], Tensor]) -> Ask:
+        """Ask about windows; `cut` takes the number of one and ``(1, channel, *grid)`` to ``(1, channel, *window)``."""
+        ...
 
 
 def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
@@ -172,6 +225,8 @@ class Batch:
         ``(image, field)``, the records beside the images; without fields where the network takes images alone.
     keeps_channels
         Whether the maps of each channel are asked for, too.
+    windows
+        The logits of the windows of the images as they are, once they were asked for.
     """
 
     network: Network
@@ -184,6 +239,7 @@ class Batch:
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
     keeps_channels: bool = False
+    windows: list[Tensor] = field(default_factory=list)
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""

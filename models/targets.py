@@ -38,7 +38,7 @@ class Chosen:
     @classmethod
     def join(cls, parts: Sequence["Chosen"]) -> "Chosen":
         """Put the choices of several batches together."""
-        return cls._each(parts, torch.cat)
+        return parts[0] if len(parts) == 1 else cls._each(parts, torch.cat)
 
     @staticmethod
     def _each(parts: Sequence["Chosen"], change: Callable[[list[Tensor]], Tensor]) -> "Chosen":
@@ -66,18 +66,18 @@ class Chosen:
         if self.against is not None:
             return self.score(probability) > 0
         if activation == "softmax":
-            largest = probability.argmax(1, keepdim=True)
-            wins = torch.zeros_like(probability).scatter_(1, largest, 1.0)
+            classes = self.classes.clamp_min(0)
+            wins = _largest(probability) == classes.view(*classes.shape, *[1] * (probability.ndim - 2))
         else:
-            wins = (probability > 0.5).to(probability)
-        return (self.mean(wins) > 0.5) & (activation != "identity")
+            wins = _taken(probability, self.classes) > 0.5
+        if self.region is not None:
+            places = self.region.flatten(2)
+            wins = 2 * (wins.flatten(2) & places).sum(-1) > places.sum(-1)
+        return wins & (activation != "identity")
 
     def _of(self, outputs: Tensor, classes: Tensor) -> Tensor:
-        index = classes.clamp_min(0)
-        if self.region is None:
-            return outputs.gather(1, index)
-        chosen = outputs[torch.arange(len(outputs), device=outputs.device)[:, None], index]
-        return (chosen * self.region).flatten(2).sum(-1)
+        chosen = _taken(outputs, classes)
+        return chosen if self.region is None else (chosen * self.region).flatten(2).sum(-1)
 
 
 class Target(BaseModel):
@@ -97,6 +97,10 @@ class Target(BaseModel):
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         """Choose by the logits ``(image, class[, *space])`` and the masks ``(image, *space)``."""
         raise NotImplementedError
+
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
+        """Choose for ``(image, channel, *space)`` before the network answers; None: the logits decide."""
+        return None
 
     def _known(self, names: tuple[str, ...], network: Network) -> None:
         unknown = [name for name in names if name not in network.config.classes]
@@ -137,6 +141,9 @@ class Classes(Target):
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         return Chosen(_indices(self.classes, network, logits))
+
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return self.choose(images, network, masks)
 
 
 class OverThreshold(Target):
@@ -180,6 +187,9 @@ class Difference(Target):
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         return Chosen(_indices((self.of,), network, logits), _indices((self.against,), network, logits))
 
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen:
+        return self.choose(images, network, masks)
+
 
 class Region(Target):
     """The logit of a class summed over a region, for networks that segment (Vinogradova et al. 2020, arXiv:2002.11434).
@@ -209,15 +219,32 @@ class Region(Target):
                 raise ConfigurationError("target `region` of the mask: the cohort has no masks")
             region = masks[:, None].expand(-1, classes.shape[1], *masks.shape[1:])
         elif network.config.activation == "softmax":
-            region = logits.argmax(1, keepdim=True) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))
+            region = _largest(logits) == classes[0].view(1, -1, *[1] * (logits.ndim - 2))
         else:
             region = logits[:, classes[0]] > 0
         return Chosen(classes.where(region.flatten(2).any(-1), NO_CLASS), region=region)
 
+    def foresee(self, images: Tensor, network: Network, masks: Tensor | None) -> Chosen | None:
+        return self.choose(images, network, masks) if self.of == "mask" else None
 
-def _indices(names: tuple[str, ...], network: Network, logits: Tensor) -> Tensor:
-    wanted = torch.tensor([network.config.classes.index(name) for name in names], device=logits.device)
-    return wanted.expand(len(logits), -1)
+
+def _taken(outputs: Tensor, classes: Tensor) -> Tensor:
+    """Take the outputs of each image's classes, ``(image, target[, *space])``."""
+    index = classes.clamp_min(0)
+    if outputs.ndim == 2:
+        return outputs.gather(1, index)
+    return outputs[torch.arange(len(outputs), device=outputs.device)[:, None], index]
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Find the class of the largest value, ``(image, 1[, *space])``; on a CPU, `argmax` over few classes is slow."""
+    return values.max(1, keepdim=True).indices
+
+
+def _indices(names: tuple[str, ...], network: Network, images: Tensor) -> Tensor:
+    """Repeat the places of some classes for each row of `images` or their logits."""
+    wanted = torch.tensor([network.config.classes.index(name) for name in names], device=images.device)
+    return wanted.expand(len(images), -1)
 
 
 TargetConfig = Annotated[Predicted | Classes | OverThreshold | Difference | Region, Field(discriminator="name")]

@@ -120,6 +120,24 @@ def test_a_module_of_any_form_is_explained(form: str) -> None:
             explain(module, IMAGES, "saliency")
 
 
+def test_windows_of_images_are_those_that_a_configuration_names() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 64, 2))
+    images = torch.randn(2, 1, 14, 11, dtype=torch.float64)
+    about: dict[str, Any] = {"classes": ("a", "b"), "target": {"name": "classes", "classes": ["b"]}}
+    found = explain(module.double(), images, input_shape=[8, 8], windows={"overlap": 0.5, "pool": {"top": 2}}, **about)
+    pixels = images.clone().requires_grad_()
+    logits = torch.stack([module(pixels[..., y : y + 8, x : x + 8]) for y in (0, 4, 6) for x in (0, 3)])
+    (gradient,) = torch.autograd.grad(logits[..., 1].topk(2, dim=0).values.mean(0).sum(), pixels)
+    np.testing.assert_allclose(found.attribution.values[:, 0, 0], gradient[:, 0].float(), rtol=1e-6)
+    with pytest.raises(ConfigurationError, match="windows: state input_shape"):
+        explain(module, images, windows={"overlap": 0.5}, **about)
+    with pytest.raises(ConfigurationError, match=r"does not take an image of shape .* \(images, input_shape\)"):
+        explain(module, images, **about)
+    with pytest.raises(ConfigurationError, match=r"windows\.overlap"):
+        explain(module, images, input_shape=[8, 8], windows={"overlap": 1.5}, **about)
+
+
 def test_masks_are_those_of_the_region() -> None:
     torch.manual_seed(0)
     module = nn.Conv2d(1, 2, 3, padding=1)
@@ -147,7 +165,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "one image without its axis": (lambda: explain(small(), IMAGES[0]), r"images: \(image, channel, .*12, 10"),
     "no images": (lambda: explain(small(), IMAGES[:0]), "images: "),
     "names": (lambda: explain(small(), ["a"]), "images: "),
-    "too many channels": (lambda: explain(small(), IMAGES.repeat(1, 2, 1, 1)), r"does not take .*\(images\)"),
+    "too many channels": (lambda: explain(small(), IMAGES.repeat(1, 2, 1, 1)), r"does not take .*\(images, input_"),
     "an explainer that is not there": (
         lambda: explain(small(), IMAGES, ["salency"]), r"explainers\.0: there is no 'salency'"
     ),

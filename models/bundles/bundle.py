@@ -9,6 +9,8 @@ from models.bundles.transforms import array_transforms
 from models.errors import ConfigurationError
 
 _INFERERS = ("SimpleInferer", "SlidingWindowInferer", "SlidingWindowInfererAdapt")
+_WINDOWS = {"overlap": "overlap", "mode": "weights", "sigma_scale": "sigma_scale"}
+_PADDING: dict[str, Any] = {"padding_mode": "constant", "cval": 0, "with_coord": False}
 _SETTINGS = ("_target_", "_desc_", "_mode_", "_disabled_", "_requires_")
 
 
@@ -67,25 +69,40 @@ class Bundle:
         return _whole(self._of("inputs").get("num_channels"))
 
     def input_shape(self) -> list[int] | None:
-        """Take the sides of the image, in the order of the bundle's axes; None: the bundle does not fix them.
-
-        Raises
-        ------
-        ConfigurationError
-            If the bundle goes over an image window by window.
-        """
-        sides = self._of("inputs").get("spatial_shape")
-        shape = [_whole(side) for side in sides] if isinstance(sides, list) else []
-        window = self._window()
-        if window and shape and len(window) == len(shape):
+        """Take the sides of what the network takes at once, in the order of the bundle's axes; None: they vary."""
+        shape, window = self._shape(), self._window()
+        if window and len(window) == len(shape):
             window = [side or own for side, own in zip(window, shape, strict=True)]
-            if any(side and own and own > side for side, own in zip(window, shape, strict=True)):
-                raise ConfigurationError(
-                    f"model.bundle: the inferer takes an image of {shape} by windows of {window}, and sliding windows "
-                    "are not explained yet: crop or resize images in cohort.preprocessing and state model.input_shape"
-                )
         known = [side for side in window or shape if side]
         return known if known and len(known) == len(window or shape) else None
+
+    def windows(self, stated: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Take how the inferer goes over images that are larger than its window.
+
+        Parameters
+        ----------
+        stated
+            Fields that the configuration states itself, such as `image_shape`, which few bundles tell.
+
+        Returns
+        -------
+        dict or None
+            The fields of `model.windows`; None where images are not larger, or nothing tells how large they are.
+        """
+        shape, window = stated.get("image_shape", self._shape()), self._window()
+        is_larger = len(window) == len(shape) and any(
+            side and own and own > side for side, own in zip(window, shape, strict=True)
+        )
+        if not window or not ("image_shape" in stated or (is_larger and all(shape))):
+            return dict(stated) or None
+        found = self._references.get("inferer")
+        assert found is not None
+        named = {name: self._references.inner(found, name) for name in (*_WINDOWS, *_PADDING) if name in found.value}
+        for name, usual in _PADDING.items():
+            if name in named and named[name].value != usual:
+                raise named[name].refused(f"images are padded by {usual!r} alone: leave `{name}` out")
+        told = {_WINDOWS[name]: self._references.whole(value) for name, value in named.items() if name in _WINDOWS}
+        return {"image_shape": shape, **told, **stated}
 
     def activation(self) -> str | None:
         """Take the activation that the postprocessing applies; None: it applies none."""
@@ -133,6 +150,10 @@ class Bundle:
         form = self._metadata.get("network_data_format")
         named = form.get("inputs") if isinstance(form, Mapping) else None
         return str(next(iter(named))) if isinstance(named, Mapping) and len(named) == 1 else "image"
+
+    def _shape(self) -> list[int | None]:
+        sides = self._of("inputs").get("spatial_shape")
+        return [_whole(side) for side in sides] if isinstance(sides, list) else []
 
     def _of(self, side: str) -> Mapping[str, Any]:
         """The metadata of the only input or output."""

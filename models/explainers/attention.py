@@ -4,21 +4,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.capability import LAYERS
 from models.errors import ConfigurationError
-from models.explainers.base import MapExplainer, upsample
+from models.explainers.base import LookingExplainer, upsample
 from models.network import Network
-from models.questions import Answer, Needs
+from models.questions import Seen
 
 
-class Attention(MapExplainer):
+class Attention(LookingExplainer):
     """Mean of the network's attention coefficients over its scales (Schlemper et al. 2019, section 3).
 
     ``map = mean_s upsample(alpha_s)``, with a layer's channels averaged first. In [0, 1] for sigmoid gates. It
     is the same for every target: attention says what the network lets through, not for which class.
     """
-
-    requires = LAYERS
 
     name: Literal["attention"] = "attention"
     layers: tuple[str, ...] | None = Field(
@@ -28,14 +25,11 @@ class Attention(MapExplainer):
         description="Layers whose outputs are the coefficients; none: those the network declares",
     )
 
-    def needs(self, network: Network) -> Needs:
-        return Needs(activations=frozenset(self._layers(network)))
-
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        scales = [upsample(answer.activations[name].mean(1), answer.inputs) for name in self._layers(network)]
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        scales = [upsample(seen.activations[name].mean(1), seen.inputs) for name in self.watched(network)]
         return torch.stack(scales).mean(0)
 
-    def _layers(self, network: Network) -> tuple[str, ...]:
+    def watched(self, network: Network) -> tuple[str, ...]:
         declared = self.layers or getattr(network.module, "attention_layers", ())
         if not declared:
             raise ConfigurationError(

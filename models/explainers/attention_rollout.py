@@ -5,16 +5,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.capability import LAYERS
 from models.errors import ConfigurationError
-from models.explainers.base import MapExplainer, upsample
+from models.explainers.base import LookingExplainer, upsample
 from models.network import Network
-from models.questions import Answer, Needs
+from models.questions import Seen
 
 _WEIGHTS = "attn.drop_weights"
 
 
-class AttentionRollout(MapExplainer):
+class AttentionRollout(LookingExplainer):
     """Attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928, eq. 1), for MONAI's ViT.
 
     ``map = prod_l norm(mean_h A_lh + I)``, rows summing to 1: what the class token takes from each patch through all
@@ -22,12 +21,10 @@ class AttentionRollout(MapExplainer):
     target.
     """
 
-    requires = LAYERS
-
     name: Literal["attention_rollout"] = "attention_rollout"
 
-    def needs(self, network: Network) -> Needs:
-        layers = self._layers(network)
+    def watched(self, network: Network) -> tuple[str, ...]:
+        layers = tuple(name for name, _ in network.module.named_modules() if name.endswith(_WEIGHTS))
         if not layers or not isinstance(_patch_convolution(network), nn.Conv2d | nn.Conv3d):
             raise ConfigurationError(
                 f"{type(network.module).__name__} is not a vision transformer of MONAI "
@@ -35,18 +32,15 @@ class AttentionRollout(MapExplainer):
             )
         if any(network.module.get_submodule(layer.rpartition(".")[0]).use_flash_attention for layer in layers):
             raise ConfigurationError("flash attention keeps no weights; build the network without it")
-        return Needs(activations=frozenset(layers))
+        return layers
 
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        steps = [_with_residual(answer.activations[layer].mean(1)) for layer in self._layers(network)]
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        steps = [_with_residual(seen.activations[layer].mean(1)) for layer in self.watched(network)]
         rollout = reduce(lambda before, after: after @ before, steps)
         sides = _patches(network)
         with_class_token = rollout.shape[-1] == math.prod(sides) + 1
         taken = rollout[:, 0, 1:] if with_class_token else rollout.mean(1)
-        return upsample(taken.view(-1, *sides), answer.inputs)
-
-    def _layers(self, network: Network) -> list[str]:
-        return [name for name, _ in network.module.named_modules() if name.endswith(_WEIGHTS)]
+        return upsample(taken.view(-1, *sides), seen.inputs)
 
 
 def _with_residual(attention: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from models.network import Network
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
 from models.prediction import FIELD, field_axes
 from models.producer import Producer
-from models.questions import Answer, Batch, Needs, Questions
+from models.questions import Answer, Batch, Needs, Questions, Seen
 
 RECORD_VALUES, MODALITY_SHARE = "attribution_record", "modality_share"
 MAPS, MAP_FLAGS = "attribution", "map_flags"
@@ -183,21 +183,44 @@ class ChannelExplainer(MapExplainer):
         raise NotImplementedError
 
 
-class LayerExplainer(MapExplainer):
-    """An explainer that looks at the output of one layer."""
+class LookingExplainer(MapExplainer):
+    """An explainer whose map is made of the outputs of layers, of each window by itself.
+
+    Where an image has several windows, their maps are averaged by the windows' weights.
+    """
+
+    requires = LAYERS
+
+    def watched(self, network: Network) -> tuple[str, ...]:
+        """Name the layers that are looked at."""
+        raise NotImplementedError
+
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        """Make the maps ``(window, *space)`` of some windows; zeros where all gradients are, if these are required."""
+        raise NotImplementedError
+
+    def needs(self, network: Network) -> Needs:
+        self.watched(network)
+        return Needs(maps=frozenset({self}))
+
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        return answer.maps[self]
+
+
+class LayerExplainer(LookingExplainer):
+    """An explainer that looks at the output of one layer, and the gradient with respect to it."""
 
     requires = LAYERS | GRADIENT
 
     layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")
 
-    def needs(self, network: Network) -> Needs:
-        layers = frozenset({network.layer(self.layer)})
-        return Needs(activations=layers, activation_gradients=layers)
+    def watched(self, network: Network) -> tuple[str, ...]:
+        return (network.layer(self.layer),)
 
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        layer = network.layer(self.layer)
-        cam = self.combine(answer.activations[layer], answer.activation_gradients[layer])
-        return upsample(cam.relu(), answer.inputs)
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        (layer,) = self.watched(network)
+        cam = self.combine(seen.activations[layer], seen.gradients[layer])
+        return upsample(cam.relu(), seen.inputs)
 
     def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Make ``(image, *layer_space)`` of ``(image, feature, *layer_space)``; it is rectified afterwards."""
@@ -291,6 +314,8 @@ def _or_none(values: Tensor | None, batch: Batch, shape: Sequence[int]) -> Tenso
 
 def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:
     """Take at each place the value of the largest magnitude over the axis `channel`, which is removed."""
+    if values.shape[channel] == 1:
+        return values.squeeze(channel)
     return values.gather(channel, values.abs().argmax(channel, keepdim=True)).squeeze(channel)
 
 

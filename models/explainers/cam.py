@@ -5,7 +5,7 @@ from torch import Tensor
 from models.errors import ConfigurationError
 from models.explainers.base import LayerExplainer, upsample, weighted_sum
 from models.network import Network
-from models.questions import Answer, Needs
+from models.questions import Seen
 
 
 class CAM(LayerExplainer):
@@ -17,16 +17,12 @@ class CAM(LayerExplainer):
 
     name: Literal["cam"] = "cam"
 
-    def needs(self, network: Network) -> Needs:
-        self._linear(network)
-        return super().needs(network)
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        (layer,) = self.watched(network)
+        features, gradients = seen.activations[layer], seen.gradients[layer]
+        return upsample(weighted_sum(gradients.flatten(2).sum(-1), features), seen.inputs)
 
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        layer = self._linear(network)
-        features, gradients = answer.activations[layer], answer.activation_gradients[layer]
-        return upsample(weighted_sum(gradients.flatten(2).sum(-1), features), answer.inputs)
-
-    def _linear(self, network: Network) -> str:
+    def watched(self, network: Network) -> tuple[str, ...]:
         """Look up the layer; images may have shown after the first check that the head is not linear."""
         layer = network.layer(self.layer)
         if network.linear_head(layer) is None:
@@ -34,4 +30,4 @@ class CAM(LayerExplainer):
                 f"the logits of {network.name} are not linear in the mean over space of {layer!r}; use gradcam or "
                 "hirescam instead"
             )
-        return layer
+        return (layer,)

@@ -6,7 +6,7 @@ from torch import Tensor
 from models.capability import LAYERS
 from models.explainers.base import LayerExplainer, upsample
 from models.network import Network
-from models.questions import Answer, Needs
+from models.questions import Seen
 
 
 class EigenCAM(LayerExplainer):
@@ -21,13 +21,10 @@ class EigenCAM(LayerExplainer):
 
     name: Literal["eigencam"] = "eigencam"
 
-    def needs(self, network: Network) -> Needs:
-        return Needs(activations=frozenset({network.layer(self.layer)}))
-
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        activations = answer.activations[network.layer(self.layer)]
+    def look(self, seen: Seen, network: Network) -> Tensor:
+        activations = seen.activations[network.layer(self.layer)]
         places = activations.flatten(2).transpose(1, 2)
         direction = torch.linalg.svd(places, full_matrices=False).Vh[:, 0]
         projected = torch.einsum("ipf,if->ip", places, direction)
         projected = projected * torch.where(projected.sum(1, keepdim=True) < 0, -1.0, 1.0)
-        return upsample(projected.view(len(places), *activations.shape[2:]).relu(), answer.inputs)
+        return upsample(projected.view(len(places), *activations.shape[2:]).relu(), seen.inputs)

@@ -20,7 +20,7 @@ class GuidedGradCAM(ChannelExplainer, LayerExplainer):
 
     def needs(self, network: Network) -> Needs:
         require_relu(network)
-        return super().needs(network)
+        return GradCAM(layer=self.layer).needs(network)
 
     def explain_channels(self, batch: Batch) -> ExplainingChannels:
         gradients = yield from gradients_by_rule(batch, guided)

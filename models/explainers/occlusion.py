@@ -39,45 +39,52 @@ class Occlusion(ChannelExplainer):
 
     def _hide(self, batch: Batch, channel: int | None) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
         """Hide each window in one channel, or in all; return the maps, and ``sum |drop|``, ``(target, image)``."""
-        corners, sides = self._corners(tuple(batch.images.shape[2:]))
-        windows = _windows(corners, sides, batch.images)
+        shape = tuple(batch.images.shape[2:])
+        starts, sides = self._starts(shape)
+        corners = torch.tensor(list(product(*starts)), device=batch.images.device)
         hidden = only_channel(batch.images, filled(batch.images, self.fill), channel)
-        total, cover = batch.zeros(), windows.sum(0)
-        scores = batch.scores
+        total, scores = batch.zeros(), batch.scores
         sums = torch.zeros_like(scores, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
-            return torch.where(windows[step][:, None], hidden[image], batch.images[image])
+            return torch.where(_covered(corners[step], sides, shape)[:, None], hidden[image], batch.images[image])
 
         def fold(answer: Answer) -> None:
             drop = scores[answer.target, answer.image] - answer.score
-            shown = windows[answer.step]
-            total[answer.target].index_add_(0, answer.image, per_question(drop, shown) * shown)
+            covered = _covered(corners[answer.step], sides, shape)
+            total[answer.target].index_add_(0, answer.image, per_question(drop, covered) * covered)
             sums[answer.target].index_add_(0, answer.image, drop.abs().double())
 
-        # Boxes are followed through operations on images alone.
-        ask: Ask = plainly if batch.network.fields else AskBoxes(batch.images, corners, sides)
+        # Boxes are followed through operations on whole images alone.
+        by_boxes = batch.network.tiles.is_whole and not batch.network.fields
+        ask: Ask = AskBoxes(batch.images, corners, torch.tensor(sides)) if by_boxes else plainly
         key = ("occlusion", self.window, self.stride, self.fill, channel)
-        yield Questions(len(windows), make, fold, ask=ask, key=key)
-        return total / cover.clamp_min(1), sums
+        yield Questions(len(corners), make, fold, ask=ask, key=key)
+        for axis, of_axis in enumerate(starts):
+            first = torch.tensor(of_axis, device=corners.device)[:, None]
+            cover = _covered(first, sides[axis : axis + 1], shape[axis : axis + 1]).sum(0)
+            total /= cover.clamp_min(1).view(-1, *[1] * (len(shape) - 1 - axis))
+        return total, sums
 
-    def _corners(self, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Find the first place of each window, ``(window, axis)``, and the sides of all windows."""
+    def _starts(self, shape: tuple[int, ...]) -> tuple[list[range], tuple[int, ...]]:
+        """Find where windows begin along each axis, and the sides of all windows."""
         sides, strides = (
             (value,) * len(shape) if isinstance(value, int) else value for value in (self.window, self.stride)
         )
         if len(sides) != len(shape) or len(strides) != len(shape):
             raise ConfigurationError(f"window {sides} and stride {strides} must fit an image of {shape}")
-        starts = (
+        starts = [
             range(0, max(size - side, 0) + stride, stride)
             for size, side, stride in zip(shape, sides, strides, strict=True)
-        )
-        return torch.tensor(list(product(*starts))), torch.tensor(sides)
+        ]
+        return starts, sides
 
 
-def _windows(corners: Tensor, sides: Tensor, images: Tensor) -> Tensor:
-    """Mark the places of each window: ``(window, *space)`` bool."""
-    windows = torch.zeros(len(corners), *images.shape[2:], dtype=torch.bool, device=images.device)
-    for window, corner in zip(windows, corners, strict=True):
-        window[tuple(map(slice, corner, corner + sides))] = True
-    return windows
+def _covered(corners: Tensor, sides: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """Mark the places of windows that begin at `corners` ``(window, axis)``: ``(window, *shape)`` bool."""
+    marked = torch.ones(len(corners), *[1] * len(shape), dtype=torch.bool, device=corners.device)
+    for axis, (side, size) in enumerate(zip(sides, shape, strict=True)):
+        place = torch.arange(size, device=corners.device) - corners[:, axis, None]
+        within = (place >= 0) & (place < side)
+        marked = marked & within.view(len(corners), *(size if other == axis else 1 for other in range(len(shape))))
+    return marked

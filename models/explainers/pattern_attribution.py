@@ -82,9 +82,11 @@ class _Patterns:
             return _plain(layer)
 
         index = torch.zeros(1, dtype=torch.long, device=background.device)
+        tiles, padded = network.tiles, network.tiles.pad(background)
         with torch.enable_grad():
-            for image in background.split(1):
-                AskGradient(collect)(network, image.clone().requires_grad_(), index, index)
+            for number in torch.arange(len(background) * tiles.count).split(1):
+                window = padded[number] if tiles.is_whole else tiles.cut(padded, number)
+                AskGradient(collect)(network, window.clone().requires_grad_(), index, index)
         self.weights = {name: _weight_by_pattern(layers[name], found) for name, found in moments.items()}
 
     def __call__(self, layer: Linear) -> Tensor:

@@ -32,7 +32,7 @@ def asked_about(
         Copies of all images, sample by sample: as many samples as fill a batch, where the images do not.
     """
     rows, device = len(batch.images), batch.images.device
-    together = max(engine.batch_size // rows, 1)
+    together = max(engine.images_at_once // rows, 1)
     for first in range(0, samples, together):
         count = min(together, samples - first)
         image = torch.arange(rows, device=device).repeat(count)

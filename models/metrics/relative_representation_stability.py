@@ -24,6 +24,11 @@ class RelativeRepresentationStability(RelativeStability):
     layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")
 
     def check(self, network: Network) -> None:
+        if not network.tiles.is_whole:
+            raise ConfigurationError(
+                f"{self.title}: asks about a layer of the whole image, and with model.windows each window has its own: "
+                "use relative_input_stability or relative_output_stability"
+            )
         try:
             network.layer(self.layer)
         except ConfigurationError as error:

@@ -44,6 +44,15 @@ class AskMultipliers:
 
     references: Callable[[Tensor, Tensor], Tensor]
 
+    def within(self, cut: Callable[[int, Tensor], Tensor]) -> "AskMultipliers":
+        """Ask about windows, towards the same windows of the references."""
+
+        def references(image: Tensor, step: Tensor) -> Tensor:
+            each = zip(image.split(1), step.split(1), strict=True)
+            return torch.cat([cut(number, self.references(*one)) for number, one in enumerate(each)])
+
+        return AskMultipliers(references)
+
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         noted: list[Noted] = []
         with torch.no_grad(), _Noting(noted):
@@ -65,6 +74,11 @@ def require_multipliers(network: Network, reference: Tensor) -> None:
     ConfigurationError
         If it has none for one, or they do not.
     """
+    if not network.tiles.windows.is_linear:
+        raise ConfigurationError(
+            "multipliers need logits of an image that are linear in those of its windows: set model.windows.pool to "
+            "mean, or use integrated_gradients instead"
+        )
     multipliers = require_rules(network, AskMultipliers(lambda image, step: reference))
     images = network.synthetic()
     with torch.no_grad(), network.exact(), exact_convolutions():

@@ -40,8 +40,8 @@ class Plan(BaseModel):
     Attributes
     ----------
     grid
-        Sides of the images as they are explained, in the order of `cohort.axes`; those of the window that the network
-        takes, as long as an image is explained in one window.
+        Sides of the images as they are explained, in the order of `cohort.axes`; the network takes one window of them
+        at once.
     parts
         Explainers that are asked together, with what they deliver; each is a part of every shard.
     fits, metrics, uncertainty, results
@@ -92,6 +92,11 @@ class Plan(BaseModel):
     @property
     def images(self) -> int:
         return self.shards[-1].stop
+
+    @property
+    def images_at_once(self) -> int:
+        """Images in a batch: as many as have `batch_size` windows together, at least one."""
+        return self.model.tiles.at_once(self.batch_size)
 
     @cached_property
     def explainers(self) -> tuple[Explainer, ...]:
@@ -247,7 +252,7 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, key
     size = images_per_shard(len(entries), grids * math.prod(frame.grid) * 4)
     return Plan(
         images_per_shard=size,
-        shards=cut(entries, size, recipe.batch_size),
+        shards=cut(entries, size, recipe.model.tiles.at_once(recipe.batch_size)),
         cohort=recipe.cohort,
         model=recipe.model,
         target=recipe.target,
@@ -286,7 +291,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         targets=tuple(of.target.labels(model.classes)),
         explainers=maps,
         channels=of.cohort.channel_names(model.channels),
-        grid=model.input_shape,
+        grid=model.grid,
         activation=model.activation,
         segments=segments,
         masks=masks,

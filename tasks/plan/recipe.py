@@ -122,7 +122,7 @@ class Recipe(BaseModel):
     results: tuple[Named[ResultConfig], ...] = Field(
         (), title="Results", description="What is computed over all images once they are explained", strict=False
     )
-    batch_size: int = Field(16, ge=1, title="Batch size", description="Images explained at once")
+    batch_size: int = Field(16, ge=1, title="Batch size", description="Images, or windows of them, explained at once")
     precision: Precision = Field(
         "fp32",
         title="Precision",

@@ -31,7 +31,7 @@ class Cost:
     Attributes
     ----------
     forward_passes, backward_passes
-        Those of metrics and uncertainty among them.
+        Windows that are asked about, those of metrics and uncertainty among them.
     bytes_stored
         Before compression.
     memory_per_worker
@@ -81,10 +81,10 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
     # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
     input_bytes = math.prod(plan.grid) * plan.model.channels * 4
     files, decoding = _reading(plan, entries)
-    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.batch_size + files + decoding
+    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.images_at_once + files + decoding
     if place.memory_limit and memory > place.memory_limit:
         raise ConfigurationError(
-            f"a worker would need {_gib(memory)} (one batch of {plan.batch_size} images: {_gib(peak)}; "
+            f"a worker would need {_gib(memory)} (one batch of {plan.images_at_once} images: {_gib(peak)}; "
             f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}; "
             f"the files of a batch: {_gib(files)}; the largest image while it is decoded: {_gib(decoding)}), "
             f"but it may use {_gib(place.memory_limit)}: use fewer workers, raise compute.memory_per_worker, or lower "
@@ -92,7 +92,7 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
         )
     objects = sum(_objects(plan, one) for one in by_image)
     wholes = sum(_objects(plan, one) for one in described.values() if not one.output.per_image)
-    batches = sum(-(-(shard.stop - shard.start) // plan.batch_size) for shard in plan.shards)
+    batches = sum(-(-(shard.stop - shard.start) // plan.images_at_once) for shard in plan.shards)
     evaluating_hours = evaluating.seconds * plan.images / place.workers / 3600
     return Cost(
         images=plan.images,
@@ -153,18 +153,20 @@ def _noise(plan: Plan, engine: Engine) -> Tried:
 
 
 def _probe(plan: Plan, engine: Engine, threads: int, tried: Tried) -> tuple[_Pace, _Pace]:
-    """Explain one image and a batch, and evaluate the one."""
-    batch, record = (part[torch.arange(plan.batch_size) % len(part)] for part in tried)
+    """Explain one image and a batch of several, and evaluate the one."""
+    batch, record = (part[torch.arange(plan.images_at_once) % len(part)] for part in tried)
     ids = [str(number) for number in range(len(batch))]
     masks = torch.ones(len(batch), *plan.grid, dtype=torch.bool) if plan.masks else None
     one = batch[:1], ids[:1], None if masks is None else masks[:1], record[:1]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        began = time.perf_counter()
         maps = engine.explain(*one).maps.cpu()
         forward, backward = engine.forward_passes, engine.backward_passes
-        began = time.perf_counter()
-        engine.explain(batch, ids, masks, record)
+        if len(batch) > 1:
+            began = time.perf_counter()
+            engine.explain(batch, ids, masks, record)
         explaining = _Pace(forward, backward, time.perf_counter() - began)
         forward, backward = engine.forward_passes, engine.backward_passes
         began = time.perf_counter()

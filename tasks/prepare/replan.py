@@ -75,7 +75,7 @@ def replan(
     parts = there.parts
     if added:
         parts = (*parts, make_part(added, there.frame, network, first=False))
-    shards = cut(found, there.images_per_shard, there.batch_size, there.shards, again)
+    shards = cut(found, there.images_per_shard, there.images_at_once, there.shards, again)
     known = {fit.title for fit in there.fits}
     goes_on = plan.model_copy(
         update={
@@ -173,6 +173,7 @@ _DECIDING: dict[str, Callable[[Plan], Any]] = {
     "model.classes": lambda plan: list(plan.model.classes),
     "model.channels": lambda plan: plan.model.channels,
     "model.input_shape": lambda plan: list(plan.model.input_shape),
+    "model.windows": lambda plan: plan.model.model_dump(mode="json")["windows"],
     "model.activation": lambda plan: plan.model.activation,
     "model.output": lambda plan: plan.model.output,
     "model.outputs": lambda plan: plan.model.outputs,

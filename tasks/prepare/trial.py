@@ -37,7 +37,8 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor,
         If none of them fits what the network takes; one that does not is refused when its turn comes.
     """
     readable = [entry for entry in entries if not entry.reason]
-    chosen = readable[:: max(1, len(readable) // _TRIED)][:_TRIED]
+    count = _TRIED if plan.model.tiles.is_whole else 1  # a large image says enough, and memory holds one
+    chosen = readable[:: max(1, len(readable) // count)][:count]
     tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
     if tried and all(isinstance(image, Misfit) for image in tried):
         raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
@@ -45,7 +46,7 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor,
     return (stack([image.prepared.network_input for image in read]), stack_records(read)) if read else None
 
 
-def try_network(network: Network, files: Files | bytes, images: Tensor, record: Tensor | None = None) -> None:
+def try_network(network: Network, files: Files | bytes, images: Tensor, record: Tensor) -> None:
     """Try the network on images of the cohort.
 
     Parameters
@@ -63,6 +64,7 @@ def try_network(network: Network, files: Files | bytes, images: Tensor, record: 
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
+    images, record = network.tiles.some(images, record, _TRIED)
     logits = network.check(images, record)
     if not logits.isfinite().any():
         raise ConfigurationError(
@@ -81,7 +83,7 @@ class Disagreement:
     Attributes
     ----------
     folds, images
-        How many folds were asked about how many images.
+        How many folds were asked about how many images, or windows of images.
     apart
         The largest difference between two folds' probabilities of a class, of the mean over space where the network
         segments; of the values where it is a regression.
@@ -95,10 +97,11 @@ class Disagreement:
     divided: int | None
 
 
-def disagreement(network: Network, images: Tensor, record: Tensor | None = None) -> Disagreement | None:
+def disagreement(network: Network, images: Tensor, record: Tensor) -> Disagreement | None:
     """Ask the folds of a network about ``(image, channel, *space)``, with ``(image, field)``; None if it has none."""
     if len(network.alone) < 2:
         return None
+    images, record = network.tiles.some(images, record, _TRIED)
     with torch.no_grad(), network.exact():
         answers = [network.logits_of(ask(network.prepare(images), record)) for ask in network.alone]
         found = torch.stack([network.probability(logits) for logits in answers])

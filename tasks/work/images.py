@@ -142,7 +142,7 @@ def _image(
         frame = _frame_of_mask(entry, _present(files[source.uris[0]]), stored, dims)
         mask = read_mask(stored, dims, cohort.largest_image, frame)
         marked = drawn(mask, cohort.mask)
-        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.model.input_shape)
+        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.grid)
         if lacks_geometry(mask, decoded):
             flags |= ImageFlag.MASK_UNPLACED
         return Image(prepared, placed, flags, record=source.record)
@@ -246,11 +246,12 @@ def _prepare(
                 else "mend cohort.preprocessing or model.channels, or leave the image out"
             )
         )
-    if tuple(space) != tuple(plan.model.input_shape):
+    if tuple(space) != plan.grid:
+        is_whole = plan.model.windows is None
         raise Misfit(
             f"shape {tuple(space)} after preprocessing (from {pixels.shape[1:]}), but the model takes "
-            f"{tuple(plan.model.input_shape)}: mend cohort.preprocessing, with a transform such as Resize, or leave "
-            "the image out"
+            f"{plan.grid}{'' if is_whole else ' (model.windows.image_shape)'}: mend cohort.preprocessing, with a "
+            f"transform such as Resize{', state model.windows' if is_whole else ''}, or leave the image out"
         )
     bad = int((~np.isfinite(prepared.network_input)).sum())
     if bad:

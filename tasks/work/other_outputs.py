@@ -35,7 +35,7 @@ def check_comparable(plan: Plan, entries: Sequence[Entry], other: Location) -> s
     if missing := [name for name in plan.maps if name not in theirs.maps]:
         raise ConfigurationError(f"{other} has no maps by {', '.join(missing)}: add them there with `run --extend`")
     for field, own, found in (
-        ("grid", plan.model.input_shape, theirs.model.input_shape),
+        ("grid", plan.grid, theirs.grid),
         ("classes", plan.model.classes, theirs.model.classes),
         ("target", plan.target, theirs.target),
     ):

@@ -24,6 +24,7 @@ from models.bundles.bundle import Bundle
 from models.bundles.references import References
 from models.bundles.transforms import COUNTERPARTS
 from models.errors import ConfigurationError
+from models.windows import Windows
 from tasks.storage.location import Location
 from tests.tasks.outputs import stored
 
@@ -169,7 +170,8 @@ def content(
 def told(about: dict[str, Any] = FLAT, model: dict[str, Any] | None = None, **inference: Any) -> Any:
     """What a bundle of these contents tells, field by field."""
     bundle = Bundle(about, CLASSIFIER | inference)
-    return {name: getattr(bundle, name)() for name in ("network", "preprocessing", "input_shape", "activation")}
+    found = {name: getattr(bundle, name)() for name in ("network", "preprocessing", "input_shape", "activation")}
+    return found | {"windows": bundle.windows({})}
 
 
 def assert_same_results(config: Any, expected: Any) -> None:
@@ -247,6 +249,26 @@ def test_a_segmentation_is_explained_as_its_network_named_plainly(tmp_path: Path
     assert config.recipe == expected.recipe
     assert_same_results(config, expected)
     assert_logits_of_monai(config, SEGMENTATION)
+
+
+@pytest.mark.parametrize(
+    ("shape", "stated", "expected"),
+    [
+        (["*", "*", "*"], {}, None),  # nothing tells how large images are: each is a window
+        ([12, 10, 8], {}, None),
+        ([12, 10, 16], {}, {"image_shape": [12, 10, 16], "overlap": 0.5, "weights": "gaussian"}),
+        (["*"] * 3, {"image_shape": [20] * 3, "overlap": 0.0}, {"image_shape": [20] * 3, "weights": "gaussian"}),
+    ],
+)
+def test_sliding_windows_are_those_of_the_bundles_inferer(
+    shape: list[Any], stated: dict[str, Any], expected: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    inferer = SEGMENTATION["inferer"] | {"overlap": 0.5, "mode": "gaussian", "device": "@device"}
+    folder = write_bundle(tmp_path / "bundle", metadata(shape, "rest", "organ"), SEGMENTATION | {"inferer": inferer})
+    model = {"bundle": str(folder), **({"windows": stated} if stated else {})}
+    found = cohortlens.load(content(tmp_path / "images", tmp_path / "out", model)).model
+    assert found.input_shape == (12, 10, 8)
+    assert found.windows == (None if expected is None else Windows.model_validate({**expected, **stated}))
 
 
 def test_a_torchscript_bundle_needs_its_digest(tmp_path: Path) -> None:
@@ -363,7 +385,10 @@ def test_references_that_multiply_are_refused() -> None:
         ({"preprocessing": {"_target_": "Compose", "transforms": [], "lazy": True}}, "`lazy` of Compose"),
         ({"inferer": {"_target_": "scripts.inferers.Own"}}, "scripts.inferers.Own"),
         ({"inferer": {"_target_": "scripts.SimpleInferer"}}, "scripts.SimpleInferer"),
-        ({"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [8, 8]}}, "sliding windows are not explained"),
+        (
+            {"inferer": {"_target_": "SlidingWindowInferer", "roi_size": [8, 8], "padding_mode": "reflect"}},
+            "padded by 'constant' alone: leave `padding_mode` out",
+        ),
         ({"postprocessing": [{"_target_": "Activationsd", "softmax": True, "sigmoid": True}]}, "softmax and sigmoid"),
     ],
 )
