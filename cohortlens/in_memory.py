@@ -18,7 +18,8 @@ from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import Explainer, ExplainerConfig, MapExplainer
 from models.explainers.base import require_channels
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.outputs import EXPLAINER, IMAGE_ID, Channels, Computed, Frame, Output, joined
 from models.prediction import declare_prediction
 from models.records import RecordField

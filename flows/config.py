@@ -20,7 +20,7 @@ from flows.cluster import PlaceConfig
 from flows.yaml import read_yaml
 from models.errors import ConfigurationError
 from models.metrics import MetricConfig
-from models.network import BY_NUMBER
+from models.network_config import BY_NUMBER
 from models.producer import Registry
 from tasks.cohort.listing import would_list
 from tasks.cohort.selection import Selection

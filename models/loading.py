@@ -14,7 +14,8 @@ from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.folds import Folds
 from models.heads import HeadConfig, Headed, linear_probe, references
-from models.network import Network, NetworkConfig, Precision
+from models.network import Network, Precision
+from models.network_config import NetworkConfig
 from models.records import RecordField
 from models.weights import load_into
 

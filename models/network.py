@@ -1,27 +1,24 @@
 """The explained network: built from its configuration, frozen, with a way to watch its layers."""
 
 import difflib
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from torch import Tensor, nn
 
 from models import forms
-from models.answers import Activation, Meaning, check_probabilities, described, is_opposite, logits_of, part_of
+from models.answers import check_probabilities, described, is_opposite, logits_of, part_of
 from models.capability import Capabilities, Capability
-from models.components import Component
 from models.composed import Composed
 from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
-from models.folds import Combine, Folds
-from models.heads import HeadConfig
+from models.folds import Folds
 from models.inputs import check_inputs
 from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
+from models.network_config import NetworkConfig, check_classes
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.records import RecordField
 from models.trial import (
@@ -34,92 +31,11 @@ from models.trial import (
     synthetic,
     told,
 )
-from models.windows import Tiles, Windows, tiles_of
+from models.windows import Tiles
 
 Precision = Literal["fp32", "bf16"]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-T = TypeVar("T")
-BY_NUMBER = ("one", "several")
-OneOrSeveral = Annotated[
-    Annotated[T, Tag("one")] | Annotated[tuple[T, ...], Field(strict=False, min_length=2), Tag("several")],
-    Discriminator(lambda value: BY_NUMBER[isinstance(value, list | tuple)]),
-]
-"""A value, or a list of them; what is wrong with one of them is told of that alone."""
-
 # These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
-
-
-class NetworkConfig(BaseModel):
-    """The network's class, and the shapes and names of its input and output."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    network: Component | None = Field(
-        None,
-        description="The class and its arguments, e.g. `{_target_: monai.networks.nets.DenseNet121, spatial_dims: 2}`; "
-        "none: the file of weights holds the network, too",
-    )
-    weights_key: str | None = Field(
-        None,
-        description="Where in a checkpoint the state dict lies, such as `ema.model`, or `state_dict.encoder` for names "
-        "that begin so; none: it holds only one",
-    )
-    sha256: OneOrSeveral[Digest] | None = Field(
-        None, description="Expected digest of the file of weights; of several, their list"
-    )
-    combine: Combine = Field(
-        "probabilities", description="Of several files of weights, one a fold: what the mean over folds is of"
-    )
-    head: HeadConfig | None = Field(None, description="A linear layer on the features that the network returns")
-    reference: HeadConfig | None = Field(
-        None, description="Features of references: the outputs are the cosine similarities to them"
-    )
-    classes: tuple[str, ...] = Field(strict=False, min_length=1, description="Names of the outputs, in order")
-    channels: int = Field(1, ge=1, description="Channels of the image the network takes")
-    input_shape: tuple[int, ...] = Field(
-        strict=False,
-        min_length=2,
-        max_length=3,
-        description="[y, x] or [z, y, x] of an image, or of the window that it takes at once",
-    )
-    windows: Windows | None = Field(
-        None, description="How it goes over images larger than `input_shape`; none: it takes an image at once"
-    )
-    activation: Activation = Field(
-        "softmax",
-        description="softmax: one class an image; sigmoid: each class by itself, or two classes of one output; "
-        "identity: a regression",
-    )
-    output: str | int | None = Field(
-        None,
-        description="The part of what the network returns that counts: a key, an attribute or a place, such as "
-        "`logits` or `out.1`; none: the whole, or the first of a tuple",
-    )
-    outputs: Meaning = Field(
-        "logits", description="probabilities: the network ends in its softmax or sigmoid, which is taken back"
-    )
-
-    @model_validator(mode="after")
-    def _check_windows(self) -> Self:
-        if self.windows is not None:
-            self.windows.check(self.input_shape)
-        return self
-
-    @property
-    def spatial_dims(self) -> int:
-        return len(self.input_shape)
-
-    @property
-    def tiles(self) -> Tiles:
-        """The windows of an image; one that the network takes at once is its only window."""
-        return tiles_of(self.windows, self.input_shape)
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """The sides of the images that are explained."""
-        return self.tiles.grid
 
 
 class Network:
@@ -178,7 +94,7 @@ class Network:
         self._normalises_images = False
         self._heads: dict[str, Head | None] = {}
         self._folded: dict[str, str] = {}
-        _check_classes(config)
+        check_classes(config)
         for part in module.parts if isinstance(module, Composed) else (module,):
             check_inputs(part, type(part).__name__, self.fields)
         with torch.no_grad(), exact_convolutions():
@@ -521,23 +437,3 @@ class Network:
         for parameter in self.module.parameters():
             if parameter.ndim == self.config.spatial_dims + 2:
                 parameter.data = parameter.data.contiguous(memory_format=order)
-
-
-def _check_classes(config: NetworkConfig) -> None:
-    classes = config.classes
-    if blank := [name for name in classes if not name.strip()]:
-        raise ConfigurationError(f"model.classes holds the name {blank[0]!r}: give each output a name")
-    spelt = [unicodedata.normalize("NFC", name).strip() for name in classes]
-    if repeated := sorted({name for name in spelt if spelt.count(name) > 1}):
-        raise ConfigurationError(f"model.classes names {repeated[0]!r} more than once: give each output its own name")
-    if len(classes) == 1 and config.activation == "softmax":
-        raise ConfigurationError(
-            f"model.activation is softmax and model.classes is {list(classes)}: the softmax of one logit is always 1. "
-            "Set `activation: sigmoid`, or `identity` for a regression"
-        )
-    if config.outputs == "probabilities" and config.activation == "identity":
-        raise ConfigurationError(
-            "model.outputs is probabilities and model.activation is identity: set `model.activation` to the last "
-            "activation of the network, softmax or sigmoid; or leave model.outputs out, and its outputs are explained "
-            "as they are"
-        )

@@ -11,7 +11,8 @@ from models.explainers.base import require_channels
 from models.heads import HeadConfig
 from models.loading import Files
 from models.metrics import MetricConfig
-from models.network import NetworkConfig, OneOrSeveral, Precision
+from models.network import Precision
+from models.network_config import NetworkConfig, OneOrSeveral
 from models.outputs import Channels
 from models.results import ResultConfig
 from models.targets import Predicted, TargetConfig
@@ -148,4 +149,6 @@ class Recipe(BaseModel):
                 f"model.input_shape: {list(shape)}, but a slide is a bag of {slides.tiles} tiles (cohort.slides): "
                 f"give [{slides.tiles}, {slides.tile}, {slides.tile}], and a network that takes such bags"
             )
+        if slides is not None and self.model.windows is not None:
+            raise ConfigurationError("model.windows: a slide's windows are the tiles of its bag: leave windows out")
         return self

@@ -31,7 +31,8 @@ from models.explainers.occlusion import Occlusion
 from models.explainers.prediction import Prediction
 from models.explainers.saliency import Saliency
 from models.explainers.smoothgrad import SmoothGrad
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 
 PAIRS = 3

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models.engine import Engine
 from models.explainers.saliency import Saliency
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Region
 from models.windows import Windows
 from tests.models.networks import difference

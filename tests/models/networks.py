@@ -8,7 +8,8 @@ from monai.networks.nets import DenseNet121, resnet18
 from torch import Tensor, nn
 
 from models.explainers import EXPLAINERS, Explainer
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 
 CLASSES = ("a", "b", "c", "d")

@@ -13,7 +13,8 @@ from models.answers import logits_of, part_of
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 
 SHAPE = (12, 10)

@@ -16,7 +16,7 @@ from models import preprocessing
 from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.loading import build
-from models.network import NetworkConfig
+from models.network_config import NetworkConfig
 
 NETWORKS = network_module.NAMESPACES
 TRANSFORMS = preprocessing.NAMESPACES

@@ -11,7 +11,8 @@ from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
 from models.folds import Combine, Folds
 from models.loading import Files, build, load_module
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 from models.uncertainty import FoldsApart
 from tests.models.test_forms import CONFIG, IMAGES, Small, as_exported, as_onnx, as_torchscript

@@ -25,7 +25,8 @@ from models.explainers.lrp import COMPOSITES
 from models.forms import exported
 from models.loading import build
 from models.metrics import METRICS
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.targets import Classes
 

@@ -15,7 +15,8 @@ from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
 from models.heads import HeadConfig
 from models.loading import Files, build, load_module
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 from tests.models.test_forms import IMAGES, SHAPE, as_exported, as_onnx
 

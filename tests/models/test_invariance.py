@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from models.engine import Engine
 from models.explainers import EXPLAINERS
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, ChannelExplainer
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region

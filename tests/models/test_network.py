@@ -11,7 +11,7 @@ from models.components import locate
 from models.explainers.attention import Attention
 from models.explainers.gradcam import GradCAM
 from models.loading import NAMESPACES, build
-from models.network import NetworkConfig
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 
 ARGUMENTS = {"spatial_dims": 2, "in_channels": 1, "num_classes": 2}

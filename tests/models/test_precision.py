@@ -11,7 +11,8 @@ from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.input_x_gradient import InputXGradient
 from models.explainers.saliency import Saliency
 from models.loading import build
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.precision import Deviation, deviation
 from models.targets import Predicted
 from tests.models.test_network import config, save, state

@@ -15,7 +15,8 @@ from models.explainers import EXPLAINERS
 from models.explainers.supervoxels import cut
 from models.metrics import METRICS
 from models.metrics.evaluate import evaluate
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier, JointFusionClassifier
 from models.records import RecordField, record_digest
 from models.targets import Classes

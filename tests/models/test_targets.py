@@ -14,7 +14,8 @@ from models.explainers.integrated_gradients import IntegratedGradients
 from models.explainers.occlusion import Occlusion
 from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes, Difference, OverThreshold, Predicted, Region
 from tests.models.networks import CLASSES, difference, images, make, names, wrap
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from models.errors import ConfigurationError
 from models.loading import build, load_module
-from models.network import NetworkConfig
+from models.network_config import NetworkConfig
 
 
 def create_model(model_name: str, pretrained: bool = False, checkpoint_path: str = "", **arguments: Any) -> nn.Module:

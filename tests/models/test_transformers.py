@@ -14,7 +14,8 @@ from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
 from models.loading import build, load_module
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 
 transformers = pytest.importorskip("transformers")

@@ -16,7 +16,8 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.layercam import LayerCAM
 from models.explainers.occlusion import Occlusion
 from models.explainers.saliency import Saliency
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 from models.trial import alike, told
 from tests.models.networks import difference

@@ -21,7 +21,8 @@ from models.explainers.saliency import Saliency
 from models.metrics import evaluate
 from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Difference, Predicted, Region, Target

@@ -15,7 +15,8 @@ from models.explainers.base import Explaining
 from models.explainers.saliency import Saliency
 from models.fits import Background
 from models.loading import NAMESPACES, build
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.questions import Batch
 from tasks.prepare.trial import try_network
 from tasks.storage.location import Location

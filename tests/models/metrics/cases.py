@@ -9,7 +9,8 @@ from models.engine import Engine
 from models.explainers.control_random import ControlRandom
 from models.metrics import METRICS as REGISTRY
 from models.metrics import Metric, Values, evaluate
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Classes
 
 SHAPES = {2: (20, 16), 3: (10, 9, 8)}

@@ -11,7 +11,8 @@ from models.explainers.control_edges import ControlEdges
 from models.explainers.input_x_gradient import InputXGradient
 from models.metrics import evaluate
 from models.metrics.random_logit import RandomLogit
-from models.network import Network, NetworkConfig
+from models.network import Network
+from models.network_config import NetworkConfig
 from models.targets import Difference, Predicted
 from tests.models.metrics.cases import SHAPES, images, names
 from tests.models.networks import wrap
