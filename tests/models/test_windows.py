@@ -25,6 +25,7 @@ from models.network import Network
 from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.networks.bag_of_slices import BagOfSlices
+from models.records import RecordField
 from models.targets import Classes, Difference, Predicted, Region, Target
 from models.windows import Tiles, Top, Windows
 from tests.models.networks import difference, few, names
@@ -348,3 +349,42 @@ def test_images_of_another_shape_are_refused() -> None:
     engine = Engine(windowed(classifying(2), 2), [Saliency()], Predicted())
     with pytest.raises(ValueError, match=r"\(16, 12\), but windows are taken of images of \(37, 30\)"):
         engine.explain(images(2, shape=(16, 12)), ("a", "b"))
+
+
+class _BesideARecord(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4 + 2, 2)
+
+    def forward(self, images: Tensor, record: Tensor) -> Tensor:
+        pooled = torch.tanh(self.features(images)).mean((2, 3))
+        return self.head(torch.cat([pooled, record], 1)) ** 2
+
+
+def test_a_record_goes_beside_every_window_and_channels_are_kept() -> None:
+    torch.manual_seed(0)
+    module = _BesideARecord().double().eval()
+    windows = Windows(image_shape=(12, 14))
+    config = NetworkConfig(classes=("a", "b"), channels=2, input_shape=(8, 8), windows=windows)
+    images, record = torch.randn(3, 2, 12, 14).double(), torch.randn(3, 2).double()
+
+    def score(images: Tensor, record: Tensor) -> Tensor:
+        cut = [images[:, :, y : y + 8, x : x + 8] for y, x in windows.starts((8, 8))]
+        return torch.stack([module(part, record)[:, 1] for part in cut]).mean(0)
+
+    network = Network(module, config, fields=[RecordField(name="age"), RecordField(name="weight")])
+    explainers = [Saliency(), Occlusion(window=4, stride=4), IntegratedGradients(steps=20)]
+    engine = Engine(network, explainers, Classes(classes=("b",)), 2, keeps_channels=True)
+    found = engine.explain(images, ["a", "b", "c"], record=record).outputs
+    inputs = images.clone().requires_grad_(), record.clone().requires_grad_()
+    of_images, of_record = torch.autograd.grad(score(*inputs).sum(), inputs)
+    torch.testing.assert_close(found["attribution_channel"][:, 0, 0], of_images)
+    torch.testing.assert_close(found["attribution_record"][:, 0, 0], of_record)
+    hidden, without = images.clone(), record.clone()
+    hidden[:, 1, :4, :4] = 0
+    without[:, 0] = 0
+    whole = score(images, record)
+    torch.testing.assert_close(found["attribution_channel"][:, 0, 1, 1, 0, 0], whole - score(hidden, record))
+    torch.testing.assert_close(found["attribution_record"][:, 0, 1, 0], whole - score(images, without))
+    path = found["attribution"][:, 0, 2].flatten(1).sum(1) + found["attribution_record"][:, 0, 2].sum(1)
+    torch.testing.assert_close(path, whole - score(0 * images, 0 * record))
