@@ -59,8 +59,8 @@ def _split(config: CohortConfig, row: Row) -> Row:
     uris = tuple(part.strip() or None for part in (row.uris[0] or "").split(SEPARATOR))
     if not any(uris):
         raise ConfigurationError(
-            f"cohort.source: the `uri` in row {row.number} of {config.source} holds {SEPARATOR!r} and no file: name its "
-            "files, or leave the row out"
+            f"cohort.source: the `uri` in row {row.number} of {config.source} holds {SEPARATOR!r} and no file: "
+            "name its files, or leave the row out"
         )
     return row._replace(uris=uris)
 
