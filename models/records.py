@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -42,6 +42,11 @@ class RecordField(BaseModel):
     @classmethod
     def _by_name(cls, content: Any) -> Any:
         return {"name": content} if isinstance(content, str) else content
+
+    @field_validator("values")
+    @classmethod
+    def _as_cells_are_read(cls, values: dict[str, float] | None) -> dict[str, float] | None:
+        return values and {unicodedata.normalize("NFC", word.strip()): number for word, number in values.items()}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

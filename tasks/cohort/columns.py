@@ -1,5 +1,6 @@
 """The columns of a cohort table, by the names that they have there."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, Self
 
@@ -152,5 +153,5 @@ class Places(NamedTuple):
 
 
 def folded(name: str) -> str:
-    """Make of a column's name what is compared: it may be in any case, with blanks around it."""
-    return name.strip("\ufeff \t").strip().lower()
+    """Make of a column's name what is compared: it may be in any case, accents apart or not, with blanks around it."""
+    return unicodedata.normalize("NFC", name.strip("\ufeff \t").strip().lower())

@@ -1,17 +1,18 @@
 """The configuration of a cohort: its images, and how they are prepared."""
 
 import re
+import unicodedata
 from collections.abc import Callable
 from posixpath import dirname
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from models.components import Component
 from models.errors import ConfigurationError
 from models.outputs import Axes
 from models.records import RecordField
-from tasks.cohort.columns import Columns, folded
+from tasks.cohort.columns import Columns, Name, folded
 from tasks.cohort.masks import MaskRule
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import LARGEST, Frames, WindowConfig
@@ -45,7 +46,7 @@ class CohortConfig(BaseModel):
         description="How a table's columns are called, so that there may be others: {uri: [t1, t2], label: class}; a "
         "list: a file of the image in each",
     )
-    label_map: dict[str, str] = Field(
+    label_map: dict[str, Name] = Field(
         {}, description='Classes by labels as they are written: {"0": healthy, "1": tumour}; others stay as they are'
     )
     section: str = Field("", description="The list of a datalist that is meant, such as validation; none: the only one")
@@ -109,6 +110,11 @@ class CohortConfig(BaseModel):
         le=1,
         description="Share of images that may be quarantined or failed; a run that sees more fail ends early",
     )
+
+    @field_validator("label_map")
+    @classmethod
+    def _as_labels_are_read(cls, names: dict[str, str]) -> dict[str, str]:
+        return {unicodedata.normalize("NFC", label.strip()): name for label, name in names.items()}
 
     @model_validator(mode="after")
     def _root_is_of_a_table(self) -> "CohortConfig":

@@ -37,7 +37,7 @@ def read_datalist(
     Returns
     -------
     tuple
-        The keys, and the rows, counted from 1.
+        The keys that are looked at, and the rows, counted from 1.
 
     Raises
     ------
@@ -48,8 +48,8 @@ def read_datalist(
     for number, item in enumerate(items, 1):
         if not isinstance(item, dict):
             raise Unusable(f"holds neither an object nor the name of a file in row {number}")
-    names = list(dict.fromkeys(key for item in items for key in item))
-    return names, ((n, [_text(item.get(name), n, reads(name)) for name in names]) for n, item in enumerate(items, 1))
+    names = list(filter(reads, dict.fromkeys(key for item in items for key in item)))
+    return names, ((n, [_text(item.get(name), n) for name in names]) for n, item in enumerate(items, 1))
 
 
 def _parsed(data: bytes) -> Any:
@@ -81,9 +81,9 @@ def _items(parsed: Any, section: str) -> list[Any]:
     )
 
 
-def _text(value: Any, number: int, is_read: bool) -> str | None:
+def _text(value: Any, number: int) -> str | None:
     """Write a value as JSON does, and a list as its texts with bars between them."""
-    if not is_read or value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, list) and all(isinstance(one, str) and SEPARATOR not in one for one in value):
         return SEPARATOR.join(value)

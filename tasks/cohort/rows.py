@@ -56,7 +56,13 @@ def _split(config: CohortConfig, row: Row) -> Row:
             f"cohort.source: the `uri` in row {row.number} of {config.source} names several files: name the sequences "
             "that they are in cohort.sequences, in the order of the network's channels"
         )
-    return row._replace(uris=tuple(part.strip() or None for part in (row.uris[0] or "").split(SEPARATOR)))
+    uris = tuple(part.strip() or None for part in (row.uris[0] or "").split(SEPARATOR))
+    if not any(uris):
+        raise ConfigurationError(
+            f"cohort.source: the `uri` in row {row.number} of {config.source} holds {SEPARATOR!r} and no file: "
+            "name its files, or leave the row out"
+        )
+    return row._replace(uris=uris)
 
 
 def _locator(config: CohortConfig, rows: Sequence[Row]) -> Callable[[str], str]:

@@ -6,7 +6,7 @@ from posixpath import dirname
 
 from tasks.cohort.entry import Fact
 from tasks.cohort.reading import NoImage, Unreadable
-from tasks.cohort.sources import Listed, Source
+from tasks.cohort.sources import Listed
 
 _PARALLEL = 1e-3
 """Direction cosines of slices that differ by less are the same."""
@@ -59,9 +59,9 @@ def narrow(image: Listed, facts: Mapping[str, Fact | Unreadable]) -> Listed:
         except Unreadable as reason:
             return image._replace(refused=image.refused or files.says(reason))
         narrowed.append(files._replace(uris=uris))
-    if source.sequences:
-        return image._replace(source=Source.of(narrowed, source.mask, source.row))
-    return image._replace(source=source._replace(uris=narrowed[0].uris))
+    uris = tuple(uri for files in narrowed for uri in files.uris)
+    sequences = tuple(narrowed) if source.sequences else ()
+    return image._replace(source=source._replace(uris=uris, sequences=sequences))
 
 
 def _volumes(uris: Sequence[str], facts: Mapping[str, Fact | Unreadable]) -> list[tuple[str, ...]]:

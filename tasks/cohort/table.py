@@ -124,8 +124,8 @@ def _rows(source: Location, columns: Places, records: Iterable[Record]) -> Itera
         texts = [None if cell is None else cell.strip() or None for cell in cells]
         if not any(texts):
             continue
-        counted = "" if is_datalist(source) else " counted below the names of the columns,"
-        row = f"cohort.source: row {number} of {source},{counted}"
+        counted = "" if is_datalist(source) else ", counted below the names of the columns,"
+        row = f"cohort.source: row {number} of {source}{counted}"
         if places := [place + 1 for place, text in enumerate(texts) if text and place not in columns.named]:
             raise ConfigurationError(
                 f"{row} has a cell in column {places[0]}, which has no name: name the column or leave it out (pandas: "

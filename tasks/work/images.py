@@ -83,7 +83,11 @@ def read_images(
     def digest_of(uri: str) -> str:
         return hashlib.sha256(_present(files[uri])).hexdigest()
 
-    return [_image(plan, entry, source, files, digest_of, preprocessing) for entry, source in found]
+    @cache
+    def frames_of(uri: str) -> int:
+        return inspect(_present(files[uri])).counts.of(plan.model.spatial_dims)
+
+    return [_image(plan, entry, source, files, digest_of, frames_of, preprocessing) for entry, source in found]
 
 
 def read_inputs(
@@ -122,6 +126,7 @@ def _image(
     source: Source | None,
     files: Mapping[str, bytes | Exception],
     digest_of: Callable[[str], str],
+    frames_of: Callable[[str], int],
     preprocessing: Preprocessing,
 ) -> Image | Unreadable:
     if entry.reason:
@@ -139,7 +144,8 @@ def _image(
         if digest_of(source.mask) != entry.mask:
             raise NotAsPlanned("the mask changed after the run was planned: run again")
         cohort, dims = plan.cohort, plan.model.spatial_dims
-        frame = _frame_of_mask(entry, _present(files[source.uris[0]]), stored, dims)
+        has_frames = entry.frame is not None and frames_of(source.uris[0]) == frames_of(source.mask)
+        frame = entry.frame if has_frames else None  # one mask is for all of them
         mask = read_mask(stored, dims, cohort.largest_image, frame)
         marked = drawn(mask, cohort.mask)
         placed = on_grid(marked, mask, decoded, prepared.to_source, plan.grid)
@@ -165,14 +171,6 @@ def _slide(plan: Plan, entry: Entry, source: Source | None, preprocessing: Prepr
         return Image(prepared, flags=flags, beside=values_of(bag))
     except Unreadable as reason:
         return reason
-
-
-def _frame_of_mask(entry: Entry, image: bytes, mask: bytes, spatial_dims: int) -> int | None:
-    """Tell which frame of a mask is that of an image's; None: the mask is for all of them."""
-    if entry.frame is None:
-        return None
-    frames, own = (inspect(data).counts.of(spatial_dims) for data in (image, mask))
-    return entry.frame if frames == own else None
 
 
 def _decoded(

@@ -9,6 +9,7 @@ from monai.data import load_decathlon_datalist
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
+from tasks.cohort.datalist import read_datalist
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.survey import Survey, survey
 from tests.tasks.test_cohort import picture
@@ -100,6 +101,12 @@ def test_keys_may_name_the_sequences(folder: Path) -> None:
     content = [{"flair": "images/1_t1.png", "post": "images/1_t2.png"}]
     found = surveyed(folder, content, columns={"uri": ["flair", "post"]})
     assert [source.name for source in found.entries[0].sources] == ["flair", "post"]
+
+
+def test_keys_that_are_left_alone_cost_nothing(folder: Path) -> None:
+    items = [{"image": "images/1_t1.png", f"key {number}": number} for number in range(1000)]
+    names, rows = read_datalist(json.dumps(items).encode(), "", "image", lambda name: name == "image")
+    assert names == ["image"] and all(cells == ["images/1_t1.png"] for _, cells in rows)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from models.errors import ConfigurationError
 from tasks.cohort import reading
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.pseudonyms import Key
+from tasks.cohort.readers import inspect
 from tasks.cohort.selection import Selection
 from tasks.cohort.survey import survey, which
 from tasks.plan import shards as shards_module
@@ -25,6 +26,7 @@ from tasks.store.objects import NAME
 from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
+from tasks.work import images
 from tests.tasks.conftest import squares_model
 from tests.tasks.outputs import NETWORK, carry_out, explained, planned, prepared, promised, stored
 
@@ -93,6 +95,16 @@ def test_each_frame_is_an_image_with_label_mask_and_subject_of_its_file(cines: C
     np.testing.assert_array_equal(ds.mask.values[:4], drawn("one") > 100)
     np.testing.assert_array_equal(ds.mask.values[4:7], [drawn("two")[0] > 100] * 3)
     assert verify(output) == []
+
+
+def test_frames_of_a_file_and_its_mask_are_counted_once_a_batch(
+    cines: Cines, output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = prepared(cines.content(output))
+    counted: list[int] = []
+    monkeypatch.setattr(images, "inspect", lambda data: counted.append(len(data)) or inspect(data))
+    read = images.read_images(ready.plan, ready.entries, ready.plan.cohort.make_preprocessing(), ready.sources)
+    assert len(read) == 8 and len(counted) == 4  # two files, each with a mask
 
 
 def test_a_frame_is_explained_as_a_file_of_its_own_would_be(cines: Cines, output: Location, tmp_path: Path) -> None:

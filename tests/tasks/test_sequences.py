@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def test_a_parquet_column_that_is_left_alone_may_hold_anything(tmp_path: Path) -
         ({"align": "to first"}, "align is for images of several files"),
         ({"columns": {"uri": ["a", "b"]}, "frames": "images"}, "frames of several sequences are no images"),
         ({"section": "training"}, "section is for a datalist"),
+        ({"label_map": {"0": ""}}, "at least 1 character"),
         ({}, r"the `uri` in row 1 of .* names several files: name the sequences that they are in cohort.sequences"),
     ],
 )
@@ -183,6 +185,37 @@ def test_names_tell_which_file_is_of_which_sequence(
     else:
         places = zip(sequences, expected, strict=False)
         assert in_order(files, sequences) == {name: files[place] for name, place in places if place is not None}
+
+
+def test_a_cell_of_bars_alone_names_no_file(tmp_path: Path) -> None:
+    source = table(tmp_path / "c.csv", [{"uri": " | "}])
+    with pytest.raises(ConfigurationError, match=r"the `uri` in row 1 of .* holds '\|' and no file"):
+        surveyed(source, sequences=["t1", "t2"])
+
+
+@pytest.mark.parametrize("apart", ["NFC", "NFD"])
+def test_accents_of_columns_labels_and_words_may_be_written_apart(tmp_path: Path, apart: Any) -> None:
+    pictures(tmp_path, "1.png")
+    there = unicodedata.normalize(apart, "fichier,qualité,âge\n1.png,lésé,né\n")
+    (tmp_path / "c.csv").write_text(there, "utf-8")
+    for form in ("NFC", "NFD"):
+        column, label, age, word = (unicodedata.normalize(form, text) for text in ("qualité", " lésé", "âge", "né "))
+        columns = {"uri": "fichier", "label": column}
+        record = [{"name": age, "values": {word: 3}}]
+        found = surveyed(tmp_path / "c.csv", columns=columns, label_map={label: "lesion"}, record=record)
+        source = found.sources("1.png")
+        assert source is not None and (found.entries[0].label, source.record) == ("lesion", (3.0,))
+
+
+@pytest.mark.parametrize("row", [{"uri": "1_t1.png|1_t2.png"}, {"t1": "1_t1.png", "t2": "1_t2.png"}])
+def test_a_record_goes_beside_the_files_of_an_image(tmp_path: Path, row: dict[str, str]) -> None:
+    pictures(tmp_path, "1_t1.png", "1_t2.png", "m.png")
+    source = table(tmp_path / "c.csv", [row | {"id": "a", "age": 5, "mask": "m.png"}])
+    columns = {"uri": [name for name in row if name != "uri"] or "uri"}
+    found = surveyed(source, columns=columns, sequences=["t1", "t2"], record=["age"])
+    source_of = found.sources("a")
+    assert source_of is not None and source_of.record == (5.0,)
+    assert [part.kind for part in found.entries[0].sources] == ["image", "image", "record", "mask"]
 
 
 def test_images_that_were_put_in_order_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -64,11 +64,12 @@ class Tiff(Reader):
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse pages that differ, and colours that are none of grey, RGB, a palette, CMYK and JPEG's."""
         (data,) = parts
-        wanted = (None,) if request.frame is None else (request.frame - 1, request.frame)
+        frame = request.frame
         with TiffFile(BytesIO(data)) as file:
-            values = (_values(page, request.as_mask) for page in islice(_pages(file), *wanted))
+            own = None if frame is None else [*islice(_pages(file), frame - 1, frame)]
+            values = (_values(page, request.as_mask) for page in (_pages(file) if own is None else own))
             check_decoded(4 * sum(values), request.largest)
-            decoded = [_decoded(page, data, request.as_mask) for page in islice(_pages(file), *wanted)]
+            decoded = [_decoded(page, data, request.as_mask) for page in (_pages(file) if own is None else own)]
         if len({(page.pixels.shape, page.names) for page in decoded}) > 1:
             raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
         if len(decoded) == 1:
