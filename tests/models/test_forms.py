@@ -264,6 +264,49 @@ def first_node(program: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def call(name: str, target: str, *inputs: dict[str, Any], **named: dict[str, Any]) -> dict[str, Any]:
+    """Make a node that calls something, and hands its result on as if it were a tensor."""
+    return {
+        "target": target,
+        "inputs": [
+            {"name": key, "arg": one, "kind": 1} for key, one in [*(("", one) for one in inputs), *named.items()]
+        ],
+        "outputs": [{"as_tensor": {"name": name}}],
+        "name": name,
+    }
+
+
+def tensor(name: str) -> dict[str, Any]:
+    return {"as_tensor": {"name": name}}
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"as_string": value}
+
+
+def calls(*nodes: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Put nodes before the first one, which takes what the last of them returns."""
+
+    def change(program: dict[str, Any]) -> None:
+        graph = program["graph_module"]["graph"]
+        first, values = graph["nodes"][0], graph["tensor_values"]
+        graph["nodes"] = [*({**node, "metadata": first["metadata"]} for node in nodes), *graph["nodes"]]
+        first["inputs"][0]["arg"] = tensor(nodes[-1]["name"])
+        values |= {node["name"]: values["images"] for node in nodes}
+
+    return change
+
+
+OPENS = calls(
+    call("find", "_operator.attrgetter", text("split.__globals__")),
+    call("names", "_operator.call", tensor("find"), tensor("images")),
+    call("builtins", "_operator.getitem", tensor("names"), text("__builtins__")),
+    call("opens", "_operator.getitem", tensor("builtins"), text("open")),
+    call("file", "_operator.call", tensor("opens"), text("MARK"), text("w")),
+)
+"""Opens a file by functions of Python's `operator`."""
+
+
 def set_expression(text: str) -> Callable[[dict[str, Any]], None]:
     def change(program: dict[str, Any]) -> None:
         sizes = program["graph_module"]["graph"]["tensor_values"]["images"]["sizes"]
@@ -318,6 +361,25 @@ ATTACKS: dict[str, Callable[[bytes, Path], bytes]] = {
         lambda program: first_node(program).update(target="torch.ops.mylib.conv.default")
     ),
     "a name with code": in_graph(lambda program: first_node(program).update(name="x = __import__('os')")),
+    "a call by Python's operator": in_graph(OPENS),
+    "an attribute of the operations": in_graph(
+        calls(call("x", "torch.ops.aten.__getattribute__.__call__", text("op")))
+    ),
+    "an operation that writes a file": in_graph(
+        calls(call("x", "torch.ops.aten.save.default", item=tensor("images"), filename=text("MARK")))
+    ),
+    "an operation that maps a file": in_graph(
+        calls(
+            call(
+                "x",
+                "torch.ops.aten.from_file.default",
+                filename=text("MARK"),
+                shared={"as_bool": True},
+                size={"as_int": 10},
+            ),
+            call("y", "torch.ops.aten.add.Tensor", self=tensor("images"), other=tensor("x")),
+        )
+    ),
     "a tree that imports": in_graph(
         set_tree("collections.defaultdict", '{"default_factory_module": "antigravity", "default_factory_name": "x"}')
     ),
@@ -330,7 +392,7 @@ def test_an_exported_program_that_holds_more_than_a_graph_is_refused(
 ) -> None:
     mark = tmp_path / "harm"
     with pytest.raises(ConfigurationError, match="the exported program is not read"):
-        exported.load(ATTACKS[attack](files["exported program"], mark))
+        exported.load(ATTACKS[attack](files["exported program"], mark))(IMAGES)
     assert not mark.exists()
 
 
