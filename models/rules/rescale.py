@@ -25,7 +25,7 @@ from models.trial import exact_convolutions
 
 _SMALL = 1e-7
 _MISSED = 0.01
-_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "softplus", "exp"}
+_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softplus", "exp"}
 _BILINEAR = PRODUCTS - {"div", "div_"}
 _PASSING = PASSING - {"amax", "max"}
 

@@ -132,6 +132,12 @@ WITH_RULES: dict[str, Callable[[], nn.Module]] = {
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 2)),
     ),
 }
+WITH_RULES |= {
+    f"{activation.__name__} in place": lambda activation=activation: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), activation(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    )
+    for activation in (nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardtanh, nn.ReLU6, nn.CELU, nn.SELU, nn.ELU)
+}
 RULES_OF = [*((name, {}) for name, kind in EXPLAINERS.kinds.items() if kind.requires >= RULES)]
 RULES_OF += [("lrp", {"composite": one}) for one in COMPOSITES]
 RULES_OF += [("lrp", {"rules": [{"rule": "gamma", "layers": "0"}]})]  # by the name of a layer
@@ -402,6 +408,20 @@ def test_guards_of_an_exported_program_are_left_out(files: dict[str, bytes], tmp
     module = exported.load(guarded(files["exported program"], mark))
     assert torch.allclose(module(IMAGES), small()(IMAGES), atol=1e-6)
     assert not mark.exists()
+
+
+def test_an_onnx_model_whose_inner_graph_names_other_files_is_refused() -> None:
+    from onnx import TensorProto, helper
+
+    outside = TensorProto(name="scale", data_type=1, dims=[1, 1, 1, 1], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="passwords")
+    image, scaled = (helper.make_tensor_value_info(name, 1, ["batch", 1, *SHAPE]) for name in ("image", "scaled"))
+    inner = helper.make_graph([helper.make_node("Mul", ["image", "scale"], ["scaled"])], "", [], [scaled], [outside])
+    always = helper.make_tensor("always", 9, [], [True])
+    choice = helper.make_node("If", ["always"], ["scaled"], then_branch=inner, else_branch=inner)
+    model = helper.make_model(helper.make_graph([choice], "", [image], [scaled], [always]))
+    with pytest.raises(ConfigurationError, match="keeps 2 tensors in other files, such as 'scale'"):
+        network_of(model.SerializeToString())
 
 
 def test_an_onnx_model_that_names_other_files_is_refused(tmp_path: Path) -> None:
