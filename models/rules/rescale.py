@@ -153,6 +153,8 @@ def _maximum(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after:
         here, there = here.flatten(-dims), there.flatten(-dims)
     else:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(axis, Sequence) and len(axis) == 1:
+            (axis,) = axis
         value = func(*args, **kwargs)
         if not isinstance(axis, int):
             return refused(value, "amax over several axes")

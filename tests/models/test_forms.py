@@ -120,7 +120,17 @@ def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, fi
             explained(network, explainer)
 
 
+class Gated(nn.Module):
+    """Each place is weighted by its largest channel."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * inputs.amax(1, keepdim=True).sigmoid()
+
+
 WITH_RULES: dict[str, Callable[[], nn.Module]] = {
+    "gated": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), nn.ReLU(), Gated(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    ),
     "in place": lambda: nn.Sequential(
         *(nn.Conv2d(1, 6, 3, padding="same"), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, groups=2)),
         *(nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2)),
