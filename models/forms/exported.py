@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.export.unflatten import InterpreterModule, UnflattenedModule
 
 from models.errors import ConfigurationError
@@ -29,7 +30,11 @@ _TABLES = ("data/weights/model_weights_config.json", "data/constants/model_const
 _TENSOR = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
 _PLAIN = ("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id")
 
-_OPERATION = re.compile(r"torch\.ops\.aten\.\w+\.\w+|torch\.sym_(int|float|max|min|not|sqrt|ite|sum)|_operator\.[a-z]+")
+_OPERATION = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
+_OF_SIZES = re.compile(
+    r"torch\.sym_(int|float|max|min|not|sqrt|ite|sum)|math\.trunc|"
+    r"_operator\.(getitem|eq|ne|le|ge|lt|gt|neg|pos|add|sub|mul|floordiv|truediv|mod|pow|and_|or_|lshift|rshift)"
+)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _PATH = re.compile(r"[\w.]*")
 _EXPRESSION = re.compile(r"[\w\s+\-*/(),<>=.]*")
@@ -156,8 +161,17 @@ def _is_tree(value: Any) -> bool:
     return value in ("", None) or known(json.loads(value)[1])
 
 
+def _is_operation(value: Any) -> bool:
+    """Tell whether a target is arithmetic of sizes, or an operation of ATen that names no file to read or write."""
+    if not isinstance(value, str) or _OF_SIZES.fullmatch(value):
+        return True
+    found = _OPERATION.fullmatch(value)
+    operation = found and getattr(getattr(torch.ops.aten, found[1], None), found[2], None)
+    return isinstance(operation, OpOverload) and all(one.name != "filename" for one in operation._schema.arguments)
+
+
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "target": lambda value: not isinstance(value, str) or _OPERATION.fullmatch(value) is not None,
+    "target": _is_operation,
     "name": _is_name,
     "as_name": _is_name,
     "forward_arg_names": lambda value: all(map(_is_name, value if isinstance(value, list) else [value])),

@@ -1,5 +1,6 @@
 """ONNX graphs, computed by onnxruntime: asked forwards, with neither gradients nor layers."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,10 @@ def load(data: bytes) -> nn.Module:
             "where workers run"
         ) from error
     try:
-        graph = onnx.load_from_string(data).graph
+        model = onnx.load_from_string(data)
     except Exception as error:
         raise ConfigurationError("model.weights: the ONNX model is damaged: copy or export it again") from error
-    if outside := [tensor.name for tensor in graph.initializer if tensor.external_data]:
+    if outside := [tensor.name for tensor in _tensors(model) if tensor.external_data]:
         raise ConfigurationError(
             f"model.weights: the ONNX model keeps {len(outside)} tensors in other files, such as {outside[0]!r}: save "
             "it as one file (`onnx.save(model, file, save_as_external_data=False)`)"
@@ -52,6 +53,17 @@ def load(data: bytes) -> nn.Module:
             f"model.weights: onnxruntime {onnxruntime.__version__} cannot run the ONNX model: {str(error)[:200]}"
         ) from error
     return Graph(session)
+
+
+def _tensors(part: Any) -> Iterator[Any]:
+    """Walk through the stored tensors of a model, those of its functions and of graphs within nodes, too."""
+    if hasattr(part, "external_data"):
+        yield part
+    else:
+        for field, value in part.ListFields():
+            if field.message_type:
+                for one in value if isinstance(value, Sequence) else [value]:
+                    yield from _tensors(one)
 
 
 class Graph(nn.Module):

@@ -28,10 +28,14 @@ from models.rules.overloads import as_function
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 LINEAR = {functional.linear, *_CONVOLUTIONS, *_TRANSPOSED}
-_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "softmax"}
+_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softmax"}
 ACTIVATIONS = {
-    *("relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "elu", "elu_", "celu", "selu", "gelu", "silu"),
-    *("mish", "hardswish", "hardtanh", "tanh", "tanh_"),
+    f"{name}{in_place}"
+    for name in (
+        *("relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish"),
+        *("hardtanh", "tanh"),
+    )
+    for in_place in ("", "_")
 }
 PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "matmul", "__matmul__", "bmm", "einsum", "div", "div_"}
 PASSING = {

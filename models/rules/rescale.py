@@ -25,7 +25,7 @@ from models.trial import exact_convolutions
 
 _SMALL = 1e-7
 _MISSED = 0.01
-_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "softplus", "exp"}
+_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softplus", "exp"}
 _BILINEAR = PRODUCTS - {"div", "div_"}
 _PASSING = PASSING - {"amax", "max"}
 
@@ -167,6 +167,8 @@ def _maximum(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after:
         here, there = here.flatten(-dims), there.flatten(-dims)
     else:
         axis = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        if isinstance(axis, Sequence) and len(axis) == 1:
+            (axis,) = axis
         value = func(*args, **kwargs)
         if not isinstance(axis, int):
             return refused(value, "amax over several axes")

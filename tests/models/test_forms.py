@@ -121,7 +121,17 @@ def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, fi
             explained(network, explainer)
 
 
+class Gated(nn.Module):
+    """Each place is weighted by its largest channel."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * inputs.amax(1, keepdim=True).sigmoid()
+
+
 WITH_RULES: dict[str, Callable[[], nn.Module]] = {
+    "gated": lambda: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), nn.ReLU(), Gated(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    ),
     "in place": lambda: nn.Sequential(
         *(nn.Conv2d(1, 6, 3, padding="same"), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, groups=2)),
         *(nn.LeakyReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 2)),
@@ -132,6 +142,12 @@ WITH_RULES: dict[str, Callable[[], nn.Module]] = {
         *(nn.ReLU(), nn.InstanceNorm2d(4, affine=True), nn.Upsample(scale_factor=2), nn.AvgPool2d(2)),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 2)),
     ),
+}
+WITH_RULES |= {
+    f"{activation.__name__} in place": lambda activation=activation: nn.Sequential(
+        *(nn.Conv2d(1, 6, 3), activation(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    )
+    for activation in (nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardtanh, nn.ReLU6, nn.CELU, nn.SELU, nn.ELU)
 }
 RULES_OF = [*((name, {}) for name, kind in EXPLAINERS.kinds.items() if kind.requires >= RULES)]
 RULES_OF += [("lrp", {"composite": one}) for one in COMPOSITES]
@@ -265,6 +281,49 @@ def first_node(program: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
+def call(name: str, target: str, *inputs: dict[str, Any], **named: dict[str, Any]) -> dict[str, Any]:
+    """Make a node that calls something, and hands its result on as if it were a tensor."""
+    return {
+        "target": target,
+        "inputs": [
+            {"name": key, "arg": one, "kind": 1} for key, one in [*(("", one) for one in inputs), *named.items()]
+        ],
+        "outputs": [{"as_tensor": {"name": name}}],
+        "name": name,
+    }
+
+
+def tensor(name: str) -> dict[str, Any]:
+    return {"as_tensor": {"name": name}}
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"as_string": value}
+
+
+def calls(*nodes: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Put nodes before the first one, which takes what the last of them returns."""
+
+    def change(program: dict[str, Any]) -> None:
+        graph = program["graph_module"]["graph"]
+        first, values = graph["nodes"][0], graph["tensor_values"]
+        graph["nodes"] = [*({**node, "metadata": first["metadata"]} for node in nodes), *graph["nodes"]]
+        first["inputs"][0]["arg"] = tensor(nodes[-1]["name"])
+        values |= {node["name"]: values["images"] for node in nodes}
+
+    return change
+
+
+OPENS = calls(
+    call("find", "_operator.attrgetter", text("split.__globals__")),
+    call("names", "_operator.call", tensor("find"), tensor("images")),
+    call("builtins", "_operator.getitem", tensor("names"), text("__builtins__")),
+    call("opens", "_operator.getitem", tensor("builtins"), text("open")),
+    call("file", "_operator.call", tensor("opens"), text("MARK"), text("w")),
+)
+"""Opens a file by functions of Python's `operator`."""
+
+
 def set_expression(text: str) -> Callable[[dict[str, Any]], None]:
     def change(program: dict[str, Any]) -> None:
         sizes = program["graph_module"]["graph"]["tensor_values"]["images"]["sizes"]
@@ -319,6 +378,25 @@ ATTACKS: dict[str, Callable[[bytes, Path], bytes]] = {
         lambda program: first_node(program).update(target="torch.ops.mylib.conv.default")
     ),
     "a name with code": in_graph(lambda program: first_node(program).update(name="x = __import__('os')")),
+    "a call by Python's operator": in_graph(OPENS),
+    "an attribute of the operations": in_graph(
+        calls(call("x", "torch.ops.aten.__getattribute__.__call__", text("op")))
+    ),
+    "an operation that writes a file": in_graph(
+        calls(call("x", "torch.ops.aten.save.default", item=tensor("images"), filename=text("MARK")))
+    ),
+    "an operation that maps a file": in_graph(
+        calls(
+            call(
+                "x",
+                "torch.ops.aten.from_file.default",
+                filename=text("MARK"),
+                shared={"as_bool": True},
+                size={"as_int": 10},
+            ),
+            call("y", "torch.ops.aten.add.Tensor", self=tensor("images"), other=tensor("x")),
+        )
+    ),
     "a tree that imports": in_graph(
         set_tree("collections.defaultdict", '{"default_factory_module": "antigravity", "default_factory_name": "x"}')
     ),
@@ -331,7 +409,7 @@ def test_an_exported_program_that_holds_more_than_a_graph_is_refused(
 ) -> None:
     mark = tmp_path / "harm"
     with pytest.raises(ConfigurationError, match="the exported program is not read"):
-        exported.load(ATTACKS[attack](files["exported program"], mark))
+        exported.load(ATTACKS[attack](files["exported program"], mark))(IMAGES)
     assert not mark.exists()
 
 
@@ -341,6 +419,20 @@ def test_guards_of_an_exported_program_are_left_out(files: dict[str, bytes], tmp
     module = exported.load(guarded(files["exported program"], mark))
     assert torch.allclose(module(IMAGES), small()(IMAGES), atol=1e-6)
     assert not mark.exists()
+
+
+def test_an_onnx_model_whose_inner_graph_names_other_files_is_refused() -> None:
+    from onnx import TensorProto, helper
+
+    outside = TensorProto(name="scale", data_type=1, dims=[1, 1, 1, 1], data_location=TensorProto.EXTERNAL)
+    outside.external_data.add(key="location", value="passwords")
+    image, scaled = (helper.make_tensor_value_info(name, 1, ["batch", 1, *SHAPE]) for name in ("image", "scaled"))
+    inner = helper.make_graph([helper.make_node("Mul", ["image", "scale"], ["scaled"])], "", [], [scaled], [outside])
+    always = helper.make_tensor("always", 9, [], [True])
+    choice = helper.make_node("If", ["always"], ["scaled"], then_branch=inner, else_branch=inner)
+    model = helper.make_model(helper.make_graph([choice], "", [image], [scaled], [always]))
+    with pytest.raises(ConfigurationError, match="keeps 2 tensors in other files, such as 'scale'"):
+        network_of(model.SerializeToString())
 
 
 def test_an_onnx_model_that_names_other_files_is_refused(tmp_path: Path) -> None:

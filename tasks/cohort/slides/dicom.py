@@ -17,7 +17,7 @@ from pydicom.uid import (
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.codestreams import check_codestream
 from tasks.cohort.reading import Declared, NoImage, Unreadable, check_length
-from tasks.cohort.slides.slide import Level, Slide
+from tasks.cohort.slides.slide import Level, Slide, side_of_pixels
 from tasks.storage.ranges import RangedFile
 
 logging.getLogger("wsidicom").setLevel(logging.CRITICAL + 1)  # it quotes files
@@ -67,7 +67,7 @@ class DicomSlide(Slide):
         spacing = self._images[0].pixel_spacing
         super().__init__(
             tuple(Level(size.height, size.width, tile.height, tile.width) for size, tile in found),
-            None if spacing is None else 1000 * spacing.width,
+            None if spacing is None else side_of_pixels(1000 * spacing.width, 1000 * spacing.height),
         )
 
     def _tile(self, level: int, row: int, column: int) -> NDArray[np.uint8]:

@@ -14,6 +14,8 @@ WHITE = 255
 _LONGEST_SIDE = 2**21
 _LONGEST_TILE = 2**12
 _MOST_LEVELS = 64
+_MOST_OBLONG = 0.02
+"""By how much, as a share, the sides of a pixel may differ."""
 
 
 class Level(NamedTuple):
@@ -30,6 +32,21 @@ def _alike(finest: Level, level: Level) -> bool:
     scale = max(finest.height, finest.width) / max(level.height, level.width)
     sides = zip(finest[:2], level[:2], strict=True)
     return all(abs(side / scale - own) <= 2 + 0.02 * own for side, own in sides)
+
+
+def side_of_pixels(width: float | None, height: float | None) -> float | None:
+    """Tell the side of a pixel in microns; None if its width is not known.
+
+    Raises
+    ------
+    Unreadable
+        If pixels are not square.
+    """
+    if width and height and not abs(height / width - 1) <= _MOST_OBLONG:
+        raise Unreadable(
+            f"pixels of {height:.4g} x {width:.4g} microns, and tiles are read in square ones: resample the slide"
+        )
+    return width
 
 
 class Slide(ABC):

@@ -8,7 +8,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffFrame, TiffPage, xm
 
 from tasks.cohort.readers.codestreams import check_codestream
 from tasks.cohort.reading import Unreadable, check_frames, check_length
-from tasks.cohort.slides.slide import WHITE, Level, Slide
+from tasks.cohort.slides.slide import WHITE, Level, Slide, side_of_pixels
 from tasks.storage.ranges import RangedFile
 
 _JPEG = (COMPRESSION.JPEG,)
@@ -35,8 +35,9 @@ class TiffSlide(Slide):
         properties = opened.properties
         series = self._file.series[properties["tiffslide.series-index"]]
         self._pages = [_page(level.pages) for level in series.levels]
-        microns = _ome_microns(self._file) or properties[tiffslide.PROPERTY_NAME_MPP_X]
-        super().__init__(tuple(map(_level, self._pages)), None if microns is None else float(microns))
+        stated = _ome_microns(self._file), [properties[f"tiffslide.mpp-{axis}"] for axis in "xy"]
+        width, height = (None if side is None else float(side) for side in stated[0] or stated[1])
+        super().__init__(tuple(map(_level, self._pages)), side_of_pixels(width, height))
 
     def _tile(self, level: int, row: int, column: int) -> NDArray[np.uint8]:
         page, of = self._pages[level], self.levels[level]
@@ -87,11 +88,14 @@ def _level(page: TiffPage) -> Level:
     return level
 
 
-def _ome_microns(file: TiffFile) -> float | None:
-    """Read the pixel's size that OME-XML states, since tiffslide knows the tags of TIFF alone."""
+def _ome_microns(file: TiffFile) -> list[float | None] | None:
+    """Read the pixel's width and height that OME-XML states, since tiffslide knows the tags of TIFF alone."""
     if not file.is_ome or file.ome_metadata is None:
         return None
     image = xml2dict(file.ome_metadata).get("OME", {}).get("Image", {})
     pixels = (image[0] if isinstance(image, list) else image).get("Pixels", {})
-    size, unit = pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "µm")
-    return None if size is None or unit not in _MICRONS else float(size) * _MICRONS[unit]
+    sides: list[float | None] = []
+    for axis in "XY":
+        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        sides.append(None if size is None or unit not in _MICRONS else float(size) * _MICRONS[unit])
+    return sides if sides[0] else None

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import struct
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
+from pydicom import Dataset
 from skimage.data import immunohistochemistry
 
 from tasks.cohort.reading import NoImage, Unreadable
@@ -109,6 +110,28 @@ def test_a_level_that_is_damaged_is_not_left_out_in_silence(tmp_path: Path) -> N
     coarse.write_bytes(data[:at] + struct.pack("<HH", 0x0048, 0x0099) + data[at + 4 :])
     with pytest.raises(Unreadable, match="1 of 2 levels"), opened([file_of(fine), file_of(coarse)]):
         pass
+
+
+@pytest.mark.parametrize("form", ["TIFF", "OME-TIFF", "DICOM"])
+@pytest.mark.parametrize("height", [0.505, 1.0])
+def test_pixels_that_are_not_square_are_refused(tmp_path: Path, form: str, height: float) -> None:
+    path, pixels = tmp_path / "a.tif", glass(128, 128)
+    if form == "DICOM":
+        measures = Dataset()
+        measures.PixelSpacing, measures.SliceThickness = [height / 1000, 0.0005], 0.001
+        kind = Dataset()
+        kind.FrameType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+        shared = Dataset()
+        shared.PixelMeasuresSequence, shared.WholeSlideMicroscopyImageFrameTypeSequence = [measures], [kind]
+        path = write_dicom(tmp_path / "series", pixels, 1, SharedFunctionalGroupsSequence=[shared])[0]
+    elif form == "TIFF":
+        write_tiff(path, pixels, 1, None, resolution=(1e4 / 0.5, 1e4 / height), resolutionunit="CENTIMETER")
+    else:
+        sides = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": height}
+        write_tiff(path, pixels, 1, None, ome=True, metadata=sides)
+    refused = pytest.raises(Unreadable, match=r"pixels of 1 x 0.5 microns") if height == 1 else nullcontext()
+    with refused, opened([file_of(path)]) as slide:
+        assert slide.microns_per_pixel == pytest.approx(0.5)
 
 
 def _retagged(path: Path, code: int, value: int) -> Path:
