@@ -1,0 +1,96 @@
+"""Similar cases in the store: they follow images that are added and withdrawn, and are shown beside the case."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tasks.plan import shards as shards_module
+from tasks.storage.location import Location
+from tasks.store.template import open_store
+from tasks.upkeep.verify import verify
+from tasks.upkeep.withdraw import withdraw
+from tests.tasks.outputs import Cohort, carry_out, prepared, stored
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
+    return Cohort(tmp_path / "cohort", range(10))
+
+
+def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:
+    results = [{"name": "similar_cases", "neighbours": 3}]
+    return cohort.content(output, **{"explainers": ["saliency", "embedding"], "results": results} | changes)
+
+
+def by_id(dataset: xr.Dataset) -> dict[str, list[str]]:
+    """The ids of the neighbours of each image that has any."""
+    ids = dataset.image_id.values
+    return {
+        str(one): [str(ids[row]) for row in rows if row >= 0]
+        for one, rows in zip(ids, dataset.similar_image.values, strict=True)
+        if (rows >= 0).any()
+    }
+
+
+def test_they_are_stored_and_verified_and_found_by_hand(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(content(cohort, output), report=True)
+    assert verify(output) == []
+    dataset = open_store(output).load()
+    assert dataset.embedding.dims == ("image_id", "feature") and dataset.embedding.attrs["kind"] == "vector"
+    unit = dataset.embedding.values.astype(float)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    for row in range(10):
+        cosine[row, row - row % 2 : row - row % 2 + 2] = -np.inf  # both images of the patient
+    assert np.array_equal(dataset.similar_image.values, np.argsort(-cosine, axis=1)[:, :3])
+    np.testing.assert_allclose(dataset.similar_cosine.values, -np.sort(-cosine, axis=1)[:, :3], atol=1e-6)
+
+
+def test_they_are_found_again_when_an_image_is_added(cohort: Cohort, tmp_path: Path) -> None:
+    output, at_once = (Location(url=str(tmp_path / name)) for name in ("out", "at-once"))
+    carry_out(content(cohort, output))
+    before = by_id(open_store(output).load())
+    cohort.add([10])
+    carry_out(content(cohort, output))
+    carry_out(content(cohort, at_once))
+    found = by_id(open_store(output).load())
+    assert found == by_id(open_store(at_once).load()) and verify(output) == []
+    assert len(found) == 11 and any("id-10" in near for near in found.values()) and found != before
+
+
+def test_withdrawn_is_as_if_the_subject_had_not_been_there(cohort: Cohort, tmp_path: Path) -> None:
+    output, without = (Location(url=str(tmp_path / name)) for name in ("out", "without"))
+    carry_out(content(cohort, output))
+    withdraw(output, "patient-2")
+    cohort.take_away([4, 5])
+    carry_out(content(cohort, without))
+    found = open_store(output).load()
+    assert verify(output) == [] and (found.similar_image.values[4:6] == -1).all()
+    assert by_id(found) == by_id(open_store(without).load())
+    kept = [row for row in range(10) if row not in (4, 5)]
+    for name in ("similar_cosine", "similar_precision", "similar_chance"):
+        expected = open_store(without)[name].values
+        np.testing.assert_allclose(found[name].values[kept], expected, atol=1e-6, err_msg=name)
+
+
+def test_they_extend_an_output_and_maps_can_be_compared(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    carry_out(cohort.content(output, explainers=["saliency"]))
+    before = stored(output)
+    by_map = {"name": "similar_cases", "label": "mapped", "of": "attribution", "explainer": "saliency"}
+    carry_out(content(cohort, output, results=["similar_cases", by_map]), extend=True)
+    assert verify(output) == [] and all(stored(output)[key] == data for key, data in before.items() if "/c/" in key)
+    dataset = open_store(output).load()
+    assert dataset.similar_image.shape == dataset.mapped_image.shape == (10, 5)
+    assert not np.array_equal(dataset.similar_image, dataset.mapped_image)
+
+
+def test_an_embedding_is_asked_for(cohort: Cohort, tmp_path: Path) -> None:
+    output = Location(url=str(tmp_path / "out"))
+    with pytest.raises(ValueError, match="similar_cases is computed from embedding, which no explainer"):
+        prepared(content(cohort, output, explainers=["saliency"]))
