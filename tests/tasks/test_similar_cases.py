@@ -1,5 +1,6 @@
 """Similar cases in the store: they follow images that are added and withdrawn, and are shown beside the case."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from flows.demo import demo_content
+from tasks.demo.cohort import write_cohort
 from tasks.plan import shards as shards_module
+from tasks.report.similar import Similar, retrieval, similar_cases
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -94,3 +98,46 @@ def test_an_embedding_is_asked_for(cohort: Cohort, tmp_path: Path) -> None:
     output = Location(url=str(tmp_path / "out"))
     with pytest.raises(ValueError, match="similar_cases is computed from embedding, which no explainer"):
         prepared(content(cohort, output, explainers=["saliency"]))
+
+
+def test_the_report_shows_them_beside_the_case_and_says_how_well_they_tell_labels(tmp_path: Path) -> None:
+    manifest = write_cohort(tmp_path / "cohort", images=24, spatial_dims=2, damaged=0)
+    demo = demo_content(str(manifest), str(tmp_path / "out"), spatial_dims=2)
+    by_map = {"name": "similar_cases", "label": "mapped", "of": "attribution", "explainer": "saliency"}
+    more = {"explainers": ["saliency", "embedding"], "metrics": [], "results": ["similar_cases", by_map]}
+    carry_out(demo | more, report=True)
+    page = " ".join((tmp_path / "out/report/index.html").read_text().split())
+    dataset = open_store(Location(url=str(tmp_path / "out"))).load()
+    shown = page.count("<article data-choices")
+    assert page.count("nearest with the same label: ") == page.count("nearest with another label: ") == shown > 0
+    one = dataset.sel(image_id=re.findall(r"<h3>(phantom-\d+)</h3>", page)[0])
+    for kind in ("same", "other"):
+        near = dataset.isel(image_id=int(one[f"similar_{kind}_label"]))
+        assert (near.label == one.label) == (kind == "same")
+        cosine = f"{float(one[f'similar_{kind}_label_cosine']):.3f}"
+        assert f"{near.image_id.values}, labelled <b>{near.label.values}</b>, cosine {cosine}" in page
+    mean = float(dataset.similar_precision.isel(neighbour=-1).mean())
+    assert f"By embedding, {mean:.2f} (" in page and "By the maps of saliency, " in page
+
+
+def test_precision_is_held_against_chance() -> None:
+    drawn = np.random.default_rng(0)
+    chance = np.full(40, 0.5)
+    dims = ("image_id", "neighbour")
+    for good in (True, False):
+        precision = np.clip(drawn.normal(0.9 if good else 0.5, 0.1, (40, 3)), 0, 1)
+        precision[0] = np.nan
+        attrs = {"similar": "similar_cases", "by": "embedding"}
+        dataset = xr.Dataset(
+            {
+                "similar_image": (dims, np.zeros((40, 3), np.int32), attrs),
+                "similar_precision": (dims, precision, attrs),
+                "similar_chance": ("image_id", chance, attrs),
+            }
+        )
+        (similar,) = similar_cases(dataset, np.arange(40))
+        first, last = retrieval(similar, [f"s{row // 2}" for row in range(40)])
+        assert (first.k, last.k, last.images, last.differs) == (1, 3, 39, good)
+        assert last.precision.value == pytest.approx(np.nanmean(precision[:, 2]))
+        assert last.precision.low < last.precision.value < last.precision.high and last.chance.value == 0.5
+        assert not list(retrieval(Similar(dataset[["similar_image"]], np.arange(40), "similar", "maps"), []))
