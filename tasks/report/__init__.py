@@ -69,7 +69,7 @@ def write_report(output: Location) -> Location:
     scales = scales_of([tile_values(chosen) if is_slide(chosen) else chosen["attribution"]]) if has_maps else []
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     compared = draw_others(dataset, told, subjects) if has_maps else None
-    similar = similar_cases(dataset, explained)
+    similar = similar_cases(plan.outputs.values(), dataset, explained)
     beside = similar[0] if similar else None
     cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared, beside))
     refused = _reasons(entries)

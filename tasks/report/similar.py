@@ -1,12 +1,13 @@
 """Similar cases: the nearest cases beside each case, and how well neighbours tell labels over the cohort."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.outputs import Output
 from tasks.report.performance import Estimate
 from tasks.report.pictures import Panel, case_panels
 from tasks.report.statistics import ALL_CLASSES, evidence
@@ -84,12 +85,20 @@ class Retrieval:
     differs: bool
 
 
-def similar_cases(dataset: xr.Dataset, rows: NDArray[np.intp]) -> list[Similar]:
-    """List the results of similar cases in a store."""
+def similar_cases(outputs: Iterable[Output], dataset: xr.Dataset, rows: NDArray[np.intp]) -> list[Similar]:
+    """List the results of similar cases among a store's outputs.
+
+    Parameters
+    ----------
+    dataset
+        The explained images.
+    rows
+        ``(image,)``, the row of each in the store.
+    """
     return [
-        Similar(dataset, rows, str(name).removesuffix("_image"), one.attrs["by"])
-        for name, one in dataset.data_vars.items()
-        if "similar" in one.attrs and str(name).endswith("_image")
+        Similar(dataset, rows, output.name.removesuffix("_image"), str(output.attrs["by"]))
+        for output in outputs
+        if "similar" in output.attrs and output.name.endswith("_image")
     ]
 
 

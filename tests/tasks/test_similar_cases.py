@@ -11,7 +11,7 @@ import xarray as xr
 from flows.demo import demo_content
 from tasks.demo.cohort import write_cohort
 from tasks.plan import shards as shards_module
-from tasks.report.similar import Similar, retrieval, similar_cases
+from tasks.report.similar import Similar, retrieval
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -127,15 +127,14 @@ def test_precision_is_held_against_chance() -> None:
     for good in (True, False):
         precision = np.clip(drawn.normal(0.9 if good else 0.5, 0.1, (40, 3)), 0, 1)
         precision[0] = np.nan
-        attrs = {"similar": "similar_cases", "by": "embedding"}
         dataset = xr.Dataset(
             {
-                "similar_image": (dims, np.zeros((40, 3), np.int32), attrs),
-                "similar_precision": (dims, precision, attrs),
-                "similar_chance": ("image_id", chance, attrs),
+                "similar_image": (dims, np.zeros((40, 3), np.int32)),
+                "similar_precision": (dims, precision),
+                "similar_chance": ("image_id", chance),
             }
         )
-        (similar,) = similar_cases(dataset, np.arange(40))
+        similar = Similar(dataset, np.arange(40), "similar", "embedding")
         first, last = retrieval(similar, [f"s{row // 2}" for row in range(40)])
         assert (first.k, last.k, last.images, last.differs) == (1, 3, 39, good)
         assert last.precision.value == pytest.approx(np.nanmean(precision[:, 2]))
