@@ -1,6 +1,5 @@
 """Cases and their labels: who may be a neighbour of whom, and how well labels are found again by neighbours."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +22,10 @@ class Cases:
     label: NDArray[np.intp]
 
     @classmethod
-    def of(cls, subjects: Sequence[str], labels: Sequence[str]) -> "Cases":
-        subject = np.unique(np.array(subjects, str), return_inverse=True)[1]
-        names, label = np.unique(np.array(labels, str), return_inverse=True)
+    def of(cls, subjects: NDArray[np.str_], labels: NDArray[np.str_]) -> "Cases":
+        """Number the names of subjects and labels, both ``(case,)``; an empty label is unknown."""
+        subject = np.unique(subjects, return_inverse=True)[1]
+        names, label = np.unique(labels, return_inverse=True)
         return cls(subject, np.where(names == "", -1, np.arange(len(names)))[label])
 
     def are_of_others(self, own: slice, others: slice) -> NDArray[np.bool_]:

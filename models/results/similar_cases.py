@@ -17,7 +17,6 @@ from models.results.retrieval import Cases, chance, precision
 logger = logging.getLogger(__name__)
 
 _SIDE = 16
-_POOL = {2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}
 
 
 class SimilarCases(Result):
@@ -85,7 +84,7 @@ class SimilarCases(Result):
     def compute(self, stored: Stored) -> Arrays:
         unit = self._directions(stored)
         among = np.flatnonzero(np.isfinite(unit).all(1)).astype(np.int32)
-        cases = Cases.of([stored.subjects[row] for row in among], [stored.labels[row] for row in among])
+        cases = Cases.of(*(np.array(names, str)[among] for names in (stored.subjects, stored.labels)))
         asked: list[tuple[int, Pairs]] = [(self.neighbours, cases.are_of_others)]
         if stored.frame.activation != "identity":
             asked += [(1, cases.have_same_label), (1, cases.have_other_label)]
@@ -113,7 +112,8 @@ class SimilarCases(Result):
     def _pooled(self, maps: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         """Average maps ``(image, target, explainer, *space)`` of the first target to a few places."""
         own = torch.from_numpy(np.ascontiguousarray(maps[:, 0, frame.explainers.index(str(self.explainer))]))
-        pooled: NDArray[np.float32] = _POOL[own.ndim - 1](own, [min(_SIDE, side) for side in own.shape[1:]]).numpy()
+        sides = [min(_SIDE, side) for side in own.shape[1:]]
+        pooled: NDArray[np.float32] = functional.interpolate(own[:, None], sides, mode="area").numpy()
         return pooled
 
     def _tell_of_lacking(self, near: NDArray[np.int32]) -> None:

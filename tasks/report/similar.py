@@ -123,6 +123,9 @@ def retrieval(similar: Similar, subjects: Sequence[str]) -> Iterator[Retrieval]:
         scores = np.stack([precision[:, place], np.where(known, chance, np.nan)], axis=-1)[:, None]
         classes = np.full((len(scores), 1), ALL_CLASSES)
         table = evidence({"precision": scores}, ("neighbours", "chance"), classes, subjects, ["chance"])
-        own, by_chance = (table.loc[(ALL_CLASSES, "precision", one)] for one in ("neighbours", "chance"))
-        estimates = (Estimate(*one[["mean", "low", "high"]].astype(float)) for one in (own, by_chance))
-        yield Retrieval(similar.by, place + 1, int(known.sum()), *estimates, bool(own["differs"]))
+        found = table.loc[ALL_CLASSES].loc["precision"]
+        own, by_chance = (
+            Estimate(*found.loc[one, ["mean", "low", "high"]].astype(float)) for one in ("neighbours", "chance")
+        )
+        differs = bool(found.loc["neighbours", "differs"])
+        yield Retrieval(similar.by, place + 1, int(known.sum()), own, by_chance, differs)

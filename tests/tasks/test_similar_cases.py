@@ -117,7 +117,8 @@ def test_the_report_shows_them_beside_the_case_and_says_how_well_they_tell_label
         cosine = f"{float(one[f'similar_{kind}_label_cosine']):.3f}"
         assert f"{near.image_id.values}, labelled <b>{near.label.values}</b>, cosine {cosine}" in page
     mean = float(dataset.similar_precision.isel(neighbour=-1).mean())
-    assert f"By embedding, {mean:.2f} (" in page and "By the maps of saliency, " in page
+    assert f'embedding</th><td class="number">5</td><td class="number">{mean:.3f} (' in page
+    assert 'the maps of saliency</th><td class="number">1</td>' in page
 
 
 def test_precision_is_held_against_chance() -> None:
