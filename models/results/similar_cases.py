@@ -70,10 +70,11 @@ class SimilarCases(Result):
             labels=tuple(float(rank) for rank in range(1, self.neighbours + 1)),
             long_name="rank, the nearest first",
         )
-        outputs = [*_ranked(prefix, f"the nearest images of other subjects by {by}", axis)]
+        outputs = [*_ranked(f"{prefix}_image", f"{prefix}_cosine", f"the nearest images of other subjects by {by}", axis)]
         if frame.activation != "identity":  # a regression's labels are no classes
-            outputs += _ranked(f"{prefix}_same_label", f"the nearest image with the same label by {by}")
-            outputs += _ranked(f"{prefix}_other_label", f"the nearest image with another label by {by}")
+            for kind, relation in (("same", "the same"), ("other", "another")):
+                name = f"{prefix}_{kind}_label"
+                outputs += _ranked(name, f"{name}_cosine", f"the nearest image with {relation} label by {by}")
             outputs.append(
                 _number(f"{prefix}_precision", "share of the image's label among the first neighbours", axis)
             )
@@ -125,19 +126,18 @@ class SimilarCases(Result):
             )  # fmt: skip
 
 
-def _ranked(name: str, of: str, *axes: Axis) -> tuple[Output, Output]:
+def _ranked(row: str, cosine: str, of: str, *axes: Axis) -> tuple[Output, Output]:
     """Declare the row of a neighbour, or of some of them along an axis, and the cosine with it."""
-    dims = (IMAGE_ID, *(axis.name for axis in axes))
-    row = Output(
-        name=name if name.endswith("label") else f"{name}_image",
-        dims=dims,
+    rows = Output(
+        name=row,
+        dims=(IMAGE_ID, *(axis.name for axis in axes)),
         kind="result",
         long_name=f"row of {of}; -1 where there is none",
         dtype="int32",
         fill=-1,
         axes=axes,
     )
-    return row, _number(f"{name}_cosine", f"cosine with {of}", *axes)
+    return rows, _number(cosine, f"cosine with {of}", *axes)
 
 
 def _number(name: str, about: str, *axes: Axis) -> Output:
