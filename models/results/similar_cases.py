@@ -70,7 +70,8 @@ class SimilarCases(Result):
             labels=tuple(float(rank) for rank in range(1, self.neighbours + 1)),
             long_name="rank, the nearest first",
         )
-        outputs = [*_ranked(f"{prefix}_image", f"{prefix}_cosine", f"the nearest images of other subjects by {by}", axis)]
+        about = f"the nearest images of other subjects by {by}"
+        outputs = [*_ranked(f"{prefix}_image", f"{prefix}_cosine", about, axis)]
         if frame.activation != "identity":  # a regression's labels are no classes
             for kind, relation in (("same", "the same"), ("other", "another")):
                 name = f"{prefix}_{kind}_label"
