@@ -154,6 +154,20 @@ def _centre(values: Tensor) -> Tensor:
     ).cpu()
 
 
+def find_classifier(module: nn.Module, run: Run, images: Tensor) -> str | None:
+    """Find the linear layer whose answers are the logits, or the last of these where one stands for two classes."""
+    answers: dict[str, Tensor] = {}
+    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+
+    def note(name: str, _: Any, output: Tensor) -> None:
+        answers[name] = output.clone()
+
+    with hooked(module, linear, note):
+        logits = run(images)
+    found = (name for name, answer in answers.items() if torch.equal(answer, logits[:, -answer.shape[-1] :]))
+    return next(found, None)
+
+
 def find_head(layer: str, module: nn.Module, run: Run, images: Tensor) -> Head | None:
     """Find the head that explains the logits by `layer`, if there is one."""
     outputs: dict[str, Tensor] = {}

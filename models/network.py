@@ -17,7 +17,7 @@ from models.errors import ConfigurationError
 from models.folding import fold_batch_norms
 from models.folds import Folds
 from models.inputs import check_inputs
-from models.layers import Head, SpatialLayer, find_head, hooked, is_laid_out, spatial_layers
+from models.layers import Head, SpatialLayer, find_classifier, find_head, hooked, is_laid_out, spatial_layers
 from models.network_config import NetworkConfig, check_classes
 from models.norms import calls_instance_norm, contiguous_gradients
 from models.records import RecordField
@@ -34,6 +34,10 @@ from models.trial import (
 from models.windows import Tiles
 
 Precision = Literal["fp32", "bf16"]
+
+INPUT_OF = "input of "
+"""How the name of what a layer takes begins, where that is watched."""
+
 # These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")
 
@@ -347,7 +351,7 @@ class Network:
 
     @contextmanager
     def watch(self, layers: Collection[str]) -> Iterator[dict[str, Tensor]]:
-        """Collect the outputs of `layers` while the body runs the module.
+        """Collect the outputs of `layers` while the body runs the module; of `INPUT_OF` a layer, what it takes.
 
         A collected output is on the way from input to logits, so that gradients with respect to it exist. A
         layer that no gradient reaches (parameters are frozen) starts the graph itself, so that a backward pass
@@ -361,8 +365,27 @@ class Network:
             outputs[name] = output
             return output.clone()
 
-        with hooked(self.module, layers, lambda name, _, output: collect(name, output)):
+        def collect_input(name: str, inputs: Any, _: Any) -> None:
+            outputs[INPUT_OF + name] = inputs[0].clone()
+
+        takers = {name.removeprefix(INPUT_OF) for name in layers if name.startswith(INPUT_OF)}
+        own = {name for name in layers if not name.startswith(INPUT_OF)}
+        with (
+            hooked(self.module, own, lambda name, _, output: collect(name, output)),
+            hooked(self.module, takers, collect_input),
+        ):
             yield outputs
+
+    @cached_property
+    def classifier(self) -> str | None:
+        """Name of the linear layer whose answers are the logits; None if they come of anything else.
+
+        It is found by a run of the module on images that are not alike.
+        """
+        if self.segments:
+            return None
+        with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on made-up images"):
+            return find_classifier(self.module, self._made_up, self.synthetic())
 
     def linear_head(self, layer: str) -> Head | None:
         """Find the linear layer whose answer are the logits, if it takes the mean over space of `layer`.

@@ -15,6 +15,7 @@ from models.explainers.deep_taylor import DeepTaylor
 from models.explainers.deeplift import DeepLIFT
 from models.explainers.deepshap import DeepSHAP
 from models.explainers.eigencam import EigenCAM
+from models.explainers.embedding import Embedding
 from models.explainers.expected_gradients import ExpectedGradients
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM
@@ -44,6 +45,7 @@ from models.producer import Registry
 
 EXPLAINERS: Registry[Explainer] = Registry(
     Prediction,
+    Embedding,
     Saliency,
     InputXGradient,
     Deconvolution,

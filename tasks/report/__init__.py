@@ -28,6 +28,7 @@ from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plo
 from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.shares import mean_shares
 from tasks.report.sheet import sheet
+from tasks.report.similar import retrieval, similar_cases
 from tasks.report.slides import is_slide, tile_values
 from tasks.report.words import NAMED
 from tasks.storage.location import Location
@@ -68,7 +69,9 @@ def write_report(output: Location) -> Location:
     scales = scales_of([tile_values(chosen) if is_slide(chosen) else chosen["attribution"]]) if has_maps else []
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
     compared = draw_others(dataset, told, subjects) if has_maps else None
-    cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared))
+    similar = similar_cases(plan.outputs.values(), dataset, explained)
+    beside = similar[0] if similar else None
+    cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared, beside))
     refused = _reasons(entries)
     script = files("tasks.report").joinpath("order.js").read_text()
     environment = Environment(
@@ -102,6 +105,8 @@ def write_report(output: Location) -> Location:
         field_rows=by_explainer(dataset) if has_maps else [],
         scales=scales,
         choices=choices,
+        similar=beside,
+        retrieved=[one for each in similar for one in retrieval(each, subjects)],
         others=list(describe(plan.outputs.values(), dataset)),
         cases=cases,
         orders=[

@@ -15,6 +15,7 @@ from tasks.report.evidence import CONTROLS
 from tasks.report.fields import in_words as fields_in_words
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.shares import shares_in_words
+from tasks.report.similar import Neighbour, Similar
 from tasks.report.slides import is_slide
 from tasks.report.words import Findings, findings, sentences
 from tasks.store.flags import flags_in, raised
@@ -88,11 +89,13 @@ class Case:
     pairs: Sequence[Pair]
     flags: list[str]
     rows: list[Row]
+    similar: Sequence[Neighbour]
     orders: dict[str, float]
 
     @property
     def size(self) -> int:
-        return sum(len(panel.uri) for row in self.rows for panel in row.panels)
+        panels = chain((panel for row in self.rows for panel in row.panels), (one.panel for one in self.similar))
+        return sum(len(panel.uri) for panel in panels)
 
 
 def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
@@ -153,6 +156,7 @@ def show(
     scales: list[Scale],
     subjects: Sequence[str],
     others: Others | None,
+    similar: Similar | None,
 ) -> Iterator[Case]:
     """Show images one after the other, until their pictures fill 20 MB.
 
@@ -164,13 +168,15 @@ def show(
         Whose image each explained image is.
     others
         The images whose maps are compared with; None if there are no maps.
+    similar
+        Who lies near whom; None if the store does not say it.
     """
     size = 0
     for place, row in enumerate(rows):
         image = chosen.isel(image_id=place)
         has_target = bool((image["target_class"].values != NO_CLASS).any())
         pairs = others.pairs(maps_of(image, others.explainers), subjects[row]) if others and has_target else []
-        case = _case(image, row, choices, predictions, plan, scales, pairs)
+        case = _case(image, row, choices, predictions, plan, scales, pairs, similar)
         size += case.size
         if size > _MOST_BYTES:
             return
@@ -185,6 +191,7 @@ def _case(
     plan: Plan,
     scales: list[Scale],
     pairs: Sequence[Pair],
+    similar: Similar | None,
 ) -> Case:
     flags = _raised(image["image_flags"].expand_dims("row"))
     told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
@@ -206,6 +213,7 @@ def _case(
         pairs=pairs,
         flags=[name for name, on in flags.items() if on],
         rows=_rows(image, plan, scales),
+        similar=similar.of(image) if similar else [],
         orders=_orders(row, predictions, found) | {name: float(value) for name, value in doubts(image).items()},
     )
 

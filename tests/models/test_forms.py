@@ -102,7 +102,7 @@ def explained(network: Network, explainer: Explainer, images: Tensor = IMAGES) -
 
 
 @pytest.mark.parametrize("form", MAKE)
-@pytest.mark.parametrize("name", sorted(EXPLAINERS.kinds.keys() - {"prediction"}))
+@pytest.mark.parametrize("name", sorted(EXPLAINERS.kinds.keys() - {"prediction", "embedding"}))
 def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, files: dict[str, bytes]) -> None:
     network, plain = network_of(files[form]), Network(small(), CONFIG)
     explainer = EXPLAINERS.adapter.validate_python({"name": name})

@@ -55,21 +55,21 @@ class Centre(Fit):
         return {"centre": features(images).mean(0)}
 
 
-class Embedding(Explainer):
+class Moments(Explainer):
     """The features of an image, less those of the centre."""
 
     fits = (Centre,)
-    name: Literal["embedding"] = "embedding"
+    name: Literal["moments"] = "moments"
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         axes = (Axis(name="feature", labels=FEATURES, long_name="feature"),)
         dims = (IMAGE_ID, "feature")
         about = "features of the image, less the centre"
-        return (Output(name="embedding", dims=dims, kind="vector", long_name=about, axes=axes, required=True),)
+        return (Output(name="moments", dims=dims, kind="vector", long_name=about, axes=axes, required=True),)
 
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
         yield from ()
-        return {"embedding": features(batch.images) - batch.fitted["centre"]}
+        return {"moments": features(batch.images) - batch.fitted["centre"]}
 
 
 class Nearest(Result):
@@ -78,7 +78,7 @@ class Nearest(Result):
     name: Literal["nearest"] = "nearest"
 
     def reads(self) -> tuple[str, ...]:
-        return ("embedding",)
+        return ("moments",)
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         row = Output(
@@ -89,23 +89,23 @@ class Nearest(Result):
             dtype="int32",
             fill=-1,
         )
-        mean = Output(name="mean_embedding", dims=("feature",), kind="result", long_name="mean over the cohort")
+        mean = Output(name="mean_moments", dims=("feature",), kind="result", long_name="mean over the cohort")
         axes = (Axis(name="feature", labels=FEATURES, long_name="feature"),)
         return (row, mean.model_copy(update={"axes": axes}))
 
     def compute(self, stored: Stored) -> Arrays:
-        vectors = np.concatenate([block["embedding"] for _, block in stored.blocks("embedding")]).astype(float)
+        vectors = np.concatenate([block["moments"] for _, block in stored.blocks("moments")]).astype(float)
         there = np.flatnonzero(stored.explained)
         nearest = np.full(len(stored.ids), -1, np.int32)
         for row in there:
             apart = np.linalg.norm(vectors[there] - vectors[row], axis=1)
             apart[there == row] = np.inf
             nearest[row] = there[apart.argmin()]
-        return {"nearest_row": nearest, "mean_embedding": vectors[there].mean(0).astype(np.float32)}
+        return {"nearest_row": nearest, "mean_moments": vectors[there].mean(0).astype(np.float32)}
 
 
 def register() -> None:
-    EXPLAINERS.add(Embedding)
+    EXPLAINERS.add(Moments)
     FITS.add(Centre)
     RESULTS.add(Nearest)
 
@@ -114,7 +114,7 @@ def register() -> None:
 def registered() -> Iterator[None]:
     register()
     yield
-    EXPLAINERS.remove(Embedding)
+    EXPLAINERS.remove(Moments)
     FITS.remove(Centre)
     RESULTS.remove(Nearest)
 
@@ -131,7 +131,7 @@ def output(tmp_path: Path) -> Location:
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:
-    return cohort.content(output, **{"explainers": ["saliency", "embedding"], "results": ["nearest"]} | changes)
+    return cohort.content(output, **{"explainers": ["saliency", "moments"], "results": ["nearest"]} | changes)
 
 
 def by_hand(cohort: Cohort, rows: list[int], fitted: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -157,11 +157,11 @@ def test_they_are_planned_forecast_stored_and_shown(cohort: Cohort, output: Loca
     assert summary.computed == {"centre": True, "nearest": True}
     dataset = open_store(output).load()
     vectors, nearest = by_hand(cohort, list(range(10)), list(range(10)))
-    assert dataset.embedding.dims == ("image_id", "feature") and list(dataset.feature.values) == list(FEATURES)
-    assert np.allclose(dataset.embedding.values, vectors, atol=1e-5)
+    assert dataset.moments.dims == ("image_id", "feature") and list(dataset.feature.values) == list(FEATURES)
+    assert np.allclose(dataset.moments.values, vectors, atol=1e-5)
     assert np.array_equal(dataset.nearest_row.values, nearest)
-    assert np.allclose(dataset.mean_embedding.values, vectors.mean(0), atol=1e-5)
-    assert dataset.embedding.attrs["kind"] == "vector" and dataset.nearest_row.attrs["kind"] == "result"
+    assert np.allclose(dataset.mean_moments.values, vectors.mean(0), atol=1e-5)
+    assert dataset.moments.attrs["kind"] == "vector" and dataset.nearest_row.attrs["kind"] == "result"
     page = (output / "report/index.html").read().decode()
     for shown in ("What else is in the store", "features of the image, less the centre", "10 image id × 3 feature"):
         assert shown in page
@@ -229,7 +229,7 @@ def test_damage_is_found_and_mended_to_the_byte(cohort: Cohort, output: Location
         assert verify(output) == [] and stored(output) == before, name
 
 
-COMPUTED = ("embedding", "centre", "nearest_row", "mean_embedding")
+COMPUTED = ("moments", "centre", "nearest_row", "mean_moments")
 
 
 def test_what_is_withdrawn_leaves_them_all(cohort: Cohort, output: Location) -> None:
@@ -240,8 +240,8 @@ def test_what_is_withdrawn_leaves_them_all(cohort: Cohort, output: Location) -> 
     assert verify(output) == []
     after = open_store(output).load()
     rest = [row for row in range(10) if row not in (4, 5)]
-    assert np.isnan(after.embedding.values[4:6]).all()
-    assert np.array_equal(after.embedding.values[rest], before.embedding.values[rest])  # as they were delivered
+    assert np.isnan(after.moments.values[4:6]).all()
+    assert np.array_equal(after.moments.values[rest], before.moments.values[rest])  # as they were delivered
     _, nearest = by_hand(cohort, rest, rest)
     assert np.array_equal(after.nearest_row.values[rest], nearest[rest]) and (after.nearest_row.values[4:6] == -1).all()
     means = np.stack([np.load(cohort.folder / f"{row}.npy").mean() for row in rest])
@@ -274,7 +274,7 @@ def test_a_result_follows_what_it_is_computed_from(cohort: Cohort, output: Locat
 
 
 def test_a_result_that_lacks_what_it_reads_is_refused(cohort: Cohort, output: Location) -> None:
-    with pytest.raises(ValueError, match="results: nearest is computed from embedding, which no explainer"):
+    with pytest.raises(ValueError, match="results: nearest is computed from moments, which no explainer"):
         prepared(content(cohort, output, explainers=["saliency"]))
 
 

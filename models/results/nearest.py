@@ -1,0 +1,93 @@
+"""Nearest neighbours by cosine: exact, in blocks, and the same to the last bit whatever the blocks are."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pairs = Callable[[slice, slice], NDArray[np.bool_]]
+"""Which pairs of some vectors and some others count: from two slices of rows to ``(row, other)``."""
+
+BLOCK = 2048
+_GRAIN = 2.0**24
+
+
+def directions(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale vectors ``(image, feature)`` to unit length, rounded to multiples of ``2^-24``; NaN where there is none.
+
+    Sums of products of such numbers are multiples of ``2^-48`` below 2, which double precision holds exactly: so a
+    cosine does not depend on the order in which a matrix product adds up. Rounding changes it by some ``1e-7``.
+    """
+    wide = vectors.astype(np.float64)
+    strongest = np.abs(wide).max(1, keepdims=True, initial=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wide /= np.where(np.isfinite(strongest), strongest, np.nan)
+        wide /= np.sqrt(np.square(wide).sum(1, keepdims=True))
+    return (np.round(wide * _GRAIN) / _GRAIN).astype(np.float32)
+
+
+class Nearest:
+    """The nearest of what was seen so far; of equals the one of the lower row.
+
+    Attributes
+    ----------
+    rows
+        ``(query, neighbour)`` int32, the nearest first; -1 where there are not as many.
+    cosines
+        ``(query, neighbour)`` float64; -inf where there is none.
+    """
+
+    def __init__(self, queries: int, neighbours: int) -> None:
+        self.rows = np.full((queries, neighbours), -1, np.int32)
+        self.cosines = np.full((queries, neighbours), -np.inf)
+
+    def see(self, rows: NDArray[np.int32], cosines: NDArray[np.float64]) -> None:
+        """Take rows, which are greater than those before, and their cosines ``(query, row)``; -inf does not count."""
+        better = np.flatnonzero(cosines.max(1) > self.cosines[:, -1])
+        every = np.arange(len(better))
+        known = np.concatenate([self.cosines[better], cosines[better]], axis=1)
+        named = np.concatenate([self.rows[better], np.broadcast_to(rows, (len(better), len(rows)))], axis=1)
+        for place in range(self.rows.shape[1]):
+            first = known.argmax(1)
+            found = known[every, first]
+            self.rows[better, place] = np.where(np.isfinite(found), named[every, first], -1)
+            self.cosines[better, place] = found
+            known[every, first] = -np.inf
+
+
+def nearest(
+    unit: NDArray[np.float32], asked: Sequence[tuple[int, Pairs]], block: int = BLOCK
+) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    """Find the nearest others of each vector by cosine.
+
+    Parameters
+    ----------
+    unit
+        Finite `directions`, ``(row, feature)``.
+    asked
+        How many neighbours are asked for, at least one, and which pairs count; more than one such question shares the
+        cosines.
+    block
+        How many rows are compared with as many others at once. It decides about memory, never about the result.
+
+    Returns
+    -------
+    list
+        For each question the rows ``(row, neighbour)``, -1 where there is none, and the cosines in [-1, 1], NaN there.
+    """
+    found = [
+        (np.full((len(unit), count), -1, np.int32), np.full((len(unit), count), np.nan, np.float32))
+        for count, _ in asked
+    ]
+    blocks = [slice(start, min(start + block, len(unit))) for start in range(0, len(unit), block)]
+    for own in blocks:
+        best = [Nearest(own.stop - own.start, count) for count, _ in asked]
+        queries = unit[own].astype(np.float64)
+        for others in blocks:
+            rows, cosines = np.arange(others.start, others.stop, dtype=np.int32), queries @ unit[others].T.astype(float)
+            for one, (_, pairs) in zip(best, asked, strict=True):
+                one.see(rows, np.where(pairs(own, others), cosines, -np.inf))
+        for one, (known_rows, known_cosines) in zip(best, found, strict=True):
+            known_rows[own] = one.rows
+            known_cosines[own] = np.where(np.isfinite(one.cosines), np.clip(one.cosines, -1, 1), np.nan)
+    return found

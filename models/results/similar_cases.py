@@ -1,0 +1,162 @@
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch.nn import functional
+
+from models.errors import ConfigurationError
+from models.outputs import EXPLAINER, IMAGE_ID, Axis, Frame, Output
+from models.results.base import Arrays, Result, Stored
+from models.results.nearest import Pairs, directions, nearest
+from models.results.retrieval import Cases, chance, precision
+
+logger = logging.getLogger(__name__)
+
+_SIDE = 16
+
+
+class SimilarCases(Result):
+    """The nearest cases of each image by cosine of embeddings, or of the maps of one explainer.
+
+    An image of the same subject is never a neighbour, nor is one that was not explained, was withdrawn, or whose vector
+    is zero or not finite; of equally near images, the one of the lower row comes first. Maps are those for the first
+    target, averaged to at most 16 places a side. Labels are compared as they are spelt. The precision at k, in [0, 1],
+    is the share of the image's label among the labels of the first k neighbours (Manning, Raghavan and Schütze 2008,
+    Introduction to Information Retrieval, section 8.4; larger is better); neighbours drawn by chance would reach its
+    share among the labels of all other subjects' images.
+    """
+
+    name: Literal["similar_cases"] = "similar_cases"
+    neighbours: int = Field(5, ge=1, le=100, description="Number of neighbours of each image")
+    of: str = Field("embedding", description="Vector that is compared; `attribution`: the maps of `explainer`")
+    explainer: str | None = Field(None, description="Explainer whose maps are compared")
+
+    @property
+    def prefix(self) -> str:
+        return self.label or "similar"
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def check(self, outputs: Mapping[str, Output]) -> None:
+        super().check(outputs)
+        compared = outputs[self.of]
+        labels = next((axis.labels for axis in compared.axes if axis.name == EXPLAINER), ())
+        explainers = labels if isinstance(labels, tuple) else ()
+        if compared.kind not in ("vector", "map"):
+            raise ConfigurationError(
+                f"results: {self.title} compares vectors or maps, but {self.of} is of the kind {compared.kind!r}: set "
+                "`of` to the name of an embedding, or to `attribution`"
+            )
+        if compared.kind == "vector" and self.explainer is not None:
+            raise ConfigurationError(
+                f"results: {self.title} has explainer {self.explainer!r}, but compares the vector {self.of}: leave the "
+                "explainer out, or set `of: attribution`"
+            )
+        if compared.kind == "map" and self.explainer not in explainers:
+            raise ConfigurationError(
+                f"results: {self.title} compares maps, but its explainer is {self.explainer!r}: set `explainer` to one "
+                f"of {', '.join(map(str, explainers))}"
+            )
+
+    def declare(self, frame: Frame) -> tuple[Output, ...]:
+        prefix, by = self.prefix, self.of if self.explainer is None else f"the maps of {self.explainer}"
+        axis = Axis(
+            name="neighbour" if self.label is None else f"{self.label}_neighbour",
+            labels=tuple(float(rank) for rank in range(1, self.neighbours + 1)),
+            long_name="rank, the nearest first",
+        )
+        about = f"the nearest images of other subjects by {by}"
+        outputs = [*_ranked(f"{prefix}_image", f"{prefix}_cosine", about, axis)]
+        if frame.activation != "identity":  # a regression's labels are no classes
+            for kind, relation in (("same", "the same"), ("other", "another")):
+                name = f"{prefix}_{kind}_label"
+                outputs += _ranked(name, f"{name}_cosine", f"the nearest image with {relation} label by {by}")
+            outputs.append(
+                _number(f"{prefix}_precision", "share of the image's label among the first neighbours", axis)
+            )
+            outputs.append(_number(f"{prefix}_chance", "share of the image's label among all images of other subjects"))
+        attrs = {"similar": self.title, "by": by}
+        return tuple(output.model_copy(update={"attrs": attrs}) for output in outputs)
+
+    def compute(self, stored: Stored) -> Arrays:
+        unit = self._directions(stored)
+        among = np.flatnonzero(np.isfinite(unit).all(1)).astype(np.int32)
+        cases = Cases.of(*(np.array(names, str)[among] for names in (stored.subjects, stored.labels)))
+        asked: list[tuple[int, Pairs]] = [(self.neighbours, cases.are_of_others)]
+        if stored.frame.activation != "identity":
+            asked += [(1, cases.have_same_label), (1, cases.have_other_label)]
+        (near, cosines), *by_label = nearest(unit[among], asked)
+        self._tell_of_lacking(near)
+        found: Arrays = {f"{self.prefix}_image": _rows(near, among), f"{self.prefix}_cosine": cosines}
+        for kind, (rows, of_pairs) in zip(("same", "other"), by_label, strict=False):
+            found[f"{self.prefix}_{kind}_label"] = _rows(rows[:, 0], among)
+            found[f"{self.prefix}_{kind}_label_cosine"] = of_pairs[:, 0]
+        if by_label:
+            found |= {f"{self.prefix}_precision": precision(near, cases), f"{self.prefix}_chance": chance(cases)}
+        return {name: _in_place(values, among, len(unit)) for name, values in found.items()}
+
+    def _directions(self, stored: Stored) -> NDArray[np.float32]:
+        """Read the unit vector of each row, ``(image, feature)``; NaN where there is none."""
+        unit: NDArray[np.float32] | None = None
+        for rows, block in stored.blocks(self.of):
+            vectors = block[self.of] if self.explainer is None else self._pooled(block[self.of], stored.frame)
+            of_block = directions(vectors.reshape(len(vectors), -1))
+            if unit is None:
+                unit = np.full((len(stored.ids), of_block.shape[1]), np.nan, np.float32)
+            unit[rows] = np.where(stored.explained[rows, None], of_block, np.nan)
+        return np.empty((0, 1), np.float32) if unit is None else unit
+
+    def _pooled(self, maps: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
+        """Average maps ``(image, target, explainer, *space)`` of the first target to a few places."""
+        own = torch.from_numpy(np.ascontiguousarray(maps[:, 0, frame.explainers.index(str(self.explainer))]))
+        sides = [min(_SIDE, side) for side in own.shape[1:]]
+        pooled: NDArray[np.float32] = functional.interpolate(own[:, None], sides, mode="area").numpy()
+        return pooled
+
+    def _tell_of_lacking(self, near: NDArray[np.int32]) -> None:
+        if lacking := int((near[:, -1] < 0).sum()):
+            logger.warning(
+                "result %s: %d of %d images have fewer than %d neighbours, since there are too few images of other "
+                "subjects: -1 stands for those",
+                self.title, lacking, len(near), self.neighbours,
+            )  # fmt: skip
+
+
+def _ranked(row: str, cosine: str, of: str, *axes: Axis) -> tuple[Output, Output]:
+    """Declare the row of a neighbour, or of some of them along an axis, and the cosine with it."""
+    rows = Output(
+        name=row,
+        dims=(IMAGE_ID, *(axis.name for axis in axes)),
+        kind="result",
+        long_name=f"row of {of}; -1 where there is none",
+        dtype="int32",
+        fill=-1,
+        axes=axes,
+    )
+    return rows, _number(cosine, f"cosine with {of}", *axes)
+
+
+def _number(name: str, about: str, *axes: Axis) -> Output:
+    dims = (IMAGE_ID, *(axis.name for axis in axes))
+    return Output(name=name, dims=dims, kind="result", long_name=about, axes=axes)
+
+
+def _rows(near: NDArray[np.int32], among: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Turn numbers among the compared images into rows of the store."""
+    if not len(among):
+        return near
+    rows: NDArray[np.int32] = np.where(near >= 0, among[near], np.int32(-1))
+    return rows
+
+
+def _in_place(values: NDArray[Any], among: NDArray[np.int32], images: int) -> NDArray[Any]:
+    """Put the values of the compared images in their rows; those of the others are missing."""
+    missing = -1 if values.dtype == np.int32 else np.nan
+    placed = np.full((images, *values.shape[1:]), missing, values.dtype)
+    placed[among] = values
+    return placed
