@@ -20,8 +20,8 @@ from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
-from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, stored
 from tests.tasks.conftest import squares_model
+from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, stored
 
 STEP = 10
 """The template has voxels of 1 mm; these tests have them of 10."""
@@ -83,7 +83,7 @@ def brains(tmp_path_factory: pytest.TempPathFactory) -> Brains:
     elsewhere = affine.copy()
     elsewhere[0, 3] += 1000
     mirrored = affine @ np.diag([-1.0, 1, 1, 1])
-    mirrored[:3, 3] = (affine @ [SHAPE[0] - 1, 0, 0, 1])[:3] + [3, 2, -4]
+    mirrored[:3, 3] = (affine @ [SHAPE[0] - 1, 0, 0, 1])[:3] + np.array([3, 2, -4])
     return Brains(tmp_path_factory.mktemp("brains") / "cohort", affines={ELSEWHERE: elsewhere, MIRRORED: mirrored})
 
 
@@ -237,6 +237,8 @@ def test_what_is_no_atlas_of_the_images_is_refused(
 
 def test_images_without_geometry_have_no_regions(brains: Brains, tmp_path: Path) -> None:
     pictures = Cohort(tmp_path / "cohort", range(4))
-    content = pictures.content(Location(url=str(tmp_path / "out")), results=[{"name": "regions", "atlas": str(brains.atlas)}])
+    content = pictures.content(
+        Location(url=str(tmp_path / "out")), results=[{"name": "regions", "atlas": str(brains.atlas)}]
+    )
     with pytest.raises(ConfigurationError, match="none of 3 images that were tried has an affine"):
         prepared(content)
