@@ -184,7 +184,7 @@ def _by_subject(
     values: Floats, subjects: Sequence[str], truth: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> tuple[Floats, Floats]:
     """Average over the images of each subject: ``(subject, ...)`` of those with the class, and of those without."""
-    rows = pd.DataFrame(values[known].reshape(int(known.sum()), -1)).groupby(np.asarray(subjects)[known])
+    rows = pd.DataFrame(values.reshape(len(values), -1)[known]).groupby(np.asarray(subjects)[known])
     share_with_it = pd.Series(truth[known], dtype=float).groupby(np.asarray(subjects)[known]).mean().to_numpy()
     means = rows.mean().to_numpy().reshape(-1, *values.shape[1:])
     return means[share_with_it == 1], means[share_with_it == 0]
