@@ -109,7 +109,7 @@ def _of_atlas(
     scores |= {f"{title}_{name}": dataset[f"{title}_{name}"].values for name in ("outside", "laterality")}
     cells = _cells(scores, dataset, names, explainers, subjects)
     flags = dataset[f"{title}_flags"].sel(explainer=explainers).values
-    odd = {flag: (flags & flag > 0).any(1) for flag in RegionFlag}  # (image, explainer)
+    odd: dict[RegionFlag, NDArray[np.bool_]] = {flag: np.any(flags & flag, axis=1) for flag in RegionFlag}
     tests = list(_compared(share, result.regions, names, dataset, subjects, labels, exclusive))
     return ByRegion(
         title=title,
@@ -147,10 +147,12 @@ def _cells(
     table = evidence(scores, names, classes, subjects, controls).loc[ALL_CLASSES]
     found = {}
     for score in scores:
-        rows = [table.loc[(score, name)] for name in explainers]
         found[score] = [
-            Cell(row["mean"], row["low"], row["high"], bool(controls) and name not in controls and not row["differs"])
-            for name, row in zip(explainers, rows, strict=True)
+            Cell(
+                *(float(table[column][score, name]) for column in ("mean", "low", "high")),
+                is_chance=bool(controls) and name not in controls and not table["differs"][score, name],
+            )
+            for name in explainers
         ]
     return found
 

@@ -35,7 +35,7 @@ ELSEWHERE, MIRRORED = 5, 6
 
 def template(name: str) -> tuple[np.ndarray, np.ndarray]:
     path = files("nilearn.datasets.data") / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    image = nibabel.load(str(path))
+    image = nibabel.Nifti1Image.from_filename(str(path))
     pixels = np.asarray(image.dataobj, np.float32)[::STEP, ::STEP, ::STEP]
     return pixels, image.affine @ np.diag([STEP, STEP, STEP, 1])
 
@@ -110,7 +110,7 @@ def image_of(store: xr.Dataset, number: int, explainer: str) -> nibabel.Nifti1Im
 
 def atlas_on(brains: Brains, image: nibabel.Nifti1Image) -> nibabel.Nifti1Image:
     """The atlas on the grid of an image, with labels of one name made one."""
-    labels = resample_from_to(nibabel.load(brains.atlas), image, order=0, mode="grid-constant")
+    labels = resample_from_to(nibabel.Nifti1Image.from_filename(brains.atlas), image, order=0, mode="grid-constant")
     merged = np.asarray(labels.dataobj).astype(np.int32)
     return nibabel.Nifti1Image(np.where(merged == 14, 13, merged), image.affine)
 
@@ -137,7 +137,7 @@ def test_shares_volumes_and_sides_are_those_of_a_plain_count(brains: Brains, sto
     np.testing.assert_allclose(found.regions_share, expected, rtol=1e-5)
     np.testing.assert_allclose(found.regions_outside, 1 - sum(expected), rtol=1e-5)
     np.testing.assert_allclose(found.regions_volume, [region.mean() for region in inside], rtol=1e-6)
-    x = nibabel.affines.apply_affine(image.affine, np.stack(np.indices(SHAPE), -1))[..., 0]
+    x = nibabel.affines.apply_affine(image.affine, np.moveaxis(np.indices(SHAPE), 0, -1))[..., 0]
     left, right = (magnitude[(labels > 0) & side].sum() for side in (x < -1e-3, x > 1e-3))
     np.testing.assert_allclose(found.regions_laterality, (left - right) / (left + right), rtol=1e-4)
 
@@ -220,7 +220,7 @@ def shifted(labels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndar
 def test_what_is_no_atlas_of_the_images_is_refused(
     brains: Brains, tmp_path: Path, change: Any, field: dict[str, Any], message: str
 ) -> None:
-    image = nibabel.load(brains.atlas)
+    image = nibabel.Nifti1Image.from_filename(brains.atlas)
     path = brains.atlas
     if change:
         labels, affine = change(np.asarray(image.dataobj), image.affine)
