@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -145,15 +146,11 @@ def _cells(
     classes = np.array([*map(str, dataset["class"].values), ""])[dataset["target_class"].values]  # -1 takes the last
     controls = [name for name in names if name.startswith(CONTROLS)]
     table = evidence(scores, names, classes, subjects, controls).loc[ALL_CLASSES]
-    found = {}
-    for score in scores:
-        found[score] = [
-            Cell(
-                *(float(table[column][score, name]) for column in ("mean", "low", "high")),
-                is_chance=bool(controls) and name not in controls and not table["differs"][score, name],
-            )
-            for name in explainers
-        ]
+    found: dict[str, list[Cell]] = {score: [] for score in scores}
+    for score, name in product(scores, explainers):
+        mean, low, high = (float(table[column][score, name]) for column in ("mean", "low", "high"))
+        is_chance = bool(controls) and name not in controls and not table["differs"][score, name]
+        found[score].append(Cell(mean, low, high, is_chance))
     return found
 
 

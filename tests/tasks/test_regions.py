@@ -153,6 +153,13 @@ def test_what_the_atlas_does_not_reach_is_nan_and_flagged(store: xr.Dataset) -> 
     assert np.array_equal(rest == 4, outside > 0.773) and (rest == 4).any() and (rest == 0).any()
 
 
+def test_the_report_has_a_section_of_them(output: Location) -> None:
+    page = (output / "report/index.html").read().decode()
+    for shown in ("In which regions?", "left grey", "Images that the atlas does not reach", "more than 77.3 % outside"):
+        assert shown in page
+    assert "No region&#39;s share differs" in page or "No region's share differs" in page
+
+
 def test_damage_is_mended_to_the_byte(output: Location) -> None:
     before = stored(output)
     keys = [key for key in before if key.startswith("regions_") and "/c/" in key]
