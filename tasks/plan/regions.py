@@ -84,10 +84,7 @@ class Regions(Result):
         )
 
     def _output(self, name: str, dims: tuple[str, ...], about: str, axes: tuple[Axis, ...] = ()) -> Output:
-        attrs = {"result": self.title, "measure": name}
-        return Output(
-            name=f"{self.title}_{name}", dims=dims, kind="region", long_name=about, axes=axes, attrs={**attrs}
-        )
+        return Output(name=f"{self.title}_{name}", dims=dims, kind="region", long_name=about, axes=axes)
 
     @property
     def regions(self) -> tuple[str, ...]:
