@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from models.components import Component, instantiate, locate
 from models.errors import ConfigurationError
+from models.grids import nearest
 from models.outputs import Axes
 
 NAMESPACES = ("monai.transforms", "models.transforms")
@@ -34,8 +34,6 @@ _ARRAY: dict[Axes, dict[int, list[int]]] = {
 """Columns of an affine from index (z, y, x), in the order of the array's axes; a picture's z comes last."""
 _VOXEL = {2: [2, 0, 1, 3], 3: [0, 1, 2, 3]}
 """Columns of an affine of the array's axes, in the order of a voxel's index, where a picture's z comes first."""
-_TIE = 1e-6
-"""Places half-way between two voxels, as halving makes them, go to the second one, whatever the rounding error."""
 _UNTRACKED = ("Transpose", "GridDistortion")
 
 
@@ -138,17 +136,7 @@ def resample_mask(mask: NDArray[np.bool_], to_mask: NDArray[np.float64], shape: 
     shape
         The grid's sides; one of two is that of a picture, whose index has a first axis more.
     """
-    sides = (*[1] * (3 - len(shape)), *shape)
-    resampled: NDArray[np.uint8] = ndimage.affine_transform(
-        mask.reshape(*[1] * (3 - mask.ndim), *mask.shape).view(np.uint8),
-        to_mask[:3, :3],
-        to_mask[:3, 3] + _TIE,
-        sides,
-        output=np.uint8,
-        order=0,
-        mode="grid-constant",  # `constant` would lose the outer half of the voxels at the edge
-    )
-    return resampled.reshape(tuple(shape)) > 0
+    return nearest(mask.view(np.uint8), to_mask, shape) > 0
 
 
 def _check_geometry(affine: NDArray[np.float64]) -> None:

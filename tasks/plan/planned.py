@@ -9,8 +9,8 @@ from models.explainers import ExplainerConfig
 from models.fits import FitConfig
 from models.metrics import MetricConfig
 from models.outputs import EXPLAINER, Output
-from models.results import ResultConfig
 from tasks.plan.ensemble import UncertaintyConfig
+from tasks.plan.regions import ResultConfig
 from tasks.storage.location import Location
 
 

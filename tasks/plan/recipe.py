@@ -14,10 +14,10 @@ from models.metrics import MetricConfig
 from models.network import Precision
 from models.network_config import NetworkConfig, OneOrSeveral
 from models.outputs import Channels
-from models.results import ResultConfig
 from models.targets import Predicted, TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.plan.ensemble import UncertaintyConfig
+from tasks.plan.regions import ResultConfig
 from tasks.storage.location import Location
 
 

@@ -78,14 +78,17 @@ def plan_uncertainty(
 def plan_results(results: Sequence[Result], plan: Plan) -> tuple[PlannedResult, ...]:
     """Check that the run stores what results are computed from, and let them declare what they store.
 
+    Digests of their files become part of the plan.
+
     Raises
     ------
     ConfigurationError
-        If it does not.
+        If it does not, or a file that is named is not there or not what is needed.
     """
     for result in results:
         result.check(plan.outputs)
-    return tuple(PlannedResult(result=result, outputs=result.declare(plan.frame)) for result in results)
+    pinned = [result.pinned() for result in results]
+    return tuple(PlannedResult(result=result, outputs=result.declare(plan.frame)) for result in pinned)
 
 
 def add_metrics(output: Location, metrics: Sequence[Metric], engines: Engines, others: Sequence[Location] = ()) -> Plan:

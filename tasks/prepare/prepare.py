@@ -29,6 +29,7 @@ from tasks.prepare.cost import Cost, estimate
 from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
 from tasks.prepare.place import HERE, Place
 from tasks.prepare.precision import check_deviation
+from tasks.prepare.regions import check_atlases
 from tasks.prepare.replan import Changes, replan, without_withdrawn
 from tasks.prepare.trial import Disagreement, disagreement, read_some, try_network
 from tasks.storage.location import Location
@@ -187,6 +188,7 @@ def prepare(
     }
     plan = plan.model_copy(update=computed_later)
     plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
+    check_atlases(plan, entries, sources)
     with told("one batch was tried, and failed"):
         cost = estimate(plan, entries, engine(fitted), place, images)
     offered = tuple(name for name, kind in EXPLAINERS.kinds.items() if kind.requires <= network.capabilities)

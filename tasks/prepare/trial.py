@@ -15,12 +15,29 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.plan.plan import Plan
-from tasks.work.images import read_images, stack, stack_records
+from tasks.work.images import Image, read_images, stack, stack_records
 from tasks.work.misfits import Misfit
 
 logger = logging.getLogger(__name__)
 
 _TRIED = 3
+
+
+def try_reading(plan: Plan, entries: Sequence[Entry], find: Find) -> list[Image]:
+    """Read some images of the cohort; none, if none can be read.
+
+    Raises
+    ------
+    ConfigurationError
+        If none of them fits what the network takes; one that does not is refused when its turn comes.
+    """
+    readable = [entry for entry in entries if not entry.reason]
+    count = _TRIED if plan.model.tiles.is_whole else 1  # a large image says enough, and memory holds one
+    chosen = readable[:: max(1, len(readable) // count)][:count]
+    tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
+    if tried and all(isinstance(image, Misfit) for image in tried):
+        raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
+    return [image for image in tried if not isinstance(image, Unreadable)]
 
 
 def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor, Tensor] | None:
@@ -34,15 +51,9 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor,
     Raises
     ------
     ConfigurationError
-        If none of them fits what the network takes; one that does not is refused when its turn comes.
+        If none of them fits what the network takes.
     """
-    readable = [entry for entry in entries if not entry.reason]
-    count = _TRIED if plan.model.tiles.is_whole else 1  # a large image says enough, and memory holds one
-    chosen = readable[:: max(1, len(readable) // count)][:count]
-    tried = read_images(plan, chosen, plan.cohort.make_preprocessing(), find)
-    if tried and all(isinstance(image, Misfit) for image in tried):
-        raise ConfigurationError(f"none of {len(tried)} images that were tried can be explained: {tried[0]}")
-    read = [image for image in tried if not isinstance(image, Unreadable)]
+    read = try_reading(plan, entries, find)
     return (stack([image.prepared.network_input for image in read]), stack_records(read)) if read else None
 
 

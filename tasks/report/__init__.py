@@ -25,6 +25,7 @@ from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.shares import mean_shares
 from tasks.report.sheet import sheet
@@ -98,6 +99,7 @@ def write_report(output: Location) -> Location:
         abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         shares=mean_shares(dataset, subjects) if has_maps else [],
+        regions=list(by_region(dataset, plan.results, subjects, labels, _exclusive(plan))) if has_maps else [],
         groups=fitting(groups),
         outcomes=len(groups),
         mean_scales=mean_scales,

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.grids import as_volume, centres_apart, corners
 from models.preprocessing import resample_mask
 from tasks.cohort.reading import Decoded, Unreadable
-from tasks.work.grids import as_volume, between, centres_apart, corners
+from tasks.work.grids import between
 
 
 def on_one_grid(sequences: Mapping[str, Decoded], align: Literal["same grid", "to first"]) -> tuple[Decoded, bool]:

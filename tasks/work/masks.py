@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from models.grids import as_volume, centres_apart
 from models.preprocessing import resample_mask
 from tasks.cohort.reading import Decoded, Unreadable
-from tasks.work.grids import as_volume, between, centres_apart
+from tasks.work.grids import between
 
 
 def on_grid(
