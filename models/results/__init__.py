@@ -5,9 +5,10 @@ from typing import Annotated
 from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
 from models.results.mean_maps import MeanMaps
+from models.results.tcav import TCAV
 
-RESULTS: Registry[Result] = Registry(MeanMaps)
+RESULTS: Registry[Result] = Registry(MeanMaps, TCAV)
 
 ResultConfig = Annotated[Result, RESULTS]
 
-__all__ = ["RESULTS", "Arrays", "MeanMaps", "Result", "ResultConfig", "Stored"]
+__all__ = ["RESULTS", "TCAV", "Arrays", "MeanMaps", "Result", "ResultConfig", "Stored"]

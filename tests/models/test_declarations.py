@@ -28,7 +28,7 @@ from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, j
 from models.prediction import declare_prediction, declare_source
 from models.producer import Registry
 from models.questions import Answer
-from models.results import RESULTS, MeanMaps, Result
+from models.results import RESULTS, TCAV, MeanMaps, Result
 from models.targets import Classes, Predicted, Region
 from models.uncertainty import MCDropout, TestTimeAugmentation, Uncertainty, ask_members
 from tests.models.metrics import cases
@@ -187,7 +187,8 @@ def test_names_of_outputs_are_unique_over_all_that_is_standard() -> None:
     declared = [*declare_source(frame), *declare_prediction(frame), *Saliency().declare(frame, network)]
     declared += [output for metric in standard() for output in metric.declare(frame, network)]
     declared += [output for kind in UNCERTAINTY for output in kind.declare(frame)]
-    declared += [output for result in RESULTS.kinds.values() for output in result().declare(frame)]
+    results = [TCAV(concepts=("striped",)) if kind is TCAV else kind() for kind in RESULTS.kinds.values()]
+    declared += [output for result in results for output in result.declare(frame)]
     declared += [output for fit in FITS.kinds.values() for output in fit().declare(frame, network, 2)]
     assert len({output.name for output in declared}) == len(declared)
     assert len(joined(declared)) == len(declared)
