@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import Any, Literal
@@ -118,7 +118,7 @@ class TCAV(Result):
             else replace(nothing, flags=flag)
             for concept, flag in lacking.items()
         ]
-        self._tell(findings)
+        self._tell(findings, [shares[size] for size in set(sizes.values())])
         arrays = {name: np.array([getattr(one, name) for one in findings]) for name in vars(nothing)}
         arrays["p"] = holm(arrays["p"].ravel()).reshape(arrays["p"].shape)
         return {
@@ -160,11 +160,19 @@ class TCAV(Result):
             direction=mean / np.linalg.norm(mean),
         )
 
-    def _tell(self, findings: list[Finding]) -> None:
+    def _tell(self, findings: Sequence[Finding], random: Sequence[Floats]) -> None:
+        """Log which labels are no concepts, and whether random concepts leave room for any to be significant."""
         for concept, finding in zip(self.concepts, findings, strict=True):
             if finding.flags:
                 why = str(finding.flags.name).lower().replace("_", " ")
                 logger.warning("%s: %r is no concept and is not scored: %s", self.title, concept, why)
+        if random and np.isin(np.nan_to_num(np.concatenate(random)), (0, 1)).all():
+            logger.warning(
+                "%s: all random concepts score 0 or 1, since the gradient is much the same for all images, so that no "
+                "concept can be significant: name an earlier layer in %s",
+                self.title,
+                self.of,
+            )
 
 
 def _lacking(images: ConceptImages, concept: str) -> ConceptFlag:

@@ -258,6 +258,16 @@ def test_a_concept_of_one_subject_is_none() -> None:
     assert found["tcav_flags"][0] == ConceptFlag.AT_CHANCE and found["tcav_accuracy"][0] == CHANCE
 
 
+def test_a_layer_whose_gradient_is_the_same_for_all_images_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    cohort = planted(0)
+    same = np.broadcast_to(cohort.arrays[GRADIENTS][-1], cohort.arrays[GRADIENTS].shape)
+    found = TCAV(concepts=("heeded",)).compute(replace(cohort, arrays=cohort.arrays | {GRADIENTS: same}))
+    assert "name an earlier layer in pooled_activations" in caplog.text and (found["tcav_p"] > 0.05).all()
+    caplog.clear()
+    TCAV(concepts=("heeded",)).compute(cohort)
+    assert not caplog.records
+
+
 def test_images_count_for_the_class_that_their_label_names_or_that_was_explained_of_them() -> None:
     cohort = planted(0).taken(np.arange(6))
     cohort = replace(cohort, labels=["a", "b", "a|striped", "striped", "", "a|b"])
