@@ -387,6 +387,12 @@ class Network:
         with torch.no_grad(), self.exact(), exact_convolutions(), told(f"{self.name} fails on made-up images"):
             return find_classifier(self.module, self._made_up, self.synthetic())
 
+    def features(self, layer: str) -> int:
+        """Count the features of a layer ``(image, feature, *layer_space)``."""
+        with torch.no_grad(), self.watch([layer]) as outputs:
+            self._made_up(self.synthetic())
+        return outputs[layer].shape[1]
+
     def linear_head(self, layer: str) -> Head | None:
         """Find the linear layer whose answer are the logits, if it takes the mean over space of `layer`.
 

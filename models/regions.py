@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def towards_right(affine: Floats, grid: Sequence[int]) -> Floats:
     return np.asarray(affine[0, 3] + np.tensordot(steps, np.indices(grid), 1))
 
 
-def _sums(flat: Floats, place: NDArray[np.intp], count: int) -> Floats:
+def _sums(flat: Floats, place: NDArray[Any], count: int) -> Floats:
     """Sum ``(map, place)`` over each region and side: ``(map, 1 + region, side)``."""
     summed = [np.bincount(place, weights=one, minlength=3 * count + 3) for one in flat]
-    return np.stack(summed).reshape(len(flat), count + 1, 3)
+    return np.stack(summed).astype(np.float64).reshape(len(flat), count + 1, 3)

@@ -32,6 +32,7 @@ from models.explainers.lrp import LRP
 from models.explainers.mil_attention import MILAttention
 from models.explainers.occlusion import Occlusion
 from models.explainers.pattern_attribution import PatternAttribution
+from models.explainers.pooled import PooledActivations
 from models.explainers.prediction import Prediction
 from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
@@ -79,6 +80,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     Attention,
     AttentionRollout,
     MILAttention,
+    PooledActivations,
     ControlRandom,
     ControlEdges,
     ControlCentre,

@@ -6,9 +6,10 @@ from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
 from models.results.mean_maps import MeanMaps
 from models.results.similar_cases import SimilarCases
+from models.results.tcav import TCAV
 
-RESULTS: Registry[Result] = Registry(MeanMaps, SimilarCases)
+RESULTS: Registry[Result] = Registry(MeanMaps, SimilarCases, TCAV)
 
 ResultConfig = Annotated[Result, RESULTS]
 
-__all__ = ["RESULTS", "Arrays", "MeanMaps", "Result", "ResultConfig", "SimilarCases", "Stored"]
+__all__ = ["RESULTS", "TCAV", "Arrays", "MeanMaps", "Result", "ResultConfig", "SimilarCases", "Stored"]

@@ -52,7 +52,10 @@ class Result(Producer):
         raise NotImplementedError
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
-        """Declare the arrays of the result; one with the dimension `image_id` has a place for every row."""
+        """Declare the arrays of the result; one with the dimension `image_id` has a place for every row.
+
+        A dimension that an output of `reads` declares by itself, such as one of features, is known.
+        """
         raise NotImplementedError
 
     def compute(self, stored: Stored) -> Arrays:

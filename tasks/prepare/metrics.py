@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from models.errors import ConfigurationError
 from models.metrics import Metric, standard
 from models.network import Network
+from models.outputs import Output
 from models.results import Result
 from models.uncertainty import Uncertainty
 from tasks.plan import manifest
@@ -88,7 +89,19 @@ def plan_results(results: Sequence[Result], plan: Plan) -> tuple[PlannedResult, 
     for result in results:
         result.check(plan.outputs)
     pinned = [result.pinned() for result in results]
-    return tuple(PlannedResult(result=result, outputs=result.declare(plan.frame)) for result in pinned)
+    return tuple(PlannedResult(result=result, outputs=_declared(result, plan)) for result in pinned)
+
+
+def _declared(result: Result, plan: Plan) -> tuple[Output, ...]:
+    """Let a result declare its outputs; dimensions of what it is computed from are declared with them."""
+    read = {axis.name: axis for name in result.reads() for axis in plan.outputs[name].axes}
+
+    def completed(output: Output) -> Output:
+        own = {axis.name for axis in output.axes}
+        taken = (read[dim] for dim in output.own_dims if dim in read.keys() - own - plan.frame.sizes.keys())
+        return output.model_copy(update={"axes": (*output.axes, *taken)})
+
+    return tuple(completed(output) for output in result.declare(plan.frame))
 
 
 def add_metrics(output: Location, metrics: Sequence[Metric], engines: Engines, others: Sequence[Location] = ()) -> Plan:

@@ -18,6 +18,7 @@ from tasks.plan.labels import NOTHING, Labels, read_labels
 from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.concepts import tested_concepts
 from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
 from tasks.report.fields import by_explainer
 from tasks.report.inventory import describe
@@ -103,6 +104,7 @@ def write_report(output: Location) -> Location:
         groups=fitting(groups),
         outcomes=len(groups),
         mean_scales=mean_scales,
+        concepts=tested_concepts(plan, dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],
         scales=scales,

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_array
 
+from models.results.statistics import holm
+
 ALL_CLASSES = "all"
 _CHUNK = 10_000_000
 
@@ -73,19 +75,6 @@ def evidence(
         }
         tables[name] = _corrected(pd.concat(by_metric), controls)
     return pd.concat(tables, names=["class", "metric", "explainer"])
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correct p-values for their number (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
-
-    The i-th least of m becomes ``max_{j <= i} min(1, (m - j + 1) p_(j))``. NaN stands for a test that was not made, and
-    is left out of the number.
-    """
-    made = np.flatnonzero(~np.isnan(p))
-    order = made[np.argsort(p[made], kind="stable")]
-    corrected = np.full(p.shape, np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
-    return corrected
 
 
 def _of_metric(

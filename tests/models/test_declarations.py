@@ -50,6 +50,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "slices": lambda: wrap(BagOfSlices(1, 4), 3, shape=SIDES[3]),
     "segments": lambda: wrap(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5)), shape=SIDES[2]),
 }  # fmt: skip
+STATED: dict[str, dict[str, Any]] = {"tcav": {"concepts": ("striped",)}}
+"""Parameters that have to be stated."""
 B_AND_D = Classes(classes=("b", "d"))
 UNCERTAINTY = (MCDropout(samples=2), TestTimeAugmentation(samples=2, label="views"))
 
@@ -187,7 +189,8 @@ def test_names_of_outputs_are_unique_over_all_that_is_standard() -> None:
     declared = [*declare_source(frame), *declare_prediction(frame), *Saliency().declare(frame, network)]
     declared += [output for metric in standard() for output in metric.declare(frame, network)]
     declared += [output for kind in UNCERTAINTY for output in kind.declare(frame)]
-    declared += [output for result in RESULTS.kinds.values() for output in result().declare(frame)]
+    results = [RESULTS.adapter.validate_python({"name": name, **STATED.get(name, {})}) for name in RESULTS.kinds]
+    declared += [output for result in results for output in result.declare(frame)]
     declared += [output for fit in FITS.kinds.values() for output in fit().declare(frame, network, 2)]
     assert len({output.name for output in declared}) == len(declared)
     assert len(joined(declared)) == len(declared)
@@ -325,7 +328,7 @@ def test_every_registry_takes_a_kind_and_takes_it_back(registry: Registry[Any], 
         name = added.model_fields["name"].default
         assert isinstance(registry.adapter.validate_python({"name": name}), added)
         for known, kind in before.items():
-            assert type(registry.adapter.validate_python({"name": known})) is kind
+            assert type(registry.adapter.validate_python({"name": known, **STATED.get(known, {})})) is kind
     finally:
         registry.remove(added)
     assert registry.kinds == before

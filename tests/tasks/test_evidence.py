@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from models.results.statistics import holm
 from tasks.report.evidence import as_csv
-from tasks.report.statistics import evidence, holm
+from tasks.report.statistics import evidence
 
 EXPLAINERS = ("good", "poor", "control_random", "control_edges")
 CONTROLS = EXPLAINERS[2:]

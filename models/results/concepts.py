@@ -1,0 +1,106 @@
+"""Concepts: the images that show them, and what is drawn of these and of others."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.results.base import Stored
+from models.results.directions import Classifier, direction, held_out_accuracy
+
+FEWEST, MOST = 20, 100
+"""The number of images without which there is no concept, and of those that one direction is made of at most."""
+
+SEPARATOR = "|"
+"""Between the names of a label."""
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of the store that directions are made of, ``(direction, image)``: the images told from others, and these."""
+
+    ours: Rows
+    others: Rows
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Unit vectors ``(direction, feature)``, and the accuracy of each on other subjects."""
+
+    vectors: NDArray[np.float32]
+    accuracy: NDArray[np.float64]
+
+
+class ConceptImages:
+    """The explained images of a cohort by the names in their labels; draws depend on their ids, not on their order.
+
+    Attributes
+    ----------
+    others
+        Rows of the images that show no concept.
+    """
+
+    def __init__(self, stored: Stored, concepts: Sequence[str]) -> None:
+        self._names = [set(label.split(SEPARATOR)) for label in stored.labels]
+        self._subjects = np.array(stored.subjects)
+        explained = stored.explained
+        by_id = [row for row in np.argsort(np.array(stored.ids), kind="stable") if explained[row]]
+        self._rows = {
+            concept: np.array([row for row in by_id if concept in self._names[row]], np.intp) for concept in concepts
+        }
+        self.others = np.array([row for row in by_id if self._names[row].isdisjoint(concepts)], np.intp)
+
+    def __getitem__(self, concept: str) -> Rows:
+        return self._rows[concept]
+
+    def size(self, concept: str) -> int:
+        """Count the images that a direction is made of on either side: two sets of others can be drawn as well."""
+        return min(len(self._rows[concept]), len(self.others) // 2, MOST)
+
+    def draw(self, concept: str | None, size: int, directions: int) -> Drawn:
+        """Draw images of a concept, or of a random one, which is a set of others; and for each direction other images.
+
+        The images that a concept is told from are those which the random concepts of that size are told from.
+        """
+        ours, others = [], []
+        for number in range(directions):
+            sets = np.random.default_rng([size, number]).choice(self.others, (2, size), replace=False)
+            others.append(sets[0])
+            if concept is not None:
+                sets[1] = np.random.default_rng([size, number, 1]).choice(self._rows[concept], size, replace=False)
+            ours.append(sets[1])
+        return Drawn(np.array(ours), np.array(others))
+
+    def fit(self, drawn: Drawn, vectors: "Vectors", classifier: Classifier) -> Directions:
+        """Find the directions that tell the images drawn from others."""
+        normals, accuracy = [], []
+        for ours, others in zip(drawn.ours, drawn.others, strict=True):
+            sides = vectors[ours], vectors[others]
+            normals.append(direction(*sides, classifier)[0])
+            subjects = self._subjects[ours], self._subjects[others]
+            accuracy.append(held_out_accuracy(*sides, subjects, classifier))
+        return Directions(np.array(normals, np.float32), np.array(accuracy))
+
+    def of_classes(self, classes: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which images stand for which class, ``(image, class)``: its label names it, or nothing known."""
+        known = {*classes, *self._rows}
+        return np.array([[name in names or not names & known for name in classes] for names in self._names], bool)
+
+
+class Vectors:
+    """Some rows of a stored output ``(image, feature)``."""
+
+    def __init__(self, stored: Stored, name: str, drawn: Iterable[Drawn]) -> None:
+        self._rows = np.unique(np.concatenate([rows.ravel() for one in drawn for rows in (one.ours, one.others)]))
+        parts = []
+        for block_rows, block in stored.blocks(name):
+            first, last = np.searchsorted(self._rows, [block_rows.start, block_rows.stop])
+            parts.append(block[name][self._rows[first:last] - block_rows.start])
+        self._values = np.concatenate(parts)
+
+    def __getitem__(self, rows: Rows) -> NDArray[np.floating[Any]]:
+        return self._values[np.searchsorted(self._rows, rows)]
