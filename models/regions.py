@@ -94,7 +94,7 @@ def relevance_by_region(maps: NDArray[np.floating], regions: NDArray[np.int32], 
         How many regions the atlas has.
     """
     side = np.where(np.abs(right) < _MIDPLANE, 0, np.where(right < 0, 1, 2))
-    place = (3 * regions + side).ravel()
+    place = (3 * regions + side).ravel().astype(np.intp)
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     flat[~np.isfinite(flat).all(1)] = np.nan
     places = np.bincount(place, minlength=3 * count + 3).reshape(-1, 3).sum(1)[1:]
@@ -126,5 +126,12 @@ def towards_right(affine: Floats, grid: Sequence[int]) -> Floats:
 
 def _sums(flat: Floats, place: NDArray[Any], count: int) -> Floats:
     """Sum ``(map, place)`` over each region and side: ``(map, 1 + region, side)``."""
+<<<<<<< HEAD
     summed = [np.bincount(place, weights=one, minlength=3 * count + 3) for one in flat]
     return np.stack(summed).astype(np.float64).reshape(len(flat), count + 1, 3)
+=======
+    summed = np.empty((len(flat), 3 * count + 3))
+    for row, one in zip(summed, flat, strict=True):
+        row[:] = np.bincount(place, weights=one, minlength=summed.shape[1])
+    return summed.reshape(len(flat), count + 1, 3)
+>>>>>>> w-regions
