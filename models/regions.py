@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,14 +124,9 @@ def towards_right(affine: Floats, grid: Sequence[int]) -> Floats:
     return np.asarray(affine[0, 3] + np.tensordot(steps, np.indices(grid), 1))
 
 
-def _sums(flat: Floats, place: NDArray[Any], count: int) -> Floats:
+def _sums(flat: Floats, place: NDArray[np.intp], count: int) -> Floats:
     """Sum ``(map, place)`` over each region and side: ``(map, 1 + region, side)``."""
-<<<<<<< HEAD
-    summed = [np.bincount(place, weights=one, minlength=3 * count + 3) for one in flat]
-    return np.stack(summed).astype(np.float64).reshape(len(flat), count + 1, 3)
-=======
     summed = np.empty((len(flat), 3 * count + 3))
     for row, one in zip(summed, flat, strict=True):
         row[:] = np.bincount(place, weights=one, minlength=summed.shape[1])
     return summed.reshape(len(flat), count + 1, 3)
->>>>>>> w-regions

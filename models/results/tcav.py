@@ -13,7 +13,7 @@ from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import Axis, Frame, Output, flags_of
 from models.prediction import TARGET_CLASS
 from models.results.base import Arrays, Result, Stored
-from models.results.concepts import FEWEST, ConceptImages, Directions, Vectors
+from models.results.concepts import FEWEST, ConceptImages, Directions, Drawn, Vectors
 from models.results.directions import Classifier
 from models.results.statistics import holm
 
@@ -130,15 +130,14 @@ class TCAV(Result):
         self, stored: Stored, images: ConceptImages, sizes: Mapping[str, int]
     ) -> dict[str | int, Directions]:
         """Find the directions of each concept by its name, and of random concepts by the size of their sets."""
-        drawn = {concept: images.draw(concept, size, self.directions) for concept, size in sizes.items()}
-        random = {size: images.draw(None, size, self.directions) for size in sorted({*sizes.values()})}
+        drawn: dict[str | int, Drawn] = {
+            concept: images.draw(concept, size, self.directions) for concept, size in sizes.items()
+        }
+        drawn |= {size: images.draw(None, size, self.directions) for size in sorted({*sizes.values()})}
         if not drawn:
             return {}
-        vectors = Vectors(stored, self.of, [*drawn.values(), *random.values()])
-        fitted: dict[str | int, Directions] = {}
-        fitted |= {name: images.fit(one, vectors, self.classifier) for name, one in drawn.items()}
-        fitted |= {size: images.fit(one, vectors, self.classifier) for size, one in random.items()}
-        return fitted
+        vectors = Vectors(stored, self.of, drawn.values())
+        return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
 
     def _nothing(self, stored: Stored) -> Finding:
         features = next(iter(stored.blocks(self.of)))[1][self.of].shape[1]
