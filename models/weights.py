@@ -36,15 +36,26 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
     """
     place, state = state_dict(weights, key)
     begin, fitting = unwrapped(state, module.state_dict())
+    _check_numbers(module, fitting)
     try:
         module.load_state_dict(fitting)
     except Exception as error:
         raise ConfigurationError(
-            f"model.weights do not fit {type(module).__name__}: {misfit(module, state) or summary(error)}"
+            f"model.weights do not fit {type(module).__name__}: {misfit(module, state, place) or summary(error)}"
         ) from error
     left = len(state) - len(fitting)
     parts = [f"the state dict at {place!r}"] * bool(place) + [f"names without the beginning {begin!r}"] * bool(begin)
     return ", ".join(parts + [f"{left} other tensors left out"] * bool(left))
+
+
+def _check_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse quantised weights, which torch would take for real numbers."""
+    real = [name for name, tensor in module.state_dict().items() if tensor.is_floating_point() and name in state]
+    if whole := [name for name in real if not state[name].is_floating_point()]:
+        raise ConfigurationError(
+            f"model.weights: {len(whole)} tensors are whole numbers, such as {whole[0]!r}, and {type(module).__name__} "
+            "computes with real ones: save the weights as they were before they were quantised"
+        )
 
 
 def state_dict(weights: bytes, key: str | None, field: str = "model.weights") -> tuple[str, dict[str, Tensor]]:
@@ -69,15 +80,16 @@ def state_dict(weights: bytes, key: str | None, field: str = "model.weights") ->
             ) from error
         return state_within(checkpoint, key, field)
     try:
-        return "", load_safetensors(weights)
+        stored = load_safetensors(weights)
     except SafetensorError as error:
         raise ConfigurationError(
             f"{field}: the file is neither safetensors nor a .pt state dict ({summary(error)}): {_ALONE}"
         ) from error
+    return ("", stored) if key is None else state_within(stored, key, field)
 
 
-def misfit(module: nn.Module, state: Mapping[str, Any]) -> str:
-    """Say how a state dict differs from that of the module, with one example for each kind, and a likely cause."""
+def misfit(module: nn.Module, state: Mapping[str, Any], place: str = "") -> str:
+    """Say how a state dict, at a place of its file, differs from that of the module, and a likely cause."""
     own = module.state_dict()
     missing, spare = [name for name in own if name not in state], [name for name in state if name not in own]
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
@@ -92,8 +104,8 @@ def misfit(module: nn.Module, state: Mapping[str, Any]) -> str:
     ]
     if within:
         prefix = within[0].removesuffix(missing[0])
+        key = f"{place}.{prefix}".strip(".")
         found.append(
-            f"names begin with {prefix!r}: add that to the place in model.weights_key, such as "
-            f"'state_dict.{prefix.rstrip('.')}', or save the state dict of that module alone"
+            f"names begin with {prefix!r}: set `model.weights_key: {key}`, or save the state dict of that module alone"
         )
     return "; ".join(filter(None, found))

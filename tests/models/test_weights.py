@@ -132,11 +132,21 @@ def test_of_two_state_dicts_one_is_named() -> None:
     assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
 
 
+def test_a_key_leads_into_the_names_of_safetensors() -> None:
+    data, module = safetensors.torch.save({**named("model.encoder."), "model.decoder.weight": torch.ones(2)}), fresh()
+    with pytest.raises(ConfigurationError, match=r"set `model\.weights_key: model\.encoder`"):
+        load_into(module, data)
+    with pytest.raises(ConfigurationError, match=r"there is no state dict at 'encoder'"):
+        load_into(module, data, "encoder")
+    load_into(module, data, "model.encoder")
+    assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
+
+
 @pytest.mark.parametrize("key", ["teacher.backbone", "teacher"])
 def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
     data = pt({"student": named("module.backbone."), "teacher": {**named("backbone."), "head.weight": torch.ones(2)}})
     if key == "teacher":
-        with pytest.raises(ConfigurationError, match=r"names begin with 'backbone\.': add that to the place"):
+        with pytest.raises(ConfigurationError, match=r"set `model\.weights_key: teacher\.backbone`"):
             load_into(fresh(), data, key)
         return
     module = fresh()
@@ -154,6 +164,7 @@ def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
         (pt(torch.zeros(3)), "the file holds none"),
         (pt(STATE)[:300], "is damaged"),
         (pt({"0.weight": torch.zeros(2, 1, 3, 3)}), "5 of 9 tensors are missing|tensors are missing"),
+        (pt({name: tensor.to(torch.int8) for name, tensor in STATE.items()}), "8 tensors are whole numbers"),
         (pt({**named("module."), "module.spare": torch.ones(1)}), "are not known, such as 'module"),
     ],
 )
