@@ -68,7 +68,14 @@ class Folds(Composed):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        answers = torch.stack([answer(*inputs) for answer in self.alone])
+        found = [answer(*inputs) for answer in self.alone]
+        for number, answer in enumerate(found, 1):
+            if answer.shape != found[0].shape:
+                raise ConfigurationError(
+                    f"model.weights: fold {number} returns {tuple(answer.shape)}, and the first "
+                    f"{tuple(found[0].shape)}: folds are networks of the same classes and input"
+                )
+        answers = torch.stack(found)
         if not self.is_of_probabilities:
             return answers.mean(0)
         return _log_mean(answers.log_softmax(2)) if self.activation == "softmax" else _mean_odds(answers)

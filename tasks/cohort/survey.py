@@ -291,6 +291,7 @@ def _entry(
     if image.refused:
         return entry.quarantined(image.refused)
     try:
+        _check_files_differ(image.source.parts)
         sources = [_source(files, facts) for files in image.source.parts]
     except Unreadable as reason:
         return entry.quarantined(str(reason))
@@ -331,6 +332,13 @@ def _check_frames_of_mask(masks: int, frames: int) -> None:
             f"its mask has {masks} frames, and the image {frames}: a mask has as many frames as its image, or one for "
             "all of them"
         )
+
+
+def _check_files_differ(parts: Iterable[Files]) -> None:
+    given: dict[tuple[str, ...], str] = {}
+    for name, uris in parts:
+        if (other := given.setdefault(uris, name)) != name:
+            raise Unreadable(f"its {other} and its {name} are one file: name the file of each")
 
 
 def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:

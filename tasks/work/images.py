@@ -188,7 +188,19 @@ def _decoded(
         record = " or its record" if source.record else ""
         raise NotAsPlanned(f"the file{record} changed after the run was planned: run again")
     sequences = {part.name: _sequence(plan, entry, part, stored[part.name]) for part in source.parts}
+    _check_equal_channels(sequences)
     return on_one_grid(sequences, plan.cohort.align)
+
+
+def _check_equal_channels(sequences: Mapping[str, Decoded]) -> None:
+    """Refuse what another image could bring to the same number of channels in another way."""
+    (first, counted), *others = ((name, len(decoded.pixels)) for name, decoded in sequences.items())
+    for name, channels in others:
+        if channels != counted:
+            raise Misfit(
+                f"its {first} has {counted} channels and its {name} {channels}, so that the network's channels could "
+                "be other files' in other images: name files of as many each, such as by cohort.color: grey"
+            )
 
 
 def _sequence(plan: Plan, entry: Entry, part: Files, stored: Sequence[bytes]) -> Decoded:

@@ -110,6 +110,12 @@ def test_batch_norms_are_folded_in_each() -> None:
     assert not names
 
 
+def test_folds_of_other_classes_are_told_by_number() -> None:
+    made = Folds([torch.nn.Linear(3, 2), torch.nn.Linear(3, 4)], None, "logits", "softmax")
+    with pytest.raises(ConfigurationError, match=r"fold 2 returns \(1, 4\), and the first \(1, 2\)"):
+        made(torch.zeros(1, 3))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -239,11 +239,12 @@ def test_images_that_were_put_in_order_are_counted(tmp_path: Path, caplog: pytes
         ({"t1": "Doe_t1.png", "t2": "gone.png"}, "its t2: the file cannot be opened .FileNotFoundError."),
         ({"t1": "Doe_t1.png", "t2": "notes.txt"}, "its t2: not a known image format"),
         ({"t1": "Doe_t1.png", "t2": "empty/"}, "its t2: the folder is empty, or not there: check the table"),
+        ({"t1": "plain.png", "t2": "plain.png"}, "its t1 and its t2 are one file: name the file of each"),
         ({"t1": "sub-01_t1.png", "t2": "sub-02_t2.png"}, r"its files are of 2 subjects, by their names \(BIDS\)"),
     ],
 )
 def test_an_image_is_set_aside_by_the_name_of_a_sequence(tmp_path: Path, row: dict[str, str], reason: str) -> None:
-    pictures(tmp_path, "Doe_t1.png", "Doe_t2.png", "sub-01_t1.png", "sub-02_t2.png")
+    pictures(tmp_path, "Doe_t1.png", "Doe_t2.png", "sub-01_t1.png", "sub-02_t2.png", "plain.png")
     (tmp_path / "notes.txt").write_text("Doe")
     whole = {"id": "whole", "t1": "Doe_t1.png", "t2": "Doe_t2.png"}
     found = reasons(surveyed(table(tmp_path / "c.csv", [{"id": "a", **row}, whole]), columns={"uri": ["t1", "t2"]}))

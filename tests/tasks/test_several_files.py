@@ -226,6 +226,17 @@ def test_a_file_of_several_channels_is_refused_by_its_name(cohort: Pairs, output
         prepared(cohort.content(Location(url=f"{output.url}-2")))
 
 
+def test_channels_that_could_be_of_another_file_elsewhere_are_refused(cohort: Pairs, output: Location) -> None:
+    content = cohort.content(output)
+    content["model"] |= squares_model(cohort.folder, ("a", "b"), NETWORK | {"in_shape": [4, 16, 16]}) | {"channels": 4}
+    for number in cohort.numbers:
+        for sequence, channels in (("t1", 1 if number == 0 else 2), ("t2", 3 if number == 0 else 2)):
+            np.save(cohort.folder / f"{number}_{sequence}.npy", np.full((channels, 16, 16), number, np.float32))
+    assert carry_out(content).quarantined == 1
+    (told,) = reasons(output)
+    assert told.startswith("its t1 has 1 channels and its t2 3, so that")
+
+
 AFFINE = np.diag([2.0, 2, 2, 1])
 
 
