@@ -1,4 +1,4 @@
-"""What follows a backbone: a linear probe of its features, or their similarity to references."""
+"""Heads that follow a backbone: a linear probe of its features, or their similarity to references."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -19,7 +19,7 @@ Pool = Literal["mean", "first"]
 
 
 class HeadConfig(BaseModel):
-    """What follows the network, whose output are features."""
+    """The head that follows a network whose output are features."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

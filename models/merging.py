@@ -59,7 +59,7 @@ class Merging:
 
 
 class Alone(Merging):
-    """Of images that the network takes at once, the logits are what it answers."""
+    """The logits of images that the network takes at once, which are its answers."""
 
     def add(self, numbers: Tensor, logits: Tensor) -> None:
         self._logits = logits

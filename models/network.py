@@ -36,7 +36,7 @@ from models.windows import Tiles
 Precision = Literal["fp32", "bf16"]
 
 INPUT_OF = "input of "
-"""How the name of what a layer takes begins, where that is watched."""
+"""The name of the input of a layer that is watched begins so."""
 
 # These classes are named by strings, since to import MONAI takes seconds.
 _ATTENTION = ("SABlock", "CrossAttentionBlock", "WindowAttention", "MultiheadAttention")

@@ -17,7 +17,7 @@ _MIDPLANE = 1e-3
 
 
 class RegionFlag(IntFlag):
-    """What is odd about the relevance of a map by region."""
+    """Oddities of the relevance of a map by region."""
 
     NO_GEOMETRY = 1
     NO_OVERLAP = 2

@@ -8,7 +8,7 @@ from typing import Any
 
 _REFERENCE = re.compile(r"@(\w+(?:(?:::|#)\w+)*)", re.ASCII)
 _STAND_IN = re.compile(r" _\d+_ ")
-"""What stands for a reference while an expression is parsed."""
+"""A name that stands for a reference while an expression is parsed."""
 
 _LONGEST = 10_000
 """Characters of an expression, or items of what it makes."""

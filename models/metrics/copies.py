@@ -50,7 +50,7 @@ def range_of(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Changes:
-    """How far everything moves from an image to its copies; all distances are Euclidean.
+    """Distances of everything from an image to its copies; all of them are Euclidean.
 
     Attributes
     ----------

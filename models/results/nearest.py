@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pairs = Callable[[slice, slice], NDArray[np.bool_]]
-"""Which pairs of some vectors and some others count: from two slices of rows to ``(row, other)``."""
+"""A function that tells which pairs of vectors count, from two slices of rows to ``(row, other)``."""
 
 BLOCK = 2048
 _GRAIN = 2.0**24

@@ -16,7 +16,7 @@ from tasks.storage.location import Location
 SCHEDULED = "scheduled"
 
 _TRIED = 4
-"""Of neighbouring images, this many are tried for one that can be read."""
+"""This many neighbouring images are tried for one that can be read."""
 
 T = TypeVar("T")
 

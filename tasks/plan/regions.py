@@ -29,7 +29,7 @@ _EXACT = 2**24
 """Volumes are read in single precision, which holds whole numbers up to this one."""
 
 _GRIDS = 4
-"""How many grids are remembered with their regions: images of a common space have one."""
+"""This many grids are remembered with their regions: images of a common space have one."""
 
 
 class Regions(Result):

@@ -86,7 +86,7 @@ class Slide(ABC):
         self.microns_per_pixel = microns_per_pixel if usable else None
 
     def downsample(self, level: int) -> float:
-        """How many pixels of the finest level lie along one of this."""
+        """Pixels of the finest level along one pixel of this level."""
         finest, this = self.levels[0], self.levels[level]
         return max(finest.height, finest.width) / max(this.height, this.width)
 
