@@ -144,7 +144,7 @@ class Wanted(NamedTuple):
 
 
 class Places(NamedTuple):
-    """The places of columns: those of files, the others by what they hold, all that have a name, those of the record."""
+    """Places of columns: those of files, the others by what they hold, all that have a name, those of the record."""
 
     uris: tuple[int, ...]
     others: dict[str, int]
