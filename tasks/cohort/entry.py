@@ -1,7 +1,7 @@
 """An image of the cohort as it is written down: what it is made of, and what is known of it."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -157,3 +157,23 @@ def decoded_together(sources: Iterable[Source]) -> int:
 def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:
     """Collect what is known of files, by their pseudonyms."""
     return {fact.file: fact for entry in entries for fact in entry.facts}
+
+
+def combine(digests: Sequence[str], frame: int | None = None) -> str:
+    """Make the digest of an image from those of its files.
+
+    Parameters
+    ----------
+    digests
+        The SHA-256 of each file, or those of its sequences, in their order; that of its record is the last.
+    frame
+        The frame of the only file that the image is; None: it is all of it.
+
+    Returns
+    -------
+    str
+        The digest of the only file, or one over all, and over the frame's number.
+    """
+    if frame is not None:
+        return hashlib.sha256(f"{digests[0]} frame {frame}".encode()).hexdigest()
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -5,21 +5,21 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from models.errors import ConfigurationError
-from models.records import record_digest
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import Entry, Fact, Source, decoded_together
+from tasks.cohort.entries import entries_of
+from tasks.cohort.entry import Entry, Fact
 from tasks.cohort.listing import list_images
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import Header, inspect
-from tasks.cohort.reading import Unreadable, check_decoded, check_file, check_frames
+from tasks.cohort.reading import Unreadable, check_file
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
 from tasks.cohort.slides import opening as slides
-from tasks.cohort.sources import Files, Listed, Sources, check_is_file
+from tasks.cohort.sources import Listed, Sources, check_is_file
 from tasks.cohort.table import is_table
 from tasks.storage.location import Location, nameless
 
@@ -123,7 +123,7 @@ def survey(
                 left_out,
             )
     surveyed = [
-        entry for image in listed if selects(image) for entry in _entries(image, facts, alias, config, spatial_dims)
+        entry for image in listed if selects(image) for entry in entries_of(image, facts, alias, config, spatial_dims)
     ]
     entries = only.sampled([entry for entry in surveyed if only.by_header(entry)])
     places = {alias(image.name): image.source for image in listed}
@@ -173,26 +173,6 @@ def which(
             for id in (listed | names.get(key.pseudonym(uri), set())) & set(ids):
                 found.setdefault(id, {})[uri] = None
     return {id: tuple(uris) for id, uris in found.items()}
-
-
-def combine(digests: Sequence[str], frame: int | None = None) -> str:
-    """Make the digest of an image from those of its files.
-
-    Parameters
-    ----------
-    digests
-        The SHA-256 of each file, or those of its sequences, in their order; that of its record is the last.
-    frame
-        The frame of the only file that the image is; None: it is all of it.
-
-    Returns
-    -------
-    str
-        The digest of the only file, or one over all, and over the frame's number.
-    """
-    if frame is not None:
-        return hashlib.sha256(f"{digests[0]} frame {frame}".encode()).hexdigest()
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _files(images: Iterable[Listed]) -> list[str]:
@@ -248,104 +228,3 @@ def _examined(location: Location, stamp: str, config: CohortConfig) -> tuple[Hea
     check_file(int(stamp.partition("-")[0]) if stamp else location.size(), config.largest_image)
     data = location.read()
     return inspect(data), hashlib.sha256(data).hexdigest(), len(data)
-
-
-def _entries(
-    image: Listed,
-    facts: Mapping[str, Fact | Unreadable],
-    alias: Callable[[str], str],
-    config: CohortConfig,
-    spatial_dims: int,
-) -> list[Entry]:
-    """Write down an image, or each frame of it; frames of one file are of one subject, which may be the file itself."""
-    entry = _entry(image, facts, alias, config, spatial_dims)
-    frames = _frames(entry.sources[0].files, config, spatial_dims) if entry.sources else 1
-    if frames <= 1 or entry.digest is None:
-        return [entry]
-    return [
-        replace(
-            entry,
-            id=f"{entry.id}#{number}",
-            digest=combine([entry.digest], number),
-            subject=entry.subject or entry.id,
-            frame=number,
-        )
-        for number in range(1, frames + 1)
-    ]
-
-
-def _frames(own: Sequence[Fact], config: CohortConfig, spatial_dims: int) -> int:
-    """Count the frames of an image's files that are images of their own; 1: the files are one image."""
-    return own[0].count(spatial_dims) if config.frames == "images" and len(own) == 1 else 1
-
-
-def _entry(
-    image: Listed,
-    facts: Mapping[str, Fact | Unreadable],
-    alias: Callable[[str], str],
-    config: CohortConfig,
-    spatial_dims: int,
-) -> Entry:
-    named = image.subject or image.bids
-    entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
-    if image.refused:
-        return entry.quarantined(image.refused)
-    try:
-        _check_files_differ(image.source.parts)
-        sources = [_source(files, facts) for files in image.source.parts]
-    except Unreadable as reason:
-        return entry.quarantined(str(reason))
-    own = [fact for source in sources for fact in source.files]
-    entry = replace(entry, format=own[0].format)
-    people = {fact.person for fact in own if fact.person}
-    if len(people) > 1:
-        return entry.quarantined(
-            f"its {len(own)} files are of {len(people)} patients, by PatientID (0010,0020) and IssuerOfPatientID "
-            "(0010,0021): name the files of each by themselves"
-        )
-    if people and image.subject is None:
-        entry = replace(entry, subject=people.pop())
-    mask = None if image.source.mask is None else facts[image.source.mask]
-    if isinstance(mask, Unreadable):
-        return entry.quarantined(f"its mask: {mask}")
-    frames = max(_frames(own, config, spatial_dims), 1)
-    masks = _frames([mask], config, spatial_dims) if mask else 1
-    try:
-        check_frames(frames)
-        check_decoded(decoded_together(sources) // frames, config.largest_image)
-        check_decoded(mask.decoded // (masks if masks == frames else 1) if mask else 0, config.largest_image)
-        if spatial_dims == 3:  # those of pictures may be the slices of a volume that is laid onto them
-            _check_frames_of_mask(masks, frames)
-    except Unreadable as reason:
-        return entry.quarantined(str(reason))
-    if image.source.record:
-        sources.append(Source("", "record", record_digest(image.source.record), ()))
-    digest = combine([source.digest for source in sources])
-    if mask:
-        sources.append(Source("", "mask", mask.digest, (mask,)))
-    return replace(entry, digest=digest, mask=mask.digest if mask else None, sources=tuple(sources))
-
-
-def _check_frames_of_mask(masks: int, frames: int) -> None:
-    if frames > 1 and masks not in (1, frames):
-        raise Unreadable(
-            f"its mask has {masks} frames, and the image {frames}: a mask has as many frames as its image, or one for "
-            "all of them"
-        )
-
-
-def _check_files_differ(parts: Iterable[Files]) -> None:
-    given: dict[tuple[str, ...], str] = {}
-    for name, uris in parts:
-        if (other := given.setdefault(uris, name)) != name:
-            raise Unreadable(f"its {other} and its {name} are one file: name the file of each")
-
-
-def _source(files: Files, facts: Mapping[str, Fact | Unreadable]) -> Source:
-    """Collect what is known of a sequence's files, or of an image's."""
-    found: list[Fact] = []
-    for fact in map(facts.__getitem__, files.uris):
-        if isinstance(fact, Unreadable):
-            raise Unreadable(files.says(fact))
-        found.append(fact)
-    return Source(files.name, "image", combine([fact.digest for fact in found]), tuple(found))

@@ -14,13 +14,13 @@ from torch import Tensor
 from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
 from models.records import record_digest
-from tasks.cohort.entry import Entry, known_files
+from tasks.cohort.entry import Entry, combine, known_files
 from tasks.cohort.masks import drawn
 from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
 from tasks.cohort.slides.outputs import values_of
 from tasks.cohort.sources import Files, Find, Source, Sources
-from tasks.cohort.survey import combine, survey
+from tasks.cohort.survey import survey
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location, nameless

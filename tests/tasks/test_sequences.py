@@ -13,11 +13,12 @@ import pytest
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
+from tasks.cohort.entry import combine
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.selection import Selection
 from tasks.cohort.sequences import in_order
-from tasks.cohort.survey import Survey, combine, survey, which
+from tasks.cohort.survey import Survey, survey, which
 from tests.tasks.test_cohort import picture, series, sha256, table
 
 FOUR = ("t1", "t1ce", "t2", "flair")
