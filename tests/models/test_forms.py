@@ -64,9 +64,9 @@ def as_exported(module: nn.Module, images: Tensor = IMAGES, **options: Any) -> b
     return file.getvalue()
 
 
-def as_onnx(module: nn.Module, **options: Any) -> bytes:
+def as_onnx(module: nn.Module, images: Tensor = IMAGES, **options: Any) -> bytes:
     file = BytesIO()
-    program = torch.onnx.export(module, (IMAGES,), dynamo=True, verbose=False, **{"dynamic_shapes": BATCH, **options})
+    program = torch.onnx.export(module, (images,), dynamo=True, verbose=False, **{"dynamic_shapes": BATCH, **options})
     assert program is not None
     program.save(file)
     return file.getvalue()
@@ -96,13 +96,29 @@ def network_of(data: bytes, **changes: Any) -> Network:
     return build(CONFIG.model_copy(update={"sha256": digest} | changes), data)
 
 
+OF_ATTENTION = (
+    "saliency",
+    "integrated_gradients",
+    "gradcam",
+    "lrp",
+    "deeplift",
+    "guided_backprop",
+    "occlusion",
+    "rise",
+)
+
+
+def kind_of(name: str) -> Explainer:
+    return EXPLAINERS.adapter.validate_python({"name": name})
+
+
 def explained(network: Network, explainer: Explainer, images: Tensor = IMAGES) -> Tensor:
     engine = Engine(network, [explainer], Classes(classes=("b",)), 4, {"background": images})
     return engine.explain(images, ["a", "b", "c"]).maps
 
 
 @pytest.mark.parametrize("form", MAKE)
-@pytest.mark.parametrize("name", sorted(EXPLAINERS.kinds.keys() - {"prediction", "embedding"}))
+@pytest.mark.parametrize("name", sorted(EXPLAINERS.kinds.keys() - {"prediction", "embedding", "pooled_activations"}))
 def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, files: dict[str, bytes]) -> None:
     network, plain = network_of(files[form]), Network(small(), CONFIG)
     explainer = EXPLAINERS.adapter.validate_python({"name": name})
@@ -198,15 +214,41 @@ def test_metrics_that_change_weights_are_refused(form: str, files: dict[str, byt
                 network.require(metric.title, metric.requires)
 
 
-def test_a_copy_of_our_attention_network_answers_as_each_form_does() -> None:
+@pytest.fixture(scope="module")
+def attention() -> tuple[nn.Module, dict[str, bytes]]:
     torch.manual_seed(0)
     plain = AttentionGatedClassifier(spatial_dims=2, in_channels=1, num_classes=2, features=(4, 4, 8, 8)).eval()
-    images = torch.randn(2, 1, 32, 32)
-    for data in (as_exported(plain, images), as_torchscript(torch.jit.trace(plain, images))):
-        form = forms.recognise(data)
+    images = torch.randn(2, 1, 16, 16)
+    made = {
+        "exported program": as_exported(plain, images),
+        "ONNX": as_onnx(plain, images=images),
+        "traced": as_torchscript(torch.jit.trace(plain, images)),
+    }
+    return plain, made
+
+
+@pytest.mark.parametrize("form", ["exported program", "ONNX", "traced"])
+def test_our_attention_network_has_its_maps_in_every_form(
+    form: str, attention: tuple[nn.Module, dict[str, bytes]]
+) -> None:
+    plain, made = attention
+    images = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(3))
+    network = network_of(made[form], input_shape=(16, 16))
+    like = Network(forms.copied(plain), CONFIG.model_copy(update={"input_shape": (16, 16)}))
+    offered = [kind for kind in map(kind_of, OF_ATTENTION) if kind.requires <= network.capabilities]
+    assert offered
+    for explainer in offered:
+        found, expected = explained(network, explainer, images), explained(like, explainer, images)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_copy_of_a_form_answers_as_it_does(attention: tuple[nn.Module, dict[str, bytes]]) -> None:
+    plain, made = attention
+    images = torch.randn(2, 1, 16, 16)
+    for name in ("exported program", "traced"):
+        form = forms.recognise(made[name])
         assert form is not None
-        copied = forms.copied(form.load(data))
-        torch.testing.assert_close(copied(images), plain(images))
+        torch.testing.assert_close(forms.copied(form.load(made[name]))(images), plain(images))
 
 
 def test_torchscript_is_read_only_with_its_digest(files: dict[str, bytes]) -> None:
