@@ -96,6 +96,7 @@ def network_of(data: bytes, **changes: Any) -> Network:
     return build(CONFIG.model_copy(update={"sha256": digest} | changes), data)
 
 
+MAKERS_OF_MAPS = sorted(name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer))
 OF_ATTENTION = (
     "saliency",
     "integrated_gradients",
