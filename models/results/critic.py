@@ -4,6 +4,7 @@ Kim, Khanna and Koyejo 2016, "Examples are not enough, learn to criticize! Criti
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,14 @@ _BLOCK = 512
 _PAIRED = 1000
 _GRAIN = 2.0**32
 _SAME = 1e-9
+
+
+class Chosen(NamedTuple):
+    """Rows of prototypes and of criticisms, in the order in which they were chosen, and w of each criticism."""
+
+    prototypes: list[int]
+    criticisms: list[int]
+    witness: Floats
 
 
 def evenly(count: int, most: int) -> NDArray[np.intp]:
@@ -40,8 +49,7 @@ class Kernel:
         paired = evenly(len(unit), _PAIRED)
         pairs = np.triu_indices(len(paired), 1)
         apart = self._apart(paired)[:, paired][pairs]
-        self._median = float(np.median(apart)) if apart.any() else 0.0
-        self._median = self._median or 1.0
+        self._median = (float(np.median(apart)) if len(apart) else 0.0) or 1.0
 
     def __len__(self) -> int:
         return len(self._unit)
@@ -67,12 +75,12 @@ class Kernel:
 
 def mmd_critic(
     unit: NDArray[np.float32], subjects: Sequence[str], prototypes: int, criticisms: int, block: int = _BLOCK
-) -> tuple[list[int], list[int]]:
+) -> Chosen:
     """Choose prototypes and criticisms greedily, no two cases of one subject; of equals the case of the lower row.
 
     Prototypes S maximise ``J(S) = 2 / (n |S|) sum_{x, s in S} k(x, s) - 1 / |S|^2 sum_{s, t in S} k(s, t)`` (equation 5
     and algorithm 1). Criticisms C maximise ``sum_{c in C} |w(c)| + log det k(C, C)`` with the witness function ``w(c) =
-    1 / n sum_x k(x, c) - 1 / |S| sum_{s in S} k(s, c)``.
+    1 / n sum_x k(x, c) - 1 / |S| sum_{s in S} k(s, c)``: above 0 where cases are denser than prototypes.
 
     Parameters
     ----------
@@ -85,17 +93,17 @@ def mmd_critic(
 
     Returns
     -------
-    tuple
-        Rows of prototypes and of criticisms, in the order in which they were chosen; fewer where there are no more
-        subjects, or where all other cases are the same as a criticism.
+    Chosen
+        Fewer cases than asked for where there are no more subjects, or where all others are the same as a criticism.
     """
     subject = np.unique(np.array(subjects, str), return_inverse=True)[1]
     kernel = Kernel(unit)
     sums = kernel.sums(block)
     free = np.ones(len(kernel), bool)
     standing = _prototypes(kernel, sums, subject, free, prototypes)
-    witness = np.abs(sums / len(kernel) - np.sum([kernel[one] for one in standing], axis=0) / len(standing))
-    return standing, _criticisms(kernel, witness, subject, free, criticisms)
+    witness = sums / len(kernel) - np.sum([kernel[one] for one in standing], axis=0) / len(standing)
+    against = _criticisms(kernel, np.abs(witness), subject, free, criticisms)
+    return Chosen(standing, against, witness[against])
 
 
 def _prototypes(
@@ -115,14 +123,14 @@ def _prototypes(
 
 
 def _criticisms(
-    kernel: Kernel, witness: Floats, subject: NDArray[np.intp], free: NDArray[np.bool_], count: int
+    kernel: Kernel, gain: Floats, subject: NDArray[np.intp], free: NDArray[np.bool_], count: int
 ) -> list[int]:
-    """Choose by the witness and the log determinant, which a Cholesky factorisation of k(C, C) extends by a factor."""
+    """Choose by a gain of each case and log det k(C, C); `columns` are the Cholesky factor of the kernel."""
     chosen: list[int] = []
     columns: list[Floats] = []
     left = np.ones(len(kernel))
     while len(chosen) < count and (free := free & (left > _SAME)).any():
-        best = int(np.where(free, witness + np.log(np.maximum(left, _SAME)), -np.inf).argmax())
+        best = int(np.where(free, gain + np.log(np.maximum(left, _SAME)), -np.inf).argmax())
         chosen.append(best)
         known = np.sum([column * column[best] for column in columns], axis=0)
         columns.append((kernel[best] - known) / np.sqrt(left[best]))

@@ -19,7 +19,7 @@ _CANDIDATES = 5000
 
 
 class Prototypes(Result):
-    """Cases that stand for a class, and criticisms: cases that these do not stand for.
+    """Cases that stand for a class, and criticisms: cases for which these stand too little, or too much.
 
     MMD-critic (Kim, Khanna and Koyejo 2016, Examples are not enough, learn to criticize!, NeurIPS; equation 5 and
     algorithm 1) on embeddings of unit length, with the kernel ``exp(-|x - y|^2 / (2 m))``, where ``m`` is the median of
@@ -27,7 +27,9 @@ class Prototypes(Result):
     label: with softmax the class of the greatest logit, with sigmoid each class whose logit is above 0. No two cases of
     a class are of one subject; an image that was not explained, was withdrawn, or whose vector is zero or not finite,
     is left out. Of more than 5,000 images of a class, as many are candidates, chosen evenly. The share of a prototype,
-    in [0, 1], is the part of all images of the class to which it is the nearest prototype by cosine.
+    in [0, 1], is the part of all images of the class to which it is the nearest prototype by cosine. The witness of a
+    criticism, in [-1, 1], is above 0 where images are denser than prototypes, as far from all of these, and below 0
+    where prototypes are denser.
     """
 
     name: Literal["prototypes"] = "prototypes"
@@ -62,7 +64,9 @@ class Prototypes(Result):
             self._rows("image", "row of an image that stands for the class", standing),
             Output(name=f"{self.prefix}_share", dims=("class", standing.name), kind="result", axes=(standing,),
                    long_name="share of the images of the class to which the prototype is the nearest"),
-            self._rows("criticism", "row of an image that the prototypes of the class do not stand for", against),
+            self._rows("criticism", "row of an image for which the prototypes stand too little or too much", against),
+            Output(name=f"{self.prefix}_witness", dims=("class", against.name), kind="result", axes=(against,),
+                   long_name="density of images less that of prototypes at the criticism"),
         )  # fmt: skip
 
     def _rows(self, name: str, about: str, axis: Axis) -> Output:
@@ -84,19 +88,22 @@ class Prototypes(Result):
         standing = np.full((classes, self.prototypes), -1, np.int32)
         share = np.full(standing.shape, np.nan, np.float32)
         against = np.full((classes, self.criticisms), -1, np.int32)
+        witness = np.full(against.shape, np.nan, np.float32)
         for index, name in enumerate(stored.frame.classes):
             images = np.flatnonzero(of_class[:, index])
             if len(images):
                 candidates = images[evenly(len(images), _CANDIDATES)]
                 subjects = [stored.subjects[row] for row in candidates]
-                first, then = mmd_critic(unit[candidates], subjects, self.prototypes, self.criticisms)
+                first, then, of_then = mmd_critic(unit[candidates], subjects, self.prototypes, self.criticisms)
                 standing[index, : len(first)], against[index, : len(then)] = candidates[first], candidates[then]
+                witness[index, : len(then)] = of_then
                 share[index, : len(first)] = _shares(unit[images], unit[candidates[first]])
             self._tell_of_lacking(name, len(images), (standing[index] >= 0).sum(), (against[index] >= 0).sum())
         return {
             f"{self.prefix}_image": standing,
             f"{self.prefix}_share": share,
             f"{self.prefix}_criticism": against,
+            f"{self.prefix}_witness": witness,
         }
 
     def _tell_of_lacking(self, name: str, images: int, prototypes: int, criticisms: int) -> None:
