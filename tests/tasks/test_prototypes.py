@@ -41,7 +41,14 @@ def test_they_are_stored_and_verified(cohort: Cohort, tmp_path: Path) -> None:
     predicted = dataset.logit.values.argmax(1)
     for index, rows in enumerate(dataset.prototype_image.values):
         assert (predicted[rows[rows >= 0]] == index).all()
-    assert (dataset.prototype_image.values >= 0).any()
+    page = " ".join((tmp_path / "out/report/index.html").read_text().split())
+    shown = int((dataset.prototype_image >= 0).sum() + (dataset.prototype_criticism >= 0).sum())
+    section = page[page.index("<h3>Prototypes</h3>") : page.index('<h2 id="cases-title">')]
+    assert section.count("<figure>") == shown > 2
+    row = dataset.prototype_image.max()
+    share = float(dataset.prototype_share.where(dataset.prototype_image == row).max())
+    label = f"labelled <b>{dataset.label.values[row]}</b>"
+    assert f"{dataset.image_id.values[row]}, {label}, stands for {100 * share:.0f} %" in section
 
 
 def test_they_are_found_again_when_images_are_added(cohort: Cohort, tmp_path: Path) -> None:
