@@ -83,7 +83,7 @@ class Prototypes(Result):
 
     def compute(self, stored: Stored) -> Arrays:
         unit = stored_directions(stored, self.of)
-        of_class = _predicted(stored) & np.isfinite(unit).all(1)[:, None]
+        of_class: NDArray[np.bool_] = _predicted(stored) & np.isfinite(unit).all(1, keepdims=True)
         classes = len(stored.frame.classes)
         standing = np.full((classes, self.prototypes), -1, np.int32)
         share = np.full(standing.shape, np.nan, np.float32)
