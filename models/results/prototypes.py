@@ -28,8 +28,8 @@ class Prototypes(Result):
     a class are of one subject; an image that was not explained, was withdrawn, or whose vector is zero or not finite,
     is left out. Of more than 5,000 images of a class, as many are candidates, chosen evenly. The share of a prototype,
     in [0, 1], is the part of all images of the class to which it is the nearest prototype by cosine. The witness of a
-    criticism, in [-1, 1], is above 0 where images are denser than prototypes, as far from all of these, and below 0
-    where prototypes are denser.
+    criticism, in [-1, 1], is above 0 where images are denser than prototypes, such as far from every prototype, and
+    below 0 where prototypes are denser.
     """
 
     name: Literal["prototypes"] = "prototypes"
