@@ -1,9 +1,12 @@
 """Nearest neighbours by cosine: exact, in blocks, and the same to the last bit whatever the blocks are."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.results.base import Stored
 
 Pairs = Callable[[slice, slice], NDArray[np.bool_]]
 """A function that tells which pairs of vectors count, from two slices of rows to ``(row, other)``."""
@@ -24,6 +27,26 @@ def directions(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
         wide /= np.where(np.isfinite(strongest), strongest, np.nan)
         wide /= np.sqrt(np.square(wide).sum(1, keepdims=True))
     return (np.round(wide * _GRAIN) / _GRAIN).astype(np.float32)
+
+
+def stored_directions(
+    stored: Stored, of: str, made: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
+) -> NDArray[np.float32]:
+    """Read the `directions` of every row of a stored output, ``(image, feature)``; NaN where there is no explanation.
+
+    Parameters
+    ----------
+    made
+        A function that makes the vectors, ``(image, ...)``, of the values of some rows.
+    """
+    unit: NDArray[np.float32] | None = None
+    for rows, block in stored.blocks(of):
+        vectors = made(block[of])
+        of_block = directions(vectors.reshape(len(vectors), -1))
+        if unit is None:
+            unit = np.full((len(stored.ids), of_block.shape[1]), np.nan, np.float32)
+        unit[rows] = np.where(stored.explained[rows, None], of_block, np.nan)
+    return np.empty((0, 1), np.float32) if unit is None else unit
 
 
 class Nearest:

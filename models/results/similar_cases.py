@@ -11,7 +11,7 @@ from torch.nn import functional
 from models.errors import ConfigurationError
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Frame, Output
 from models.results.base import Arrays, Result, Stored
-from models.results.nearest import Pairs, directions, nearest
+from models.results.nearest import Pairs, nearest, stored_directions
 from models.results.retrieval import Cases, chance, precision
 
 logger = logging.getLogger(__name__)
@@ -102,14 +102,9 @@ class SimilarCases(Result):
 
     def _directions(self, stored: Stored) -> NDArray[np.float32]:
         """Read the unit vector of each row, ``(image, feature)``; NaN where there is none."""
-        unit: NDArray[np.float32] | None = None
-        for rows, block in stored.blocks(self.of):
-            vectors = block[self.of] if self.explainer is None else self._pooled(block[self.of], stored.frame)
-            of_block = directions(vectors.reshape(len(vectors), -1))
-            if unit is None:
-                unit = np.full((len(stored.ids), of_block.shape[1]), np.nan, np.float32)
-            unit[rows] = np.where(stored.explained[rows, None], of_block, np.nan)
-        return np.empty((0, 1), np.float32) if unit is None else unit
+        if self.explainer is None:
+            return stored_directions(stored, self.of)
+        return stored_directions(stored, self.of, lambda maps: self._pooled(maps, stored.frame))
 
     def _pooled(self, maps: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
         """Average maps ``(image, target, explainer, *space)`` of the first target to a few places."""

@@ -63,14 +63,17 @@ class Similar:
         return [("nearest", int(row), float(one)) for row, one in zip(rows, cosines, strict=True) if row >= 0]
 
     def _neighbour(self, relation: str, row: int, cosine: float) -> Neighbour:
-        one = self._pictures.isel(image_id=int(np.searchsorted(self.rows, row))).load()
-        (panel,) = case_panels(one, None, [])
+        one, panel = drawn_alone(self.dataset, int(np.searchsorted(self.rows, row)))
         return Neighbour(relation, str(one["image_id"].values), str(one["label"].values), cosine, panel)
 
-    @property
-    def _pictures(self) -> xr.Dataset:
-        kinds = {str(name): one.attrs.get("kind") for name, one in self.dataset.data_vars.items()}
-        return self.dataset[[name for name, kind in kinds.items() if kind in ("image", "mask")] + ["label"]]
+
+def drawn_alone(dataset: xr.Dataset, place: int) -> tuple[xr.Dataset, Panel]:
+    """Read one image and its label, and draw the image without maps."""
+    kinds = {str(name): one.attrs.get("kind") for name, one in dataset.data_vars.items()}
+    names = [name for name, kind in kinds.items() if kind in ("image", "mask")]
+    one = dataset[[*names, "label"]].isel(image_id=place).load()
+    (panel,) = case_panels(one, None, [])
+    return one, panel
 
 
 @dataclass(frozen=True)
