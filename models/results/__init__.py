@@ -5,11 +5,12 @@ from typing import Annotated
 from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
 from models.results.mean_maps import MeanMaps
+from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
 
-RESULTS: Registry[Result] = Registry(MeanMaps, SimilarCases, TCAV)
+RESULTS: Registry[Result] = Registry(MeanMaps, Shortcuts, SimilarCases, TCAV)
 
 ResultConfig = Annotated[Result, RESULTS]
 
-__all__ = ["RESULTS", "TCAV", "Arrays", "MeanMaps", "Result", "ResultConfig", "SimilarCases", "Stored"]
+__all__ = ["RESULTS", "TCAV", "Arrays", "MeanMaps", "Result", "ResultConfig", "Shortcuts", "SimilarCases", "Stored"]
