@@ -1,25 +1,20 @@
 import logging
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch.nn import functional
 
-from models.errors import ConfigurationError
-from models.outputs import EXPLAINER, IMAGE_ID, Axis, Frame, Output
-from models.results.base import Arrays, Result, Stored
-from models.results.nearest import Pairs, nearest, stored_directions
+from models.outputs import IMAGE_ID, Axis, Frame, Output
+from models.results.base import Arrays, Stored
+from models.results.comparison import Comparison
+from models.results.nearest import Pairs, nearest
 from models.results.retrieval import Cases, chance, precision
 
 logger = logging.getLogger(__name__)
 
-_SIDE = 16
 
-
-class SimilarCases(Result):
+class SimilarCases(Comparison):
     """The nearest cases of each image by cosine of embeddings, or of the maps of one explainer.
 
     An image of the same subject is never a neighbour, nor is one that was not explained, was withdrawn, or whose vector
@@ -32,39 +27,13 @@ class SimilarCases(Result):
 
     name: Literal["similar_cases"] = "similar_cases"
     neighbours: int = Field(5, ge=1, le=100, description="Number of neighbours of each image")
-    of: str = Field("embedding", description="Vector that is compared; `attribution`: the maps of `explainer`")
-    explainer: str | None = Field(None, description="Explainer whose maps are compared")
 
     @property
     def prefix(self) -> str:
         return self.label or "similar"
 
-    def reads(self) -> tuple[str, ...]:
-        return (self.of,)
-
-    def check(self, outputs: Mapping[str, Output]) -> None:
-        super().check(outputs)
-        compared = outputs[self.of]
-        labels = next((axis.labels for axis in compared.axes if axis.name == EXPLAINER), ())
-        explainers = labels if isinstance(labels, tuple) else ()
-        if compared.kind not in ("vector", "map"):
-            raise ConfigurationError(
-                f"results: {self.title} compares vectors or maps, but {self.of} is of the kind {compared.kind!r}: set "
-                "`of` to the name of an embedding, or to `attribution`"
-            )
-        if compared.kind == "vector" and self.explainer is not None:
-            raise ConfigurationError(
-                f"results: {self.title} has explainer {self.explainer!r}, but compares the vector {self.of}: leave the "
-                "explainer out, or set `of: attribution`"
-            )
-        if compared.kind == "map" and self.explainer not in explainers:
-            raise ConfigurationError(
-                f"results: {self.title} compares maps, but its explainer is {self.explainer!r}: set `explainer` to one "
-                f"of {', '.join(map(str, explainers))}"
-            )
-
     def declare(self, frame: Frame) -> tuple[Output, ...]:
-        prefix, by = self.prefix, self.of if self.explainer is None else f"the maps of {self.explainer}"
+        prefix, by = self.prefix, self.by
         axis = Axis(
             name="neighbour" if self.label is None else f"{self.label}_neighbour",
             labels=tuple(float(rank) for rank in range(1, self.neighbours + 1)),
@@ -84,7 +53,7 @@ class SimilarCases(Result):
         return tuple(output.model_copy(update={"attrs": attrs}) for output in outputs)
 
     def compute(self, stored: Stored) -> Arrays:
-        unit = self._directions(stored)
+        unit = self.directions(stored)
         among = np.flatnonzero(np.isfinite(unit).all(1)).astype(np.int32)
         cases = Cases.of(*(np.array(names, str)[among] for names in (stored.subjects, stored.labels)))
         asked: list[tuple[int, Pairs]] = [(self.neighbours, cases.are_of_others)]
@@ -99,19 +68,6 @@ class SimilarCases(Result):
         if by_label:
             found |= {f"{self.prefix}_precision": precision(near, cases), f"{self.prefix}_chance": chance(cases)}
         return {name: _in_place(values, among, len(unit)) for name, values in found.items()}
-
-    def _directions(self, stored: Stored) -> NDArray[np.float32]:
-        """Read the unit vector of each row, ``(image, feature)``; NaN where there is none."""
-        if self.explainer is None:
-            return stored_directions(stored, self.of)
-        return stored_directions(stored, self.of, lambda maps: self._pooled(maps, stored.frame))
-
-    def _pooled(self, maps: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
-        """Average maps ``(image, target, explainer, *space)`` of the first target to a few places."""
-        own = torch.from_numpy(np.ascontiguousarray(maps[:, 0, frame.explainers.index(str(self.explainer))]))
-        sides = [min(_SIDE, side) for side in own.shape[1:]]
-        pooled: NDArray[np.float32] = functional.interpolate(own[:, None], sides, mode="area").numpy()
-        return pooled
 
     def _tell_of_lacking(self, near: NDArray[np.int32]) -> None:
         if lacking := int((near[:, -1] < 0).sum()):

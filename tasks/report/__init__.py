@@ -31,6 +31,7 @@ from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.shares import mean_shares
 from tasks.report.sheet import sheet
+from tasks.report.shortcuts import explained_alike
 from tasks.report.similar import retrieval, similar_cases
 from tasks.report.slides import is_slide, tile_values
 from tasks.report.words import NAMED
@@ -107,6 +108,7 @@ def write_report(output: Location) -> Location:
         mean_scales=mean_scales,
         concepts=tested_concepts(plan, dataset),
         prototypes=prototypes_of_classes(plan, dataset, explained),
+        alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],
         scales=scales,
