@@ -57,7 +57,7 @@ def read_some(plan: Plan, entries: Sequence[Entry], find: Find) -> tuple[Tensor,
     return (stack([image.prepared.network_input for image in read]), stack_records(read)) if read else None
 
 
-def try_network(network: Network, files: Files | bytes, images: Tensor, record: Tensor) -> None:
+def try_network(network: Network, files: Files | bytes, images: Tensor, record: Tensor | None = None) -> None:
     """Try the network on images of the cohort.
 
     Parameters
@@ -75,6 +75,7 @@ def try_network(network: Network, files: Files | bytes, images: Tensor, record: 
         If its answers are no numbers, no logits, do not depend on the image alone, or are not those of the network as
         it was trained.
     """
+    record = images.new_zeros(len(images), 0) if record is None else record
     images, record = network.tiles.some(images, record, _TRIED)
     logits = network.check(images, record)
     if not logits.isfinite().any():

@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from models import network as network_module
-from models import preprocessing
+from models import loading, preprocessing
 from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.loading import build
 from models.network_config import NetworkConfig
 
-NETWORKS = network_module.NAMESPACES
+NETWORKS = loading.NAMESPACES
 TRANSFORMS = preprocessing.NAMESPACES
 
 

@@ -407,7 +407,7 @@ def test_every_explainer_of_the_list_is_tested_here() -> None:
     tested = {explainer.name for explainer in ALL}
     in_other_files = {
         *("prediction", "input_x_gradient", "attention"),  # test_engine.py
-        "embedding",  # test_embedding.py
+        *("embedding", "pooled_activations"),  # test_embedding.py, test_concepts.py
         *("feature_ablation", "kernel_shap", "lime", "shapley_sampling", "ablationcam"),  # test_perturbation.py
         *("lrp", "deep_taylor", "pattern_attribution"),  # test_relevance.py
         *("deeplift", "deepshap", "expected_gradients"),  # test_deeplift.py

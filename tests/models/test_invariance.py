@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers import EXPLAINERS
-from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, ChannelExplainer
+from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, ChannelExplainer, MapExplainer
 from models.network import Network
 from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
@@ -36,7 +36,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "AttentionGated": lambda dims: AttentionGatedClassifier(dims, 1, 4),
     "BagOfSlices": lambda dims: BagOfSlices(1, 4),
 }  # fmt: skip
-KINDS = list(EXPLAINERS.kinds)
+KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
 A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
 ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # in the volumes below
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}

@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
-from models.explainers.base import LookingExplainer
+from models.explainers.base import LookingExplainer, MapExplainer
 from models.explainers.gradcam import GradCAM
 from models.explainers.integrated_gradients import IntegratedGradients
 from models.explainers.occlusion import Occlusion
@@ -33,7 +33,7 @@ from tests.models.networks import difference, few, names
 WINDOW = {2: (16, 12), 3: (8, 8, 6)}
 IMAGE = {2: (37, 30), 3: (13, 8, 11)}
 CLASSES = ("a", "b", "c")
-KINDS = [kind for kind in EXPLAINERS.kinds if kind != "prediction"]
+KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
 FEATURES = {"scorecam", "ablationcam"}
 
 
