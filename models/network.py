@@ -388,7 +388,7 @@ class Network:
             return find_classifier(self.module, self._made_up, self.synthetic())
 
     def features(self, layer: str) -> int:
-        """Count the features of a layer ``(image, feature, *layer_space)``."""
+        """Count the features of what is watched, ``(image, feature[, *layer_space])``."""
         with torch.no_grad(), self.watch([layer]) as outputs:
             self._made_up(self.synthetic())
         return outputs[layer].shape[1]

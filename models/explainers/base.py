@@ -271,7 +271,7 @@ def _declare_channels(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]
 def _of_channels(maps: Tensor) -> Computed:
     """Name the maps of each channel, ``(image, target, channel, *space)``, and the share of each."""
     sums = maps.abs().flatten(3).sum(-1, dtype=torch.float64)
-    return {CHANNEL_MAPS: maps, CHANNEL_SHARE: (sums / sums.sum(-1, keepdim=True)).to(maps)}
+    return {CHANNEL_MAPS: maps, CHANNEL_SHARE: _shares(sums).to(maps)}
 
 
 def _declare_record(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
@@ -302,7 +302,12 @@ def _of_record(values: Tensor, of_image: Tensor) -> Computed:
     explainer attributes to at once: a place, a segment or a window.
     """
     sums = torch.stack([of_image.to(values.device), values.abs().sum(-1, dtype=torch.float64)], dim=-1)
-    return {RECORD_VALUES: values, MODALITY_SHARE: (sums / sums.sum(-1, keepdim=True)).to(values)}
+    return {RECORD_VALUES: values, MODALITY_SHARE: _shares(sums).to(values)}
+
+
+def _shares(sums: Tensor) -> Tensor:
+    """Divide by the sum over the last axis; NaN where that is 0."""
+    return sums / sums.sum(-1, keepdim=True)
 
 
 def _or_none(values: Tensor | None, batch: Batch, shape: Sequence[int]) -> Tensor:

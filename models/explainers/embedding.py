@@ -1,7 +1,6 @@
 from collections.abc import Generator
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from models.capability import LAYERS
@@ -9,7 +8,6 @@ from models.explainers.base import Explainer
 from models.network import INPUT_OF, Network
 from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Needs, Questions
-from models.trial import exact_convolutions
 
 _FEATURE = "feature"
 
@@ -40,10 +38,8 @@ class Embedding(Explainer):
 
     def declare(self, frame: Frame, network: Network) -> tuple[Output, ...]:
         watched = self.watched(network)
-        with torch.no_grad(), network.exact(), exact_convolutions(), network.watch({watched}) as activations:
-            network(network.synthetic(), network.synthetic_record())
         name = _FEATURE if self.label is None else f"{self.label}_{_FEATURE}"
-        features = Axis(name=name, labels=activations[watched].shape[1], long_name="feature")
+        features = Axis(name=name, labels=network.features(watched), long_name="feature")
         about = watched if watched.startswith(INPUT_OF) else f"mean over space of the output of {watched}"
         return (Output(name=self.title, dims=(IMAGE_ID, name), kind="vector", long_name=about, axes=(features,)),)
 

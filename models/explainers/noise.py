@@ -28,6 +28,12 @@ def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generat
     return torch.stack(drawn).to(batch.images)
 
 
+def range_of(images: Tensor) -> Tensor:
+    """Compute the range of values of each image, ``(image, 1, ...)``."""
+    flat = images.flatten(1)
+    return per_question(flat.amax(1) - flat.amin(1), images)
+
+
 class NoisyGradient(ChannelExplainer):
     """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies."""
 
@@ -51,8 +57,7 @@ class NoisyGradient(ChannelExplainer):
 
     def moments(self, batch: Batch) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
         """Return mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
-        flat = batch.images.flatten(1)
-        sigma = self.noise_level * (flat.amax(1) - flat.amin(1))
+        sigma = self.noise_level * range_of(batch.images)
         shape = batch.images.shape[1:]
         first, second = (batch.zeros(shape[0]).double() for _ in range(2))
 
@@ -60,7 +65,7 @@ class NoisyGradient(ChannelExplainer):
             noise = draw(
                 batch, image, step, lambda seeded: torch.randn(shape, generator=seeded, dtype=torch.float32), "gaussian"
             )
-            return batch.images[image] + per_question(sigma[image], noise) * noise
+            return batch.images[image] + sigma[image] * noise
 
         def fold(answer: Answer) -> None:
             gradient = answer.gradient.double()

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.noise import draw
+from models.explainers.noise import draw, range_of
 from models.metrics.base import Explained
-from models.questions import Batch, Needs, per_question
+from models.questions import Batch, Needs
 
 _ROUNDING = 1e-6
 
@@ -40,12 +40,6 @@ def asked_about(
         copies = batch.images[image] + noise(image, sample)
         chosen, record = batch.chosen.rows(image), batch.record[image]
         yield engine.batch(copies, batch.ids * count, needs=needs, chosen=chosen, record=record)
-
-
-def range_of(images: Tensor) -> Tensor:
-    """Compute the range of values of each image, ``(image, 1, ...)``."""
-    flat = images.flatten(1)
-    return per_question(flat.amax(1) - flat.amin(1), images)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.noise import draw
+from models.explainers.noise import draw, range_of
 from models.metrics.base import Evaluated, Evaluating, Points, Values, ask
 from models.metrics.features import FeatureMetric
 from models.metrics.imputation import impute
 from models.network import Network
 from models.outputs import Frame
-from models.questions import per_question
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -26,15 +25,14 @@ class _ROAD(FeatureMetric):
 
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         images = evaluated.batch.images
-        flat = images.flatten(1)
-        sigma = self.noise * (flat.amax(1) - flat.amin(1))
+        sigma = self.noise * range_of(images)
         counts = (torch.tensor(_SHARES) * self.grid(evaluated).count).round().to(images.device)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             removed = self.strongest(evaluated, image, counts[step])
             shape = images.shape[1:]
             noise = draw(evaluated.batch, image, step, lambda seeded: torch.randn(shape, generator=seeded), "road")
-            rough = impute(images[image], removed) + per_question(sigma[image], noise) * noise
+            rough = impute(images[image], removed) + sigma[image] * noise
             return images[image].where(~removed, rough)
 
         curve = yield from ask(evaluated, len(counts), make, (self.name, self.patch, self.noise), "probability")

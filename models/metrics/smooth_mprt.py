@@ -6,9 +6,9 @@ from pydantic import Field
 from torch import Tensor
 
 from models.engine import Engine
-from models.explainers.noise import draw
+from models.explainers.noise import draw, range_of
 from models.metrics.base import Explained
-from models.metrics.copies import asked_about, range_of
+from models.metrics.copies import asked_about
 from models.metrics.randomisation import WeightRandomisation
 from models.questions import Batch
 

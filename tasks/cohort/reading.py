@@ -302,5 +302,11 @@ def check_length(declared: int, held: int) -> None:
         )
 
 
+def enumerated(words: Sequence[str], conjunction: str) -> str:
+    """Join words as a sentence does: "a, b and c"."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
 def _shown(size: int) -> str:
     return f"{size} bytes" if size < 2**20 else f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -7,7 +7,7 @@ from functools import cache
 from posixpath import basename, join, split
 
 from models.errors import ConfigurationError
-from tasks.cohort.reading import Unreadable
+from tasks.cohort.reading import Unreadable, enumerated
 from tasks.cohort.sources import Files, Listed, Source
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def lacking(found: Mapping[str, object], sequences: Sequence[str]) -> str | None
     missing = [sequence for sequence in sequences if sequence not in found]
     if not missing:
         return None
-    of = f"{_enumerated(missing)} of its sequences {_enumerated(sequences)}"
+    of = f"{enumerated(missing, 'and')} of its sequences {enumerated(sequences, 'and')}"
     return f"it lacks {of}: add the file, or leave the image out"
 
 
@@ -100,7 +100,7 @@ def grouped(listed: Sequence[Listed], sequences: Sequence[str]) -> list[Listed]:
             groups.setdefault(stem, {}).setdefault(told, []).append(image)
     if not groups:
         raise ConfigurationError(
-            f"cohort.sequences: none of {len(listed)} files has a name that ends in {_enumerated(sequences, 'or')}, "
+            f"cohort.sequences: none of {len(listed)} files has a name that ends in {enumerated(sequences, 'or')}, "
             "as case_t1.nii.gz does in t1: name the sequences as the files do, or the files in a cohort table"
         )
     taken = len(unlisted) + sum(len(files) for group in groups.values() for files in group.values())
@@ -168,8 +168,3 @@ def _any_of(sequences: Sequence[str]) -> str:
 
 def _canonical(name: str, sequences: Sequence[str]) -> str:
     return next(sequence for sequence in sequences if re.fullmatch(re.escape(sequence), name, re.IGNORECASE))
-
-
-def _enumerated(names: Sequence[str], conjunction: str = "and") -> str:
-    *others, last = names
-    return f"{', '.join(others)} {conjunction} {last}" if others else last

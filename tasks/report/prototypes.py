@@ -60,7 +60,7 @@ def _cases(prefix: str, dataset: xr.Dataset, of_class: xr.Dataset, rows: NDArray
         values = (of_class[f"{prefix}_{name}"].values[:_CASES] for name in (kind, number))
         for row, value in zip(*values, strict=True):
             if row >= 0:
-                one, panel = drawn_alone(dataset, int(np.searchsorted(rows, row)))
+                one, panel = drawn_alone(dataset, rows, int(row))
                 about = f"stands for {100 * value:.0f} %" if kind == "image" else _criticised(value)
                 yield StandingCase(str(one["image_id"].values), str(one["label"].values), about, panel)
 

@@ -63,15 +63,15 @@ class Similar:
         return [("nearest", int(row), float(one)) for row, one in zip(rows, cosines, strict=True) if row >= 0]
 
     def _neighbour(self, relation: str, row: int, cosine: float) -> Neighbour:
-        one, panel = drawn_alone(self.dataset, int(np.searchsorted(self.rows, row)))
+        one, panel = drawn_alone(self.dataset, self.rows, row)
         return Neighbour(relation, str(one["image_id"].values), str(one["label"].values), cosine, panel)
 
 
-def drawn_alone(dataset: xr.Dataset, place: int) -> tuple[xr.Dataset, Panel]:
-    """Read one image and its label, and draw the image without maps."""
+def drawn_alone(dataset: xr.Dataset, rows: NDArray[np.intp], row: int) -> tuple[xr.Dataset, Panel]:
+    """Read the image of a row of the store and its label, and draw the image without maps; `rows` are the dataset's."""
     kinds = {str(name): one.attrs.get("kind") for name, one in dataset.data_vars.items()}
     names = [name for name, kind in kinds.items() if kind in ("image", "mask")]
-    one = dataset[[*names, "label"]].isel(image_id=place).load()
+    one = dataset[[*names, "label"]].isel(image_id=int(np.searchsorted(rows, row))).load()
     (panel,) = case_panels(one, None, [])
     return one, panel
 

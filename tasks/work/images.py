@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,7 +75,8 @@ def read_images(
     """Read and prepare some images; those that cannot be, come as the reason why not."""
     found = [(entry, None if entry.reason else find(entry.id)) for entry in entries]
     if plan.cohort.slides:  # too large to be held together
-        return [_slide(plan, entry, source, preprocessing) for entry, source in found]
+        read = partial(_slide, plan, preprocessing)
+        return [_or_reason(entry, source, read) for entry, source in found]
     wanted = list(dict.fromkeys(uri for _, source in found if source for uri in source.files))
     files = dict(zip(wanted, plan.cohort.home.read_all(wanted), strict=True))
 
@@ -87,7 +88,8 @@ def read_images(
     def frames_of(uri: str) -> int:
         return inspect(_present(files[uri])).counts.of(plan.model.spatial_dims)
 
-    return [_image(plan, entry, source, files, digest_of, frames_of, preprocessing) for entry, source in found]
+    read = partial(_image, plan, preprocessing, files, digest_of, frames_of)
+    return [_or_reason(entry, source, read) for entry, source in found]
 
 
 def read_inputs(
@@ -120,57 +122,54 @@ def stack_masks(masks: Sequence[NDArray[np.bool_] | None]) -> Tensor | None:
     return torch.from_numpy(np.stack([np.zeros_like(known) if mask is None else mask for mask in masks]))
 
 
+def _or_reason(entry: Entry, source: Source | None, read: Callable[[Entry, Source], Image]) -> Image | Unreadable:
+    if entry.reason:
+        return Unreadable(entry.reason)
+    if source is None:
+        return NotAsPlanned("the image is not in the cohort any more")
+    try:
+        return read(entry, source)
+    except Unreadable as reason:
+        return reason
+
+
 def _image(
     plan: Plan,
-    entry: Entry,
-    source: Source | None,
+    preprocessing: Preprocessing,
     files: Mapping[str, bytes | Exception],
     digest_of: Callable[[str], str],
     frames_of: Callable[[str], int],
-    preprocessing: Preprocessing,
-) -> Image | Unreadable:
-    if entry.reason:
-        return Unreadable(entry.reason)
-    if source is None:
-        return NotAsPlanned("the image is not in the cohort any more")
-    try:
-        decoded, is_partly_covered = _decoded(plan, entry, source, files, digest_of)
-        prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
-        flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
-        if entry.mask is None:
-            return Image(prepared, flags=flags, record=source.record)
-        assert source.mask is not None
-        stored = _present(files[source.mask])
-        if digest_of(source.mask) != entry.mask:
-            raise NotAsPlanned("the mask changed after the run was planned: run again")
-        cohort, dims = plan.cohort, plan.model.spatial_dims
-        has_frames = entry.frame is not None and frames_of(source.uris[0]) == frames_of(source.mask)
-        frame = entry.frame if has_frames else None  # one mask is for all of them
-        mask = read_mask(stored, dims, cohort.largest_image, frame)
-        marked = drawn(mask, cohort.mask)
-        placed = on_grid(marked, mask, decoded, prepared.to_source, plan.grid)
-        if lacks_geometry(mask, decoded):
-            flags |= ImageFlag.MASK_UNPLACED
-        return Image(prepared, placed, flags, record=source.record)
-    except Unreadable as reason:
-        return reason
+    entry: Entry,
+    source: Source,
+) -> Image:
+    decoded, is_partly_covered = _decoded(plan, entry, source, files, digest_of)
+    prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+    flags = ImageFlag.PARTLY_COVERED if is_partly_covered else ImageFlag(0)
+    if entry.mask is None:
+        return Image(prepared, flags=flags, record=source.record)
+    assert source.mask is not None
+    stored = _present(files[source.mask])
+    if digest_of(source.mask) != entry.mask:
+        raise NotAsPlanned("the mask changed after the run was planned: run again")
+    cohort, dims = plan.cohort, plan.model.spatial_dims
+    has_frames = entry.frame is not None and frames_of(source.uris[0]) == frames_of(source.mask)
+    frame = entry.frame if has_frames else None  # one mask is for all of them
+    mask = read_mask(stored, dims, cohort.largest_image, frame)
+    marked = drawn(mask, cohort.mask)
+    placed = on_grid(marked, mask, decoded, prepared.to_source, plan.grid)
+    if lacks_geometry(mask, decoded):
+        flags |= ImageFlag.MASK_UNPLACED
+    return Image(prepared, placed, flags, record=source.record)
 
 
-def _slide(plan: Plan, entry: Entry, source: Source | None, preprocessing: Preprocessing) -> Image | Unreadable:
-    if entry.reason:
-        return Unreadable(entry.reason)
-    if source is None:
-        return NotAsPlanned("the image is not in the cohort any more")
-    try:
-        bag = read_bag(plan, entry, source)
-        decoded = Decoded(bag.pixels)
-        if plan.cohort.color == "grey":
-            decoded = _in_grey(decoded, 1)
-        prepared = _prepare(decoded.pixels, None, preprocessing, plan)
-        flags = ImageFlag(0) if bag.has_tissue else ImageFlag.NO_TISSUE
-        return Image(prepared, flags=flags, beside=values_of(bag))
-    except Unreadable as reason:
-        return reason
+def _slide(plan: Plan, preprocessing: Preprocessing, entry: Entry, source: Source) -> Image:
+    bag = read_bag(plan, entry, source)
+    decoded = Decoded(bag.pixels)
+    if plan.cohort.color == "grey":
+        decoded = _in_grey(decoded, 1)
+    prepared = _prepare(decoded.pixels, None, preprocessing, plan)
+    flags = ImageFlag(0) if bag.has_tissue else ImageFlag.NO_TISSUE
+    return Image(prepared, flags=flags, beside=values_of(bag))
 
 
 def _decoded(

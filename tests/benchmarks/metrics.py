@@ -1,4 +1,4 @@
-"""What each metric costs: as a multiple of a bare forward pass of each map's image, and of the passes it is made of.
+"""The cost of each metric: as a multiple of a bare forward pass of each map's image, and of the passes it is made of.
 
 Both sides run in turn in one process with a worker's environment, on a GPU if there is one; the ratio is the median of
 the pairs' ratios. The passes are those that the definition needs for these maps, the plain one included, run bare in

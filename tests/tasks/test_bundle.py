@@ -168,7 +168,7 @@ def content(
 
 
 def told(about: dict[str, Any] = FLAT, model: dict[str, Any] | None = None, **inference: Any) -> Any:
-    """What a bundle of these contents tells, field by field."""
+    """Read what a bundle of these contents tells, field by field."""
     bundle = Bundle(about, CLASSIFIER | inference)
     found = {name: getattr(bundle, name)() for name in ("network", "preprocessing", "input_shape", "activation")}
     return found | {"windows": bundle.windows({})}

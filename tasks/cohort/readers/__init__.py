@@ -24,6 +24,7 @@ from tasks.cohort.reading import (
     Request,
     Unreadable,
     WindowConfig,
+    enumerated,
 )
 
 READERS: tuple[Reader, ...] = (
@@ -167,7 +168,7 @@ def _decoded(parts: Sequence[bytes], request: Request) -> Decoded:
     if len(parts) > 1 and not reader.joins_files:
         series = _titles(reader for reader in READERS if reader.joins_files)
         raise Unreadable(
-            f"{len(parts)} files for one image, but only {_enumerated(series, 'and')} "
+            f"{len(parts)} files for one image, but only {enumerated(series, 'and')} "
             f"{'has' if len(series) == 1 else 'have'} series: name the one {format} file"
         )
     with _damage_as_a_reason(format):
@@ -183,7 +184,7 @@ def _recognised(data: bytes) -> tuple[Reader, str]:
         if format is not None:
             return reader, format
     raise NoImage(
-        f"not a known image format: expected {_enumerated(_titles(READERS), 'or')}; "
+        f"not a known image format: expected {enumerated(_titles(READERS), 'or')}; "
         "narrow the source with a glob if it is no image"
     )
 
@@ -201,11 +202,6 @@ def _damage_as_a_reason(format: str) -> Iterator[None]:
 
 def _titles(readers: Iterable[Reader]) -> list[str]:
     return [title for reader in readers for title in reader.formats.values()]
-
-
-def _enumerated(words: Sequence[str], conjunction: str) -> str:
-    *others, last = words
-    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def _with_dims(decoded: Decoded, spatial_dims: int) -> Decoded:
