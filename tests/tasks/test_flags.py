@@ -17,6 +17,7 @@ def test_flags_are_told_in_words_row_by_row() -> None:
         "image not finite": [False, False, True, False],
         "image saturated": [False, False, True, True],
         "image mask unplaced": [False, False, False, False],
+        "image partly covered": [False, False, False, False],
         "image no tissue": [False, False, False, False],
         "map blank": [False, True, True, False],
         "map not finite": [False, False, True, False],

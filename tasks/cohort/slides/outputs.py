@@ -1,10 +1,12 @@
 """The outputs of a slide beside its bag of tiles: where the tiles lie, and the whole slide as an overview."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.outputs import IMAGE_ID, Axis, Output
-from tasks.cohort.slides.bag import Bag
 from tasks.cohort.slides.tissue import OVERVIEW
+
+if TYPE_CHECKING:
+    from tasks.cohort.slides.bag import Bag
 
 POSITION, TISSUE, SIDE, SIZE = "tile_position", "tile_tissue", "tile_side", "slide_size"
 RESOLUTION, PICTURE = "microns_per_pixel", "slide_overview"
@@ -69,7 +71,7 @@ def declare_slide() -> tuple[Output, ...]:
     )
 
 
-def values_of(bag: Bag) -> dict[str, Any]:
+def values_of(bag: "Bag") -> dict[str, Any]:
     """Collect the values of one slide by output."""
     return {
         POSITION: bag.position,
