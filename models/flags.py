@@ -1,5 +1,6 @@
 """Flags: reasons to doubt a prediction or a map, image by image."""
 
+from collections.abc import Mapping
 from enum import IntFlag
 
 import torch
@@ -28,6 +29,12 @@ class MapFlag(IntFlag):
     BLANK = 1
     NOT_FINITE = 2
     NO_SOURCE = 4
+
+
+def in_words(output: str, flags: Mapping[str, int]) -> dict[str, int]:
+    """Name the flags of an output in words, such as "map blank", each with its bit."""
+    about = output.removesuffix("_flags").replace("_", " ")
+    return {f"{about} {flag.replace('_', ' ')}": bit for flag, bit in flags.items()}
 
 
 def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:

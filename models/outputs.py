@@ -7,7 +7,7 @@ from enum import IntFlag
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, JsonValue, PositiveInt
 from torch import Tensor
 
 from models.errors import ConfigurationError
@@ -21,13 +21,16 @@ Axes = Literal["zyx", "monai"]
 
 Kind = Literal[
     "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
-    "uncertainty", "record", "vector", "artefact", "region", "result",
+    "uncertainty", "record", "vector", "artefact", "region", "result", "text",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 
 
 Channels = Literal["combine", "keep"]
 """Whether a map combines the channels of the image alone, or is stored of each channel, too."""
+
+TEXT = np.dtypes.StringDType()
+"""The type of texts in memory; Zarr's `string` in the store."""
 
 Computed = dict[str, Tensor]
 """Values by name of the output: of some images, ``(image, ...)``, or of all of them together."""
@@ -66,11 +69,13 @@ class Output(BaseModel):
     dims
         All dimensions; `image_id` is the first where there is one value, or one array, of each image.
     fill
-        The value at places that are not computed; None: NaN.
+        The value at places that are not computed; None: NaN, or of texts the empty one.
     flags
         By name, the bits that add up in an array of flags.
     axes
         The dimensions that the output declares by itself: `Frame.sizes` has the common ones.
+    longest
+        The number of bytes that a text has at most, in UTF-8; None where values are numbers.
     mantissa
         The number of bits that are kept of each value's mantissa; None: all.
     required
@@ -86,10 +91,11 @@ class Output(BaseModel):
     kind: Kind
     long_name: str
     units: str = "1"
-    dtype: Literal["float32", "float64", "int32", "uint8"] = "float32"
+    dtype: Literal["float32", "float64", "int32", "uint8", "string"] = "float32"
     fill: FiniteFloat | None = None
     flags: dict[str, int] = {}
     axes: tuple[Axis, ...] = ()
+    longest: PositiveInt | None = None
     mantissa: int | None = None
     required: bool = False
     attrs: Annotated[dict[str, JsonValue], AfterValidator(_check_finite)] = {}
@@ -104,14 +110,24 @@ class Output(BaseModel):
         return self.dims[1:] if self.per_image else self.dims
 
     @property
+    def array_type(self) -> np.dtype[Any]:
+        """The type of the output in memory."""
+        return TEXT if self.dtype == "string" else np.dtype(self.dtype)
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a value, of a text at most."""
+        return self.longest or self.array_type.itemsize
+
+    @property
     def fill_value(self) -> Any:
-        return np.dtype(self.dtype).type(np.nan if self.fill is None else self.fill)
+        return "" if self.dtype == "string" else self.array_type.type(np.nan if self.fill is None else self.fill)
 
     @property
     def cf_attrs(self) -> dict[str, Any]:
         """The attributes of the array, by the CF conventions."""
         flags = {
-            "flag_masks": np.array(list(self.flags.values()), self.dtype),
+            "flag_masks": np.array(list(self.flags.values()), self.array_type),
             "flag_meanings": " ".join(self.flags),
         }
         return {

@@ -9,8 +9,9 @@ from models.results.prototypes import Prototypes
 from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
+from models.results.words import Words
 
-RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV)
+RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV, Words)
 
 ResultConfig = Annotated[Result, RESULTS]
 
@@ -25,4 +26,5 @@ __all__ = [
     "Shortcuts",
     "SimilarCases",
     "Stored",
+    "Words",
 ]

@@ -18,6 +18,8 @@ class Stored(Protocol):
 
     Attributes
     ----------
+    outputs
+        The declarations of all that is stored, by name.
     ids, labels, subjects
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
     explained
@@ -26,6 +28,9 @@ class Stored(Protocol):
 
     @property
     def frame(self) -> Frame: ...
+
+    @property
+    def outputs(self) -> Mapping[str, Output]: ...
 
     @property
     def ids(self) -> Sequence[str]: ...
@@ -43,6 +48,10 @@ class Stored(Protocol):
         """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
         ...
 
+    def whole(self, *names: str) -> Arrays:
+        """Read outputs of other results that have no dimension `image_id`."""
+        ...
+
 
 class Result(Producer):
     """A named way to compute a result over all images; its fields are its parameters."""
@@ -50,6 +59,13 @@ class Result(Producer):
     def reads(self) -> tuple[str, ...]:
         """Name the outputs that the result is computed from."""
         raise NotImplementedError
+
+    def also_reads(self, outputs: Mapping[str, Output]) -> tuple[str, ...]:
+        """Name further outputs that the result is computed from where the store has them.
+
+        They may be those of other results, which are then computed before, as long as no two read each other.
+        """
+        return ()
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         """Declare the arrays of the result; one with the dimension `image_id` has a place for every row.

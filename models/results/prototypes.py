@@ -78,7 +78,7 @@ class Prototypes(Result):
             dtype="int32",
             fill=-1,
             axes=(axis,),
-            attrs={"by": self.of},
+            attrs={"prototypes": self.title, "by": self.of},
         )
 
     def compute(self, stored: Stored) -> Arrays:

@@ -89,10 +89,11 @@ class TCAV(Result):
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         of = f"{self.title}_concept"
         axis = Axis(name=of, labels=self.concepts, long_name="concept")
-        by_class = (of, "class")
+        by_class, attrs = (of, "class"), {"concepts": self.title, "of": self.of}
 
         def declared(name: str, dims: tuple[str, ...], about: str, **more: Any) -> Output:
-            return Output(name=f"{self.title}_{name}", dims=dims, kind="result", long_name=about, axes=(axis,), **more)
+            name = f"{self.title}_{name}"
+            return Output(name=name, dims=dims, kind="result", long_name=about, axes=(axis,), attrs=attrs, **more)
 
         return (
             declared("score", by_class, "share of the images of the class whose target rises along the concept"),

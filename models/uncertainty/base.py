@@ -46,7 +46,7 @@ class Uncertainty(Producer):
                 long_name=about,
                 units=units,
                 mantissa=mantissa,
-                attrs={"of": self.title, "references": self.references},
+                attrs={"of": self.title, "members": self.about, "references": self.references},
             )
 
         found = [

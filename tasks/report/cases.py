@@ -17,7 +17,7 @@ from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.shares import shares_in_words
 from tasks.report.similar import Neighbour, Similar
 from tasks.report.slides import is_slide
-from tasks.report.words import Findings, findings, sentences
+from tasks.report.words import Findings, evidence_in_words, findings, sentences
 from tasks.store.flags import flags_in, raised
 
 _SAMPLE_SEED = 20261123
@@ -77,6 +77,10 @@ class Case:
 
     Attributes
     ----------
+    words
+        The texts of the store about the image.
+    text
+        Sentences of the report's own; they do not repeat the prediction where the store has words.
     orders
         By name, what cases can be ordered by, the largest first; NaN comes last.
     """
@@ -85,6 +89,7 @@ class Case:
     label: str
     choices: list[str]
     predictions: list[tuple[str, str]]
+    words: list[str]
     text: str
     pairs: Sequence[Pair]
     flags: list[str]
@@ -202,13 +207,20 @@ def _case(
     label = str(image["label"].values)
     said = " and ".join(classes[predictions.called[row]]) or "none of its classes"
     right = not predictions.wrong[row] if predictions.known[row] else None
-    text = sentences(said, float(predictions.certainty[row]), label, right, found) if "probability" in image else ""
+    words = [str(one.values) for one in image.data_vars.values() if one.attrs.get("kind") == "text" and one]
+    if "probability" not in image:
+        text = ""
+    elif words:
+        text = evidence_in_words(found) if found else ""
+    else:
+        text = sentences(said, float(predictions.certainty[row]), label, right, found)
     text = f"{text} {fields_in_words(image, int(targets[0]))}".strip() if len(targets) else text
     return Case(
         id=str(image["image_id"].values),
         label=label,
         choices=[choice.name for choice in choices if row in choice.rows],
         predictions=_predictions(image),
+        words=words,
         text=text,
         pairs=pairs,
         flags=[name for name, on in flags.items() if on],

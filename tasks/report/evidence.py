@@ -8,13 +8,11 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.explainers.base import CONTROLS
 from models.metrics.base import METRIC
 from tasks.plain import plain
 from tasks.report.statistics import ALL_CLASSES, evidence
 from tasks.report.words import with_interval
-
-CONTROLS = "control_"
-"""How the names of maps begin that know nothing of the model."""
 
 _AT_ONCE = 2**14
 """Images whose curves are in memory together."""

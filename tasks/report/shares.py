@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.phrases import percent
 from tasks.report.performance import Estimate
 from tasks.report.statistics import ALL_CLASSES, evidence
-from tasks.report.words import percent
 
 _NAMED = 6
 """Parts of one image that are named, those of the largest shares."""

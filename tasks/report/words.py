@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from models.phrases import listed, percent
 from tasks.report.agreement import ENOUGH, Pair
 from tasks.report.anatomy import view_of
 
@@ -90,12 +91,15 @@ def sentences(prediction: str, probability: float, label: str, right: bool | Non
     right
         None where it is not known.
     """
-    said = [_prediction(prediction, probability, label, right)]
-    if found is None:
-        return f"{said[0]} No map shows evidence for it."
-    said += [_peaks(place) for place in sorted(found.places, key=lambda place: -len(place.held))]
+    said = _prediction(prediction, probability, label, right)
+    return f"{said} No map shows evidence for it." if found is None else f"{said} {evidence_in_words(found)}"
+
+
+def evidence_in_words(found: Findings) -> str:
+    """Say where whose evidence lies and which explainers agree."""
+    said = [_peaks(place) for place in sorted(found.places, key=lambda place: -len(place.held))]
     said += [_inside(found.mask)] if found.mask else []
-    said += [f"{_listed(found.without)} show{'s' * (len(found.without) == 1)} no evidence."] if found.without else []
+    said += [f"{listed(found.without)} show{'s' * (len(found.without) == 1)} no evidence."] if found.without else []
     return " ".join([*said, *_agreement(found.pairs)])
 
 
@@ -113,7 +117,7 @@ def _peaks(place: Place) -> str:
     (first, share), *others = _ranked(place.held)
     peaks = [f"{first} ({percent(share)} of its evidence)", *(f"{name} ({percent(of)})" for name, of in others)]
     lie = "lie the peaks" if others else "lies the peak"
-    return f"In {place.name}, {percent(place.size)} of all, {lie} of {_listed(peaks)}."
+    return f"In {place.name}, {percent(place.size)} of all, {lie} of {listed(peaks)}."
 
 
 def _inside(mask: Place) -> str:
@@ -122,7 +126,7 @@ def _inside(mask: Place) -> str:
         f"{percent(share)} of the evidence of {first}",
         *(f"{percent(of)} of that of {name}" for name, of in others),
     ]
-    return f"In {mask.name}, {percent(mask.size)} of all, {'lie' if others else 'lies'} {_listed(held)}."
+    return f"In {mask.name}, {percent(mask.size)} of all, {'lie' if others else 'lies'} {listed(held)}."
 
 
 def _ranked(held: Mapping[str, float]) -> list[tuple[str, float]]:
@@ -145,11 +149,7 @@ def _agreement(pairs: Sequence[Pair]) -> list[str]:
 
 def _shared(pairs: Sequence[Pair]) -> str:
     first, *others = (f"{pair.one} with {pair.other} ({percent(pair.shared)}" for pair in pairs)
-    return _listed([f"{first} shared)", *(f"{pair})" for pair in others)])
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return listed([f"{first} shared)", *(f"{pair})" for pair in others)])
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -158,13 +158,3 @@ def with_interval(value: float, low: float, high: float) -> str:
         return "undefined"
     interval = "–" if np.isnan(low) else f"{low:z.3f}{'–' if low >= 0 else ' to '}{high:z.3f}"
     return f"{value:z.3f} ({interval})"
-
-
-def percent(share: float) -> str:
-    """Write a share in per cent; what is near an end gets a decimal, and is not rounded to that end."""
-    if 0 < share < 0.0005:
-        return "under 0.1 %"
-    if 0.9995 <= share < 1:
-        return "over 99.9 %"
-    is_near_an_end = 0 < share < 0.0995 or 0.9895 <= share < 1
-    return f"{100 * share:.{int(is_near_an_end)}f} %"

@@ -13,17 +13,23 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc
-from numpy.typing import NDArray
+from numcodecs import Blosc, VLenUTF8
+from numpy.typing import DTypeLike, NDArray
+
+from models.outputs import TEXT
 
 LEVEL = 1
 """The level of zstd. Higher ones cost more than the few per cent that they save."""
 
 
 def encode_chunk(chunk: NDArray[Any]) -> bytes:
-    """Bytes in C order, little-endian, compressed by blosc after a byte shuffle."""
+    """Bytes in C order, little-endian, of texts as Zarr's ``vlen-utf8``; compressed by blosc after a byte shuffle."""
     codec = Blosc(cname="zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE)
-    encoded: bytes = codec.encode(np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<")))
+    if chunk.dtype == TEXT:
+        chunk = VLenUTF8().encode(chunk.astype(object).ravel())
+    else:
+        chunk = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<"))
+    encoded: bytes = codec.encode(chunk)
     return encoded
 
 
@@ -44,12 +50,15 @@ def encode_shard(shard: NDArray[Any], chunk: Sequence[int]) -> bytes:
     return b"".join([*parts, places, checksum])
 
 
-def decode_chunk(data: bytes, shape: Sequence[int], dtype: str) -> NDArray[Any]:
+def decode_chunk(data: bytes, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Undo `encode_chunk`."""
-    return np.frombuffer(Blosc().decode(data), np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+    decoded = Blosc().decode(data)
+    if dtype == TEXT:
+        return VLenUTF8().decode(decoded).astype(TEXT).reshape(shape)
+    return np.frombuffer(decoded, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
 
 
-def decode_shard(data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype: str) -> NDArray[Any]:
+def decode_shard(data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Undo `encode_shard`."""
     counts = [size // part for size, part in zip(shape, chunk, strict=True)]
     index = np.frombuffer(data[-16 * math.prod(counts) - 4 : -4], "<u8").reshape(-1, 2)
@@ -60,7 +69,7 @@ def decode_shard(data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype:
     return whole
 
 
-def pad(values: NDArray[Any], shape: Sequence[int], fill: float) -> NDArray[Any]:
+def pad(values: NDArray[Any], shape: Sequence[int], fill: float | str) -> NDArray[Any]:
     """Fill up at the end of each axis: Zarr's chunks are whole, also where the array ends."""
     if values.shape == tuple(shape):
         return values

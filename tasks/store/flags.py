@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.flags import in_words
+
 
 def raised(name: str, flags: Mapping[str, int], values: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
     """Tell of each flag in words, such as "map blank", whether it is raised anywhere in each row.
@@ -21,8 +23,7 @@ def raised(name: str, flags: Mapping[str, int], values: NDArray[Any]) -> dict[st
         ``(row, ...)``.
     """
     rows = values.reshape(len(values), -1)
-    about = name.removesuffix("_flags")
-    return {f"{about} {flag.replace('_', ' ')}": np.any(rows & bit, axis=1) for flag, bit in flags.items()}
+    return {words: np.any(rows & bit, axis=1) for words, bit in in_words(name, flags).items()}
 
 
 def flags_in(variable: xr.DataArray) -> dict[str, int]:

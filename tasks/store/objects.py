@@ -132,7 +132,7 @@ def read_shard(
     """
     wanted, found = set(names), Block()
     parts = (part_variables(plan, part) for part in range(len(plan.parts)))
-    for all_described in (*parts, *(variables(plan, one.outputs) for one in plan.evaluated)):
+    for all_described in (*parts, *(variables(plan, one.outputs) for one in (*plan.evaluated, *plan.results))):
         described = {name: variable for name, variable in all_described.items() if name in wanted}
         cut = list(pieces(plan, described, shard))
         objects = read(output, cut, promised)

@@ -30,12 +30,12 @@ class Variable(NamedTuple):
     first: int = 0
 
     @property
-    def dtype(self) -> str:
-        return self.output.dtype
+    def dtype(self) -> np.dtype[Any]:
+        return self.output.array_type
 
     @property
     def itemsize(self) -> int:
-        return np.dtype(self.dtype).itemsize
+        return self.output.value_bytes
 
 
 class Layout(NamedTuple):

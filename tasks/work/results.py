@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from graphlib import TopologicalSorter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.outputs import Frame
+from models.outputs import Frame, Output
 from models.results import Arrays
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
@@ -17,7 +18,7 @@ from tasks.plan.planned import PlannedResult
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
-from tasks.store.objects import NAME, Piece, pieces, read_shard, write
+from tasks.store.objects import NAME, Piece, pieces, read_shard, read_whole, write
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import empty_block, variables
@@ -34,23 +35,35 @@ class ResultRecord(NamedRecord):
 
 @dataclass(frozen=True)
 class StoredCohort:
-    """A stored cohort whose shards are all delivered, as results read it: `models.results.Stored`."""
+    """A stored cohort whose shards are all delivered, as results read it: `models.results.Stored`.
+
+    Attributes
+    ----------
+    results
+        The records of results, by title.
+    """
 
     output: Location
     plan: Plan
     entries: Sequence[Entry]
     commits: Mapping[int, Commit]
     evaluations: Mapping[int, Evaluation]
+    results: Mapping[str, ResultRecord]
 
     @classmethod
     def read(cls, output: Location, plan: Plan) -> "StoredCohort":
         commits = delivered(output, plan)
         evaluations = Evaluation.read(output, commits) if plan.evaluated else {}
-        return cls(output, plan, manifest.read(output, sources=False), commits, evaluations)
+        results = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
+        return cls(output, plan, manifest.read(output, sources=False), commits, evaluations, results)
 
     @property
     def frame(self) -> Frame:
         return self.plan.frame
+
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        return self.plan.outputs
 
     @property
     def ids(self) -> Sequence[str]:
@@ -73,14 +86,28 @@ class StoredCohort:
         evaluation = self.evaluations.get(shard)
         return self.commits[shard].objects | (evaluation.objects if evaluation else {})
 
+    @property
+    def computed(self) -> dict[str, StoredObject]:
+        """Every object of a result, by key."""
+        return {key: stored for one in self.results.values() for key, stored in one.delivered.objects.items()}
+
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
+        computed = self.computed
         for shard in self.plan.shards:
-            block = read_shard(self.output, self.plan, shard, self.promised(shard.index), names)
+            block = read_shard(self.output, self.plan, shard, self.promised(shard.index) | computed, names)
             yield slice(shard.start, shard.stop), block
+
+    def whole(self, *names: str) -> Arrays:
+        block = read_whole(self.output, self.plan, [self.outputs[name] for name in names], self.computed)
+        if block is None:
+            raise OSError(f"a result of {self.output} is damaged: `cohortlens verify --repair` mends it")
+        return block
 
 
 def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = None) -> list[PlannedResult]:
-    """Find the results that are not stored as they come of what is delivered; all, as long as a shard is missing.
+    """Find the results that are not stored as they come of what is delivered, in the order in which to compute them.
+
+    They are all, as long as a shard is missing. Where one is not, nor are those that read it.
 
     Parameters
     ----------
@@ -91,13 +118,14 @@ def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = N
         return []
     cohort = StoredCohort.read(output, plan)
     if len(cohort.commits) < len(plan.shards):
-        return list(plan.results)
-    records = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
+        return in_order(plan)
+    lacking: list[PlannedResult] = []
 
     def is_there(planned: PlannedResult) -> bool:
-        known = records.get(planned.title)
+        known, reads = cohort.results.get(planned.title), _reads(plan, planned)
         return (
             known is not None
+            and not any(output.name in reads for one in lacking for output in one.outputs)
             and known.delivered.digest == _digest(cohort, planned)
             and (
                 sizes is None
@@ -105,7 +133,22 @@ def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = N
             )
         )
 
-    return [planned for planned in plan.results if not is_there(planned)]
+    for planned in in_order(plan):
+        if not is_there(planned):
+            lacking.append(planned)
+    return lacking
+
+
+def in_order(plan: Plan) -> list[PlannedResult]:
+    """Order the results of a plan: each comes after those whose outputs it reads."""
+    by_title = {planned.title: planned for planned in plan.results}
+    of = {output.name: planned.title for planned in plan.results for output in planned.outputs}
+    graph = {title: sorted({of[name] for name in _reads(plan, one) & of.keys()}) for title, one in by_title.items()}
+    return [by_title[title] for title in TopologicalSorter(graph).static_order()]
+
+
+def _reads(plan: Plan, planned: PlannedResult) -> set[str]:
+    return {*planned.result.reads(), *planned.result.also_reads(plan.outputs)}
 
 
 def compute_results(output: Location) -> None:
@@ -133,6 +176,7 @@ def compute_results(output: Location) -> None:
             title=planned.title, delivered=Delivered(digest=_digest(cohort, planned), objects=objects)
         )
         record.write(output)
+        cohort = replace(cohort, results={**cohort.results, record.title: record})
         logger.info("result %s computed over %d images", planned.title, int(cohort.explained.sum()))
 
 
@@ -152,12 +196,10 @@ def forget(output: Location, title: str) -> None:
 
 def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
     """SHA-256 over what a result is computed from, and how."""
-    names = set(planned.result.reads())
+    names = _reads(cohort.plan, planned)
+    promised = (*(cohort.promised(shard.index) for shard in cohort.plan.shards), cohort.computed)
     read = {
-        key: stored.sha256
-        for shard in cohort.plan.shards
-        for key, stored in cohort.promised(shard.index).items()
-        if key.partition("/")[0] in names
+        key: stored.sha256 for objects in promised for key, stored in objects.items() if key.partition("/")[0] in names
     }
     return digest_of(
         {
