@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.labels import SEPARATOR
 from models.results.base import Stored
 from models.results.directions import Classifier, direction, held_out_accuracy
 
 FEWEST, MOST = 20, 100
 """The number of images without which there is no concept, and of those that one direction is made of at most."""
-
-SEPARATOR = "|"
-"""Between the names of a label."""
 
 Rows = NDArray[np.intp]
 

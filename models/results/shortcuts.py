@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from models.labels import SEPARATOR
 from models.outputs import IMAGE_ID, Axis, Frame, Output, flags_of
 from models.prediction import LOGIT
 from models.results.base import Arrays, Stored
 from models.results.clusters import NOWHERE, clusters, mean_cosine
 from models.results.comparison import Comparison, places
-from models.results.concepts import SEPARATOR
 from models.results.label_tests import Votes
 from models.results.nearest import directions
 from models.results.statistics import holm

@@ -64,11 +64,12 @@ class Words(Result):
         by_image = [name for name in read if stored.outputs[name].per_image]
         whole = stored.whole(*(name for name in read if name not in by_image))
         told = self.explainer or next((one for one in stored.frame.explainers if not one.startswith(CONTROLS)), None)
-        texts, shortened = np.full(len(stored.ids), "", TEXT), 0
+        labels = stored.labels
+        texts, shortened = np.full(len(labels), "", TEXT), 0
         for rows, block in stored.blocks(*by_image):
             for row in (rows.start + np.flatnonzero(stored.explained[rows])).tolist():
                 values: dict[str, NDArray[Any]] = {name: block[name][row - rows.start] for name in by_image}
-                said = _said(sentences, Case(row, stored.frame, stored.labels, told, values | whole))
+                said = _said(sentences, Case(row, stored.frame, labels, told, values | whole))
                 texts[row] = fitting(said)
                 shortened += texts[row] != " ".join(said)
         if shortened:

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.labels import named
 from tasks.cohort.entry import Entry
 from tasks.cohort.sources import Find
-
-SEPARATOR = "|"
-"""Between the classes of a label, where classes do not exclude each other."""
-
-NOTHING = ("none", "normal", "healthy", "negative", "no finding")
-"""Labels which say that no class is there, in any case, where classes do not exclude each other."""
 
 _ROWS_SHOWN = 10
 
@@ -40,18 +35,13 @@ class Labels:
 
 
 def read_labels(labels: Sequence[str], classes: Sequence[str], exclusive: bool) -> Labels:
-    """Read labels; empty where there is none.
-
-    Where classes exclude each other, a label is the name of one. Else it is several names joined by ``|``, or one of
-    `NOTHING`. A label that is spelt in another way says nothing: it might be any class.
-    """
-    named = [[label] if exclusive else label.split(SEPARATOR) for label in labels]
-    truth = np.array([[name in names for name in classes] for names in named], bool).reshape(len(labels), len(classes))
-    known = np.array([set(names) <= set(classes) for names in named], bool)
-    if not exclusive:
-        known |= np.array([label.strip().lower() in NOTHING for label in labels], bool)
+    """Read labels, as `models.labels.named` does; empty where there is none."""
+    read = [named(label, classes, exclusive) for label in labels]
+    truth = np.array([[name in (names or ()) for name in classes] for names in read], bool)
+    known = np.array([names is not None for names in read], bool)
     unread = Counter(label for label, is_known in zip(labels, known, strict=True) if label and not is_known)
-    return Labels(truth & known[:, None], known, dict(sorted(unread.items(), key=lambda item: (-item[1], item[0]))))
+    by_count = dict(sorted(unread.items(), key=lambda item: (-item[1], item[0])))
+    return Labels(truth.reshape(len(labels), len(classes)), known, by_count)
 
 
 @dataclass(frozen=True)

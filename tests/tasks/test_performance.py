@@ -3,7 +3,8 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
-from tasks.plan.labels import NOTHING, read_labels
+from models.labels import NOTHING
+from tasks.plan.labels import read_labels
 from tasks.report.performance import GRID, Estimate, Performance, estimates, performance, roc
 
 

@@ -6,7 +6,7 @@ from models.outputs import Output
 from models.results.sentences import doubt
 from models.results.sentences.base import Case, Sentence, Subject
 from models.results.sentences.concepts import concepts
-from models.results.sentences.neighbours import neighbours, standing
+from models.results.sentences.neighbours import neighbours, other_neighbours, standing
 from models.results.sentences.places import mask, regions
 from models.results.sentences.prediction import certainty, prediction
 
@@ -19,7 +19,7 @@ SUBJECTS: tuple[Subject, ...] = (
     neighbours,
     standing,
     doubt.label,
-    doubt.neighbourhood,
+    other_neighbours,
     doubt.agreement,
     doubt.criticism,
     doubt.shortcut,

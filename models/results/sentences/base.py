@@ -47,6 +47,24 @@ class Case:
         return [(target, self._name(target)) for target in there]
 
     @property
+    def maps(self) -> list[tuple[int, str]]:
+        """Number of the target, and name, of each map that is told of."""
+        return [(target, f"the map of {self.explainer} for {name}") for target, name in self.targets if self.explainer]
+
+    @property
+    def is_of_one_class(self) -> bool:
+        """Whether one class is predicted of the whole image."""
+        return self.frame.activation == "softmax" and not self.frame.segments
+
+    @property
+    def called(self) -> set[str]:
+        """Names of the predicted classes: the likeliest one, or, of independent classes, those over a half."""
+        classes = self.frame.classes
+        if self.frame.activation == "softmax":
+            return {classes[self.foremost[0]]}
+        return {classes[index] for index in np.flatnonzero(self[PROBABILITY] >= 0.5)}
+
+    @property
     def foremost(self) -> list[int]:
         """Numbers of the classes, the likeliest first; of a regression, of the outputs in their order."""
         if self.frame.activation == "identity":
@@ -79,5 +97,10 @@ class Sentence:
     say: Callable[[Case], Iterator[str]]
 
 
+def known(*values: Any) -> bool:
+    """Tell whether no number is missing."""
+    return all(np.isfinite(value).all() for value in values)
+
+
 Subject = Callable[[Mapping[str, Output]], Iterator[Sentence]]
-"""Finds the sentences of one subject, given all outputs of a store."""
+"""Finds the sentences of one subject, given all outputs of a store, which may lack some that a sentence reads."""

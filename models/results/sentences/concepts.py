@@ -10,7 +10,7 @@ from models.explainers.pooled import gradient_of
 from models.outputs import Output
 from models.phrases import p_value, percent
 from models.prediction import TARGET_CLASS
-from models.results.sentences.base import TOLD, Case, Sentence
+from models.results.sentences.base import TOLD, Case, Sentence, known
 
 
 def concepts(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
@@ -30,10 +30,10 @@ def _rising(case: Case, title: str, gradient: str, names: tuple[str, ...]) -> It
     for target, of in case.targets:
         index = int(case[TARGET_CLASS][target])
         score, random, p = (case[f"{title}_{name}"][:, index] for name in ("score", "random_score", "p"))
-        known = np.flatnonzero(np.isfinite([score, random, p]).all(0))
-        for place in known[np.argsort(p[known], kind="stable")][:TOLD]:
+        tested = np.flatnonzero(np.isfinite([score, random, p]).all(0))
+        for place in tested[np.argsort(p[tested], kind="stable")][:TOLD]:
             slope = _derivative(case[gradient][target], case[f"{title}_direction"][place])
-            if math.isfinite(slope):
+            if known(slope):
                 moves = "rises" if slope > 0 else "falls" if slope < 0 else "stays"
                 yield (
                     f"Along the concept {names[place]}, the network's output for {of} {moves} here (derivative "

@@ -8,7 +8,7 @@ import numpy as np
 from models.outputs import Output
 from models.phrases import listed, percent
 from models.prediction import TARGET_CLASS
-from models.results.sentences.base import TOLD, Case, Sentence
+from models.results.sentences.base import TOLD, Case, Sentence, known
 
 _INSIDE = "metric_relevance_mass"
 
@@ -28,37 +28,31 @@ def regions(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
 
 def mask(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
     """Find what says how much of the map the mask holds."""
-    if _INSIDE in outputs:
-        yield Sentence((TARGET_CLASS, _INSIDE), _in_mask)
-
-
-def map_for(case: Case, target: str) -> str:
-    """Name the map that is told of."""
-    return f"the map of {case.explainer} for {target}"
+    yield Sentence((TARGET_CLASS, _INSIDE), _in_mask)
 
 
 def _in_regions(case: Case, title: str, names: tuple[str, ...]) -> Iterator[str]:
     volume = case[f"{title}_volume"]
-    for target, name in case.targets:
+    for target, name in case.maps:
         share, outside = case.of_map(f"{title}_share", target), float(case.of_map(f"{title}_outside", target))
         there = [place for place in np.argsort(-share, kind="stable")[:TOLD] if share[place] > 0]
-        if not there or not np.isfinite(outside):
+        if not there or not known(outside, volume[there]):
             continue
         held = [f"{percent(share[place])} in {names[place]} ({percent(volume[place])} of the image)" for place in there]
         spread = listed([*held, f"{percent(outside)} outside of all regions"])
-        yield f"Of {map_for(case, name)}, the regions hold these shares: {spread}."
+        yield f"Of {name}, the regions hold these shares: {spread}."
 
 
 def _laterality(case: Case, name: str) -> Iterator[str]:
-    for target, of in case.targets:
+    for target, of in case.maps:
         value = float(case.of_map(name, target))
-        if np.isfinite(value):
+        if known(value):
             side = "neither side" if abs(value) < 0.005 else f"the patient's {'left' if value > 0 else 'right'}"
-            yield f"The laterality of {map_for(case, of)} is {value:z.2f}, towards {side}."
+            yield f"The laterality of {of} is {value:z.2f}, towards {side}."
 
 
 def _in_mask(case: Case) -> Iterator[str]:
-    for target, name in case.targets:
+    for target, name in case.maps:
         share = float(case.of_map(_INSIDE, target))
-        if np.isfinite(share):
-            yield f"The mask holds {percent(share)} of what is positive in {map_for(case, name)}."
+        if known(share):
+            yield f"The mask holds {percent(share)} of what is positive in {name}."

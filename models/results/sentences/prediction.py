@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-import numpy as np
-
 from models.outputs import Output
 from models.phrases import listed, percent
 from models.prediction import LOGIT, PROBABILITY
-from models.results.sentences.base import TOLD, Case, Sentence
+from models.results.sentences.base import TOLD, Case, Sentence, known
 
 
 def prediction(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
@@ -24,16 +22,15 @@ def certainty(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
             stem, members = output.name.removesuffix("_outputs"), str(output.attrs["members"])
             yield Sentence((*always, output.name), partial(_deviation, name=output.name, members=members))
             entropy = (f"{stem}_entropy", f"{stem}_mutual_information")
-            if set(entropy) <= outputs.keys():
-                yield Sentence(entropy, partial(_entropy, names=entropy, members=members))
+            yield Sentence(entropy, partial(_entropy, names=entropy, members=members))
 
 
 def _probable(case: Case) -> Iterator[str]:
     probability, classes, order = case[PROBABILITY], case.frame.classes, case.foremost
-    if not np.isfinite(probability).all():
+    if not known(probability):
         return
     said = [f"{classes[index]} with a probability of {percent(probability[index])}" for index in order]
-    called = int((probability >= 0.5).sum())
+    called = len(case.called)
     if case.frame.segments:
         means = [f"{classes[index]} {percent(probability[index])}" for index in order[:TOLD]]
         yield f"On average over the image, the network gives these probabilities: {listed(means)}."
@@ -48,7 +45,7 @@ def _probable(case: Case) -> Iterator[str]:
 
 def _values(case: Case) -> Iterator[str]:
     values, names = case[LOGIT], case.frame.classes
-    if not np.isfinite(values).all():
+    if not known(values):
         return
     said = listed([f"{values[index]:.4g} for {names[index]}" for index in case.foremost[:TOLD]])
     more = f", the first of {len(names)} values" if len(names) > TOLD else ""
@@ -58,7 +55,7 @@ def _values(case: Case) -> Iterator[str]:
 def _deviation(case: Case, name: str, members: str) -> Iterator[str]:
     first = case.foremost[0]
     deviation, of = float(case[name][first]), case.frame.classes[first]
-    if not np.isfinite(deviation):
+    if not known(deviation):
         return
     is_regression = case.frame.activation == "identity"
     what, much = ("value", f"{deviation:.2g}") if is_regression else ("probability", percent(deviation))
@@ -67,8 +64,8 @@ def _deviation(case: Case, name: str, members: str) -> Iterator[str]:
 
 def _entropy(case: Case, names: tuple[str, str], members: str) -> Iterator[str]:
     entropy, shared = (float(case[name]) for name in names)
-    if np.isfinite([entropy, shared]).all():
+    if known(entropy, shared):
         yield (
-            f"Their mean prediction has an entropy of {entropy:.2f} bit, of which {shared:.2f} bit is due to "
-            f"differences between {members}."
+            f"The mean prediction of {members} has an entropy of {entropy:.2f} bit, of which {shared:.2f} bit is due "
+            "to their differences."
         )
