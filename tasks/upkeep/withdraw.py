@@ -25,7 +25,7 @@ from tasks.work.finish import finish
 from tasks.work.fit import fit, fit_digest, forget
 from tasks.work.images import find_again
 from tasks.work.pending import pending
-from tasks.work.results import compute_results
+from tasks.work.results import compute_results, erase
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Erased:
         How many of the images were among those that artefacts were computed from; maps that were made with these stay
         as they are.
     whole
-        Whether the output is finished; if not, its report was deleted, and the next run writes another.
+        Whether the output is finished; if not, results and report were deleted, and the next run makes them anew.
     """
 
     images: tuple[int, ...]
@@ -95,6 +95,7 @@ def withdraw(output: Location, subject: str) -> Erased:
         finish(output)
         write_report(output)
     else:
+        erase(output, plan)
         remove_report(output)
     return Erased(tuple(rows or empty), objects, len(fitted), whole)
 

@@ -61,9 +61,11 @@ class StoredCohort:
     def frame(self) -> Frame:
         return self.plan.frame
 
-    @property
+    @cached_property
     def outputs(self) -> Mapping[str, Output]:
-        return self.plan.outputs
+        by_shard = ({_output(key) for key in self.promised(shard.index)} for shard in self.plan.shards)
+        there = set.intersection(*by_shard) | {_output(key) for key in self.computed}
+        return {name: output for name, output in self.plan.outputs.items() if name in there}
 
     @property
     def ids(self) -> Sequence[str]:
@@ -120,35 +122,39 @@ def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = N
     if len(cohort.commits) < len(plan.shards):
         return in_order(plan)
     lacking: list[PlannedResult] = []
-
-    def is_there(planned: PlannedResult) -> bool:
-        known, reads = cohort.results.get(planned.title), _reads(plan, planned)
-        return (
-            known is not None
-            and not any(output.name in reads for one in lacking for output in one.outputs)
-            and known.delivered.digest == _digest(cohort, planned)
-            and (
-                sizes is None
-                or all(sizes.get(f"{NAME}/{key}") == one.size for key, one in known.delivered.objects.items())
-            )
-        )
-
     for planned in in_order(plan):
-        if not is_there(planned):
+        reads = _reads(planned, plan.outputs)
+        follows = any(output.name in reads for one in lacking for output in one.outputs)
+        if follows or not _is_stored(cohort, planned, sizes):
             lacking.append(planned)
     return lacking
+
+
+def _is_stored(cohort: StoredCohort, planned: PlannedResult, sizes: Mapping[str, int] | None) -> bool:
+    """Tell whether a result is stored as it comes of what is delivered."""
+    record = cohort.results.get(planned.title)
+    if record is None or record.delivered.digest != _digest(cohort, planned):
+        return False
+    objects = record.delivered.objects
+    return sizes is None or all(sizes.get(f"{NAME}/{key}") == one.size for key, one in objects.items())
 
 
 def in_order(plan: Plan) -> list[PlannedResult]:
     """Order the results of a plan: each comes after those whose outputs it reads."""
     by_title = {planned.title: planned for planned in plan.results}
     of = {output.name: planned.title for planned in plan.results for output in planned.outputs}
-    graph = {title: sorted({of[name] for name in _reads(plan, one) & of.keys()}) for title, one in by_title.items()}
+    read = {title: _reads(one, plan.outputs) & of.keys() for title, one in by_title.items()}
+    graph = {title: sorted({of[name] for name in names}) for title, names in read.items()}
     return [by_title[title] for title in TopologicalSorter(graph).static_order()]
 
 
-def _reads(plan: Plan, planned: PlannedResult) -> set[str]:
-    return {*planned.result.reads(), *planned.result.also_reads(plan.outputs)}
+def _reads(planned: PlannedResult, outputs: Mapping[str, Output]) -> set[str]:
+    return {*planned.result.reads(), *planned.result.also_reads(outputs)}
+
+
+def _output(key: str) -> str:
+    """Name the output that an object belongs to."""
+    return key.partition("/")[0]
 
 
 def compute_results(output: Location) -> None:
@@ -194,13 +200,20 @@ def forget(output: Location, title: str) -> None:
     ResultRecord.location(output, title).remove()
 
 
+def erase(output: Location, plan: Plan) -> None:
+    """Delete all results, which may tell of an image that was withdrawn: they will be computed again."""
+    for planned in plan.results:
+        forget(output, planned.title)
+        for cut, _ in result_pieces(plan, planned):
+            for piece in cut:
+                (output / NAME / piece.key).remove()
+
+
 def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
     """SHA-256 over what a result is computed from, and how."""
-    names = _reads(cohort.plan, planned)
+    names = _reads(planned, cohort.outputs)
     promised = (*(cohort.promised(shard.index) for shard in cohort.plan.shards), cohort.computed)
-    read = {
-        key: stored.sha256 for objects in promised for key, stored in objects.items() if key.partition("/")[0] in names
-    }
+    read = {key: stored.sha256 for objects in promised for key, stored in objects.items() if _output(key) in names}
     return digest_of(
         {
             "result": planned.result.model_dump(mode="json"),

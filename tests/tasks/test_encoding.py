@@ -9,7 +9,8 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec
 
-from tasks.store.encoding import LEVEL, encode_chunk, encode_shard, pad
+from models.outputs import TEXT
+from tasks.store.encoding import LEVEL, decode_chunk, encode_chunk, encode_shard, pad
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])
@@ -39,6 +40,20 @@ def test_zarr_reads_what_was_encoded(
         path.write_bytes(encode_shard(whole, chunk) if chunk else encode_chunk(whole))
     np.testing.assert_array_equal(array[...], values)
     np.testing.assert_array_equal(array[(1, *[slice(None)] * (len(shape) - 1))], values[1])
+
+
+@pytest.mark.parametrize("texts", [["", "a few words", "Größe 5 µm"], ["", "", ""]])
+def test_zarr_reads_texts_that_were_encoded(tmp_path: Path, texts: list[str]) -> None:
+    codec = BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")
+    array = zarr.create_array(tmp_path / "a", shape=(3,), chunks=(2,), dtype=str, compressors=[codec], zarr_format=3)
+    values = np.array(texts, TEXT)
+    for number, rows in enumerate((slice(0, 2), slice(2, 3))):
+        data = encode_chunk(pad(values[rows], (2,), ""))
+        path = tmp_path / "a" / "c" / str(number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        assert decode_chunk(data, (2,), TEXT).tolist() == [*texts[rows], *[""] * (number == 1)]
+    assert array[...].tolist() == texts
 
 
 def test_a_flipped_byte_in_the_index_is_noticed(tmp_path: Path) -> None:
