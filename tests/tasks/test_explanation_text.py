@@ -21,7 +21,7 @@ from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work import results
 from tasks.work.engines import Engines
-from tests.tasks.outputs import Cohort, carry_out, stored
+from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
 SIMILAR = {"name": "similar_cases", "neighbours": 3}
 SHORTCUTS = {"name": "shortcuts", "clusters": 2, "explainer": "saliency"}
@@ -141,6 +141,19 @@ def test_what_is_withdrawn_or_quarantined_has_no_text(
     again = stored(output)
     assert carry_out(asked).withdrawn == 2 and stored(output) == again
     assert not any(text and text in caplog.text for text in texts(output))
+
+
+def test_no_result_stays_of_a_subject_that_is_withdrawn_before_the_run_is_finished(
+    cohort: Cohort, output: Location
+) -> None:
+    carry_out(content(cohort, output))
+    cohort.add(range(10, 14))
+    ready = prepared(content(cohort, output))
+    ready.plan.write(output, ready.entries)
+    assert not withdraw(output, "patient-2").whole
+    assert not [key for key in computed(output) if key.startswith(("explanation_text/", "similar_"))]
+    assert carry_out(content(cohort, output)).withdrawn == 2
+    assert verify(output) == [] and [row for row, text in enumerate(texts(output)) if not text] == [4, 5]
 
 
 def test_the_report_shows_the_text_and_does_not_repeat_the_prediction(cohort: Cohort, output: Location) -> None:
