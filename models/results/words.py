@@ -95,5 +95,6 @@ def fitting(said: Sequence[str]) -> str:
 
 
 def _explainers(outputs: Mapping[str, Output]) -> tuple[str, ...]:
-    axes = outputs[MAPS].axes if MAPS in outputs else ()
-    return next((tuple(map(str, axis.labels)) for axis in axes if axis.name == EXPLAINER and axis.labels), ())
+    axes = {axis.name: axis.labels for axis in (outputs[MAPS].axes if MAPS in outputs else ())}
+    labels = axes.get(EXPLAINER, ())
+    return () if isinstance(labels, int) else tuple(map(str, labels))
