@@ -17,6 +17,7 @@ from models.explainers.deepshap import DeepSHAP
 from models.explainers.eigencam import EigenCAM
 from models.explainers.embedding import Embedding
 from models.explainers.expected_gradients import ExpectedGradients
+from models.explainers.expressive_gradients import ExpressiveGradients
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM
 from models.explainers.gradcam_plusplus import GradCAMPlusPlus
@@ -63,6 +64,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     GuidedGradCAM,
     IntegratedGradients,
     ExpectedGradients,
+    ExpressiveGradients,
     SmoothGrad,
     SmoothGradSquared,
     VarGrad,
