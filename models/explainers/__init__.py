@@ -5,6 +5,7 @@ from typing import Annotated
 from models.explainers.ablationcam import AblationCAM
 from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
+from models.explainers.attn_lrp import AttnLRP
 from models.explainers.base import Explainer, MapExplainer
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
@@ -71,6 +72,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     DeepLIFT,
     DeepSHAP,
     LRP,
+    AttnLRP,
     DeepTaylor,
     PatternAttribution,
     Occlusion,

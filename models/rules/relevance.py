@@ -94,7 +94,9 @@ class Linear:
 Rule = Callable[[Linear], Tensor]
 
 
-class _Mode(TorchFunctionMode):
+class RelevanceMode(TorchFunctionMode):
+    """The rules, in a scope: functions that are called in it are answered by stand-ins whose gradient is a rule."""
+
     def __init__(self, network: Network, rule: Rule, inputs: Tensor | None = None, ones: Tensor | None = None) -> None:
         super().__init__()
         self.rule = rule
@@ -259,11 +261,12 @@ class AskRelevance:
     """A way to ask by which the input's gradient is its relevance: the part of the score that is due to it."""
 
     rule: Rule
+    mode: type[RelevanceMode] = RelevanceMode
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         ones = 1 + (inputs - inputs.detach())
         shared = inputs.detach() * ones
-        with _Mode(network, self.rule, shared, ones):
+        with self.mode(network, self.rule, shared, ones):
             return network(shared)
 
 
@@ -274,5 +277,5 @@ class AskGradient:
     rule: Rule
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        with _Mode(network, self.rule):
+        with RelevanceMode(network, self.rule):
             return network(inputs)
