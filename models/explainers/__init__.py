@@ -22,6 +22,7 @@ from models.explainers.expressive_gradients import ExpressiveGradients
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM
 from models.explainers.gradcam_plusplus import GradCAMPlusPlus
+from models.explainers.gradient_rollout import GradientRollout
 from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.guided_gradcam import GuidedGradCAM
 from models.explainers.hirescam import HiResCAM
@@ -83,6 +84,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     RISE,
     Attention,
     AttentionRollout,
+    GradientRollout,
     MILAttention,
     PooledActivations,
     ControlRandom,

@@ -56,8 +56,8 @@ class ExpressiveGradients(MapExplainer):
     def needs(self, network: Network) -> Needs:
         if not network.tiles.is_whole:
             raise ConfigurationError(
-                "adds up what it attributes to a layer of a whole image, and with model.windows each window has its "
-                "own: use integrated_gradients, or gradcam"
+                "attributes to a layer of a whole image, and with model.windows each window has its own: use "
+                "integrated_gradients or layercam instead"
             )
         self.watched(network)
         return Needs()
