@@ -393,7 +393,11 @@ def _needs(explainer: Explainer, network: Network) -> Needs:
             makes_maps = isinstance(explainer, MapExplainer)
             raise ConfigurationError(
                 "asks about features of a layer of a whole image, and with model.windows each window has its own: "
-                + ("use gradcam, hirescam or layercam instead" if makes_maps else "leave it out, or take an image whole")
+                + (
+                    "use gradcam, hirescam or layercam instead"
+                    if makes_maps
+                    else "leave it out, or take an image whole"
+                )
             )
         return needs
     except ConfigurationError as error:

@@ -32,7 +32,10 @@ class ExpressiveGradients(MapExplainer):
 
     name: Literal["expressive_gradients"] = "expressive_gradients"
     layers: tuple[str, ...] | None = Field(
-        None, strict=False, min_length=1, description="Layers by their dotted names; none: the last with a spatial extent"
+        None,
+        strict=False,
+        min_length=1,
+        description="Layers by their dotted names; none: the last with a spatial extent",
     )
     weights: tuple[float, ...] | None = Field(
         None, strict=False, description="How much the image counts, then each of the layers; none: all the same"

@@ -87,7 +87,9 @@ def by_hand(module: Any, image: Array, scale: float, mask: Array) -> Array:
     scores = q @ k.T * scale
     e = np.exp(scores + mask)
     weights = e / e.sum(1, keepdims=True)
-    above = module.head.weight[1].numpy() * (weights @ v).ravel()  # the last layer has one output, which is its relevance
+    above = (
+        module.head.weight[1].numpy() * (weights @ v).ravel()
+    )  # the last layer has one output, which is its relevance
     of_weights, of_values = of_product(weights, v, above.reshape(TOKENS, FEATURES))
     of_scores = scores * (of_weights - weights * of_weights.sum(1, keepdims=True))  # proposition 3.1
     of_queries, of_keys = of_product(q, k.T, of_scores)

@@ -91,5 +91,7 @@ def test_a_layer_that_is_not_there_and_windows_are_refused() -> None:
         Engine(network, [ExpressiveGradients(layers=("layer9",))], B)
     windows = Windows(image_shape=tuple(2 * side for side in SHAPES[2]))
     network.config = network.config.model_copy(update={"windows": windows})
-    with pytest.raises(ValueError, match=r"expressive_gradients: .* model.windows .* use integrated_gradients or layercam"):
+    with pytest.raises(
+        ValueError, match=r"expressive_gradients: .* model.windows .* use integrated_gradients or layercam"
+    ):
         Engine(network, [ExpressiveGradients()], B)

@@ -169,7 +169,9 @@ def test_pooled_classes_equal_autograd_through_all_windows(pool: Any, target: Ta
     assert difference(found.maps, expected.maps) < 1e-10
 
 
-OF_PIXELS = [kind for kind in KINDS if not issubclass(EXPLAINERS.kinds[kind], LookingExplainer) and kind not in FEATURES]
+OF_PIXELS = [
+    kind for kind in KINDS if not issubclass(EXPLAINERS.kinds[kind], LookingExplainer) and kind not in FEATURES
+]
 
 
 @pytest.mark.parametrize("kind", OF_PIXELS)
@@ -213,7 +215,9 @@ def test_one_window_has_the_plain_map(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["embedding", "pooled_activations"])
 def test_a_vector_of_a_whole_image_is_refused_without_naming_a_map_instead(kind: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{kind}: asks .* each window has its own: leave it out, or take") as e:
+    with pytest.raises(
+        ConfigurationError, match=f"^{kind}: asks .* each window has its own: leave it out, or take"
+    ) as e:
         Engine(windowed(classifying(2), 2), [few(kind)], Classes(classes=("b",)))
     assert "cam" not in str(e.value)
 
