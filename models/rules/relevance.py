@@ -48,7 +48,7 @@ PASSING = {
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
     *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")),
 }
-_MOVING = {
+MOVING = {
     *("pad", "clone", "contiguous", "to", "float", "double", "__getitem__", "narrow", "slice", "flip", "roll", "view"),
     *("reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
 }
@@ -120,8 +120,8 @@ class RelevanceMode(TorchFunctionMode):
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
         varying = count_varying(args, kwargs)
         outcome = func(*args, **kwargs)
-        if name in _MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
-            self.shown.append((outcome, _moved(func, ones, args[1:], kwargs)))
+        if name in MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
+            self.shown.append((outcome, moved(func, ones, args[1:], kwargs)))
         known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
         return outcome if known else refused(outcome, name)
 
@@ -169,7 +169,7 @@ class RelevanceMode(TorchFunctionMode):
         return value + (stand_in - stand_in.detach())
 
 
-def _moved(func: Any, ones: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+def moved(func: Any, ones: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
     """Move ones as the pixels in whose place they are; padding by a value is no pixel."""
     if func is functional.pad:
         args, kwargs = args[:2], {name: value for name, value in kwargs.items() if name != "value"}
