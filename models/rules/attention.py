@@ -1,4 +1,4 @@
-"""Relevance through attention, where neither factor of a product is a constant (Achtibat et al. 2024, arXiv:2402.05602).
+"""Relevance through attention, whose products have no constant factor (Achtibat et al. 2024, arXiv:2402.05602).
 
 A product of two tensors that both depend on the image, such as ``softmax(q k^T) v``, hands half of its relevance to
 each factor (propositions 3.2 and 3.3); of a sum of products, each factor's half is shared as by the epsilon rule. A

@@ -33,7 +33,7 @@ Noted = tuple[list[Tensor], Tensor]
 
 
 class RescaleMode(TorchFunctionMode):
-    """The rule, in a scope: functions that are called in it are answered by stand-ins whose gradient is a multiplier."""
+    """The rule, in a scope: functions are answered by stand-ins whose gradient is the multiplier."""
 
     def __init__(self, noted: Iterator[Noted]) -> None:
         super().__init__()

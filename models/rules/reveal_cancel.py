@@ -7,8 +7,8 @@ which of them comes first (Shrikumar et al. 2017, arXiv:1704.02685, sections 3.5
     dy+ = (f(z0 + dz+) - f(z0)) / 2 + (f(z0 + dz+ + dz-) - f(z0 + dz-)) / 2
     dy- = (f(z0 + dz-) - f(z0)) / 2 + (f(z0 + dz+ + dz-) - f(z0 + dz+)) / 2
 
-Between the layer and the function, only steps that move values may come. Any other difference has one part, by which the
-rule is the rescale rule.
+Between the layer and the function, only steps that move values may come. Any other difference has one part, by which
+the rule is the rescale rule.
 """
 
 from collections.abc import Iterator, Sequence

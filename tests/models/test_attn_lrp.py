@@ -1,4 +1,4 @@
-"""AttnLRP against its propositions, written out in NumPy on one block of attention, and the conservation of relevance."""
+"""AttnLRP against its propositions, written out in NumPy for one block of attention, and conservation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -134,8 +134,9 @@ class Squared(nn.Module):
 @pytest.mark.parametrize("flash", [False, True])
 def test_a_vision_transformer_has_the_same_map_alone_and_whoever_computes_its_attention(dims: int, flash: bool) -> None:
     torch.manual_seed(0)
-    module = ViT(1, SHAPES[dims], 16 if dims == 2 else (16, 12, 8), hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3,
-                 classification=True, num_classes=4, spatial_dims=dims, post_activation="none").double()  # fmt: skip
+    patch = {2: 16, 3: (16, 12, 8)}[dims]
+    module = ViT(1, SHAPES[dims], patch, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3, classification=True,
+                 num_classes=4, spatial_dims=dims, post_activation="none").double()  # fmt: skip
     batch = images(dims, count=2)
     expected = explain(wrap(module, dims), AttnLRP(), batch)
     assert expected.abs().amax() > 0
