@@ -35,6 +35,7 @@ from models.explainers.lrp import LRP
 from models.explainers.mil_attention import MILAttention
 from models.explainers.occlusion import Occlusion
 from models.explainers.pattern_attribution import PatternAttribution
+from models.explainers.patternnet import PatternNet
 from models.explainers.pooled import PooledActivations
 from models.explainers.prediction import Prediction
 from models.explainers.rise import RISE
@@ -76,6 +77,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     AttnLRP,
     DeepTaylor,
     PatternAttribution,
+    PatternNet,
     Occlusion,
     FeatureAblation,
     LIME,

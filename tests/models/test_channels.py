@@ -25,7 +25,15 @@ SUMMED = [
     "input_x_gradient", "integrated_gradients", "expected_gradients", "deeplift", "deepshap", "lrp", "deep_taylor",
     "attn_lrp", "pattern_attribution",
 ]  # fmt: skip
-STRONGEST = ["saliency", "guided_backprop", "deconvolution", "smoothgrad", "smoothgrad_squared", "vargrad"]
+STRONGEST = [
+    "saliency",
+    "guided_backprop",
+    "deconvolution",
+    "smoothgrad",
+    "smoothgrad_squared",
+    "vargrad",
+    "patternnet",
+]
 APART = ["guided_gradcam", "occlusion", "feature_ablation"]
 
 
@@ -58,10 +66,10 @@ class LooksAt(nn.Module):
 
 def network_for(name: str) -> Network:
     """A network that the explainer is right on."""
-    if name != "attn_lrp":
+    if name not in ("attn_lrp", "patternnet"):
         return make("AttentionGated", 2, CHANNELS)
     torch.manual_seed(3)
-    return wrap(LooksAt(1, attends=True), 2, CHANNELS)
+    return wrap(LooksAt(1, attends=name == "attn_lrp"), 2, CHANNELS)
 
 
 def test_every_explainer_by_channel_is_held_to_a_rule_here() -> None:
@@ -85,7 +93,7 @@ def test_channels_add_up_where_the_map_is_their_sum(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRONGEST)
 def test_the_map_is_that_of_the_strongest_channel_elsewhere(name: str) -> None:
-    found = explain(make("AttentionGated", 2, CHANNELS), [few(name)], images(2, CHANNELS, 2))
+    found = explain(network_for(name), [few(name)], images(2, CHANNELS, 2))
     assert torch.equal(found.outputs[CHANNEL_MAPS].abs().amax(3), found.maps.abs())
     assert (found.outputs[CHANNEL_MAPS] == found.maps[:, :, :, None]).any(3).all()
 

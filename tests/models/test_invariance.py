@@ -28,6 +28,11 @@ def vision_transformer(dims: int, channels: int = 1) -> nn.Module:
                num_classes=4, spatial_dims=dims, post_activation="none")  # fmt: skip
 
 
+def in_a_chain(channels: int) -> nn.Module:
+    body = (nn.Conv2d(channels, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU())
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "DenseNet121": lambda dims: DenseNet121(dims, 1, 4, dropout_prob=0.2),
     "ResNet18": lambda dims: resnet18(spatial_dims=dims, n_input_channels=1, num_classes=4, conv1_t_stride=2),
@@ -49,7 +54,7 @@ GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
 RESCALED = {"deeplift", "deepshap"}
 LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
 ROLLOUT = {"attention_rollout", "gradient_rollout"}
-OF_OTHERS = {"attention", "attn_lrp", "mil_attention"} | ROLLOUT
+OF_OTHERS = {"attention", "attn_lrp", "mil_attention", "patternnet"} | ROLLOUT
 REFUSED: dict[str, set[str]] = {
     "DenseNet121": OF_OTHERS,
     "ResNet18": OF_OTHERS,
@@ -97,8 +102,8 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
 def test_the_map_of_a_channel_is_the_same_alone_in_a_batch_and_in_any_order(kind: str) -> None:
     torch.manual_seed(5)
     config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, channels=3, input_shape=SHAPES[2])
-    module = vision_transformer(2, 3) if kind == "attn_lrp" else AttentionGatedClassifier(2, 3, 4)
-    network = Network(module, config)
+    others = {"attn_lrp": lambda: vision_transformer(2, 3), "patternnet": lambda: in_a_chain(3)}
+    network = Network(others.get(kind, lambda: AttentionGatedClassifier(2, 3, 4))(), config)
     batch = torch.randn(2, 3, *SHAPES[2], generator=torch.Generator().manual_seed(6))
     found = {}
     for order, size in (((0, 1), 32), ((1, 0), 1)):

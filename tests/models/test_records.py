@@ -37,7 +37,7 @@ ATTRIBUTING = {
 OF_OTHER_NETWORKS = {"attention_rollout", "gradient_rollout", "mil_attention", "cam"}
 REFUSED = {
     "deconvolution", "guided_backprop", "guided_gradcam", "deeplift", "deepshap", "lrp", "deep_taylor",
-    "attn_lrp", "pattern_attribution",
+    "attn_lrp", "pattern_attribution", "patternnet",
 }  # fmt: skip
 
 

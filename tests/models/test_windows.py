@@ -34,7 +34,7 @@ WINDOW = {2: (16, 12), 3: (8, 8, 6)}
 IMAGE = {2: (37, 30), 3: (13, 8, 11)}
 CLASSES = ("a", "b", "c")
 KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
-FEATURES = {"scorecam", "ablationcam", "expressive_gradients"}
+FEATURES = {"scorecam", "ablationcam", "expressive_gradients", "patternnet"}
 
 
 def segmenting(dims: int) -> nn.Module:
@@ -204,7 +204,7 @@ def test_one_window_has_the_plain_map(kind: str) -> None:
         tried += 1
         network = network_of(module, shape, Windows(image_shape=shape, weights="gaussian"))
         if kind in FEATURES:
-            with pytest.raises(ConfigurationError, match=f"{kind}: .* layer of a whole image, and with model.windows"):
+            with pytest.raises(ConfigurationError, match=f"{kind}: .* with model.windows each window has its own"):
                 Engine(network, [explainer], target)
             continue
         found = Engine(network, [explainer], target, 1, fitted).explain(batch, names(batch))
