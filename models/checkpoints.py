@@ -151,24 +151,50 @@ def _listed(found: Mapping[str, Any]) -> str:
     return f"there are {', '.join(map(repr, found))}" if found else "the file holds none"
 
 
-def unwrapped(state: dict[str, Tensor], own: Iterable[str]) -> tuple[str, dict[str, Tensor]]:
+def unwrapped(state: dict[str, Tensor], own: Iterable[str], place: str = "") -> tuple[str, dict[str, Tensor]]:
     """Take away what a wrapper has put before the names of a network's tensors.
 
     Parameters
     ----------
     own
         Names of the network's own tensors.
+    place
+        The place of the state dict in its file, for messages.
 
     Returns
     -------
     tuple
         The beginning that was taken away, empty if none was, and the tensors whose names had it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the state dict holds the network under several beginnings, with other numbers.
     """
-    wanted, begins = set(own), [""]
+    wanted = set(own)
+    found = dict(_beginnings(state, wanted))
+    if not found:
+        return "", state
+    begin, taken = next(iter(found.items()))
+    others = [
+        other for other, held in found.items() if not all(torch.equal(taken[name], held[name]) for name in wanted)
+    ]
+    if begin and others:
+        names = " and ".join(repr(name) for name in (begin, *others))
+        key = f"{place}.{begin}".strip(".")
+        raise ConfigurationError(
+            f"model.weights hold the network more than once, under names that begin with {names}, and the numbers "
+            f"differ: set the one that counts in `model.weights_key`, such as {key!r}"
+        )
+    return begin, taken
+
+
+def _beginnings(state: Mapping[str, Tensor], wanted: set[str]) -> Iterable[tuple[str, dict[str, Tensor]]]:
+    """Walk through the beginnings under which a state dict has all names, the shortest first."""
+    begins = [""]
     while begins and wanted:
         begin = begins.pop(0)
         within = {name.removeprefix(begin): value for name, value in state.items() if name.startswith(begin)}
         if wanted <= within.keys():
-            return begin, within
+            yield begin, within
         begins += [begin + one for one in WRAPPERS if any(name.startswith(begin + one) for name in state)]
-    return "", state

@@ -390,9 +390,14 @@ def _needs(explainer: Explainer, network: Network) -> Needs:
         with told(f"{network.name} fails"):
             needs = explainer.needs(network)
         if needs.activations and not network.tiles.is_whole:
+            makes_maps = isinstance(explainer, MapExplainer)
             raise ConfigurationError(
-                "asks about features of a layer of a whole image, and with model.windows each window has its own: use "
-                "gradcam, hirescam or layercam instead"
+                "asks about features of a layer of a whole image, and with model.windows each window has its own: "
+                + (
+                    "use gradcam, hirescam or layercam instead"
+                    if makes_maps
+                    else "leave it out, or take an image whole"
+                )
             )
         return needs
     except ConfigurationError as error:

@@ -32,10 +32,10 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
     Raises
     ------
     ConfigurationError
-        If there is no state dict, or none that fits.
+        If there is no state dict, none that fits, or several.
     """
     place, state = state_dict(weights, key)
-    begin, fitting = unwrapped(state, module.state_dict())
+    begin, fitting = unwrapped(state, module.state_dict(), place)
     _check_numbers(module, fitting)
     try:
         module.load_state_dict(fitting)

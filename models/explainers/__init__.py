@@ -5,6 +5,7 @@ from typing import Annotated
 from models.explainers.ablationcam import AblationCAM
 from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
+from models.explainers.attn_lrp import AttnLRP
 from models.explainers.base import Explainer, MapExplainer
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
@@ -17,9 +18,11 @@ from models.explainers.deepshap import DeepSHAP
 from models.explainers.eigencam import EigenCAM
 from models.explainers.embedding import Embedding
 from models.explainers.expected_gradients import ExpectedGradients
+from models.explainers.expressive_gradients import ExpressiveGradients
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM
 from models.explainers.gradcam_plusplus import GradCAMPlusPlus
+from models.explainers.gradient_rollout import GradientRollout
 from models.explainers.guided_backprop import GuidedBackprop
 from models.explainers.guided_gradcam import GuidedGradCAM
 from models.explainers.hirescam import HiResCAM
@@ -32,6 +35,7 @@ from models.explainers.lrp import LRP
 from models.explainers.mil_attention import MILAttention
 from models.explainers.occlusion import Occlusion
 from models.explainers.pattern_attribution import PatternAttribution
+from models.explainers.patternnet import PatternNet
 from models.explainers.pooled import PooledActivations
 from models.explainers.prediction import Prediction
 from models.explainers.rise import RISE
@@ -63,14 +67,17 @@ EXPLAINERS: Registry[Explainer] = Registry(
     GuidedGradCAM,
     IntegratedGradients,
     ExpectedGradients,
+    ExpressiveGradients,
     SmoothGrad,
     SmoothGradSquared,
     VarGrad,
     DeepLIFT,
     DeepSHAP,
     LRP,
+    AttnLRP,
     DeepTaylor,
     PatternAttribution,
+    PatternNet,
     Occlusion,
     FeatureAblation,
     LIME,
@@ -79,6 +86,7 @@ EXPLAINERS: Registry[Explainer] = Registry(
     RISE,
     Attention,
     AttentionRollout,
+    GradientRollout,
     MILAttention,
     PooledActivations,
     ControlRandom,

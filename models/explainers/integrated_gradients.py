@@ -53,9 +53,7 @@ class IntegratedGradients(ChannelExplainer):
         return Attribution(maps, channels, record)
 
     def _integrate(self, batch: Batch, among: Tensor, steps: int) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
-        legendre, halves = np.polynomial.legendre.leggauss(steps)
-        nodes = torch.as_tensor((legendre + 1) / 2).to(batch.images)
-        weights = torch.as_tensor(halves / 2).to(batch.images)
+        nodes, weights = quadrature(steps, batch.images)
         total = batch.zeros(batch.images.shape[1])
         of_record = batch.record.new_zeros(len(batch.answers), *batch.record.shape)
 
@@ -77,3 +75,9 @@ class IntegratedGradients(ChannelExplainer):
         yield Questions(steps, make, fold, needs, key=key, among=among, make_record=make_record)
         values, fields = (batch.images - self.baseline) * total, (batch.record - batch.reference) * of_record
         return values[:, among], fields[:, among]
+
+
+def quadrature(steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute nodes and weights ``(step,)`` of Gauss-Legendre quadrature on [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    return torch.as_tensor((nodes + 1) / 2).to(like), torch.as_tensor(weights / 2).to(like)

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from models.explainers.base import ChannelExplainer, ExplainingChannels
 from models.explainers.guided_backprop import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
-from models.rules.relevance import AskRelevance, Linear, ratio
+from models.rules.relevance import AskRelevance, Linear, RelevanceMode, ratio
 from models.rules.requirements import require_rules
 
 
@@ -134,6 +134,7 @@ COMPOSITES: dict[str, tuple[_Rule, ...]] = {
     "epsilon_alpha2_beta1": (AlphaBeta(layers="convolution"), Epsilon()),
     "epsilon_alpha2_beta1_flat": (Flat(layers="input"), AlphaBeta(layers="convolution"), Epsilon()),
     "epsilon_gamma_box": (ZBox(layers="input"), Gamma(layers="convolution"), Epsilon()),
+    "gamma": (Epsilon(layers="norm"), Gamma(layers="convolution"), Gamma(gamma=0.05)),
 }
 
 
@@ -148,27 +149,26 @@ class _FirstThatApplies:
         return next(number for number, rule in enumerate(self.rules) if rule.applies(layer))
 
 
-class LRP(ChannelExplainer):
-    """Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140, eq. 56 to 62).
+Composite = Literal[
+    "epsilon",
+    "z_plus",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "gamma",
+]
 
-    Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
-    Kohlbrenner et al. 2020 (arXiv:1910.09840). Relevance is summed over channels. Positive where the place speaks for
-    the target. The map sums to the logit, but for the relevance of biases and that which `alpha_beta` or `z_plus`
-    cannot hand on. A BatchNorm that could not be folded into the layer before it follows `norm` rules.
-    """
+
+class Relevance(ChannelExplainer):
+    """An explainer that hands relevance back layer by layer, by a composite of rules."""
 
     requires = RULES
 
-    name: Literal["lrp"] = "lrp"
-    composite: Literal[
-        "epsilon",
-        "z_plus",
-        "epsilon_plus",
-        "epsilon_plus_flat",
-        "epsilon_alpha2_beta1",
-        "epsilon_alpha2_beta1_flat",
-        "epsilon_gamma_box",
-    ] = Field("epsilon_plus", description="Choice of a rule for each kind of layer")
+    mode: ClassVar[type[RelevanceMode]] = RelevanceMode
+
+    composite: Composite = Field("epsilon_plus", description="Choice of a rule for each kind of layer")
     rules: tuple[LayerRule, ...] = Field((), strict=False, description="Rules that come before the composite's")
 
     def needs(self, network: Network) -> Needs:
@@ -179,7 +179,7 @@ class LRP(ChannelExplainer):
             applied.add(first.number(layer))
             return first(layer)
 
-        require_rules(network, AskRelevance(noting))
+        require_rules(network, AskRelevance(noting, self.mode))
         for number, rule in enumerate(first.rules):
             if number not in applied and (number < len(self.rules) or rule.layers == "input"):
                 raise ConfigurationError(_idle(rule, network))
@@ -190,7 +190,19 @@ class LRP(ChannelExplainer):
         return relevance.sum(2), relevance
 
     def _ask(self) -> AskRelevance:
-        return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]))
+        return AskRelevance(_FirstThatApplies(self.rules + COMPOSITES[self.composite]), self.mode)
+
+
+class LRP(Relevance):
+    """Layer-wise relevance propagation (Bach et al. 2015, doi:10.1371/journal.pone.0130140, eq. 56 to 62).
+
+    Rules and composites are those of Montavon et al. 2019 (doi:10.1007/978-3-030-28954-6_10, section 10.2) and
+    Kohlbrenner et al. 2020 (arXiv:1910.09840). Relevance is summed over channels. Positive where the place speaks for
+    the target. The map sums to the logit, but for the relevance of biases and that which `alpha_beta` or `z_plus`
+    cannot hand on. A BatchNorm that could not be folded into the layer before it follows `norm` rules.
+    """
+
+    name: Literal["lrp"] = "lrp"
 
 
 def _idle(rule: _Rule, network: Network) -> str:

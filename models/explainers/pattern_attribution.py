@@ -1,4 +1,4 @@
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ from models.explainers.guided_backprop import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs, per_question
+from models.rules.patterns import learn_patterns
 from models.rules.relevance import AskGradient, Linear
 from models.rules.requirements import require_rules
 
@@ -29,13 +30,13 @@ class PatternAttribution(ChannelExplainer):
     name: Literal["pattern_attribution"] = "pattern_attribution"
 
     def needs(self, network: Network) -> Needs:
-        require_rules(network, AskGradient(_plain))
+        require_rules(network, AskGradient(_ByPattern({})))
         return Needs()
 
     def explain_channels(self, batch: Batch) -> ExplainingChannels:
         background = batch.fitted["background"]
-        patterns = batch.once(self.name, lambda: _Patterns(batch.network, background))
-        gradients = yield from gradients_by_rule(batch, AskGradient(patterns))
+        patterns = batch.once("patterns", lambda: learn_patterns(batch.network, background))
+        gradients = yield from gradients_by_rule(batch, AskGradient(_ByPattern(patterns)))
         return _weighted(batch.scores, gradients.sum(2)), _weighted(batch.scores, gradients)
 
 
@@ -44,73 +45,14 @@ def _weighted(scores: Tensor, values: Tensor) -> Tensor:
     return torch.stack([per_question(score, of) * of for score, of in zip(scores, values, strict=True)])
 
 
-@dataclass
-class _Moments:
-    """Sums over the places where a layer's output is positive, one for each output feature."""
+@dataclass(frozen=True, eq=False)
+class _ByPattern:
+    """A rule: the gradient as if each layer's weights were multiplied by its pattern."""
 
-    count: Tensor | float = 0.0
-    x: Tensor | float = 0.0
-    y: Tensor | float = 0.0
-    xy: Tensor | float = 0.0
-
-    def add(self, layer: Linear) -> None:
-        with torch.enable_grad():
-            # The gradient with respect to the weight sums inputs over places, each times the gradient handed in.
-            weight = layer.weight.detach().requires_grad_()
-            output = layer.unbiased(layer.inputs.detach(), weight)
-            y = layer().detach()
-            positive = (y > 0).to(y)
-            (xy,) = torch.autograd.grad(output, weight, positive * y, retain_graph=True)
-            (x,) = torch.autograd.grad(output, weight, positive)
-        self.x, self.xy = self.x + x.double(), self.xy + xy.double()
-        self.count, self.y = (
-            total + _by_output(layer, part) for total, part in ((self.count, positive), (self.y, positive * y))
-        )
-
-
-class _Patterns:
-    """A rule: the gradient by patterns, which are learnt from the background."""
-
-    def __init__(self, network: Network, background: Tensor) -> None:
-        moments: dict[str, _Moments] = defaultdict(_Moments)
-        layers: dict[str, Linear] = {}
-
-        def collect(layer: Linear) -> Tensor:
-            if layer.name:
-                moments[layer.name].add(layer)
-                layers[layer.name] = layer
-            return _plain(layer)
-
-        index = torch.zeros(1, dtype=torch.long, device=background.device)
-        tiles, padded = network.tiles, network.tiles.pad(background)
-        with torch.enable_grad():
-            for number in torch.arange(len(background) * tiles.count).split(1):
-                window = padded[number] if tiles.is_whole else tiles.cut(padded, number)
-                AskGradient(collect)(network, window.clone().requires_grad_(), index, index)
-        self.weights = {name: _weight_by_pattern(layers[name], found) for name, found in moments.items()}
+    patterns: Mapping[str, Tensor]
 
     def __call__(self, layer: Linear) -> Tensor:
-        weight = self.weights.get(layer.name)
-        return _plain(layer) if weight is None else layer.unbiased(layer.inputs, weight)
-
-
-def _plain(layer: Linear) -> Tensor:
-    return layer()
-
-
-def _weight_by_pattern(layer: Linear, found: _Moments) -> Tensor:
-    weight = layer.weight.double()
-    axes = tuple(axis for axis in range(weight.ndim) if axis != layer.out_axis)
-    count = torch.as_tensor(found.count).clamp_min(1)
-    covariance = found.xy / count - (found.x / count) * (found.y / count)
-    response = (weight * covariance).sum(axes, keepdim=True)
-    covariance = covariance.where(response > 0, weight)
-    response = (weight * covariance).sum(axes, keepdim=True)
-    return (weight * covariance / response.where(response > 0, 1.0)).to(layer.weight)
-
-
-def _by_output(layer: Linear, values: Tensor) -> Tensor:
-    """Sum over all axes but that of the features, in the shape of the layer's weight."""
-    feature = values.ndim - 1 if layer.kind == "linear" else 1
-    total = values.double().sum(tuple(axis for axis in range(values.ndim) if axis != feature))
-    return total.view([-1 if axis == layer.out_axis else 1 for axis in range(layer.weight.ndim)])
+        pattern = self.patterns.get(layer.name)
+        if pattern is None:
+            return layer()
+        return layer.unbiased(layer.inputs, (layer.weight.double() * pattern).to(layer.weight))

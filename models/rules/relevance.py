@@ -48,7 +48,7 @@ PASSING = {
     *(f"{kind}_pool{dims}d" for kind in ("avg", "adaptive_avg") for dims in (1, 2, 3)),
     *(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d")),
 }
-_MOVING = {
+MOVING = {
     *("pad", "clone", "contiguous", "to", "float", "double", "__getitem__", "narrow", "slice", "flip", "roll", "view"),
     *("reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze", "pixel_unshuffle"),
 }
@@ -94,7 +94,9 @@ class Linear:
 Rule = Callable[[Linear], Tensor]
 
 
-class _Mode(TorchFunctionMode):
+class RelevanceMode(TorchFunctionMode):
+    """The rules, in a scope: functions that are called in it are answered by stand-ins whose gradient is a rule."""
+
     def __init__(self, network: Network, rule: Rule, inputs: Tensor | None = None, ones: Tensor | None = None) -> None:
         super().__init__()
         self.rule = rule
@@ -118,8 +120,8 @@ class _Mode(TorchFunctionMode):
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
         varying = count_varying(args, kwargs)
         outcome = func(*args, **kwargs)
-        if name in _MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
-            self.shown.append((outcome, _moved(func, ones, args[1:], kwargs)))
+        if name in MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
+            self.shown.append((outcome, moved(func, ones, args[1:], kwargs)))
         known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
         return outcome if known else refused(outcome, name)
 
@@ -167,7 +169,7 @@ class _Mode(TorchFunctionMode):
         return value + (stand_in - stand_in.detach())
 
 
-def _moved(func: Any, ones: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+def moved(func: Any, ones: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
     """Move ones as the pixels in whose place they are; padding by a value is no pixel."""
     if func is functional.pad:
         args, kwargs = args[:2], {name: value for name, value in kwargs.items() if name != "value"}
@@ -259,11 +261,12 @@ class AskRelevance:
     """A way to ask by which the input's gradient is its relevance: the part of the score that is due to it."""
 
     rule: Rule
+    mode: type[RelevanceMode] = RelevanceMode
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         ones = 1 + (inputs - inputs.detach())
         shared = inputs.detach() * ones
-        with _Mode(network, self.rule, shared, ones):
+        with self.mode(network, self.rule, shared, ones):
             return network(shared)
 
 
@@ -274,5 +277,5 @@ class AskGradient:
     rule: Rule
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        with _Mode(network, self.rule):
+        with RelevanceMode(network, self.rule):
             return network(inputs)

@@ -23,13 +23,65 @@ from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCT
 from models.rules.requirements import require_rules, total
 from models.trial import exact_convolutions
 
-_SMALL = 1e-7
+SMALL = 1e-7
 _MISSED = 0.01
-_ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softplus", "exp"}
+ELEMENTWISE = {*ACTIVATIONS, "sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softplus", "exp"}
 _BILINEAR = PRODUCTS - {"div", "div_"}
 _PASSING = PASSING - {"amax", "max"}
 
 Noted = tuple[list[Tensor], Tensor]
+
+
+class RescaleMode(TorchFunctionMode):
+    """The rule, in a scope: functions are answered by stand-ins whose gradient is the multiplier."""
+
+    def __init__(self, noted: Iterator[Noted]) -> None:
+        super().__init__()
+        self.noted = noted
+
+    @classmethod
+    def is_noted(cls, func: Any, args: Sequence[Any]) -> bool:
+        """Tell whether the rule needs to know what a function takes and returns at the reference."""
+        name = getattr(func, "__name__", "")
+        if name in _BILINEAR:
+            return len(_tensors(args)) == 2
+        return name in ELEMENTWISE or name == "amax" or func in MAXIMA
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        func, args, kwargs = as_function(func, args, kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
+        name = getattr(func, "__name__", "")
+        if RescaleMode.is_noted(func, args):
+            before, after = next(self.noted)
+            if name in ELEMENTWISE:
+                return _rescaled(func, args, kwargs, before[0], after)
+            if func in MAXIMA or name == "amax":
+                return _maximum(func, args, kwargs, before[0], after)
+            return _product(func, args, kwargs, before)
+        outcome = func(*args, **kwargs)
+        is_factor = name in PRODUCTS and count_varying(args, kwargs) < 2
+        known = name in _PASSING or is_factor or func in LINEAR or func is functional.batch_norm
+        divides = name in ("div", "div_") and isinstance(args[1], Tensor) and args[1].requires_grad
+        return outcome if known and not divides else refused(outcome, name)
+
+
+class _Noting(TorchFunctionMode):
+    def __init__(self, noted: list[Noted], mode: "type[RescaleMode]") -> None:
+        super().__init__()
+        self.noted, self.mode = noted, mode
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        func, args, kwargs = as_function(func, args, kwargs)
+        if not self.mode.is_noted(func, args):
+            return func(*args, **kwargs)
+        before = [part.clone() for part in _tensors(args[:1] if func in LINEAR else args)]
+        outcome = func(*args, **kwargs)
+        self.noted.append((before, outcome.clone()))
+        return outcome
 
 
 @dataclass(frozen=True)
@@ -40,9 +92,12 @@ class AskMultipliers:
     ----------
     references
         A function from images and steps ``(question,)`` to references ``(question or 1, channel, *space)``.
+    mode
+        The rule by which a function's difference is credited.
     """
 
     references: Callable[[Tensor, Tensor], Tensor]
+    mode: type[RescaleMode] = RescaleMode
 
     def within(self, cut: Callable[[int, Tensor], Tensor]) -> "AskMultipliers":
         """Ask about windows, towards the same windows of the references."""
@@ -51,17 +106,23 @@ class AskMultipliers:
             each = zip(image.split(1), step.split(1), strict=True)
             return torch.cat([cut(number, self.references(*one)) for number, one in enumerate(each)])
 
-        return AskMultipliers(references)
+        return AskMultipliers(references, self.mode)
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        noted: list[Noted] = []
-        with torch.no_grad(), _Noting(noted):
-            network(network.prepare(self.references(image, step)))
-        with _Rescaling(iter(noted)):
+        noted = note(network, self.references(image, step), self.mode)
+        with self.mode(iter(noted)):
             return network(inputs)
 
 
-def require_multipliers(network: Network, reference: Tensor) -> None:
+def note(network: Network, references: Tensor, mode: type[RescaleMode]) -> list[Noted]:
+    """Note what the functions that a rule is about take and return, as the network is asked about references."""
+    noted: list[Noted] = []
+    with torch.no_grad(), _Noting(noted, mode):
+        network(network.prepare(references))
+    return noted
+
+
+def require_multipliers(network: Network, reference: Tensor, mode: type[RescaleMode] = RescaleMode) -> None:
     """Check that the network has a rule for every operation, and that multipliers tell all of what logits gain.
 
     Parameters
@@ -79,7 +140,7 @@ def require_multipliers(network: Network, reference: Tensor) -> None:
             "multipliers need logits of an image that are linear in those of its windows: set model.windows.pool to "
             "mean, or use integrated_gradients instead"
         )
-    multipliers = require_rules(network, AskMultipliers(lambda image, step: reference))
+    multipliers = require_rules(network, AskMultipliers(lambda image, step: reference, mode))
     images = network.synthetic()
     with torch.no_grad(), network.exact(), exact_convolutions():
         before, after = network(network.prepare(reference)), network(images)
@@ -93,64 +154,15 @@ def require_multipliers(network: Network, reference: Tensor) -> None:
         )
 
 
-class _Noting(TorchFunctionMode):
-    def __init__(self, noted: list[Noted]) -> None:
-        super().__init__()
-        self.noted = noted
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        func, args, kwargs = as_function(func, args, kwargs)
-        if not _is_noted(func, args):
-            return func(*args, **kwargs)
-        before = [part.clone() for part in _tensors(args)]
-        outcome = func(*args, **kwargs)
-        self.noted.append((before, outcome.clone()))
-        return outcome
-
-
-class _Rescaling(TorchFunctionMode):
-    def __init__(self, noted: Iterator[Noted]) -> None:
-        super().__init__()
-        self.noted = noted
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        func, args, kwargs = as_function(func, args, kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-        name = getattr(func, "__name__", "")
-        if _is_noted(func, args):
-            before, after = next(self.noted)
-            if name in _ELEMENTWISE:
-                return _rescaled(func, args, kwargs, before[0], after)
-            if func in MAXIMA or name == "amax":
-                return _maximum(func, args, kwargs, before[0], after)
-            return _product(func, args, kwargs, before)
-        outcome = func(*args, **kwargs)
-        is_factor = name in PRODUCTS and count_varying(args, kwargs) < 2
-        known = name in _PASSING or is_factor or func in LINEAR or func is functional.batch_norm
-        divides = name in ("div", "div_") and isinstance(args[1], Tensor) and args[1].requires_grad
-        return outcome if known and not divides else refused(outcome, name)
-
-
 def _tensors(args: Sequence[Any]) -> list[Tensor]:
     return [part for part in args if isinstance(part, Tensor)]
-
-
-def _is_noted(func: Any, args: Sequence[Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    if name in _BILINEAR:
-        return len(_tensors(args)) == 2
-    return name in _ELEMENTWISE or name == "amax" or func in MAXIMA
 
 
 def _rescaled(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after: Tensor) -> Tensor:
     inputs, *rest = args
     value = func(inputs.clone(), *rest, **kwargs)
     moved = inputs.detach() - before
-    near = moved.abs() < _SMALL
+    near = moved.abs() < SMALL
     multiplier = (value.detach() - after) / moved.where(~near, 1.0)
     stand_in = inputs * multiplier
     return torch.where(near, value, value.detach() + (stand_in - stand_in.detach()))
@@ -181,7 +193,7 @@ def _maximum(func: Any, args: Sequence[Any], kwargs: Any, before: Tensor, after:
     for place, difference in ((here, larger - after), (there, value.detach() - larger)):
         pixel = flat.gather(-1, place)
         moved = (pixel.detach() - flat_before.gather(-1, place)).view(value.shape)
-        multiplier = torch.where(moved.abs() < _SMALL, 0.0, difference / moved.where(moved.abs() >= _SMALL, 1.0))
+        multiplier = torch.where(moved.abs() < SMALL, 0.0, difference / moved.where(moved.abs() >= SMALL, 1.0))
         credited = credited + pixel.view(value.shape) * multiplier
     return value.detach() + (credited - credited.detach())
 

@@ -31,6 +31,7 @@ FEW: dict[str, dict[str, Any]] = {
     "vargrad": {"samples": 2},
     "integrated_gradients": {"steps": 3},
     "expected_gradients": {"samples": 2},
+    "expressive_gradients": {"steps": 2},
     "kernel_shap": {"samples": 8, "segments": 4},
     "lime": {"samples": 8, "segments": 4},
     "feature_ablation": {"segments": 4},

@@ -1,5 +1,7 @@
 """Attention inside the model, against the weights that the network itself used."""
 
+from typing import Any
+
 import pytest
 import torch
 from monai.networks.nets import ViT
@@ -9,6 +11,7 @@ from models.engine import Engine
 from models.explainers.attention_rollout import AttentionRollout
 from models.explainers.cam import CAM
 from models.explainers.gradcam import GradCAM
+from models.explainers.gradient_rollout import GradientRollout
 from models.explainers.mil_attention import MILAttention
 from models.network import Network
 from models.networks.bag_of_slices import BagOfSlices
@@ -50,14 +53,64 @@ def test_rollout_multiplies_the_attention_of_all_layers(dims: int) -> None:
     assert float(found.std() / found.mean()) > 0.01
 
 
-def test_rollout_says_what_it_needs() -> None:
-    with pytest.raises(ValueError, match="attention_rollout: ResNet is not a vision transformer"):
-        Engine(make("ResNet18", 2), [AttentionRollout()], B)
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_gradient_rollout_multiplies_attention_by_its_gradient(dims: int, class_token: bool) -> None:
+    module, batch = vit(dims) if class_token else PatchesAlone(vit(dims)), 3 * images(dims, count=2)
+    for block in module.blocks:
+        block.attn.qkv.weight.data *= 6
+    weights: list[Tensor] = []
+    network = wrap(module, dims)
+    found = explain(network, GradientRollout(), batch)
+    handles = [
+        block.attn.drop_weights.register_forward_hook(lambda _, __, output: weights.append(output))
+        for block in module.blocks
+    ]
+    score = network(batch.clone().requires_grad_())[:, 1].sum()
+    gradients = torch.autograd.grad(score, weights)
+    for handle in handles:
+        handle.remove()
+    assert all(float(gradient.min()) < 0 for gradient in gradients)
+    expected = torch.zeros(2, 1, *{2: (4, 6), 3: (2, 3, 4)}[dims], dtype=torch.float64)
+    for row in range(2):
+        taken = torch.eye(weights[0].shape[-1]).double()
+        for attention, gradient in zip(weights, gradients, strict=True):
+            favoured = (attention[row] * gradient[row]).clamp_min(0).mean(0)
+            taken = taken + favoured @ taken
+        shares = taken[0, 1:] if class_token else (taken - torch.eye(len(taken))).mean(0)
+        expected[row] = shares.detach().view(expected.shape[1:])
+    mode = "bilinear" if dims == 2 else "trilinear"
+    resized = nn.functional.interpolate(expected, SHAPES[dims], mode=mode)[:, 0]
+    assert difference(found, resized) < 1e-9
+    assert float(found.std() / found.mean()) > 0.01
+    other = Engine(network, [GradientRollout()], Classes(classes=("c",))).explain(batch, names(batch)).maps[:, 0, 0]
+    assert difference(other, found) > 0.1
+
+
+class PatchesAlone(nn.Module):
+    """A vision transformer without a class token, whose logits are of the mean over patches."""
+
+    def __init__(self, whole: ViT) -> None:
+        super().__init__()
+        self.patch_embedding, self.blocks = whole.patch_embedding, whole.blocks
+        self.head = nn.Linear(24, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch_embedding(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("kind", [AttentionRollout, GradientRollout])
+def test_rollout_says_what_it_needs(kind: Any) -> None:
+    with pytest.raises(ValueError, match=f"{kind().name}: ResNet is not a vision transformer"):
+        Engine(make("ResNet18", 2), [kind()], B)
     flash = vit(2, save=False)
     for block in flash.blocks:
         block.attn.use_flash_attention = True
     with pytest.raises(ValueError, match="flash attention keeps no weights"):
-        Engine(wrap(flash), [AttentionRollout()], B)
+        Engine(wrap(flash), [kind()], B)
 
 
 def test_the_layer_of_a_cam_is_never_one_inside_attention() -> None:

@@ -410,8 +410,11 @@ def test_every_explainer_of_the_list_is_tested_here() -> None:
         *("embedding", "pooled_activations"),  # test_embedding.py, test_concepts.py
         *("feature_ablation", "kernel_shap", "lime", "shapley_sampling", "ablationcam"),  # test_perturbation.py
         *("lrp", "deep_taylor", "pattern_attribution"),  # test_relevance.py
+        "attn_lrp",  # test_attn_lrp.py
+        "patternnet",  # test_patternnet.py
+        "expressive_gradients",  # test_expressive_gradients.py
         *("deeplift", "deepshap", "expected_gradients"),  # test_deeplift.py
-        *("attention_rollout", "mil_attention", "cam"),  # test_attention.py
+        *("attention_rollout", "gradient_rollout", "mil_attention", "cam"),  # test_attention.py
     }
     assert EXPLAINERS.kinds.keys() - tested == in_other_files
 

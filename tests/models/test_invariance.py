@@ -21,6 +21,18 @@ from tests.models.networks import CLASSES, few
 from tests.soak import SOAK
 
 SHAPES = {2: (64, 48), 3: (24, 24, 24)}
+
+
+def vision_transformer(dims: int, channels: int = 1) -> nn.Module:
+    return ViT(channels, SHAPES[dims], 8, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3, classification=True,
+               num_classes=4, spatial_dims=dims, post_activation="none")  # fmt: skip
+
+
+def in_a_chain(channels: int) -> nn.Module:
+    body = (nn.Conv2d(channels, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3), nn.ReLU())
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "DenseNet121": lambda dims: DenseNet121(dims, 1, 4, dropout_prob=0.2),
     "ResNet18": lambda dims: resnet18(spatial_dims=dims, n_input_channels=1, num_classes=4, conv1_t_stride=2),
@@ -29,8 +41,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
         "efficientnet-b0", spatial_dims=dims, in_channels=1, num_classes=4, pretrained=False
     ),
     "SEResNet50": lambda dims: SEResNet50(spatial_dims=dims, in_channels=1, num_classes=4),
-    "ViT": lambda dims: ViT(1, SHAPES[dims], 8, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3,
-                            classification=True, num_classes=4, spatial_dims=dims, post_activation="none"),
+    "ViT": vision_transformer,
     "UNet": lambda dims: UNet(dims, 1, 4, (4, 8, 16), (2, 2), dropout=0.2),
     "SegResNet": lambda dims: SegResNet(dims, 8, 1, 4),
     "AttentionGated": lambda dims: AttentionGatedClassifier(dims, 1, 4),
@@ -42,18 +53,19 @@ ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "D
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
 RESCALED = {"deeplift", "deepshap"}
 LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
-OF_OTHERS = {"attention", "attention_rollout", "mil_attention"}
+ROLLOUT = {"attention_rollout", "gradient_rollout"}
+OF_OTHERS = {"attention", "attn_lrp", "mil_attention", "patternnet"} | ROLLOUT
 REFUSED: dict[str, set[str]] = {
     "DenseNet121": OF_OTHERS,
     "ResNet18": OF_OTHERS,
     "ResNet50": OF_OTHERS,
     "EfficientNet-B0": OF_OTHERS | GUIDED,
     "SEResNet50": OF_OTHERS,
-    "ViT": OF_OTHERS - {"attention_rollout"} | GUIDED | RESCALED | {"cam"},
+    "ViT": OF_OTHERS - ROLLOUT - {"attn_lrp"} | GUIDED | RESCALED | {"cam"},
     "UNet": OF_OTHERS | GUIDED | RESCALED | {"cam"},
     "SegResNet": OF_OTHERS | RESCALED | {"cam"},
     "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
-    "BagOfSlices": OF_OTHERS - {"mil_attention"} | LAYER | RESCALED,
+    "BagOfSlices": OF_OTHERS - {"mil_attention", "attn_lrp"} | LAYER | RESCALED | {"expressive_gradients"},
 }
 AS_VOLUMES = {"ResNet18", "ViT", "UNet", "AttentionGated", "BagOfSlices"}
 """One network of each kind; the others take volumes in a soak, since these are half of the tests' time."""
@@ -90,7 +102,8 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
 def test_the_map_of_a_channel_is_the_same_alone_in_a_batch_and_in_any_order(kind: str) -> None:
     torch.manual_seed(5)
     config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, channels=3, input_shape=SHAPES[2])
-    network = Network(AttentionGatedClassifier(2, 3, 4), config)
+    others = {"attn_lrp": lambda: vision_transformer(2, 3), "patternnet": lambda: in_a_chain(3)}
+    network = Network(others.get(kind, lambda: AttentionGatedClassifier(2, 3, 4))(), config)
     batch = torch.randn(2, 3, *SHAPES[2], generator=torch.Generator().manual_seed(6))
     found = {}
     for order, size in (((0, 1), 32), ((1, 0), 1)):

@@ -142,6 +142,25 @@ def test_a_key_leads_into_the_names_of_safetensors() -> None:
     assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
 
 
+@pytest.mark.parametrize("place", ["", "state_dict"])
+def test_a_network_that_is_there_twice_with_other_numbers_is_refused_until_one_is_named(place: str) -> None:
+    both = {**named("model."), **{f"net.{name}": tensor for name, tensor in OTHER.items()}}
+    data = pt({place: both} if place else both)
+    key = f"{place}.net".strip(".")
+    with pytest.raises(ConfigurationError, match=rf"begin with 'model.' and 'net.'.* such as '{key[:-3]}model'"):
+        load_into(fresh(), data)
+    module = fresh()
+    load_into(module, data, key)
+    assert torch.equal(module.state_dict()["0.weight"], OTHER["0.weight"])
+
+
+def test_a_network_that_is_there_twice_with_the_same_numbers_is_taken_once() -> None:
+    module = fresh()
+    said = load_into(module, pt({**named("net."), **named("model.")}))
+    assert said == "names without the beginning 'model.', 9 other tensors left out"
+    assert torch.equal(module.state_dict()["0.weight"], STATE["0.weight"])
+
+
 @pytest.mark.parametrize("key", ["teacher.backbone", "teacher"])
 def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
     data = pt({"student": named("module.backbone."), "teacher": {**named("backbone."), "head.weight": torch.ones(2)}})

@@ -34,7 +34,7 @@ WINDOW = {2: (16, 12), 3: (8, 8, 6)}
 IMAGE = {2: (37, 30), 3: (13, 8, 11)}
 CLASSES = ("a", "b", "c")
 KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
-FEATURES = {"scorecam", "ablationcam"}
+FEATURES = {"scorecam", "ablationcam", "expressive_gradients", "patternnet"}
 
 
 def segmenting(dims: int) -> nn.Module:
@@ -169,7 +169,12 @@ def test_pooled_classes_equal_autograd_through_all_windows(pool: Any, target: Ta
     assert difference(found.maps, expected.maps) < 1e-10
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not issubclass(EXPLAINERS.kinds[kind], LookingExplainer)])
+OF_PIXELS = [
+    kind for kind in KINDS if not issubclass(EXPLAINERS.kinds[kind], LookingExplainer) and kind not in FEATURES
+]
+
+
+@pytest.mark.parametrize("kind", OF_PIXELS)
 @pytest.mark.parametrize("segments", [True, False])
 def test_every_map_of_pixels_is_that_of_the_function_of_the_whole_image(kind: str, segments: bool) -> None:
     module, batch = (segmenting(2) if segments else classifying(2)), images(2)
@@ -199,7 +204,7 @@ def test_one_window_has_the_plain_map(kind: str) -> None:
         tried += 1
         network = network_of(module, shape, Windows(image_shape=shape, weights="gaussian"))
         if kind in FEATURES:
-            with pytest.raises(ConfigurationError, match=f"{kind}: asks about features of a layer"):
+            with pytest.raises(ConfigurationError, match=f"{kind}: .* with model.windows each window has its own"):
                 Engine(network, [explainer], target)
             continue
         found = Engine(network, [explainer], target, 1, fitted).explain(batch, names(batch))
@@ -208,11 +213,20 @@ def test_one_window_has_the_plain_map(kind: str) -> None:
     assert tried
 
 
+@pytest.mark.parametrize("kind", ["embedding", "pooled_activations"])
+def test_a_vector_of_a_whole_image_is_refused_without_naming_a_map_instead(kind: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"^{kind}: asks .* each window has its own: leave it out, or take"
+    ) as e:
+        Engine(windowed(classifying(2), 2), [few(kind)], Classes(classes=("b",)))
+    assert "cam" not in str(e.value)
+
+
 def _networks(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "attention":
         yield AttentionGatedClassifier(2, 1, 3), (32, 24)
-    elif kind == "attention_rollout":
+    elif kind in ("attention_rollout", "gradient_rollout", "attn_lrp"):
         yield ViT(1, (16, 16), 8, hidden_size=12, mlp_dim=8, num_layers=2, num_heads=2, classification=True,
                   num_classes=3, spatial_dims=2, post_activation="none"), (16, 16)  # fmt: skip
     elif kind == "mil_attention":
