@@ -22,6 +22,8 @@ class Stored(Protocol):
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
     explained
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
+    measures
+        By name, the numbers that the cohort has of images, ``(image,)``; NaN where it has none.
     """
 
     @property
@@ -39,6 +41,9 @@ class Stored(Protocol):
     @property
     def explained(self) -> NDArray[np.bool_]: ...
 
+    @property
+    def measures(self) -> Mapping[str, NDArray[np.float64]]: ...
+
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
         """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
         ...
@@ -50,6 +55,10 @@ class Result(Producer):
     def reads(self) -> tuple[str, ...]:
         """Name the outputs that the result is computed from."""
         raise NotImplementedError
+
+    def reads_measures(self) -> tuple[str, ...]:
+        """Name the measures of the cohort that the result is computed from."""
+        return ()
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         """Declare the arrays of the result; one with the dimension `image_id` has a place for every row.
