@@ -74,15 +74,15 @@ class RCV(Result):
         named = (*self.measures, *names_of(self.of_mask, ()))
         if not named:
             raise ConfigurationError(
-                "it has no measure: name columns of cohort.measures in `measures`, or measures of masks, such as area, in "
-                "`of_mask`"
+                "it has no measure: name columns of cohort.measures in `measures`, or measures of masks, such as "
+                "area, in `of_mask`"
             )
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ConfigurationError(f"it has the measure {', '.join(twice)} twice: name it once")
         if len(named) > (most := int(LEVEL * (1 + SHUFFLES))):
             raise ConfigurationError(
-                f"it has {len(named)} measures, and of more than {most} none can be told from chance: share them out to "
-                "several results, each with a label"
+                f"it has {len(named)} measures, and of more than {most} none can be told from chance: share them out "
+                "to several results, each with a label"
             )
         return self
 
