@@ -248,6 +248,6 @@ def _sensitivities(stored: Stored, of: str, images: LabelledImages, directions: 
     for index, parts in enumerate(found):
         order = np.argsort(place[np.concatenate([rows for rows, _ in parts])], kind="stable")
         if len(order):
-            along = np.concatenate([some for _, some in parts], axis=1)[:, order]
-            mean[:, index], deviation[:, index] = along.mean(1), along.std(1)
+            ordered = np.concatenate([some for _, some in parts], axis=1)[:, order]
+            mean[:, index], deviation[:, index] = ordered.mean(1), ordered.std(1)
     return mean, deviation

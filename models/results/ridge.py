@@ -60,16 +60,17 @@ def regress(vectors: Vectors, measure: Floats, subjects: Sequence[str]) -> Regre
     """
     owner = _numbered(subjects)
     order = np.argsort(owner, kind="stable")
-    vectors, owner = vectors[order].astype(np.float64), owner[order]
+    exact: Floats = vectors[order].astype(np.float64)
+    owner = owner[order]
     measure = (measure[order] - measure.mean()) / measure.std()
-    weights = _held_out_weights(vectors, owner % FOLDS)
+    weights = _held_out_weights(exact, owner % FOLDS)
     left = (measure - weights @ measure) ** 2
     r2 = 1 - left.sum() / (measure**2).sum()
     low, high = _interval(measure, left, owner)
     shuffled = measure[_shuffles(owner)].T
     reached = 1 - ((shuffled - weights @ shuffled) ** 2).sum(0) / (measure**2).sum() >= r2
     p = (1 + reached.sum()) / (1 + SHUFFLES)
-    return Regression(_direction(vectors, measure), float(r2), low, high, float(p))
+    return Regression(_direction(exact, measure), float(r2), low, high, float(p))
 
 
 def _numbered(subjects: Sequence[str]) -> NDArray[np.intp]:
