@@ -93,12 +93,12 @@ class RecordField(BaseModel):
 
     def _value(self, text: str) -> float:
         if self.values is None:
-            if not _NUMBER.fullmatch(text):
+            if (value := read_number(text)) is None:
                 raise ValueError(
                     f"the {self.name!r} of its record is no number: mend the cell of the cohort table, or state the "
                     "`values` of words in cohort.record"
                 )
-            return float(text)
+            return value
         text = unicodedata.normalize("NFC", text)
         for word in (text, text.removesuffix(".0")):  # pandas writes whole numbers so where a column has gaps
             if word in self.values:
@@ -114,6 +114,11 @@ class RecordField(BaseModel):
         if not np.isfinite(number):
             raise ValueError(f"the {self.name!r} of its record is too large for single precision: mend the cell")
         return number
+
+
+def read_number(text: str) -> float | None:
+    """Read a cell as a number, with a point before its decimals; None: it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def record_digest(record: Sequence[float]) -> str:

@@ -6,16 +6,18 @@ from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
 from models.results.mean_maps import MeanMaps
 from models.results.prototypes import Prototypes
+from models.results.rcv import RCV
 from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
 from models.results.words import Words
 
-RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV, Words)
+RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, RCV, Shortcuts, SimilarCases, TCAV, Words)
 
 ResultConfig = Annotated[Result, RESULTS]
 
 __all__ = [
+    "RCV",
     "RESULTS",
     "TCAV",
     "Arrays",

@@ -24,6 +24,8 @@ class Stored(Protocol):
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
     explained
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
+    measures
+        By name, the numbers that the cohort has of images, ``(image,)``; NaN where it has none.
     """
 
     @property
@@ -43,6 +45,9 @@ class Stored(Protocol):
 
     @property
     def explained(self) -> NDArray[np.bool_]: ...
+
+    @property
+    def measures(self) -> Mapping[str, NDArray[np.float64]]: ...
 
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
         """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
@@ -65,6 +70,10 @@ class Result(Producer):
 
         They may be those of other results, which are then computed before, as long as no two read each other.
         """
+        return ()
+
+    def reads_measures(self) -> tuple[str, ...]:
+        """Name the measures of the cohort that the result is computed from."""
         return ()
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:

@@ -1,13 +1,15 @@
 """Concepts: the images that show them, and what is drawn of these and of others."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.explainers.pooled import gradient_of
 from models.labels import SEPARATOR
+from models.prediction import TARGET_CLASS
 from models.results.base import Stored
 from models.results.directions import Classifier, direction, held_out_accuracy
 
@@ -33,8 +35,37 @@ class Directions:
     accuracy: NDArray[np.float64]
 
 
-class ConceptImages:
-    """The explained images of a cohort by the names in their labels; draws depend on their ids, not on their order.
+class LabelledImages:
+    """The images of a cohort by the names in their labels.
+
+    Parameters
+    ----------
+    concepts
+        Names in labels that are no classes.
+
+    Attributes
+    ----------
+    rows
+        Rows of the explained images, in the order of their ids.
+    subjects
+        Whose each image is, ``(image,)``.
+    """
+
+    def __init__(self, stored: Stored, concepts: Sequence[str] = ()) -> None:
+        self._concepts = concepts
+        self._names = [set(label.split(SEPARATOR)) for label in stored.labels]
+        self.subjects = np.array(stored.subjects)
+        by_id = np.argsort(np.array(stored.ids), kind="stable")
+        self.rows: Rows = by_id[stored.explained[by_id]]
+
+    def of_classes(self, classes: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which images stand for which class, ``(image, class)``: its label names it, or nothing known."""
+        known = {*classes, *self._concepts}
+        return np.array([[name in names or not names & known for name in classes] for names in self._names], bool)
+
+
+class ConceptImages(LabelledImages):
+    """The explained images that show concepts, and others; draws depend on their ids, not on their order.
 
     Attributes
     ----------
@@ -43,14 +74,12 @@ class ConceptImages:
     """
 
     def __init__(self, stored: Stored, concepts: Sequence[str]) -> None:
-        self._names = [set(label.split(SEPARATOR)) for label in stored.labels]
-        self._subjects = np.array(stored.subjects)
-        explained = stored.explained
-        by_id = [row for row in np.argsort(np.array(stored.ids), kind="stable") if explained[row]]
+        super().__init__(stored, concepts)
         self._rows = {
-            concept: np.array([row for row in by_id if concept in self._names[row]], np.intp) for concept in concepts
+            concept: np.array([row for row in self.rows if concept in self._names[row]], np.intp)
+            for concept in concepts
         }
-        self.others = np.array([row for row in by_id if self._names[row].isdisjoint(concepts)], np.intp)
+        self.others = np.array([row for row in self.rows if self._names[row].isdisjoint(concepts)], np.intp)
 
     def __getitem__(self, concept: str) -> Rows:
         return self._rows[concept]
@@ -79,26 +108,46 @@ class ConceptImages:
         for ours, others in zip(drawn.ours, drawn.others, strict=True):
             sides = vectors[ours], vectors[others]
             normals.append(direction(*sides, classifier)[0])
-            subjects = self._subjects[ours], self._subjects[others]
+            subjects = self.subjects[ours], self.subjects[others]
             accuracy.append(held_out_accuracy(*sides, subjects, classifier))
         return Directions(np.array(normals, np.float32), np.array(accuracy))
 
-    def of_classes(self, classes: Sequence[str]) -> NDArray[np.bool_]:
-        """Tell which images stand for which class, ``(image, class)``: its label names it, or nothing known."""
-        known = {*classes, *self._rows}
-        return np.array([[name in names or not names & known for name in classes] for names in self._names], bool)
-
 
 class Vectors:
-    """Some rows of a stored output ``(image, feature)``."""
+    """Some rows of a stored output ``(image, feature)``; each may be named several times.
 
-    def __init__(self, stored: Stored, name: str, drawn: Iterable[Drawn]) -> None:
-        self._rows = np.unique(np.concatenate([rows.ravel() for one in drawn for rows in (one.ours, one.others)]))
+    Attributes
+    ----------
+    features
+        The number of features.
+    """
+
+    def __init__(self, stored: Stored, name: str, rows: Iterable[Rows]) -> None:
+        self._rows = np.unique(np.concatenate([some.ravel() for some in rows]))
         parts = []
         for block_rows, block in stored.blocks(name):
             first, last = np.searchsorted(self._rows, [block_rows.start, block_rows.stop])
             parts.append(block[name][self._rows[first:last] - block_rows.start])
         self._values = np.concatenate(parts)
+        self.features = self._values.shape[1]
 
     def __getitem__(self, rows: Rows) -> NDArray[np.floating[Any]]:
         return self._values[np.searchsorted(self._rows, rows)]
+
+
+def gradients_of_classes(
+    stored: Stored, of: str, images: LabelledImages
+) -> Iterator[tuple[int, Rows, NDArray[np.floating[Any]]]]:
+    """Yield the gradients of the target of images that stand for a class, and of which it was explained.
+
+    Yields
+    ------
+    tuple
+        Number of the class, rows of the images, and their gradients ``(image, feature)``; by shard and class.
+    """
+    classes = stored.frame.classes
+    of_class = images.of_classes(classes)
+    for rows, block in stored.blocks(gradient_of(of), TARGET_CLASS):
+        for index in range(len(classes)):
+            own = (block[TARGET_CLASS] == index) & of_class[rows, index, None]
+            yield index, rows.start + own.nonzero()[0], block[gradient_of(of)][own]

@@ -13,7 +13,7 @@ from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import Axis, Frame, Output, flags_of
 from models.prediction import TARGET_CLASS
 from models.results.base import Arrays, Result, Stored
-from models.results.concepts import FEWEST, ConceptImages, Directions, Drawn, Vectors
+from models.results.concepts import FEWEST, ConceptImages, Directions, Drawn, Vectors, gradients_of_classes
 from models.results.directions import Classifier
 from models.results.statistics import holm
 
@@ -137,7 +137,7 @@ class TCAV(Result):
         drawn |= {size: images.draw(None, size, self.directions) for size in sorted({*sizes.values()})}
         if not drawn:
             return {}
-        vectors = Vectors(stored, self.of, drawn.values())
+        vectors = Vectors(stored, self.of, [rows for one in drawn.values() for rows in (one.ours, one.others)])
         return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
 
     def _nothing(self, stored: Stored) -> Finding:
@@ -194,14 +194,11 @@ def rising(
     if not found:
         return {}
     directions = np.concatenate([one.vectors for one in found.values()]).T
-    classes = stored.frame.classes
-    of_class = images.of_classes(classes)
-    rise, counted = np.zeros((directions.shape[1], len(classes)), np.int64), np.zeros(len(classes), np.int64)
-    for rows, block in stored.blocks(gradient_of(of), TARGET_CLASS):
-        for index in range(len(classes)):
-            own = (block[TARGET_CLASS] == index) & of_class[rows, index, None]
-            rise[:, index] += (block[gradient_of(of)][own] @ directions > 0).sum(0)
-            counted[index] += own.sum()
+    classes = len(stored.frame.classes)
+    rise, counted = np.zeros((directions.shape[1], classes), np.int64), np.zeros(classes, np.int64)
+    for index, rows, gradients in gradients_of_classes(stored, of, images):
+        rise[:, index] += (gradients @ directions > 0).sum(0)
+        counted[index] += len(rows)
     shares = np.where(counted > 0, rise / np.maximum(counted, 1), np.nan)
     ends = np.cumsum([len(one.vectors) for one in found.values()])[:-1]
     return dict(zip(found, np.split(shares, ends), strict=True))

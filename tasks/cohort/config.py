@@ -62,6 +62,12 @@ class CohortConfig(BaseModel):
         description="Columns of the table that the network takes beside the image, as numbers in this order: [age, "
         "{name: sex, values: {F: 0, M: 1}}]; they are stored",
     )
+    measures: tuple[Name, ...] = Field(
+        (),
+        strict=False,
+        description="Columns of the table whose numbers results compare with what the network sees, which is not shown "
+        "them: [age, volume]; they are kept in the manifest; an empty cell: the image has no such measure",
+    )
     align: Literal["same grid", "to first"] = Field(
         "same grid",
         description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
@@ -124,7 +130,7 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_of_a_table(self) -> "CohortConfig":
-        names = ("columns", "label_map", "section", "record")
+        names = ("columns", "label_map", "section", "record", "measures")
         of_a_table = {name: getattr(self, name) for name in names}
         if (stated := [name for name, value in of_a_table.items() if value]) and not is_table(self.source):
             raise ConfigurationError(f"{stated[0]} is for what a table says, and the source is none: leave it out")
@@ -134,9 +140,11 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_several(self) -> "CohortConfig":
-        names = [folded(field.name) for field in self.record]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigurationError(f"record: {', '.join(twice)} is named twice: a field is one column")
+        fields = {"record": [field.name for field in self.record], "measures": self.measures}
+        for field, stated in fields.items():
+            names = [folded(name) for name in stated]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ConfigurationError(f"{field}: {', '.join(twice)} is named twice: each is one column")
         return self
 
     @model_validator(mode="after")

@@ -106,6 +106,8 @@ class Entry:
         Whether its subject was withdrawn: nothing of it is left but the row.
     frame
         The frame of its file that it is, counted from 1; None: it is the whole file.
+    measures
+        Its value of each measure, in the order of `cohort.measures`; None: it has none.
     sources
         What the image is made of.
     """
@@ -120,6 +122,7 @@ class Entry:
     present: bool = True
     withdrawn: bool = False
     frame: int | None = None
+    measures: tuple[float | None, ...] = ()
     sources: tuple[Source, ...] = ()
 
     @property

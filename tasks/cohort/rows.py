@@ -1,6 +1,7 @@
 """Images as the rows of a cohort table name them. Messages name rows, never what is in them."""
 
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Literal, NamedTuple
 from unicodedata import normalize
 
 from models.errors import ConfigurationError
-from models.records import RecordField
+from models.records import RecordField, read_number
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.datalist import SEPARATOR
 from tasks.cohort.reading import Unreadable
@@ -33,7 +34,8 @@ def images_of_table(config: CohortConfig) -> list[Listed]:
     """
     columns = config.columns and config.columns.by_sequence(config.sequence_names)
     record = tuple(field.name for field in config.record)
-    rows = [_split(config, row) for row in read_table(config.source, columns, config.section, record)]
+    table = read_table(config.source, columns, config.section, record, config.measures)
+    rows = [_split(config, row) for row in table]
     locate = _locator(config, rows)
     assigned = [_assigned(config, row) for row in rows]
     listed = [_listed(config, row, files, locate) for row, files in zip(rows, assigned, strict=True)]
@@ -145,7 +147,18 @@ def _listed(config: CohortConfig, row: Row, assigned: _Assigned, locate: Callabl
         subject=row.subject,
         path=paths[0],
         refused=refused,
+        measures=tuple(_measure(config, row, *named) for named in zip(config.measures, row.measures, strict=True)),
     )
+
+
+def _measure(config: CohortConfig, row: Row, name: str, cell: str | None) -> float | None:
+    value = None if cell is None else read_number(cell)
+    if cell is not None and (value is None or math.isinf(value)):
+        raise ConfigurationError(
+            f"cohort.source: the {name!r} in row {row.number} of {config.source} is no number, as a measure has to be "
+            "(cohort.measures): mend the cell, or leave it empty"
+        )
+    return value
 
 
 def _below(root: Location, url: str) -> tuple[str, ...]:

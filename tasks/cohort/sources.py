@@ -82,6 +82,8 @@ class Listed(NamedTuple):
         Its path below the folder of the cohort or the table.
     refused
         Why its files make no image, if that is known.
+    measures
+        Its value of each measure, in the order of `cohort.measures`; None: it has none.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Listed(NamedTuple):
     subject: str | None = None
     path: str = ""
     refused: str | None = None
+    measures: tuple[float | None, ...] = ()
 
     @property
     def called(self) -> tuple[str, ...]:

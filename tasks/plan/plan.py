@@ -29,7 +29,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 7
+LAYOUT = 8
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 

@@ -26,6 +26,7 @@ from tasks.plan.plan import Lasting, Plan, begun, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.prepare.cost import Cost, estimate
+from tasks.prepare.measures import check_measures
 from tasks.prepare.metrics import plan_metrics, plan_results, plan_uncertainty
 from tasks.prepare.place import HERE, Place
 from tasks.prepare.precision import check_deviation
@@ -189,6 +190,8 @@ def prepare(
     plan = plan.model_copy(update=computed_later)
     plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
     check_atlases(plan, entries, sources)
+    kept = before.plan.results if before.plan else ()
+    check_measures(cohort.measures, entries, [planned.result for planned in (*kept, *plan.results)])
     with told("one batch was tried, and failed"):
         cost = estimate(plan, entries, engine(fitted), place, images)
     offered = tuple(name for name, kind in EXPLAINERS.kinds.items() if kind.requires <= network.capabilities)

@@ -24,6 +24,7 @@ from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, fami
 from tasks.report.fields import by_explainer
 from tasks.report.inventory import describe
 from tasks.report.means import fitting, mean_maps
+from tasks.report.measures import regressed_measures
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
@@ -108,6 +109,7 @@ def write_report(output: Location) -> Location:
         outcomes=len(groups),
         mean_scales=mean_scales,
         concepts=tested_concepts(plan, dataset),
+        measures=regressed_measures(plan, dataset),
         prototypes=prototypes_of_classes(plan, dataset, explained),
         alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,

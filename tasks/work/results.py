@@ -83,6 +83,13 @@ class StoredCohort:
     def explained(self) -> NDArray[np.bool_]:
         return np.concatenate([np.array(self.commits[shard.index].status) == EXPLAINED for shard in self.plan.shards])
 
+    @cached_property
+    def measures(self) -> Mapping[str, NDArray[np.float64]]:
+        names = self.plan.cohort.measures
+        none = (None,) * len(names)
+        values = np.array([entry.measures or none for entry in self.entries], np.float64)
+        return dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
+
     def promised(self, shard: int) -> dict[str, StoredObject]:
         """Collect what the records of a shard speak of, by key."""
         evaluation = self.evaluations.get(shard)
@@ -220,5 +227,6 @@ def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
             "read": read,
             "status": [cohort.commits[shard.index].status for shard in cohort.plan.shards],
             "rows": [(entry.id, entry.label, entry.subject) for entry in cohort.entries],
+            "measures": {name: [*map(str, cohort.measures[name])] for name in planned.result.reads_measures()},
         }
     )

@@ -1,7 +1,6 @@
 """Concepts: pooled activations by autograd, directions by scikit-learn, TCAV by Captum and by planted truth."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from captum.concept import TCAV as CaptumTCAV
 from captum.concept import Classifier, Concept
-from numpy.typing import NDArray
 from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -25,6 +23,7 @@ from models.results.concepts import ConceptImages
 from models.results.directions import CHANCE, direction, held_out_accuracy
 from models.results.tcav import ConceptFlag, _differ
 from models.targets import Classes, OverThreshold
+from tests.models.cohorts import Cohort
 from tests.models.networks import names, wrap
 
 SHAPES = {2: (12, 18), 3: (6, 8, 10)}
@@ -135,28 +134,6 @@ def test_accuracy_is_that_on_subjects_who_were_not_seen(classifier: Any) -> None
     told = held_out_accuracy(ours, others, (names_of[::5], np.char.add("other-", names_of[::5])), classifier)
     assert told > 0.9
     assert held_out_accuracy(ours, others, (["one"] * 40, names_of[::5]), classifier) == CHANCE
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """A cohort as a result sees it, in memory, in shards of 64."""
-
-    frame: Frame
-    ids: Sequence[str]
-    labels: Sequence[str]
-    subjects: Sequence[str]
-    explained: NDArray[np.bool_]
-    arrays: dict[str, NDArray[Any]]
-
-    def blocks(self, *read: str) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
-        for start in range(0, len(self.ids), 64):
-            rows = slice(start, min(start + 64, len(self.ids)))
-            yield rows, {name: self.arrays[name][rows] for name in read}
-
-    def taken(self, rows: NDArray[Any]) -> "Cohort":
-        parts = {name: [getattr(self, name)[row] for row in rows] for name in ("ids", "labels", "subjects")}
-        arrays = {name: values[rows] for name, values in self.arrays.items()}
-        return replace(self, **parts, explained=self.explained[rows], arrays=arrays)
 
 
 def planted(seed: int, images: int = 300, size: int = 40, features: int = 64) -> Cohort:

@@ -50,7 +50,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "slices": lambda: wrap(BagOfSlices(1, 4), 3, shape=SIDES[3]),
     "segments": lambda: wrap(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5)), shape=SIDES[2]),
 }  # fmt: skip
-STATED: dict[str, dict[str, Any]] = {"tcav": {"concepts": ("striped",)}}
+STATED: dict[str, dict[str, Any]] = {"rcv": {"measures": ("age",)}, "tcav": {"concepts": ("striped",)}}
 """Parameters that have to be stated."""
 B_AND_D = Classes(classes=("b", "d"))
 UNCERTAINTY = (MCDropout(samples=2), TestTimeAugmentation(samples=2, label="views"))
