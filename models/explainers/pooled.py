@@ -13,6 +13,10 @@ from models.questions import Batch, Needs, Questions, Seen
 from models.targets import NO_CLASS
 
 
+LAYER = "layer"
+"""The attribute that names the layer whose features a stored vector has."""
+
+
 class PooledActivations(Explainer):
     """The output of a layer pooled over space, and the gradient of the target: the vectors that concepts are made of.
 
@@ -50,6 +54,7 @@ class PooledActivations(Explainer):
                 kind="vector",
                 long_name=f"output of the layer {layer}, mean over space",
                 axes=axes,
+                attrs={LAYER: layer},
             ),
             Output(
                 name=gradient_of(self.title),
@@ -58,6 +63,7 @@ class PooledActivations(Explainer):
                 long_name=f"gradient of the target with respect to the output of the layer {layer}, sum over space; "
                 "NaN where there is no target",
                 axes=axes,
+                attrs={LAYER: layer},
             ),
         )
 

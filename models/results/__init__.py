@@ -4,13 +4,18 @@ from typing import Annotated
 
 from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
+from models.results.class_visualisation import ClassVisualisation
+from models.results.concept_visualisation import ConceptVisualisation
 from models.results.mean_maps import MeanMaps
 from models.results.prototypes import Prototypes
 from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
+from models.results.visualisation import Visualisation
 
-RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV)
+RESULTS: Registry[Result] = Registry(
+    ClassVisualisation, ConceptVisualisation, MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV
+)
 
 ResultConfig = Annotated[Result, RESULTS]
 
@@ -18,6 +23,8 @@ __all__ = [
     "RESULTS",
     "TCAV",
     "Arrays",
+    "ClassVisualisation",
+    "ConceptVisualisation",
     "MeanMaps",
     "Prototypes",
     "Result",
@@ -25,4 +32,5 @@ __all__ = [
     "Shortcuts",
     "SimilarCases",
     "Stored",
+    "Visualisation",
 ]

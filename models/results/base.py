@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigurationError
+from models.network import Network
 from models.outputs import Frame, Output
 from models.producer import Producer
 
@@ -22,6 +23,10 @@ class Stored(Protocol):
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
     explained
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
+    outputs
+        Everything that the run stores, by name, as it is declared.
+    network
+        The explained network, which is built when it is asked for first.
     """
 
     @property
@@ -39,8 +44,22 @@ class Stored(Protocol):
     @property
     def explained(self) -> NDArray[np.bool_]: ...
 
+    @property
+    def outputs(self) -> Mapping[str, Output]: ...
+
+    @property
+    def network(self) -> Network: ...
+
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
         """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
+        ...
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """Read an output of another result, which has no dimension `image_id`."""
+        ...
+
+    def inputs(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Read images as the network takes them, ``(row, channel, *space)``."""
         ...
 
 
@@ -48,7 +67,7 @@ class Result(Producer):
     """A named way to compute a result over all images; its fields are its parameters."""
 
     def reads(self) -> tuple[str, ...]:
-        """Name the outputs that the result is computed from."""
+        """Name the outputs that the result is computed from, those of other results among them."""
         raise NotImplementedError
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
@@ -62,6 +81,20 @@ class Result(Producer):
         """Compute the arrays, by name, from stored outputs alone."""
         raise NotImplementedError
 
+    def passes(self, outputs: tuple[Output, ...]) -> tuple[int, int]:
+        """Forecast the forward and backward passes of one image that a result with these outputs takes."""
+        return 0, 0
+
+    def check_network(self, network: Network) -> None:
+        """Check that the network can be asked as the result has to ask.
+
+        Raises
+        ------
+        ConfigurationError
+            If it cannot.
+        """
+        network.require(self.title, self.requires)
+
     def check(self, outputs: Mapping[str, Output]) -> None:
         """Check that the store has the outputs that the result is computed from.
 
@@ -72,6 +105,6 @@ class Result(Producer):
         """
         if missing := [name for name in self.reads() if name not in outputs]:
             raise ConfigurationError(
-                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer or metric of the run "
-                "stores: add one, or leave the result out"
+                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer, metric or other result "
+                "of the run stores: add one, or leave the result out"
             )

@@ -187,7 +187,7 @@ def prepare(
         "uncertainty": plan_uncertainty(recipe.uncertainty, network, plan),
     }
     plan = plan.model_copy(update=computed_later)
-    plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
+    plan = plan.model_copy(update={"results": plan_results(recipe.results, network, plan)})
     check_atlases(plan, entries, sources)
     with told("one batch was tried, and failed"):
         cost = estimate(plan, entries, engine(fitted), place, images)

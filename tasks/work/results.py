@@ -4,11 +4,15 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from models.outputs import Frame
+from models.network import Network
+from models.outputs import Frame, Output
+from models.prediction import IMAGE
 from models.results import Arrays
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
@@ -17,10 +21,11 @@ from tasks.plan.planned import PlannedResult
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
-from tasks.store.objects import NAME, Piece, pieces, read_shard, write
+from tasks.store.objects import NAME, Piece, pieces, read_shard, read_whole, write
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import empty_block, variables
+from tasks.work.engines import Engines
 from tasks.work.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -41,12 +46,13 @@ class StoredCohort:
     entries: Sequence[Entry]
     commits: Mapping[int, Commit]
     evaluations: Mapping[int, Evaluation]
+    engines: Engines
 
     @classmethod
-    def read(cls, output: Location, plan: Plan) -> "StoredCohort":
+    def read(cls, output: Location, plan: Plan, engines: Engines | None = None) -> "StoredCohort":
         commits = delivered(output, plan)
         evaluations = Evaluation.read(output, commits) if plan.evaluated else {}
-        return cls(output, plan, manifest.read(output, sources=False), commits, evaluations)
+        return cls(output, plan, manifest.read(output, sources=False), commits, evaluations, engines or Engines())
 
     @property
     def frame(self) -> Frame:
@@ -68,6 +74,14 @@ class StoredCohort:
     def explained(self) -> NDArray[np.bool_]:
         return np.concatenate([np.array(self.commits[shard.index].status) == EXPLAINED for shard in self.plan.shards])
 
+    @property
+    def outputs(self) -> Mapping[str, Output]:
+        return self.plan.outputs
+
+    @property
+    def network(self) -> Network:
+        return self.engines.network(self.plan)
+
     def promised(self, shard: int) -> dict[str, StoredObject]:
         """Collect what the records of a shard speak of, by key."""
         evaluation = self.evaluations.get(shard)
@@ -77,6 +91,24 @@ class StoredCohort:
         for shard in self.plan.shards:
             block = read_shard(self.output, self.plan, shard, self.promised(shard.index), names)
             yield slice(shard.start, shard.stop), block
+
+    def whole(self, name: str) -> NDArray[Any]:
+        of = next(planned for planned in self.plan.results if any(one.name == name for one in planned.outputs))
+        record = ResultRecord.read_keys(self.output, [of.title]).get(of.title)
+        outputs = [one for one in of.outputs if one.name == name]
+        block = record and read_whole(self.output, self.plan, outputs, record.delivered.objects)
+        if not block:
+            raise OSError(f"the result {of.title!r} of {self.output} is damaged: `cohortlens verify --repair` mends it")
+        return block[name]
+
+    def inputs(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        preprocessing = self.plan.cohort.make_preprocessing()
+        found: dict[int, NDArray[np.float32]] = {}
+        for shard in self.plan.shards:
+            if own := [row for row in rows.tolist() if shard.start <= row < shard.stop]:
+                images = read_shard(self.output, self.plan, shard, self.promised(shard.index), [IMAGE])[IMAGE]
+                found |= {row: preprocessing.network_input(torch.from_numpy(images[row - shard.start])) for row in own}
+        return np.stack([found[row] for row in rows.tolist()])
 
 
 def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = None) -> list[PlannedResult]:
@@ -108,8 +140,13 @@ def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = N
     return [planned for planned in plan.results if not is_there(planned)]
 
 
-def compute_results(output: Location) -> None:
+def compute_results(output: Location, engines: Engines) -> None:
     """Compute the results that are missing, or that do not come of what is delivered now.
+
+    Parameters
+    ----------
+    engines
+        Of this process, for the results that ask the network.
 
     Raises
     ------
@@ -118,7 +155,7 @@ def compute_results(output: Location) -> None:
     """
     plan = Plan.read(output)
     lacking = uncomputed(output, plan, output.sizes() if plan.results else {})
-    cohort = StoredCohort.read(output, plan) if lacking else None
+    cohort = StoredCohort.read(output, plan, engines) if lacking else None
     for planned in lacking:
         assert cohort is not None
         described = variables(plan, planned.outputs)
@@ -150,9 +187,19 @@ def forget(output: Location, title: str) -> None:
     ResultRecord.location(output, title).remove()
 
 
+def erase_stale(output: Location, plan: Plan) -> None:
+    """Delete the results that do not come of what is delivered now: they may show images that are withdrawn."""
+    stale = [planned.title for planned in uncomputed(output, plan)]
+    for title, record in ResultRecord.read_keys(output, stale).items():
+        forget(output, title)
+        for key in record.delivered.objects:
+            (output / NAME / key).remove()
+
+
 def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
     """SHA-256 over what a result is computed from, and how."""
     names = set(planned.result.reads())
+    others = [one for one in cohort.plan.results if any(output.name in names for output in one.outputs)]
     read = {
         key: stored.sha256
         for shard in cohort.plan.shards
@@ -163,6 +210,7 @@ def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
         {
             "result": planned.result.model_dump(mode="json"),
             "read": read,
+            "results": {other.title: _digest(cohort, other) for other in others},
             "status": [cohort.commits[shard.index].status for shard in cohort.plan.shards],
             "rows": [(entry.id, entry.label, entry.subject) for entry in cohort.entries],
         }
