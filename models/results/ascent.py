@@ -41,15 +41,14 @@ class Ascent:
         """Yield ``(channel, *space)`` and its score: of the start within the range, and after each step."""
         picture = start.clamp(self.low, self.high)
         reached, gradient = _asked(score, picture)
+        step, length = self._step(picture, gradient()), self.length
         yield picture, float(reached)
-        length = self.length
         for _ in range(steps):
-            step = self._step(picture, gradient())
             for _ in range(_HALVINGS + 1):
                 tried = (picture + length * step).clamp(self.low, self.high)
-                found, its_gradient = _asked(score, tried)
+                found, gradient = _asked(score, tried)
                 if found > reached:
-                    picture, reached, gradient = tried, found, its_gradient
+                    picture, reached, step = tried, found, self._step(tried, gradient())
                     break
                 length /= 2
             length = min(2 * length, self.length)

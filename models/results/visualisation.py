@@ -19,7 +19,6 @@ from models.outputs import Axis, Frame, Output
 from models.prediction import IMAGE
 from models.results.ascent import Ascent, Score, falling
 from models.results.base import Arrays, Result, Stored
-from models.results.critic import evenly
 
 BOUNDS = ("low", "high", "bright")
 MEASURES = ("mean", "deviation", "edges", "bright", "change")
@@ -36,8 +35,9 @@ class Visualisation(Result):
     """The base of results that raise scores of the network by activation maximisation (`Ascent`).
 
     All is in the units in which the network takes images, and values stay within the range that each channel has in at
-    most 64 images of the cohort, chosen evenly by id. Ascents start from the mean of these images with smooth noise of
-    2 % of the range, and from some of these images as they are. A step is at most 1 % of the range, root mean square.
+    most 64 images of the cohort, which are drawn by their ids. Ascents start from the mean of these images with smooth
+    noise of 2 % of the range, and from the first of these images as they are. A step is at most 1 % of the range, root
+    mean square.
     """
 
     requires = GRADIENT
@@ -104,25 +104,26 @@ class Visualisation(Result):
         score = outputs[0]
         sizes = {axis.name: axis.size for axis in score.axes}
         ascents = sizes[score.dims[0]] * sizes[score.dims[1]]
-        return ascents * (1 + 2 * self.steps), ascents * self.steps
+        return ascents * (1 + 2 * self.steps), ascents * (1 + self.steps)
 
     def compute(self, stored: Stored) -> Arrays:
         by_id = np.argsort(np.array(stored.ids), kind="stable")
         by_id = by_id[stored.explained[by_id]]
-        rows = by_id[evenly(len(by_id), _TYPICAL)]
+        rows = np.random.default_rng(0).permutation(by_id)[:_TYPICAL]
         if not len(rows):
             return {}
-        images = torch.from_numpy(stored.inputs(rows)).to(stored.network.synthetic(1))
-        bounds, own = bounds_of(images), evenly(len(rows), self.images)
-        starts = [*self._seeded(images.mean(0), bounds), *images[own]]
-        with stored.network.exact(), _repeatable():
+        own, network = rows[: self.images], stored.network
+        with network.exact(), _repeatable():
+            images = torch.from_numpy(stored.inputs(rows)).to(network.synthetic(1))
+            bounds = bounds_of(images)
+            starts = [*self._seeded(images.mean(0), bounds), *images[: self.images]]
             paths = [[self._path(score, start, bounds) for start in starts] for score in self.scores(stored)]
         lacking = self.images - len(own)
         return {
             f"{self.title}_score": _stacked([[one.scores for one in of] for of in paths], lacking),
             f"{self.title}_measure": _stacked([[one.measures for one in of] for of in paths], lacking),
             self.title: _stacked([[one.picture for one in of] for of in paths], lacking),
-            f"{self.title}_row": np.array([*[-1] * self.seeds, *rows[own], *[-1] * lacking], np.int32),
+            f"{self.title}_row": np.array([*[-1] * self.seeds, *own, *[-1] * lacking], np.int32),
             f"{self.title}_range": bounds.cpu().numpy(),
         }
 

@@ -13,7 +13,7 @@ from tasks.report.anatomy import space_of
 from tasks.report.pictures import Panel, case_panels
 
 _AIMS = 8
-_STARTS = 3
+_SEEDS, _IMAGES = 3, 2
 """How many classes or concepts are shown, and how many starts of either kind."""
 
 
@@ -85,7 +85,7 @@ def _ascents(
     result: Visualisation, one: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]
 ) -> Iterator[Climbed]:
     title = result.title
-    for start in (*range(result.seeds)[:_STARTS], *range(result.seeds, result.seeds + result.images)[:_STARTS]):
+    for start in (*range(result.seeds)[:_SEEDS], *range(result.seeds, result.seeds + result.images)[:_IMAGES]):
         scores = one[f"{title}_score"].values[start]
         if not np.isfinite(scores[0]):
             continue
