@@ -16,9 +16,10 @@ _HALVINGS = 10
 class Ascent:
     """Steepest ascent in a space of smooth pictures.
 
-    The parameters of a picture are its Fourier coefficients divided by an amplitude ``a(f)``, the decorrelated
-    parametrisation of Olah, Mordvintsev and Schubert (2017, doi:10.23915/distill.00007): a step in them multiplies the
-    coefficients of the gradient by ``a(f)^2``. Where a value would leave its range, the gradient is 0 (two-metric
+    A step is the gradient whose Fourier coefficients are multiplied by ``a(f)``, which is steepest ascent for the norm
+    ``sum_f |x(f)|^2 / a(f)``. It lies halfway between steepest ascent in pixels, ``a = 1``, and in the decorrelated
+    parametrisation of Olah, Mordvintsev and Schubert (2017, doi:10.23915/distill.00007), whose coefficients are divided
+    by ``a(f)`` and which multiplies by ``a(f)^2``: in that one, fine textures hardly grow. Where a value would leave its range, the gradient is 0 (two-metric
     projection, Bertsekas 1982, doi:10.1137/0320018). A step that does not raise the score is halved, at most 10 times,
     and left out then, so that the score never falls; the next step is tried at twice the length of the last.
 
@@ -58,7 +59,7 @@ class Ascent:
         """Find the direction of a step, whose root mean square is the range."""
         axes, range_ = tuple(range(1, picture.ndim)), self.high - self.low
         leaves = ((picture >= self.high) & (gradient > 0)) | ((picture <= self.low) & (gradient < 0))
-        spectrum = torch.fft.rfftn((range_ * gradient).masked_fill(leaves, 0), dim=axes) * self.amplitude.square()
+        spectrum = torch.fft.rfftn((range_ * gradient).masked_fill(leaves, 0), dim=axes) * self.amplitude
         step = torch.fft.irfftn(spectrum, picture.shape[1:], dim=axes).masked_fill(leaves, 0)
         size = step.square().mean().sqrt()
         return range_ * step / size if size > 0 else torch.zeros_like(step)
