@@ -12,7 +12,6 @@ from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Needs, Questions, Seen
 from models.targets import NO_CLASS
 
-
 LAYER = "layer"
 """The attribute that names the layer whose features a stored vector has."""
 

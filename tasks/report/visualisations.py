@@ -81,9 +81,7 @@ def _curves(title: str, one: xr.Dataset) -> dict[str, NDArray[np.floating]]:
     return {"score": one[f"{title}_score"].values, **own}
 
 
-def _ascents(
-    result: Visualisation, one: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]
-) -> Iterator[Climbed]:
+def _ascents(result: Visualisation, one: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]) -> Iterator[Climbed]:
     title = result.title
     for start in (*range(result.seeds)[:_SEEDS], *range(result.seeds, result.seeds + result.images)[:_IMAGES]):
         scores = one[f"{title}_score"].values[start]

@@ -151,7 +151,10 @@ def test_a_planted_concept_is_shown_by_its_pattern() -> None:
 
 def test_a_score_is_the_logit_of_the_picture_or_its_mean_over_space() -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh())
-    for network in (wrap(module, shape=SHAPES[2]), wrap(nn.Sequential(nn.Flatten(), nn.Linear(216, 4)), shape=SHAPES[2])):
+    for network in (
+        wrap(module, shape=SHAPES[2]),
+        wrap(nn.Sequential(nn.Flatten(), nn.Linear(216, 4)), shape=SHAPES[2]),
+    ):
         found = ClassVisualisation(classes=("b",), steps=3, seeds=1, images=1).compute(
             Stored(network, drawn((5, 1, *SHAPES[2])).numpy())
         )
@@ -169,9 +172,7 @@ def test_measures_are_those_of_scipy(dims: int) -> None:
     assert found.shape == (len(MEASURES), 2)
     for channel in range(2):
         values = picture[channel].numpy()
-        inner = [
-            ndimage.correlate1d(values, [-0.5, 0, 0.5], axis=axis)[(slice(1, -1),) * dims] for axis in range(dims)
-        ]
+        inner = [ndimage.correlate1d(values, [-0.5, 0, 0.5], axis=axis)[(slice(1, -1),) * dims] for axis in range(dims)]
         slopes = np.sqrt(sum(np.square(np.gradient(values, axis=axis)) for axis in range(dims)))
         np.testing.assert_allclose(slopes[(slice(1, -1),) * dims], np.sqrt(sum(map(np.square, inner))))
         limit = float(bright[channel].flatten())
@@ -217,9 +218,12 @@ def test_pictures_stay_within_the_range_and_are_the_same_in_any_order_and_by_any
     low, high, _ = found["class_visualisation_range"].reshape(3, 3, *[1] * dims)
     pictures = found["class_visualisation"][:, :7]
     assert (pictures >= low).all() and (pictures <= high).all()
-    assert np.isnan(found["class_visualisation"][:, 7:]).all() and np.isnan(found["class_visualisation_score"][:, 7:]).all()
+    assert (
+        np.isnan(found["class_visualisation"][:, 7:]).all()
+        and np.isnan(found["class_visualisation_score"][:, 7:]).all()
+    )
     starts = found["class_visualisation_measure"][:, 2:7, 0, 0]
-    np.testing.assert_allclose(starts[0], images[rows[0][2:7]].mean((2, 3, 4)[: dims]), atol=1e-6)
+    np.testing.assert_allclose(starts[0], images[rows[0][2:7]].mean((2, 3, 4)[:dims]), atol=1e-6)
 
 
 def test_seeds_differ_and_are_always_the_same() -> None:
