@@ -19,7 +19,8 @@ class Ascent:
     A step is the gradient whose Fourier coefficients are multiplied by ``a(f)``, which is steepest ascent for the norm
     ``sum_f |x(f)|^2 / a(f)``. It lies halfway between steepest ascent in pixels, ``a = 1``, and in the decorrelated
     parametrisation of Olah, Mordvintsev and Schubert (2017, doi:10.23915/distill.00007), whose coefficients are divided
-    by ``a(f)`` and which multiplies by ``a(f)^2``: in that one, fine textures hardly grow. Where a value would leave its range, the gradient is 0 (two-metric
+    by ``a(f)`` and which multiplies by ``a(f)^2``: in that one, fine textures hardly grow. Where a value would
+    leave its range, the gradient is 0 (two-metric
     projection, Bertsekas 1982, doi:10.1137/0320018). A step that does not raise the score is halved, at most 10 times,
     and left out then, so that the score never falls; the next step is tried at twice the length of the last.
 

@@ -105,6 +105,6 @@ class Result(Producer):
         """
         if missing := [name for name in self.reads() if name not in outputs]:
             raise ConfigurationError(
-                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer, metric or other result "
-                "of the run stores: add one, or leave the result out"
+                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer, metric or other "
+                "result of the run stores: add one, or leave the result out"
             )

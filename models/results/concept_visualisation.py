@@ -15,8 +15,8 @@ from models.results.visualisation import Visualisation
 
 
 class ConceptVisualisation(Visualisation):
-    """Pictures that raise a concept: ``mean_p A(p) v``, where ``A`` is the output of the layer by which `tcav` tells the
-    concept, and ``v`` its direction; and measures along the ascent.
+    """Pictures that raise a concept: ``mean_p A(p) v``, where ``A`` is the output of the layer by which `tcav` tells
+    the concept, and ``v`` its direction; and measures along the ascent.
 
     The score is raised as `class_visualisation` raises a logit. It is NaN where a label is no concept.
     """

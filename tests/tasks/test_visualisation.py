@@ -1,4 +1,4 @@
-"""Feature visualisation through a run: planned, forecast, stored, verified, withdrawn, refused, and shown on the page."""
+"""Feature visualisation through a run: forecast, stored, verified, withdrawn, refused, and shown on the page."""
 
 from pathlib import Path
 from typing import Any
