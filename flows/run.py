@@ -18,7 +18,7 @@ from tasks.cohort.sources import Sources
 from tasks.plan.plan import Plan
 from tasks.report import TABLE, write_report
 from tasks.report.drift import directions, read_evidence, worsened
-from tasks.run import Lacking, begin
+from tasks.run import ENGINES, Lacking, begin
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
@@ -100,7 +100,7 @@ def _find_images(output: Location, plan: Plan, lacking: Lacking) -> Sources:
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
 def _compute_results(output: Location) -> None:
-    compute_results(output)
+    compute_results(output, ENGINES)
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)

@@ -134,5 +134,5 @@ def complete(output: Location, engines: Engines, sources: Sources | None = None)
     if lacking.fits:
         plan = fit(output, find, engines)
     deliver(output, lacking.shards, engines, find)
-    compute_results(output)
+    compute_results(output, engines)
     return finish(output)

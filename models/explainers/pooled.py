@@ -12,6 +12,9 @@ from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Needs, Questions, Seen
 from models.targets import NO_CLASS
 
+LAYER = "layer"
+"""The attribute that names the layer whose features a stored vector has."""
+
 
 class PooledActivations(Explainer):
     """The output of a layer pooled over space, and the gradient of the target: the vectors that concepts are made of.
@@ -50,6 +53,7 @@ class PooledActivations(Explainer):
                 kind="vector",
                 long_name=f"output of the layer {layer}, mean over space",
                 axes=axes,
+                attrs={LAYER: layer},
             ),
             Output(
                 name=gradient_of(self.title),
@@ -58,6 +62,7 @@ class PooledActivations(Explainer):
                 long_name=f"gradient of the target with respect to the output of the layer {layer}, sum over space; "
                 "NaN where there is no target",
                 axes=axes,
+                attrs={LAYER: layer},
             ),
         )
 

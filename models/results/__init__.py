@@ -4,15 +4,20 @@ from typing import Annotated
 
 from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
+from models.results.class_visualisation import ClassVisualisation
+from models.results.concept_visualisation import ConceptVisualisation
 from models.results.mean_maps import MeanMaps
 from models.results.prototypes import Prototypes
 from models.results.rcv import RCV
 from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
+from models.results.visualisation import Visualisation
 from models.results.words import Words
 
-RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, RCV, Shortcuts, SimilarCases, TCAV, Words)
+RESULTS: Registry[Result] = Registry(
+    ClassVisualisation, ConceptVisualisation, MeanMaps, Prototypes, RCV, Shortcuts, SimilarCases, TCAV, Words
+)
 
 ResultConfig = Annotated[Result, RESULTS]
 
@@ -21,6 +26,8 @@ __all__ = [
     "RESULTS",
     "TCAV",
     "Arrays",
+    "ClassVisualisation",
+    "ConceptVisualisation",
     "MeanMaps",
     "Prototypes",
     "Result",
@@ -28,5 +35,6 @@ __all__ = [
     "Shortcuts",
     "SimilarCases",
     "Stored",
+    "Visualisation",
     "Words",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigurationError
+from models.network import Network
 from models.outputs import Frame, Output
 from models.producer import Producer
 
@@ -26,6 +27,8 @@ class Stored(Protocol):
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
     measures
         By name, the numbers that the cohort has of images, ``(image,)``; NaN where it has none.
+    network
+        The explained network, which is built when it is asked for first.
     """
 
     @property
@@ -49,6 +52,9 @@ class Stored(Protocol):
     @property
     def measures(self) -> Mapping[str, NDArray[np.float64]]: ...
 
+    @property
+    def network(self) -> Network: ...
+
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
         """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
         ...
@@ -57,12 +63,16 @@ class Stored(Protocol):
         """Read outputs of other results that have no dimension `image_id`."""
         ...
 
+    def inputs(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Read images as the network takes them, ``(row, channel, *space)``."""
+        ...
+
 
 class Result(Producer):
     """A named way to compute a result over all images; its fields are its parameters."""
 
     def reads(self) -> tuple[str, ...]:
-        """Name the outputs that the result is computed from."""
+        """Name the outputs that the result is computed from, those of other results among them."""
         raise NotImplementedError
 
     def also_reads(self, outputs: Mapping[str, Output]) -> tuple[str, ...]:
@@ -87,6 +97,20 @@ class Result(Producer):
         """Compute the arrays, by name, from stored outputs alone."""
         raise NotImplementedError
 
+    def passes(self, outputs: tuple[Output, ...]) -> tuple[int, int]:
+        """Forecast the forward and backward passes of one image that a result with these outputs takes."""
+        return 0, 0
+
+    def check_network(self, network: Network) -> None:
+        """Check that the network can be asked as the result has to ask.
+
+        Raises
+        ------
+        ConfigurationError
+            If it cannot.
+        """
+        network.require(self.title, self.requires)
+
     def check(self, outputs: Mapping[str, Output]) -> None:
         """Check that the store has the outputs that the result is computed from.
 
@@ -97,6 +121,6 @@ class Result(Producer):
         """
         if missing := [name for name in self.reads() if name not in outputs]:
             raise ConfigurationError(
-                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer or metric of the run "
-                "stores: add one, or leave the result out"
+                f"results: {self.title} is computed from {', '.join(missing)}, which no explainer, metric or other "
+                "result of the run stores: add one, or leave the result out"
             )

@@ -31,13 +31,14 @@ class Cost:
     Attributes
     ----------
     forward_passes, backward_passes
-        Windows that are asked about, those of metrics and uncertainty among them.
+        Windows that are asked about, those of metrics, uncertainty and results among them.
     bytes_stored
         Before compression.
     memory_per_worker
         Bytes; the memory of this process after one batch, with a worker's buffers and the largest image decoded.
     hours
-        For all workers together, at the pace of one batch explained and one image evaluated, timed in this process.
+        For all workers together, at the pace of one batch explained and one image evaluated, timed in this process;
+        and for the passes of results, which are not shared out.
     evaluating_hours
         How much of it is due to metrics and uncertainty.
     """
@@ -94,15 +95,19 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
     wholes = sum(_objects(plan, one) for one in described.values() if not one.output.per_image)
     batches = sum(-(-(shard.stop - shard.start) // plan.images_at_once) for shard in plan.shards)
     evaluating_hours = evaluating.seconds * plan.images / place.workers / 3600
+    asked = [planned.result.passes(planned.outputs) for planned in plan.results]
+    forward, backward = sum(one for one, _ in asked), sum(one for _, one in asked)
+    of_a_batch = (explaining.forward + explaining.backward) * plan.images_at_once
+    results_hours = (forward + backward) * explaining.seconds / of_a_batch / 3600
     return Cost(
         images=plan.images,
-        forward_passes=(explaining.forward + evaluating.forward) * plan.images,
-        backward_passes=(explaining.backward + evaluating.backward) * plan.images,
+        forward_passes=(explaining.forward + evaluating.forward) * plan.images + forward,
+        backward_passes=(explaining.backward + evaluating.backward) * plan.images + backward,
         bytes_stored=image_bytes * plan.images + whole_bytes,
         objects=(objects + 1 + bool(plan.evaluated)) * len(plan.shards) + wholes,
         workers=place.workers,
         memory_per_worker=memory,
-        hours=explaining.seconds * batches / place.workers / 3600 + evaluating_hours,
+        hours=explaining.seconds * batches / place.workers / 3600 + evaluating_hours + results_hours,
         evaluating_hours=evaluating_hours,
     )
 

@@ -1,11 +1,11 @@
 """Metrics, kinds of uncertainty and results that a plan can have, and what each stores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from models.errors import ConfigurationError
 from models.metrics import Metric, standard
 from models.network import Network
-from models.outputs import Output
+from models.outputs import Frame, Output
 from models.results import Result
 from models.uncertainty import Uncertainty
 from tasks.plan import manifest
@@ -76,32 +76,37 @@ def plan_uncertainty(
     return tuple(PlannedUncertainty(uncertainty=one.pinned(), outputs=one.declare(plan.frame)) for one in uncertainty)
 
 
-def plan_results(results: Sequence[Result], plan: Plan) -> tuple[PlannedResult, ...]:
+def plan_results(results: Sequence[Result], network: Network, plan: Plan) -> tuple[PlannedResult, ...]:
     """Check that the run stores what results are computed from, and let them declare what they store.
 
-    Digests of their files become part of the plan.
+    Digests of their files become part of the plan. What is computed from other results comes after them.
 
     Raises
     ------
     ConfigurationError
-        If it does not, or a file that is named is not there or not what is needed.
+        If it does not, one has no meaning on the network, or a file that is named is not there or not what is needed.
     """
-    for result in results:
-        result.check(plan.outputs)
-    pinned = [result.pinned() for result in results]
-    return tuple(PlannedResult(result=result, outputs=_declared(result, plan)) for result in pinned)
+    known = dict(plan.outputs)
+    planned = []
+    for result in sorted(results, key=lambda result: not set(result.reads()) <= plan.outputs.keys()):
+        result.check(known)
+        result.check_network(network)
+        pinned = result.pinned()
+        planned.append(PlannedResult(result=pinned, outputs=_declared(pinned, known, plan.frame)))
+        known |= {output.name: output for output in planned[-1].outputs}
+    return tuple(planned)
 
 
-def _declared(result: Result, plan: Plan) -> tuple[Output, ...]:
+def _declared(result: Result, known: Mapping[str, Output], frame: Frame) -> tuple[Output, ...]:
     """Let a result declare its outputs; dimensions of what it is computed from are declared with them."""
-    read = {axis.name: axis for name in result.reads() for axis in plan.outputs[name].axes}
+    read = {axis.name: axis for name in result.reads() for axis in known[name].axes}
 
     def completed(output: Output) -> Output:
         own = {axis.name for axis in output.axes}
-        taken = (read[dim] for dim in output.own_dims if dim in read.keys() - own - plan.frame.sizes.keys())
+        taken = (read[dim] for dim in output.own_dims if dim in read.keys() - own - frame.sizes.keys())
         return output.model_copy(update={"axes": (*output.axes, *taken)})
 
-    return tuple(completed(output) for output in result.declare(plan.frame))
+    return tuple(completed(output) for output in result.declare(frame))
 
 
 def add_metrics(output: Location, metrics: Sequence[Metric], engines: Engines, others: Sequence[Location] = ()) -> Plan:

@@ -188,7 +188,7 @@ def prepare(
         "uncertainty": plan_uncertainty(recipe.uncertainty, network, plan),
     }
     plan = plan.model_copy(update=computed_later)
-    plan = plan.model_copy(update={"results": plan_results(recipe.results, plan)})
+    plan = plan.model_copy(update={"results": plan_results(recipe.results, network, plan)})
     check_atlases(plan, entries, sources)
     kept = before.plan.results if before.plan else ()
     check_measures(cohort.measures, entries, [planned.result for planned in (*kept, *plan.results)])

@@ -27,7 +27,7 @@ from tasks.report.means import fitting, mean_maps
 from tasks.report.measures import regressed_measures
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
-from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.plots import ABREAST, ascent_plot, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.prototypes import prototypes_of_classes
 from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
@@ -36,6 +36,7 @@ from tasks.report.sheet import sheet
 from tasks.report.shortcuts import explained_alike
 from tasks.report.similar import retrieval, similar_cases
 from tasks.report.slides import is_slide, tile_values
+from tasks.report.visualisations import visualised
 from tasks.report.words import NAMED
 from tasks.storage.location import Location
 from tasks.store.template import EXPLAINED, open_store
@@ -111,6 +112,8 @@ def write_report(output: Location) -> Location:
         concepts=tested_concepts(plan, dataset),
         measures=regressed_measures(plan, dataset),
         prototypes=prototypes_of_classes(plan, dataset, explained),
+        visualisations=visualised(plan, dataset, explained),
+        ascent_plot=ascent_plot,
         alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],

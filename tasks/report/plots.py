@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from tasks.plain import plain
 from tasks.report.evidence import CONTROLS, Curve, Family
 from tasks.report.performance import GRID, Bin, ClassPerformance
+from tasks.report.visualisations import Curves
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
@@ -108,6 +109,21 @@ def curve_plot(curve: Curve) -> str:
         if not is_share:
             axes.set_xticks(numbers, [_said(str(point)) for point in curve.points], rotation=30, ha="right")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    return svg.getvalue()
+
+
+def ascent_plot(curves: Curves, score: str) -> str:
+    """Draw the score and each measure by the steps of an ascent, one line a start."""
+    with _figure((2.1 * len(curves.values), 2.1)) as (figure, svg):
+        for axes, (name, lines) in zip(figure.subplots(1, len(curves.values)), curves.values.items(), strict=True):
+            for number, line in enumerate(lines):
+                of_image = number >= curves.seeds
+                label = ("images" if of_image else "seeds") if number in (0, curves.seeds) else None
+                axes.plot(line, "--" if of_image else "-", color=COLOURS[of_image], linewidth=1, label=label)
+            axes.set_title(score if name == "score" else name, fontsize=10)
+            axes.set_xlabel("step", fontsize=9)
+            axes.tick_params(labelsize=8)
+        figure.axes[0].legend(frameon=False, fontsize=8)
     return svg.getvalue()
 
 

@@ -25,7 +25,7 @@ from tasks.work.finish import finish
 from tasks.work.fit import fit, fit_digest, forget
 from tasks.work.images import find_again
 from tasks.work.pending import pending
-from tasks.work.results import compute_results, erase
+from tasks.work.results import compute_results, erase_stale
 
 logger = logging.getLogger(__name__)
 
@@ -87,15 +87,15 @@ def withdraw(output: Location, subject: str) -> Erased:
     empty = [row for row, entry in enumerate(entries) if entry.withdrawn]
     shards = sorted({row // plan.images_per_shard for row in empty})
     objects = _erase(output, plan, shards, engines)
+    erase_stale(output, plan)
     set_up(output, plan, entries)
     whole = len(delivered(output, plan)) == len(plan.shards) and _fitted_again(output, plan, engines)
     if whole:
         evaluate_shards(output, shards, engines)
-        compute_results(output)
+        compute_results(output, engines)
         finish(output)
         write_report(output)
     else:
-        erase(output, plan)
         remove_report(output)
     return Erased(tuple(rows or empty), objects, len(fitted), whole)
 

@@ -7,9 +7,12 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from models.network import Network
 from models.outputs import Frame, Output
+from models.prediction import IMAGE
 from models.results import Arrays
 from tasks.cohort.entry import Entry
 from tasks.plan import manifest
@@ -22,6 +25,7 @@ from tasks.store.objects import NAME, Piece, pieces, read_shard, read_whole, wri
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import empty_block, variables
+from tasks.work.engines import Engines
 from tasks.work.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
@@ -49,13 +53,15 @@ class StoredCohort:
     commits: Mapping[int, Commit]
     evaluations: Mapping[int, Evaluation]
     results: Mapping[str, ResultRecord]
+    engines: Engines
 
     @classmethod
-    def read(cls, output: Location, plan: Plan) -> "StoredCohort":
+    def read(cls, output: Location, plan: Plan, engines: Engines | None = None) -> "StoredCohort":
         commits = delivered(output, plan)
         evaluations = Evaluation.read(output, commits) if plan.evaluated else {}
         results = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
-        return cls(output, plan, manifest.read(output, sources=False), commits, evaluations, results)
+        entries = manifest.read(output, sources=False)
+        return cls(output, plan, entries, commits, evaluations, results, engines or Engines())
 
     @property
     def frame(self) -> Frame:
@@ -90,6 +96,10 @@ class StoredCohort:
         values = np.array([entry.measures or none for entry in self.entries], np.float64)
         return dict(zip(names, values.reshape(-1, len(names)).T, strict=True))
 
+    @property
+    def network(self) -> Network:
+        return self.engines.network(self.plan)
+
     def promised(self, shard: int) -> dict[str, StoredObject]:
         """Collect what the records of a shard speak of, by key."""
         evaluation = self.evaluations.get(shard)
@@ -111,6 +121,15 @@ class StoredCohort:
         if block is None:
             raise OSError(f"a result of {self.output} is damaged: `cohortlens verify --repair` mends it")
         return block
+
+    def inputs(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        preprocessing = self.plan.cohort.make_preprocessing()
+        found: dict[int, NDArray[np.float32]] = {}
+        for shard in self.plan.shards:
+            if own := [row for row in rows.tolist() if shard.start <= row < shard.stop]:
+                images = read_shard(self.output, self.plan, shard, self.promised(shard.index), [IMAGE])[IMAGE]
+                found |= {row: preprocessing.network_input(torch.from_numpy(images[row - shard.start])) for row in own}
+        return np.stack([found[row] for row in rows.tolist()])
 
 
 def uncomputed(output: Location, plan: Plan, sizes: Mapping[str, int] | None = None) -> list[PlannedResult]:
@@ -164,8 +183,13 @@ def _output(key: str) -> str:
     return key.partition("/")[0]
 
 
-def compute_results(output: Location) -> None:
+def compute_results(output: Location, engines: Engines) -> None:
     """Compute the results that are missing, or that do not come of what is delivered now.
+
+    Parameters
+    ----------
+    engines
+        Of this process, for the results that ask the network.
 
     Raises
     ------
@@ -174,7 +198,7 @@ def compute_results(output: Location) -> None:
     """
     plan = Plan.read(output)
     lacking = uncomputed(output, plan, output.sizes() if plan.results else {})
-    cohort = StoredCohort.read(output, plan) if lacking else None
+    cohort = StoredCohort.read(output, plan, engines) if lacking else None
     for planned in lacking:
         assert cohort is not None
         described = variables(plan, planned.outputs)
@@ -207,9 +231,9 @@ def forget(output: Location, title: str) -> None:
     ResultRecord.location(output, title).remove()
 
 
-def erase(output: Location, plan: Plan) -> None:
-    """Delete all results, which may tell of an image that was withdrawn: they will be computed again."""
-    for planned in plan.results:
+def erase_stale(output: Location, plan: Plan) -> None:
+    """Delete the results that do not come of what is delivered now: they may tell of images that were withdrawn."""
+    for planned in uncomputed(output, plan):
         forget(output, planned.title)
         for cut, _ in result_pieces(plan, planned):
             for piece in cut:

@@ -39,7 +39,7 @@ def begin(content: dict[str, Any]) -> tuple[Location, Plan]:
 
 def end(output: Location) -> None:
     """Compute results, and finish: all that comes after the shards."""
-    compute_results(output)
+    compute_results(output, Engines())
     finish(output)
 
 

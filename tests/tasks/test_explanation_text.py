@@ -98,7 +98,7 @@ def test_a_text_says_nothing_of_a_metric_that_is_promised_and_not_there(cohort: 
     carry_out(content(cohort, output))
     add_metrics(output, [METRICS.kinds["relevance_mass"]()], Engines())
     results.forget(output, "words")
-    results.compute_results(output)
+    results.compute_results(output, Engines())
     assert all("nearest case" in text and "mask" not in text for text in texts(output))
 
 

@@ -342,6 +342,12 @@ def test_a_run_with_other_tiles_is_another_run(made: Path, undisturbed: Location
         prepared(other)
 
 
+def test_pictures_that_raise_a_class_are_refused(made: Path) -> None:
+    asked = content_of(made, made / "cohort", made / "none", results=["class_visualisation"])
+    with pytest.raises(ConfigurationError, match=r"class_visualisation: with cohort\.slides an image is a bag"):
+        prepared(asked)
+
+
 def test_masks_of_slides_are_refused(made: Path, copied: Path) -> None:
     table = pd.read_csv(copied / "cohort" / "cohort.csv")
     table.assign(mask="white.tif").to_csv(copied / "cohort" / "cohort.csv", index=False)
