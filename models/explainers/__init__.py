@@ -6,6 +6,7 @@ from models.explainers.ablationcam import AblationCAM
 from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
 from models.explainers.base import Explainer, MapExplainer
+from models.explainers.bcos import Bcos
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
@@ -34,6 +35,7 @@ from models.explainers.occlusion import Occlusion
 from models.explainers.pattern_attribution import PatternAttribution
 from models.explainers.pooled import PooledActivations
 from models.explainers.prediction import Prediction
+from models.explainers.prototype_activation import PrototypeActivation
 from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
 from models.explainers.scorecam import ScoreCAM
@@ -80,6 +82,8 @@ EXPLAINERS: Registry[Explainer] = Registry(
     Attention,
     AttentionRollout,
     MILAttention,
+    PrototypeActivation,
+    Bcos,
     PooledActivations,
     ControlRandom,
     ControlEdges,

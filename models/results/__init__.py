@@ -5,12 +5,15 @@ from typing import Annotated
 from models.producer import Registry
 from models.results.base import Arrays, Result, Stored
 from models.results.mean_maps import MeanMaps
+from models.results.prototype_patches import PrototypePatches
 from models.results.prototypes import Prototypes
 from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
 
-RESULTS: Registry[Result] = Registry(MeanMaps, Prototypes, Shortcuts, SimilarCases, TCAV)
+RESULTS: Registry[Result] = Registry(
+    MeanMaps, PrototypePatches, Prototypes, Shortcuts, SimilarCases, TCAV
+)
 
 ResultConfig = Annotated[Result, RESULTS]
 
@@ -19,6 +22,7 @@ __all__ = [
     "TCAV",
     "Arrays",
     "MeanMaps",
+    "PrototypePatches",
     "Prototypes",
     "Result",
     "ResultConfig",

@@ -26,6 +26,7 @@ from tasks.report.means import fitting, mean_maps
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.prototype_patches import patches_of_prototypes
 from tasks.report.prototypes import prototypes_of_classes
 from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
@@ -108,6 +109,7 @@ def write_report(output: Location) -> Location:
         mean_scales=mean_scales,
         concepts=tested_concepts(plan, dataset),
         prototypes=prototypes_of_classes(plan, dataset, explained),
+        patches=patches_of_prototypes(plan, dataset, explained),
         alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],
