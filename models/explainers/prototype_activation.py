@@ -12,6 +12,8 @@ from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Needs, Questions, Seen
 from models.trial import alike
 
+_ROUNDING = 1e-5
+
 
 class PrototypeActivation(LookingExplainer):
     """Activation maps of a network's prototypes (Chen et al. 2019, arXiv:1806.10574, section 2.1), as parts of the logit.
@@ -127,6 +129,6 @@ def _spread(similarity: Tensor) -> Tensor:
     """Take ``(image, *space)`` to shares that sum to 1; evenly where the similarity is the same everywhere."""
     own = similarity.flatten(1)
     above = own - own.amin(1, keepdim=True)
-    total = above.sum(1, keepdim=True)
-    even = torch.full_like(above, 1 / above.shape[1])
-    return torch.where(total > 0, above / total.where(total > 0, 1), even).view_as(similarity)
+    is_flat = above.amax(1, keepdim=True) <= _ROUNDING * own.abs().amax(1, keepdim=True)
+    above = above.masked_fill(is_flat, 1)
+    return (above / above.sum(1, keepdim=True)).view_as(similarity)

@@ -23,20 +23,20 @@ class BcosConv(nn.Module):
 
     Notes
     -----
-    Input ``(batch, before, *space)``, output ``(batch, after, *space)``.
+    Input ``(batch, before, *space)``, output ``(batch, after, *space)``, each side divided by the stride.
     """
 
-    def __init__(self, spatial_dims: int, before: int, after: int, kernel_size: int = 3) -> None:
+    def __init__(self, spatial_dims: int, before: int, after: int, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()
-        self.linear = _CONV[spatial_dims](before, after, kernel_size, padding=kernel_size // 2, bias=False)
+        self.linear = _CONV[spatial_dims](before, after, kernel_size, stride, kernel_size // 2, bias=False)
         self.gain = (before * kernel_size**spatial_dims) ** 0.5
         self.is_fixed = False
 
     def forward(self, inputs: Tensor) -> Tensor:
-        dims, size, padding = inputs.ndim - 2, self.linear.kernel_size[0], self.linear.padding[0]
+        dims, (size, *_) = inputs.ndim - 2, self.linear.kernel_size
         along = self.linear(inputs) / self.linear.weight.flatten(1).norm(dim=1).view(-1, *[1] * dims)
-        squares = _MEAN[dims](inputs.square().sum(1, keepdim=True), size, 1, padding) * size**dims
-        scale = self.gain * along.abs() / (squares + _SMALL).sqrt()
+        squares = _MEAN[dims](inputs.square().sum(1, keepdim=True), size, self.linear.stride, self.linear.padding)
+        scale = self.gain * along.abs() / (squares * size**dims + _SMALL).sqrt()
         return along * (scale.detach() if self.is_fixed else scale)
 
 
@@ -79,7 +79,7 @@ class BcosClassifier(nn.Module):
     num_classes
         Length of the logits.
     features
-        Channels of the blocks; between two blocks, each side is halved.
+        Channels of the blocks; each side is halved by the first layer, and between two blocks.
 
     Notes
     -----
@@ -87,11 +87,11 @@ class BcosClassifier(nn.Module):
     """
 
     def __init__(
-        self, spatial_dims: int, in_channels: int, num_classes: int, features: Sequence[int] = (12, 24, 48, 64)
+        self, spatial_dims: int, in_channels: int, num_classes: int, features: Sequence[int] = (12, 24, 48)
     ) -> None:
         super().__init__()
-        channels = [2 * in_channels, *features]
-        self.blocks = nn.ModuleList(_block(spatial_dims, before, after) for before, after in pairwise(channels))
+        sizes = pairwise([2 * in_channels, *features])
+        self.blocks = nn.ModuleList(_block(spatial_dims, *size, stride=2 - bool(at)) for at, size in enumerate(sizes))
         self.pool = _POOL[spatial_dims](2)
         self.classifier = BcosConv(spatial_dims, features[-1], num_classes, kernel_size=1)
         self.is_fixed = False
@@ -130,9 +130,9 @@ class BcosClassifier(nn.Module):
                 part.is_fixed = False
 
 
-def _block(spatial_dims: int, before: int, after: int) -> nn.Sequential:
+def _block(spatial_dims: int, before: int, after: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        BcosConv(spatial_dims, before, after),
+        BcosConv(spatial_dims, before, after, stride=stride),
         Uncentred(after),
         BcosConv(spatial_dims, after, after),
         Uncentred(after),

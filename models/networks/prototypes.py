@@ -92,7 +92,7 @@ class PrototypeClassifier(nn.Module):
         num_classes: int,
         prototypes: int = 5,
         features: Sequence[int] = (12, 24, 48),
-        latent: int = 32,
+        latent: int = 16,
     ) -> None:
         super().__init__()
         channels = [in_channels, *features]

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeC
 from models.networks.prototypes import Patch, push_and_pull
 from models.training import cross_entropy, fit, predict, standardise
 from tasks.demo.phantom import phantom
+from tasks.demo.shipped import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,10 @@ NETWORKS: dict[str, type[nn.Module]] = {
 FEATURES = {
     ("attention_gated", 2): (12, 24, 48, 64),
     ("attention_gated", 3): (8, 16, 32, 48),
-    ("prototypes", 2): (8, 16, 32),
+    ("prototypes", 2): (12, 24, 48),
     ("prototypes", 3): (8, 16, 32),
-    ("bcos", 2): (8, 16, 32, 48),
-    ("bcos", 3): (8, 16, 32, 48),
+    ("bcos", 2): (12, 24, 48),
+    ("bcos", 3): (8, 16, 32),
 }
 
 
@@ -103,6 +104,7 @@ def _fit(network: nn.Module, images: Tensor, labels: Tensor, config: TrainingCon
     """Train the network; prototypes in three stages, after which each is a patch of a training image."""
     has_prototypes = isinstance(network, PrototypeClassifier)
     if has_prototypes:
+        network.blocks.load_state_dict(_trained_blocks(config.spatial_dims, len(network.blocks)))
         network.classifier.requires_grad_(False)
     fit(
         network,
@@ -119,6 +121,16 @@ def _fit(network: nn.Module, images: Tensor, labels: Tensor, config: TrainingCon
     patches = network.project(images, labels)
     network.weigh(images, labels)
     return patches
+
+
+def _trained_blocks(spatial_dims: int, count: int) -> dict[str, Tensor]:
+    """Read the first blocks of the attention-gated network, with which prototypes begin: from nothing, they learn none.
+
+    Chen et al. begin with the blocks of a network that was trained on other images (arXiv:1806.10574, section 2.1).
+    """
+    state = load_file(WEIGHTS / f"attention_gated_{spatial_dims}d.safetensors")
+    first = tuple(f"blocks.{block}." for block in range(count))
+    return {name.removeprefix("blocks."): value for name, value in state.items() if name.startswith(first)}
 
 
 def _auc(network: nn.Module, images: Tensor, labels: Tensor) -> float:
