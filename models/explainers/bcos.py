@@ -14,8 +14,8 @@ from models.questions import Batch, Needs
 class Bcos(ChannelExplainer):
     """Contributions to the logit of a B-cos network (Böhle et al. 2022, arXiv:2205.10268, eq. 12), which are exact.
 
-    ``map[p] = sum_i W_i(e)[p] e_i[p]`` over the pair ``(v, 1 - v)`` that the pixel is encoded as, of each channel of
-    the image, where ``S = W(e) e``. Positive where the place speaks for the target. The map sums to the logit.
+    ``map[p] = sum_i W_i(e)[p] e_i[p]`` over the pair that the pixel is encoded as, of each channel of the image, where
+    ``S = W(e) e``. Positive where the place speaks for the target. The map sums to the logit.
     """
 
     requires = GRADIENT

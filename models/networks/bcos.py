@@ -41,34 +41,36 @@ class BcosConv(nn.Module):
 
 
 class Uncentred(nn.Module):
-    """BatchNorm that subtracts nothing and adds nothing (Böhle et al. 2024, doi:10.1109/TPAMI.2024.3355155, B-cos v2).
+    """BatchNorm that subtracts nothing and adds nothing, as B-cos networks need (Böhle et al. 2024, arXiv:2306.10898).
 
-    ``y_k = g_k x_k / sqrt(E[x_k^2] + eps)``, with the mean over batch and space in training, and with its running mean
-    afterwards, so that the norm is a linear function of its input then.
+    ``y_k = g_k x_k / sqrt(Var[x_k] + eps)``, with the variance over batch and space in training, and with its running
+    mean afterwards, so that the norm is a linear function of its input then.
     """
 
     def __init__(self, features: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.momentum = momentum
         self.weight = nn.Parameter(torch.ones(features))
-        self.register_buffer("mean_square", torch.ones(features))
-        self.mean_square: Tensor
+        self.register_buffer("variance", torch.ones(features))
+        self.variance: Tensor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        mean_square = self.mean_square
+        variance = self.variance
         if self.training:
-            mean_square = inputs.square().transpose(0, 1).flatten(1).mean(1)
-            self.mean_square.lerp_(mean_square.detach(), self.momentum)
-        scale = self.weight * (mean_square + _SMALL).rsqrt()
+            variance = inputs.transpose(0, 1).flatten(1).var(1, correction=0)
+            self.variance.lerp_(variance.detach(), self.momentum)
+        scale = self.weight * (variance + _SMALL).rsqrt()
         return inputs * scale.view(-1, *[1] * (inputs.ndim - 2))
 
 
 class BcosClassifier(nn.Module):
     """B-cos network (Böhle et al. 2022 and 2024), small and of our own: ``logits = W(e) e``, exactly.
 
-    Each pixel ``x`` is encoded as the pair ``e = (v, 1 - v)`` with ``v = sigmoid(x)``, so that dark pixels have
-    contributions, too. B-cos convolutions, uncentred norms and maxima follow, none of which has a bias. Features are
-    pooled by their maximum, where Böhle et al. average: a lesion of 30 pixels in 10,000 vanishes in an average.
+    Each pixel x is encoded as the pair ``e = (max(x, 0), max(-x, 0))``, where Böhle et al. encode colours in [0, 1] as
+    x and 1 - x: dark pixels have contributions as bright ones do, and what is of zero, the mean of a standardised
+    image, has none. B-cos convolutions, uncentred norms, maxima and a linear layer follow, none of which has a bias.
+    Features are pooled by their maximum, where Böhle et al. average: a lesion of 30 pixels in 10,000 vanishes in an
+    average.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ class BcosClassifier(nn.Module):
         sizes = pairwise([2 * in_channels, *features])
         self.blocks = nn.ModuleList(_block(spatial_dims, *size, stride=2 - bool(at)) for at, size in enumerate(sizes))
         self.pool = _POOL[spatial_dims](2)
-        self.classifier = BcosConv(spatial_dims, features[-1], num_classes, kernel_size=1)
+        self.classifier = nn.Linear(features[-1], num_classes, bias=False)
         self.is_fixed = False
 
     def forward(self, images: Tensor) -> Tensor:
@@ -101,13 +103,11 @@ class BcosClassifier(nn.Module):
         found = first(self._encode(images))
         for block in others:
             found = block(self.pool(found))
-        pooled = found.flatten(2).amax(-1).view(*found.shape[:2], *[1] * (found.ndim - 2))
-        logits: Tensor = self.classifier(pooled).flatten(1)
+        logits: Tensor = self.classifier(found.flatten(2).amax(-1))
         return logits
 
     def _encode(self, images: Tensor) -> Tensor:
-        values = images.sigmoid()
-        encoded = torch.cat([values, 1 - values], dim=1)
+        encoded = torch.cat([images, -images], dim=1).clamp_min(0)
         if not self.is_fixed:
             return encoded
         ones = 1 + (images - images.detach())

@@ -45,19 +45,19 @@ def test_a_convolution_is_the_cosine_times_the_projection_of_each_patch(dims: in
             assert torch.allclose(found[(slice(None), unit, *index)], expected, rtol=1e-5)
 
 
-def test_a_norm_divides_by_the_root_of_the_mean_square_that_it_saw() -> None:
+def test_a_norm_divides_by_the_deviation_that_it_saw() -> None:
     torch.manual_seed(0)
     norm, inputs = Uncentred(3, momentum=1.0), 5 + torch.randn(4, 3, 6, 5)
     trained = norm.train()(inputs)
-    expected = inputs / inputs.square().mean((0, 2, 3), keepdim=True).sqrt()
+    expected = inputs / inputs.std((0, 2, 3), correction=0, keepdim=True)
     assert torch.allclose(trained, expected, rtol=1e-5)
     assert torch.allclose(norm.eval()(2 * inputs), 2 * expected, rtol=1e-5)
 
 
 def by_hand(module: BcosClassifier, batch: Tensor, of: int) -> Tensor:
     """Contributions by formula: the layers as linear maps whose scales and maxima are noted beforehand."""
-    dims, values = batch.ndim - 2, batch.sigmoid()
-    pixels = torch.cat([values, 1 - values], 1).requires_grad_()
+    dims = batch.ndim - 2
+    pixels = torch.cat([batch.clamp_min(0), -batch.clamp_max(0)], 1).requires_grad_()
 
     def transform(layer: BcosConv, inputs: Tensor) -> Tensor:
         convolve = {2: functional.conv2d, 3: functional.conv3d}[dims]
@@ -71,8 +71,7 @@ def by_hand(module: BcosClassifier, batch: Tensor, of: int) -> Tensor:
         for part in block:
             found = transform(part, found) if isinstance(part, BcosConv) else part(found)
         found = pool(found, 2) if number + 1 < len(module.blocks) else found
-    found = found.flatten(2).max(2).values.view(*found.shape[:2], *[1] * dims)
-    logit = transform(module.classifier, found).flatten(1)[:, of]
+    logit = found.flatten(2).max(2).values @ module.classifier.weight[of].detach()
     (gradient,) = torch.autograd.grad(logit.sum(), pixels)
     return sum((gradient * pixels).detach().chunk(2, dim=1)).sum(1)  # type: ignore[union-attr]
 
