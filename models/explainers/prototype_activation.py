@@ -16,7 +16,7 @@ _ROUNDING = 1e-5
 
 
 class PrototypeActivation(LookingExplainer):
-    """Activation maps of a network's prototypes (Chen et al. 2019, arXiv:1806.10574, section 2.1), as parts of the logit.
+    """Activation maps of a network's prototypes as parts of the logit (Chen et al. 2019, arXiv:1806.10574, section 2.1).
 
     ``map = sum_j w_j max_q s_j(q) a_j / sum_p a_j(p)``, where ``s_j`` is the similarity to the prototype j at each
     place of the latent grid, ``w_j`` its weight in the target, and ``a_j`` the similarity interpolated to the image's
@@ -120,7 +120,7 @@ def _takes_maxima(network: Network, layer: str) -> bool:
 def _named(network: Network) -> tuple[str, ...]:
     """Name the prototypes by the class in whose logit each counts most, and number those of a class."""
     assert network.classifier is not None
-    weight = network.module.get_submodule(network.classifier).weight
+    weight = network.module.get_parameter(f"{network.classifier}.weight")
     of_class = [network.config.classes[index] for index in weight.abs().argmax(0).tolist()]
     return tuple(f"{name} {of_class[: place + 1].count(name)}" for place, name in enumerate(of_class))
 

@@ -28,14 +28,15 @@ class BcosConv(nn.Module):
 
     def __init__(self, spatial_dims: int, before: int, after: int, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()
-        self.linear = _CONV[spatial_dims](before, after, kernel_size, stride, kernel_size // 2, bias=False)
+        self.padding = kernel_size // 2
+        self.linear = _CONV[spatial_dims](before, after, kernel_size, stride, self.padding, bias=False)
         self.gain = (before * kernel_size**spatial_dims) ** 0.5
         self.is_fixed = False
 
     def forward(self, inputs: Tensor) -> Tensor:
         dims, (size, *_) = inputs.ndim - 2, self.linear.kernel_size
         along = self.linear(inputs) / self.linear.weight.flatten(1).norm(dim=1).view(-1, *[1] * dims)
-        squares = _MEAN[dims](inputs.square().sum(1, keepdim=True), size, self.linear.stride, self.linear.padding)
+        squares = _MEAN[dims](inputs.square().sum(1, keepdim=True), size, self.linear.stride, self.padding)
         scale = self.gain * along.abs() / (squares * size**dims + _SMALL).sqrt()
         return along * (scale.detach() if self.is_fixed else scale)
 

@@ -11,9 +11,7 @@ from models.results.shortcuts import Shortcuts
 from models.results.similar_cases import SimilarCases
 from models.results.tcav import TCAV
 
-RESULTS: Registry[Result] = Registry(
-    MeanMaps, PrototypePatches, Prototypes, Shortcuts, SimilarCases, TCAV
-)
+RESULTS: Registry[Result] = Registry(MeanMaps, PrototypePatches, Prototypes, Shortcuts, SimilarCases, TCAV)
 
 ResultConfig = Annotated[Result, RESULTS]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeClassifier
 from models.networks.prototypes import Patch, push_and_pull
-from models.training import cross_entropy, fit, predict, standardise
+from models.training import Loss, cross_entropy, fit, predict, standardise
 from tasks.demo.phantom import phantom
 from tasks.demo.shipped import WEIGHTS
 
@@ -102,22 +102,25 @@ def train(config: TrainingConfig, folder: Path) -> dict[str, object]:
 
 def _fit(network: nn.Module, images: Tensor, labels: Tensor, config: TrainingConfig) -> list[Patch]:
     """Train the network; prototypes in three stages, after which each is a patch of a training image."""
-    has_prototypes = isinstance(network, PrototypeClassifier)
-    if has_prototypes:
-        network.blocks.load_state_dict(_trained_blocks(config.spatial_dims, len(network.blocks)))
-        network.classifier.requires_grad_(False)
-    fit(
-        network,
-        images,
-        labels,
-        epochs=config.epochs,
-        seed=config.seed,
-        learning_rate=config.learning_rate,
-        loss_of=push_and_pull if has_prototypes else cross_entropy,
-        report=lambda epoch, loss: logger.info("epoch %d of %d: loss %.4f", epoch, config.epochs, loss),
-    )
-    if not has_prototypes:
+
+    def train_by(loss_of: Loss) -> None:
+        fit(
+            network,
+            images,
+            labels,
+            epochs=config.epochs,
+            seed=config.seed,
+            learning_rate=config.learning_rate,
+            loss_of=loss_of,
+            report=lambda epoch, loss: logger.info("epoch %d of %d: loss %.4f", epoch, config.epochs, loss),
+        )
+
+    if not isinstance(network, PrototypeClassifier):
+        train_by(cross_entropy)
         return []
+    network.blocks.load_state_dict(_trained_blocks(config.spatial_dims, len(network.blocks)))
+    network.classifier.requires_grad_(False)
+    train_by(push_and_pull)
     patches = network.project(images, labels)
     network.weigh(images, labels)
     return patches

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -65,7 +66,7 @@ def _patches(
     parts = (own[f"{result.prefix}_{part}"].values[:_PATCHES] for part in ("image", "similarity", "place"))
     for row, similarity, place in zip(*parts, strict=True):
         if row >= 0:
-            one, panel = drawn_alone(dataset, rows, int(row), lambda image, place=place: _around(image, place))
+            one, panel = drawn_alone(dataset, rows, int(row), partial(_around, place=place))
             yield ShownPatch(str(one["image_id"].values), str(one["label"].values), float(similarity), panel)
 
 

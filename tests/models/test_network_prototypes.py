@@ -149,10 +149,10 @@ def test_a_projected_prototype_is_the_nearest_patch_of_an_image_of_its_class(dim
 
 def test_push_and_pull_is_the_loss_of_the_paper() -> None:
     module, batch, labels = module_of(), images(2), torch.tensor([0, 1, 2, 3, 0])
-    latent = module.encode(batch).flatten(2)
+    latent = module.encode(batch).detach().flatten(2)
     cluster = separation = 0.0
     for vectors, label in zip(latent, labels, strict=True):
-        apart = (vectors.T[:, None] - module.prototypes.vectors[None]).square().sum(2).amin(0)
+        apart = (vectors.T[:, None] - module.prototypes.vectors.detach()[None]).square().sum(2).amin(0)
         own = slice(2 * int(label), 2 * int(label) + 2)
         cluster += float(apart[own].min()) / 5
         separation += float(torch.cat([apart[: own.start], apart[own.stop :]]).min()) / 5
@@ -201,7 +201,9 @@ def test_patches_are_those_of_the_greatest_similarity_one_of_a_subject() -> None
         rows = found["patch_image"][prototype]
         assert list(rows) == expected[:4]
         np.testing.assert_array_equal(found["patch_similarity"][prototype], np.float32(similarity[rows, prototype]))
-        np.testing.assert_array_equal(found["patch_place"][prototype], stored.arrays["prototype_place"][rows, prototype])
+        np.testing.assert_array_equal(
+            found["patch_place"][prototype], stored.arrays["prototype_place"][rows, prototype]
+        )
     assert list(found["patch_image"][0][:2]) == [4, 7]
     declared = joined(result.declare(stored.frame))
     assert declared.keys() == found.keys()
