@@ -16,7 +16,7 @@ _ROUNDING = 1e-5
 
 
 class PrototypeActivation(LookingExplainer):
-    """Activation maps of a network's prototypes as parts of the logit (Chen et al. 2019, arXiv:1806.10574, section 2.1).
+    """Activation maps of a network's prototypes, as parts of the logit (Chen et al. 2019, arXiv:1806.10574).
 
     ``map = sum_j w_j max_q s_j(q) a_j / sum_p a_j(p)``, where ``s_j`` is the similarity to the prototype j at each
     place of the latent grid, ``w_j`` its weight in the target, and ``a_j`` the similarity interpolated to the image's
