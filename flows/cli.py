@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -261,6 +261,13 @@ def schema() -> None:
 
 
 @main.command(epilog="Example: cohortlens train --dims 2 --output out/weights")
+@click.option(
+    "--network",
+    type=click.Choice(["attention_gated", "prototypes", "bcos"]),
+    default="attention_gated",
+    show_default=True,
+    help="The others explain themselves, by prototypes or by weights that the image chooses.",
+)
 @click.option("--dims", type=click.IntRange(2, 3), default=2, show_default=True, help="2: slices; 3: volumes.")
 @click.option("--images", type=click.IntRange(16), default=4000, show_default=True, help="Training images.")
 @click.option("--held-out", type=click.IntRange(16), default=1000, show_default=True, help="Images for the AUC.")
@@ -270,6 +277,7 @@ def schema() -> None:
 @MARKER
 @click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
 def train(
+    network: Literal["attention_gated", "prototypes", "bcos"],
     dims: int,
     images: int,
     held_out: int,
@@ -279,7 +287,7 @@ def train(
     marker: bool,
     output: Path,
 ) -> None:
-    """Train the reference network on the demo cohort's generator; write its weights and recipe.
+    """Train a reference network on the demo cohort's generator; write its weights and recipe.
 
     With shuffled labels there is nothing to learn but the images by heart, with a marker there is a shortcut: two
     networks whose maps should, and two cohorts whose reports must, tell.
@@ -292,6 +300,7 @@ def train(
         from tasks.demo.training import TrainingConfig
 
         config = TrainingConfig(
+            network=network,
             spatial_dims=dims,
             images=images,
             held_out=held_out,

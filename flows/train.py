@@ -16,5 +16,5 @@ def train_reference(
     config: Annotated[TrainingConfig, described("The recipe")],
     folder: Annotated[Path, described("Where weights and recipe are written")] = WEIGHTS,
 ) -> dict[str, Any]:
-    """Train the attention-gated classifier; write its weights and the recipe with the held-out AUC."""
+    """Train one of the networks; write its weights and the recipe with the held-out AUC."""
     return task(name="train", cache_policy=NO_CACHE, persist_result=False)(train)(config, folder)

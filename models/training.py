@@ -1,6 +1,7 @@
 """Fit a classifier to tensors, the same way every time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,15 @@ def standardise(images: Tensor) -> Tensor:
     return (images - images.mean(axes, keepdim=True)) / images.std(axes, keepdim=True, correction=0)
 
 
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
+"""A function from a network, images ``(n, channel, *space)`` and labels ``(n,)`` to the scalar that is minimised."""
+
+
+def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Compute the cross-entropy of the logits."""
+    return functional.cross_entropy(network(images), labels)
+
+
 def fit(
     network: nn.Module,
     images: Tensor,
@@ -22,6 +32,7 @@ def fit(
     seed: int,
     batch_size: int = 16,
     learning_rate: float = 3e-3,
+    loss_of: Loss = cross_entropy,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
     """Train in place with AdamW, a one-cycle learning rate and random left-right flips.
@@ -37,7 +48,8 @@ def fit(
     """
     generator = torch.Generator().manual_seed(seed)
     steps = -(-len(images) // batch_size)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=epochs * steps)
     network.train()
     for epoch in range(1, epochs + 1):
@@ -46,7 +58,7 @@ def fit(
             batch = images[chosen]
             flipped = torch.rand(len(batch), generator=generator) < 0.5
             batch = torch.where(flipped.view(-1, *[1] * (batch.ndim - 1)), batch.flip(-1), batch)
-            loss = functional.cross_entropy(network(batch), labels[chosen])
+            loss = loss_of(network, batch, labels[chosen])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

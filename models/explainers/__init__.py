@@ -7,6 +7,7 @@ from models.explainers.attention import Attention
 from models.explainers.attention_rollout import AttentionRollout
 from models.explainers.attn_lrp import AttnLRP
 from models.explainers.base import Explainer, MapExplainer
+from models.explainers.bcos import Bcos
 from models.explainers.cam import CAM
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
@@ -38,6 +39,7 @@ from models.explainers.pattern_attribution import PatternAttribution
 from models.explainers.patternnet import PatternNet
 from models.explainers.pooled import PooledActivations
 from models.explainers.prediction import Prediction
+from models.explainers.prototype_activation import PrototypeActivation
 from models.explainers.rise import RISE
 from models.explainers.saliency import Saliency
 from models.explainers.scorecam import ScoreCAM
@@ -88,6 +90,8 @@ EXPLAINERS: Registry[Explainer] = Registry(
     AttentionRollout,
     GradientRollout,
     MILAttention,
+    PrototypeActivation,
+    Bcos,
     PooledActivations,
     ControlRandom,
     ControlEdges,

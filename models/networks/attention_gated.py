@@ -71,7 +71,7 @@ class AttentionGatedClassifier(nn.Module):
     ) -> None:
         super().__init__()
         channels = [in_channels, *features]
-        self.blocks = nn.ModuleList(_block(spatial_dims, before, after) for before, after in pairwise(channels))
+        self.blocks = nn.ModuleList(conv_block(spatial_dims, before, after) for before, after in pairwise(channels))
         self.pool = _POOL[spatial_dims](2)
         _, second, third, deepest = features
         self.gates = nn.ModuleList(
@@ -90,7 +90,7 @@ class AttentionGatedClassifier(nn.Module):
         return logits
 
 
-def _block(spatial_dims: int, before: int, after: int) -> nn.Sequential:
+def conv_block(spatial_dims: int, before: int, after: int) -> nn.Sequential:
     conv, norm = _CONV[spatial_dims], _NORM[spatial_dims]
     return nn.Sequential(
         conv(before, after, kernel_size=3, padding=1, bias=False),

@@ -7,6 +7,7 @@ from models.results.base import Arrays, Result, Stored
 from models.results.class_visualisation import ClassVisualisation
 from models.results.concept_visualisation import ConceptVisualisation
 from models.results.mean_maps import MeanMaps
+from models.results.prototype_patches import PrototypePatches
 from models.results.prototypes import Prototypes
 from models.results.rcv import RCV
 from models.results.shortcuts import Shortcuts
@@ -16,7 +17,16 @@ from models.results.visualisation import Visualisation
 from models.results.words import Words
 
 RESULTS: Registry[Result] = Registry(
-    ClassVisualisation, ConceptVisualisation, MeanMaps, Prototypes, RCV, Shortcuts, SimilarCases, TCAV, Words
+    ClassVisualisation,
+    ConceptVisualisation,
+    MeanMaps,
+    PrototypePatches,
+    Prototypes,
+    RCV,
+    Shortcuts,
+    SimilarCases,
+    TCAV,
+    Words,
 )
 
 ResultConfig = Annotated[Result, RESULTS]
@@ -29,6 +39,7 @@ __all__ = [
     "ClassVisualisation",
     "ConceptVisualisation",
     "MeanMaps",
+    "PrototypePatches",
     "Prototypes",
     "Result",
     "ResultConfig",

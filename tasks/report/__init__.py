@@ -28,6 +28,7 @@ from tasks.report.measures import regressed_measures
 from tasks.report.performance import performance
 from tasks.report.pictures import scales_of
 from tasks.report.plots import ABREAST, ascent_plot, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.prototype_patches import patches_of_prototypes
 from tasks.report.prototypes import prototypes_of_classes
 from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
@@ -114,6 +115,7 @@ def write_report(output: Location) -> Location:
         prototypes=prototypes_of_classes(plan, dataset, explained),
         visualisations=visualised(plan, dataset, explained),
         ascent_plot=ascent_plot,
+        patches=patches_of_prototypes(plan, dataset, explained),
         alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],

@@ -1,6 +1,6 @@
 """Similar cases: the nearest cases beside each case, and how well neighbours tell labels over the cohort."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,12 +67,17 @@ class Similar:
         return Neighbour(relation, str(one["image_id"].values), str(one["label"].values), cosine, panel)
 
 
-def drawn_alone(dataset: xr.Dataset, rows: NDArray[np.intp], row: int) -> tuple[xr.Dataset, Panel]:
-    """Read the image of a row of the store and its label, and draw the image without maps; `rows` are the dataset's."""
+def drawn_alone(
+    dataset: xr.Dataset, rows: NDArray[np.intp], row: int, marked: Callable[[xr.Dataset], xr.DataArray] | None = None
+) -> tuple[xr.Dataset, Panel]:
+    """Read the image of a row of the store and its label, and draw the image without maps; `rows` are the dataset's.
+
+    What is `marked` of the image is outlined in the place of its mask.
+    """
     kinds = {str(name): one.attrs.get("kind") for name, one in dataset.data_vars.items()}
     names = [name for name, kind in kinds.items() if kind in ("image", "mask")]
     one = dataset[[*names, "label"]].isel(image_id=int(np.searchsorted(rows, row))).load()
-    (panel,) = case_panels(one, None, [])
+    (panel,) = case_panels(one if marked is None else one.assign(mask=marked(one)), None, [])
     return one, panel
 
 

@@ -15,6 +15,7 @@ from models.explainers.gradcam import GradCAM
 from models.explainers.occlusion import Occlusion
 from models.explainers.saliency import Saliency
 from models.network import Network
+from models.networks import BcosClassifier
 from models.targets import Classes
 from tests.models.networks import difference, few, images, make, names, wrap
 
@@ -23,7 +24,7 @@ CHANNELS = 3
 BY_CHANNEL = [kind for kind, of in EXPLAINERS.kinds.items() if issubclass(of, ChannelExplainer)]
 SUMMED = [
     "input_x_gradient", "integrated_gradients", "expected_gradients", "deeplift", "deepshap", "lrp", "deep_taylor",
-    "attn_lrp", "pattern_attribution",
+    "attn_lrp", "pattern_attribution", "bcos",
 ]  # fmt: skip
 STRONGEST = [
     "saliency",
@@ -40,6 +41,12 @@ APART = ["guided_gradcam", "occlusion", "feature_ablation"]
 def explain(network: Network, explainers: list[Explainer], batch: Tensor, keeps: bool = True) -> Explanation:
     fitted = {"background": batch[:1].flip(-1)}
     return Engine(network, explainers, B, 7, fitted, keeps_channels=keeps).explain(batch, names(batch))
+
+
+def network_for(name: str) -> Network:
+    """A network that the explainer is right on."""
+    torch.manual_seed(0)
+    return wrap(BcosClassifier(2, CHANNELS, 4), 2, CHANNELS) if name == "bcos" else make("AttentionGated", 2, CHANNELS)
 
 
 def by_channel(network: Network, explainer: Explainer, batch: Tensor) -> Tensor:
@@ -70,6 +77,16 @@ def network_for(name: str) -> Network:
         return make("AttentionGated", 2, CHANNELS)
     torch.manual_seed(3)
     return wrap(LooksAt(1, attends=name == "attn_lrp"), 2, CHANNELS)
+
+
+def looks_at(channel: int, name: str) -> nn.Module:
+    """A network that looks at one channel, and that the explainer is right on."""
+    if name != "bcos":
+        return LooksAt(channel, attends=name == "attn_lrp")
+    module = BcosClassifier(2, CHANNELS, 4)
+    with torch.no_grad():  # each channel has a second one that is its complement
+        module.blocks[0][0].linear.weight[:, [one for one in range(2 * CHANNELS) if one % CHANNELS != channel]] = 0
+    return module
 
 
 def test_every_explainer_by_channel_is_held_to_a_rule_here() -> None:
@@ -147,7 +164,7 @@ def test_feature_ablation_of_one_channel_equals_captums() -> None:
 @pytest.mark.parametrize("name", [name for name in BY_CHANNEL if name != "patternnet"])  # whose signal is in all
 def test_all_of_the_share_is_that_of_the_channel_which_the_network_looks_at(name: str) -> None:
     torch.manual_seed(0)
-    module, batch = LooksAt(2, attends=name == "attn_lrp").double(), images(2, CHANNELS, 3)
+    module, batch = looks_at(2, name).double(), images(2, CHANNELS, 3)
     rules: dict[str, Any] = {"composite": "epsilon"} if name == "lrp" else {}
     if name == "deep_taylor":  # z-box credits a pixel for its bounds as well: all of them are 0 beside
         batch[:, :2] = 0

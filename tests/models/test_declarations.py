@@ -22,7 +22,7 @@ from models.explainers.saliency import Saliency
 from models.fits import FITS, Fit
 from models.metrics import METRICS, MapMetric, Metric, MetricConfig, evaluate, standard
 from models.network import Network
-from models.networks import AttentionGatedClassifier
+from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, joined, shape_of
 from models.prediction import declare_prediction, declare_source
@@ -47,6 +47,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "tokens": lambda: wrap(ViT(1, SIDES[2], 8, hidden_size=24, mlp_dim=32, num_layers=2, num_heads=3,
                                classification=True, num_classes=4, spatial_dims=2, post_activation="none"),
                            shape=SIDES[2]),
+    "prototypes": lambda: wrap(PrototypeClassifier(2, 1, 4), shape=SIDES[2]),
+    "bcos": lambda: wrap(BcosClassifier(2, 1, 4), shape=SIDES[2]),
     "slices": lambda: wrap(BagOfSlices(1, 4), 3, shape=SIDES[3]),
     "segments": lambda: wrap(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Dropout2d(0.5)), shape=SIDES[2]),
 }  # fmt: skip
@@ -70,7 +72,7 @@ def images(network: Network, count: int = 3) -> Tensor:
 
 def engine_for(explainer: Explainer) -> Engine:
     """An engine on the first network that the explainer is right on, with the artefacts that it uses."""
-    for kind in ("convolutions", "gates", "tokens", "slices"):
+    for kind in ("convolutions", "gates", "tokens", "slices", "prototypes", "bcos"):
         network = network_of(kind)
         fitted: Computed = {}
         for fit in explainer.fits:
@@ -120,9 +122,12 @@ def test_an_explainer_returns_what_it_declares(name: str, keeps: bool) -> None:
     asked = replace(engine.batch(batch, names(batch)), keeps_channels=keeps)
     (found,) = engine.answer(asked, [explainer.produce(asked)])
     if isinstance(explainer, MapExplainer):
-        assert found.keys() == {MAPS, *([CHANNEL_MAPS, CHANNEL_SHARE] if keeps else [])}
-        assert all(output.axes[0].labels == (explainer.title,) for output in declared.values())
-        found = {name: values[:, :, None] for name, values in found.items()}
+        beside = {name for name, output in declared.items() if output.kind == "vector"}
+        assert found.keys() == {MAPS, *beside, *([CHANNEL_MAPS, CHANNEL_SHARE] if keeps else [])}
+        assert all(
+            output.axes[0].labels == (explainer.title,) for output in declared.values() if EXPLAINER in output.dims
+        )
+        found = {name: values if name in beside else values[:, :, None] for name, values in found.items()}
         found |= {MAP_FLAGS: engine.explain(batch, names(batch)).map_flags}
     check(found, declared, frame)
 

@@ -415,6 +415,7 @@ def test_every_explainer_of_the_list_is_tested_here() -> None:
         "expressive_gradients",  # test_expressive_gradients.py
         *("deeplift", "deepshap", "expected_gradients"),  # test_deeplift.py
         *("attention_rollout", "gradient_rollout", "mil_attention", "cam"),  # test_attention.py
+        *("prototype_activation", "bcos"),  # test_network_prototypes.py, test_bcos.py
     }
     assert EXPLAINERS.kinds.keys() - tested == in_other_files
 

@@ -14,7 +14,7 @@ from models.explainers import EXPLAINERS
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, ChannelExplainer, MapExplainer
 from models.network import Network
 from models.network_config import NetworkConfig
-from models.networks import AttentionGatedClassifier
+from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region
 from tests.models.networks import CLASSES, few
@@ -46,15 +46,18 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "SegResNet": lambda dims: SegResNet(dims, 8, 1, 4),
     "AttentionGated": lambda dims: AttentionGatedClassifier(dims, 1, 4),
     "BagOfSlices": lambda dims: BagOfSlices(1, 4),
+    "Prototypes": lambda dims: PrototypeClassifier(dims, 1, 4, prototypes=2),
+    "Bcos": lambda dims: BcosClassifier(dims, 1, 4),
 }  # fmt: skip
 KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
 A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
 ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # in the volumes below
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
 RESCALED = {"deeplift", "deepshap"}
+RELEVANCE = {"lrp", "deep_taylor", "pattern_attribution"}
 LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
 ROLLOUT = {"attention_rollout", "gradient_rollout"}
-OF_OTHERS = {"attention", "attn_lrp", "mil_attention", "patternnet"} | ROLLOUT
+OF_OTHERS = {"attention", "attn_lrp", "mil_attention", "patternnet", "prototype_activation", "bcos"} | ROLLOUT
 REFUSED: dict[str, set[str]] = {
     "DenseNet121": OF_OTHERS,
     "ResNet18": OF_OTHERS,
@@ -66,8 +69,10 @@ REFUSED: dict[str, set[str]] = {
     "SegResNet": OF_OTHERS | RESCALED | {"cam"},
     "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
     "BagOfSlices": OF_OTHERS - {"mil_attention", "attn_lrp"} | LAYER | RESCALED | {"expressive_gradients"},
+    "Prototypes": OF_OTHERS - {"prototype_activation"} | RESCALED | RELEVANCE | {"cam"},
+    "Bcos": OF_OTHERS - {"bcos"} | GUIDED | RESCALED | RELEVANCE | {"cam"},
 }
-AS_VOLUMES = {"ResNet18", "ViT", "UNet", "AttentionGated", "BagOfSlices"}
+AS_VOLUMES = {"ResNet18", "ViT", "UNet", "AttentionGated", "BagOfSlices", "Prototypes", "Bcos"}
 """One network of each kind; the others take volumes in a soak, since these are half of the tests' time."""
 
 CASES = [
@@ -102,7 +107,11 @@ def test_a_map_is_the_same_alone_in_a_batch_in_any_order_and_after_any_other_exp
 def test_the_map_of_a_channel_is_the_same_alone_in_a_batch_and_in_any_order(kind: str) -> None:
     torch.manual_seed(5)
     config = NetworkConfig(network={"_target_": "tests.Network"}, classes=CLASSES, channels=3, input_shape=SHAPES[2])
-    others = {"attn_lrp": lambda: vision_transformer(2, 3), "patternnet": lambda: in_a_chain(3)}
+    others = {
+        "attn_lrp": lambda: vision_transformer(2, 3),
+        "patternnet": lambda: in_a_chain(3),
+        "bcos": lambda: BcosClassifier(2, 3, 4),
+    }
     network = Network(others.get(kind, lambda: AttentionGatedClassifier(2, 3, 4))(), config)
     batch = torch.randn(2, 3, *SHAPES[2], generator=torch.Generator().manual_seed(6))
     found = {}

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from models.networks import AttentionGatedClassifier, attention_gated
 from models.networks.attention_gated import AttentionGate
 from models.training import fit, predict
-from tasks.demo.training import draw
+from tasks.demo.training import NETWORKS, TrainingConfig, draw, train
 
 WEIGHTS = Path(attention_gated.__file__).parent / "weights"
 
@@ -56,3 +57,12 @@ def test_training_is_repeatable_and_learns() -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert losses[5] < 0.3 * losses[0]
     assert roc_auc_score(labels, predict(network, images)[:, 1]) > 0.95
+
+
+@pytest.mark.parametrize("name", ["prototypes", "bcos"])
+def test_networks_that_explain_themselves_are_trained_to_weights_that_fit(name: Any, tmp_path: Path) -> None:
+    recipe = train(TrainingConfig(network=name, images=16, held_out=16, epochs=1), tmp_path)
+    network = NETWORKS[name](2, 1, 2, features=recipe["features"])
+    network.load_state_dict(load_file(tmp_path / f"{name}_2d.safetensors"))
+    assert 0 <= float(str(recipe["held_out_auc"])) <= 1
+    assert len(recipe.get("prototypes", [])) == (10 if name == "prototypes" else 0)  # type: ignore[arg-type]

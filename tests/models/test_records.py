@@ -34,7 +34,9 @@ ATTRIBUTING = {
     "saliency", "input_x_gradient", "integrated_gradients", "occlusion", "feature_ablation", "lime", "kernel_shap",
     "shapley_sampling",
 }  # fmt: skip
-OF_OTHER_NETWORKS = {"attention_rollout", "gradient_rollout", "mil_attention", "cam"}
+OF_OTHER_NETWORKS = {
+    "attention_rollout", "gradient_rollout", "mil_attention", "cam", "prototype_activation", "bcos",
+}  # fmt: skip
 REFUSED = {
     "deconvolution", "guided_backprop", "guided_gradcam", "deeplift", "deepshap", "lrp", "deep_taylor",
     "attn_lrp", "pattern_attribution", "patternnet",

@@ -23,7 +23,7 @@ from models.metrics.completeness import CompletenessGap
 from models.metrics.deletion import Deletion
 from models.network import Network
 from models.network_config import NetworkConfig
-from models.networks import AttentionGatedClassifier
+from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.records import RecordField
 from models.targets import Classes, Difference, Predicted, Region, Target
@@ -34,7 +34,7 @@ WINDOW = {2: (16, 12), 3: (8, 8, 6)}
 IMAGE = {2: (37, 30), 3: (13, 8, 11)}
 CLASSES = ("a", "b", "c")
 KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
-FEATURES = {"scorecam", "ablationcam", "expressive_gradients", "patternnet"}
+FEATURES = {"scorecam", "ablationcam", "expressive_gradients", "patternnet", "prototype_activation"}
 
 
 def segmenting(dims: int) -> nn.Module:
@@ -231,6 +231,10 @@ def _networks(kind: str) -> Any:
                   num_classes=3, spatial_dims=2, post_activation="none"), (16, 16)  # fmt: skip
     elif kind == "mil_attention":
         yield BagOfSlices(1, 3), (4, 24, 24)
+    elif kind == "prototype_activation":
+        yield PrototypeClassifier(2, 1, 3), (32, 24)
+    elif kind == "bcos":
+        yield BcosClassifier(2, 1, 3), (32, 24)
     else:
         yield classifying(2), WINDOW[2]
         yield segmenting(2), WINDOW[2]

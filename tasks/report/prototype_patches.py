@@ -1,0 +1,80 @@
+"""Patches of the cohort that are most similar to each prototype of the network, each marked in its image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from models.results import PrototypePatches
+from tasks.plan.plan import Plan
+from tasks.report.anatomy import space_of
+from tasks.report.pictures import Panel
+from tasks.report.similar import drawn_alone
+
+_PROTOTYPES = 24
+_PATCHES = 5
+"""How many prototypes, and patches of each, are shown."""
+
+_SIDE = 1 / 6
+"""The side of the square that marks a patch, as a part of the image's longest side."""
+
+
+@dataclass(frozen=True)
+class ShownPatch:
+    """A patch that is marked in the picture of its image, and its similarity to the prototype."""
+
+    id: str
+    label: str
+    similarity: float
+    panel: Panel
+
+
+@dataclass(frozen=True)
+class OfPrototype:
+    """The first patches of a prototype, of one result by its title."""
+
+    title: str
+    name: str
+    patches: list[ShownPatch]
+
+
+def patches_of_prototypes(plan: Plan, dataset: xr.Dataset, rows: NDArray[np.intp]) -> list[OfPrototype]:
+    """Draw the images of the first patches of the first prototypes, for each result of the plan.
+
+    Parameters
+    ----------
+    dataset
+        The explained images.
+    rows
+        ``(image,)``, the row of each in the store.
+    """
+    results = [planned.result for planned in plan.results if isinstance(planned.result, PrototypePatches)]
+    return [
+        OfPrototype(result.title, str(name), list(_patches(result, dataset.sel({result.of: name}), dataset, rows)))
+        for result in results
+        for name in dataset[result.of].values[:_PROTOTYPES]
+        if len(rows)
+    ]
+
+
+def _patches(
+    result: PrototypePatches, own: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]
+) -> Iterator[ShownPatch]:
+    parts = (own[f"{result.prefix}_{part}"].values[:_PATCHES] for part in ("image", "similarity", "place"))
+    for row, similarity, place in zip(*parts, strict=True):
+        if row >= 0:
+            one, panel = drawn_alone(dataset, rows, int(row), partial(_around, place=place))
+            yield ShownPatch(str(one["image_id"].values), str(one["label"].values), float(similarity), panel)
+
+
+def _around(image: xr.Dataset, place: NDArray[np.floating]) -> xr.DataArray:
+    """Mark the places of a cube around a place, which is outlined as a mask is."""
+    space = space_of(image)
+    half = max(image.sizes[dim] for dim in space) * _SIDE / 2
+    near = np.ix_(*(np.abs(np.arange(image.sizes[dim]) - at) <= half for dim, at in zip(space, place, strict=True)))
+    marked = np.zeros([image.sizes[dim] for dim in space], np.uint8)
+    marked[near] = 1
+    return xr.DataArray(marked, dims=space)
