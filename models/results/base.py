@@ -20,6 +20,8 @@ class Stored(Protocol):
     ----------
     ids, labels, subjects
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
+    covariates
+        What is known of every row beside its label, by name of the covariate; empty where it is unknown.
     explained
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
     """
@@ -32,6 +34,9 @@ class Stored(Protocol):
 
     @property
     def labels(self) -> Sequence[str]: ...
+
+    @property
+    def covariates(self) -> Mapping[str, Sequence[str]]: ...
 
     @property
     def subjects(self) -> Sequence[str]: ...

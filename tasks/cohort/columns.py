@@ -73,6 +73,8 @@ class Wanted(NamedTuple):
         Whether columns are the keys of a datalist, where `label` may be a class or the path of a mask.
     record
         The columns that a record is made of, in its order.
+    covariates
+        The columns of covariates, in their order.
     """
 
     uris: tuple[str, ...]
@@ -81,9 +83,17 @@ class Wanted(NamedTuple):
     exclusive: bool
     in_datalist: bool
     record: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, columns: Columns | None, *, in_datalist: bool, record: tuple[str, ...] = ()) -> "Wanted":
+    def of(
+        cls,
+        columns: Columns | None,
+        *,
+        in_datalist: bool,
+        record: tuple[str, ...] = (),
+        covariates: tuple[str, ...] = (),
+    ) -> "Wanted":
         """Take what is stated, and else a column by its own name, which in a datalist is not said of `label`."""
         asked = columns or Columns()
         uris = asked.uris or (("image",) if in_datalist else ("uri",))
@@ -91,13 +101,13 @@ class Wanted(NamedTuple):
         own = {field: field for field in FIELDS if field not in asked.named and field not in taken}
         stated = {name: "cohort.columns.uri" for name in asked.uris}
         stated |= {name: f"cohort.columns.{field}" for field, name in asked.named.items()}
-        stated |= dict.fromkeys(record, "cohort.record")
-        return cls(uris, asked.named | own, stated, columns is None, in_datalist, record)
+        stated |= dict.fromkeys(covariates, "cohort.covariates") | dict.fromkeys(record, "cohort.record")
+        return cls(uris, asked.named | own, stated, columns is None, in_datalist, record, covariates)
 
     @property
     def known(self) -> set[str]:
         """The columns that are looked for, folded."""
-        return {*map(folded, (*self.uris, *self.others.values(), *self.record))}
+        return {*map(folded, (*self.uris, *self.others.values(), *self.record, *self.covariates))}
 
     def reads(self, name: str) -> bool:
         """Tell whether what a column holds is looked at."""
@@ -126,8 +136,10 @@ class Wanted(NamedTuple):
             raise Unusable(f"has {' and '.join(wrong)}: {self._ways_on(plain, bool(unknown))}{read_as}")
         others = {field: plain.index(folded(name)) for field, name in self.others.items() if folded(name) in plain}
         named = frozenset(place for place, name in enumerate(plain) if name)
-        uris, record = (tuple(plain.index(folded(name)) for name in group) for group in (self.uris, self.record))
-        return Places(uris, others, named, record)
+        uris, record, covariates = (
+            tuple(plain.index(folded(name)) for name in group) for group in (self.uris, self.record, self.covariates)
+        )
+        return Places(uris, others, named, record, covariates)
 
     def _ways_on(self, names: Sequence[str], has_unknown: bool) -> str:
         if self.in_datalist and has_unknown and "label" in names:
@@ -144,12 +156,13 @@ class Wanted(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Places of columns: those of files, the others by what they hold, all that have a name, those of the record."""
+    """Places of columns: of files, of the others by what they hold, of all with a name, of record and covariates."""
 
     uris: tuple[int, ...]
     others: dict[str, int]
     named: frozenset[int]
     record: tuple[int, ...] = ()
+    covariates: tuple[int, ...] = ()
 
 
 def folded(name: str) -> str:

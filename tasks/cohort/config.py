@@ -62,6 +62,12 @@ class CohortConfig(BaseModel):
         description="Columns of the table that the network takes beside the image, as numbers in this order: [age, "
         "{name: sex, values: {F: 0, M: 1}}]; they are stored",
     )
+    covariates: tuple[Name, ...] = Field(
+        (),
+        strict=False,
+        description="Columns of the table such as site or scanner: [site, scanner]; they are stored as they are "
+        "written, and the result `shortcuts` holds clusters against them as against the label",
+    )
     align: Literal["same grid", "to first"] = Field(
         "same grid",
         description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
@@ -124,7 +130,7 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_of_a_table(self) -> "CohortConfig":
-        names = ("columns", "label_map", "section", "record")
+        names = ("columns", "label_map", "section", "record", "covariates")
         of_a_table = {name: getattr(self, name) for name in names}
         if (stated := [name for name, value in of_a_table.items() if value]) and not is_table(self.source):
             raise ConfigurationError(f"{stated[0]} is for what a table says, and the source is none: leave it out")
@@ -134,9 +140,10 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_several(self) -> "CohortConfig":
-        names = [folded(field.name) for field in self.record]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigurationError(f"record: {', '.join(twice)} is named twice: a field is one column")
+        for field, named in (("record", [one.name for one in self.record]), ("covariates", self.covariates)):
+            names = [folded(name) for name in named]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ConfigurationError(f"{field}: {', '.join(twice)} is named twice: a field is one column")
         return self
 
     @model_validator(mode="after")

@@ -47,7 +47,12 @@ def _entry(
     spatial_dims: int,
 ) -> Entry:
     named = image.subject or image.bids
-    entry = Entry(id=alias(image.name), label=image.label, subject=alias(named) if named else None)
+    entry = Entry(
+        id=alias(image.name),
+        label=image.label,
+        subject=alias(named) if named else None,
+        covariates=image.covariates,
+    )
     if image.refused:
         return entry.quarantined(image.refused)
     try:

@@ -108,6 +108,8 @@ class Entry:
         The frame of its file that it is, counted from 1; None: it is the whole file.
     sources
         What the image is made of.
+    covariates
+        The words in the columns of `cohort.covariates`, in their order; empty where a cell is.
     """
 
     id: str
@@ -121,6 +123,7 @@ class Entry:
     withdrawn: bool = False
     frame: int | None = None
     sources: tuple[Source, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @property
     def facts(self) -> tuple[Fact, ...]:

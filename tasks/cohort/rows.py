@@ -33,7 +33,8 @@ def images_of_table(config: CohortConfig) -> list[Listed]:
     """
     columns = config.columns and config.columns.by_sequence(config.sequence_names)
     record = tuple(field.name for field in config.record)
-    rows = [_split(config, row) for row in read_table(config.source, columns, config.section, record)]
+    table = read_table(config.source, columns, config.section, record, config.covariates)
+    rows = [_split(config, row) for row in table]
     locate = _locator(config, rows)
     assigned = [_assigned(config, row) for row in rows]
     listed = [_listed(config, row, files, locate) for row, files in zip(rows, assigned, strict=True)]
@@ -143,6 +144,7 @@ def _listed(config: CohortConfig, row: Row, assigned: _Assigned, locate: Callabl
         source=source,
         label=row.label and _mapped(row.label, config.label_map),
         subject=row.subject,
+        covariates=tuple(cell or "" for cell in row.covariates),
         path=paths[0],
         refused=refused,
     )

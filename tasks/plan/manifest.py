@@ -40,6 +40,7 @@ _SCHEMA = pa.schema(
         ("present", pa.bool_()),
         ("withdrawn", pa.bool_()),
         ("frame", pa.int64()),
+        ("covariates", pa.list_(pa.string())),
         ("sources", pa.list_(_SOURCE)),
     ]
 )
@@ -139,7 +140,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> Entry:
     sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
-    return Entry(**row | {"sources": tuple(sources)})
+    return Entry(**row | {"sources": tuple(sources), "covariates": tuple(row["covariates"])})
 
 
 def _fact(fact: dict[str, Any]) -> Fact:

@@ -29,7 +29,7 @@ from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 7
+LAYOUT = 8
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
@@ -298,6 +298,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         axes=of.cohort.axes,
         keeps_channels=of.channels == "keep",
         fields=tuple(field.name for field in of.cohort.record),
+        covariates=of.cohort.covariates,
     )
 
 

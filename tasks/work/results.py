@@ -61,6 +61,12 @@ class StoredCohort:
         return [entry.label or "" for entry in self.entries]
 
     @property
+    def covariates(self) -> Mapping[str, Sequence[str]]:
+        names = self.frame.covariates
+        words = [entry.covariates or ("",) * len(names) for entry in self.entries]
+        return {name: [own[place] for own in words] for place, name in enumerate(names)}
+
+    @property
     def subjects(self) -> Sequence[str]:
         return [entry.subject or entry.id for entry in self.entries]
 
@@ -165,5 +171,6 @@ def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
             "read": read,
             "status": [cohort.commits[shard.index].status for shard in cohort.plan.shards],
             "rows": [(entry.id, entry.label, entry.subject) for entry in cohort.entries],
+            "covariates": cohort.covariates,
         }
     )
