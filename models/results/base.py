@@ -52,6 +52,11 @@ class Stored(Protocol):
 class Result(Producer):
     """A named way to compute a result over all images; its fields are its parameters."""
 
+    @property
+    def names_in_labels(self) -> tuple[str, ...]:
+        """Names that labels may hold beside those of classes."""
+        return ()
+
     def reads(self) -> tuple[str, ...]:
         """Name the outputs that the result is computed from."""
         raise NotImplementedError

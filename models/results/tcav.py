@@ -83,6 +83,10 @@ class TCAV(Result):
     classifier: Classifier = Field("logistic", description="How directions are found")
     directions: int = Field(30, ge=30, description="Directions of each concept, and random concepts")
 
+    @property
+    def names_in_labels(self) -> tuple[str, ...]:
+        return self.concepts
+
     def reads(self) -> tuple[str, ...]:
         return (self.of, gradient_of(self.of), TARGET_CLASS)
 

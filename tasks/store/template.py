@@ -89,7 +89,9 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
     if names := plan.frame.covariates:
         dataset["covariate_value"] = (
             ("image_id", COVARIATE),
-            _strings([word for entry in entries for word in entry.covariates or [""] * len(names)]).reshape(-1, len(names)),
+            _strings([word for entry in entries for word in entry.covariates or [""] * len(names)]).reshape(
+                -1, len(names)
+            ),
             {"long_name": "what the cohort table says of the image; empty where unknown", "units": "1"},
         )
     for name, values in _index(plan, entries, status).items():

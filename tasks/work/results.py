@@ -17,19 +17,28 @@ from tasks.plan.planned import PlannedResult
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
+from tasks.store.flags import raised
 from tasks.store.objects import NAME, Piece, pieces, read_shard, write
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
-from tasks.store.variables import empty_block, variables
+from tasks.store.variables import Variable, empty_block, variables
 from tasks.work.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
 
 
 class ResultRecord(NamedRecord):
-    """The record of a result."""
+    """The record of a result.
+
+    Attributes
+    ----------
+    flags
+        Rows by flag in words, such as "regions outside"; without those that no image has.
+    """
 
     folder = "results"
+
+    flags: dict[str, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -135,11 +144,16 @@ def compute_results(output: Location) -> None:
         for cut, rows in result_pieces(plan, planned):
             own = {name: values[rows] if described[name].output.per_image else values for name, values in found.items()}
             objects |= write(output / NAME, cut, own)
-        record = ResultRecord(
-            title=planned.title, delivered=Delivered(digest=_digest(cohort, planned), objects=objects)
-        )
+        delivered_now = Delivered(digest=_digest(cohort, planned), objects=objects)
+        record = ResultRecord(title=planned.title, delivered=delivered_now, flags=_flagged(described, found))
         record.write(output)
         logger.info("result %s computed over %d images", planned.title, int(cohort.explained.sum()))
+
+
+def _flagged(described: Mapping[str, Variable], found: Arrays) -> dict[str, tuple[int, ...]]:
+    by_image = [one.output for one in described.values() if one.output.per_image and one.output.flags]
+    words = {flag: rows for one in by_image for flag, rows in raised(one.name, one.flags, found[one.name]).items()}
+    return {flag: tuple(np.flatnonzero(rows).tolist()) for flag, rows in words.items() if rows.any()}
 
 
 def result_pieces(plan: Plan, planned: PlannedResult) -> Iterator[tuple[list[Piece], slice]]:
