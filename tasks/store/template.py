@@ -87,11 +87,10 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
         {"long_name": "reference label; empty where unknown", "units": "1"},
     )
     if names := plan.frame.covariates:
+        blank = ("",) * len(names)
         dataset["covariate_value"] = (
             ("image_id", COVARIATE),
-            _strings([word for entry in entries for word in entry.covariates or [""] * len(names)]).reshape(
-                -1, len(names)
-            ),
+            _strings([word for entry in entries for word in entry.covariates or blank]).reshape(-1, len(names)),
             {"long_name": "what the cohort table says of the image; empty where unknown", "units": "1"},
         )
     for name, values in _index(plan, entries, status).items():

@@ -38,7 +38,7 @@ class ResultRecord(NamedRecord):
 
     folder = "results"
 
-    flags: dict[str, tuple[int, ...]] = {}
+    flags: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

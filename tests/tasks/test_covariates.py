@@ -1,4 +1,4 @@
-"""Columns such as the site, from the cohort table to the store, the clusters and the page; and back out of the store."""
+"""Columns such as the site, from the cohort table to the store and the page, and back out of the store."""
 
 from pathlib import Path
 from typing import Any
