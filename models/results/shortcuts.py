@@ -156,7 +156,7 @@ class Shortcuts(Comparison):
         """Compute how far words differ in clusters and its p, corrected together, both ``(cluster, 1 + covariate)``."""
         votes = [Votes.of(of, own, subjects) for own in words]
         differences = np.column_stack([self._padded(one.differences()) for one in votes])
-        p = np.column_stack([self._padded(one.p()) for one in votes])
+        p = np.column_stack([self._padded(one.p()) for one in votes]).astype(np.float64)
         return differences, holm(p.ravel()).reshape(p.shape)
 
     def _padded(self, values: Any) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
 
 from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import Axis, Frame, Output, flags_of
@@ -141,7 +142,8 @@ class TCAV(Result):
         if not drawn:
             return {}
         vectors = Vectors(stored, self.of, drawn.values())
-        return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
+        with threadpool_limits(1):  # threads wait for one another longer than such small products take
+            return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
 
     def _nothing(self, stored: Stored) -> Finding:
         features = next(iter(stored.blocks(self.of)))[1][self.of].shape[1]

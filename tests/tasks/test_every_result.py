@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
