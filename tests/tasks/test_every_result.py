@@ -27,8 +27,8 @@ def test_after_a_withdrawal_each_is_that_of_the_cohort_without_the_subject(tmp_p
     carry_out(of_every_result(tmp_path / "left", [GONE]) | {"output": without.model_dump()})
     assert verify(with_all) == []
     found, expected = open_store(with_all).load(), open_store(without).load()
-    assert found.tcav_flags.values.tolist() == [0] and (found.similar_image.values[stay] >= 0).all()
     stay = np.delete(np.arange(IMAGES), [2 * GONE, 2 * GONE + 1])
+    assert found.tcav_flags.values.tolist() == [0] and (found.similar_image.values[stay] >= 0).all()
     row_of = np.append(np.searchsorted(stay, np.arange(IMAGES)), -1)  # -1, no image, stays as it is
     for output in (output for one in planned for output in one.outputs):
         own, other = (dataset[output.name].values for dataset in (found, expected))
