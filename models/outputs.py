@@ -14,6 +14,7 @@ from models.errors import ConfigurationError
 
 IMAGE_ID = "image_id"
 EXPLAINER = "explainer"
+COVARIATE = "covariate"
 SPACE = ("z", "y", "x")
 
 Axes = Literal["zyx", "monai"]
@@ -155,6 +156,8 @@ class Frame:
         The order of the grid's axes.
     fields
         Names of the fields of the record that the network takes beside an image.
+    covariates
+        Names of what is known of an image beside its label, such as its site.
     keeps_channels
         Whether maps are stored of each channel, too.
     """
@@ -170,6 +173,7 @@ class Frame:
     axes: Axes = "zyx"
     fields: tuple[str, ...] = ()
     keeps_channels: bool = False
+    covariates: tuple[str, ...] = ()
 
     @property
     def space(self) -> tuple[str, ...]:
@@ -190,6 +194,7 @@ class Frame:
             "target": len(self.targets),
             EXPLAINER: len(self.explainers),
             "channel": len(self.channels),
+            COVARIATE: len(self.covariates),
             "world": 4,
             "voxel": 4,
             **dict(zip(self.space, self.grid, strict=True)),

@@ -23,6 +23,8 @@ class Stored(Protocol):
         The declarations of all that is stored, by name.
     ids, labels, subjects
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
+    covariates
+        What is known of every row beside its label, by name of the covariate; empty where it is unknown.
     explained
         Whether the row holds an explanation, ``(image,)``; other rows hold fill values.
     measures
@@ -42,6 +44,9 @@ class Stored(Protocol):
 
     @property
     def labels(self) -> Sequence[str]: ...
+
+    @property
+    def covariates(self) -> Mapping[str, Sequence[str]]: ...
 
     @property
     def subjects(self) -> Sequence[str]: ...
@@ -70,6 +75,11 @@ class Stored(Protocol):
 
 class Result(Producer):
     """A named way to compute a result over all images; its fields are its parameters."""
+
+    @property
+    def names_in_labels(self) -> tuple[str, ...]:
+        """Names that labels may hold beside those of classes."""
+        return ()
 
     def reads(self) -> tuple[str, ...]:
         """Name the outputs that the result is computed from, those of other results among them."""

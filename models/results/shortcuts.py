@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from models.labels import SEPARATOR
-from models.outputs import IMAGE_ID, Axis, Frame, Output, flags_of
+from models.outputs import COVARIATE, IMAGE_ID, Axis, Frame, Output, flags_of
 from models.prediction import LOGIT
 from models.results.base import Arrays, Stored
 from models.results.clusters import NOWHERE, clusters, mean_cosine
@@ -18,25 +18,32 @@ from models.results.statistics import holm
 
 logger = logging.getLogger(__name__)
 
-LEVEL, ALIKE, ONE_PLACE = 0.05, 0.8, 0.9
+LEVEL, ALIKE, ONE_PLACE = 0.05, 0.5, 0.9
 
 Floats = NDArray[np.floating[Any]]
 Clusters = NDArray[np.int32]
 
 
 class ShortcutFlag(IntFlag):
-    """A reason to look at a cluster; all three together are a hint of a shortcut."""
+    """A reason to look at a cluster; the first two with one of the others are a hint of a shortcut."""
 
     ALIKE = 1
     ONE_PLACE = 2
     LABELS_DIFFER = 4
+    COVARIATES_DIFFER = 8
 
 
-HINT = ShortcutFlag.ALIKE | ShortcutFlag.ONE_PLACE | ShortcutFlag.LABELS_DIFFER
+_AT_A_PLACE = ShortcutFlag.ALIKE | ShortcutFlag.ONE_PLACE
+
+
+def hints(flags: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Tell which clusters hint at a shortcut, by their flags ``(cluster,)``."""
+    differ = flags & (ShortcutFlag.LABELS_DIFFER | ShortcutFlag.COVARIATES_DIFFER) > 0
+    return np.asarray((flags & _AT_A_PLACE == _AT_A_PLACE) & differ)
 
 
 class Shortcuts(Comparison):
-    """Clusters of images that are explained alike, those first whose labels differ (SpRAy).
+    """Clusters of images that are explained alike, those first whose labels or covariates differ (SpRAy).
 
     A variant of spectral relevance analysis (Lapuschkin et al. 2019, doi:10.1038/s41467-019-08987-4): the maps of one
     explainer for the first target, averaged to at most 16 places a side, or embeddings, are scaled to unit length and
@@ -45,13 +52,14 @@ class Shortcuts(Comparison):
 
     The difference of labels is the total variation between the labels in a cluster and outside, in [0, 1]; each subject
     has one vote, and labels are compared as they are spelt. ``p`` is the least of Fisher's exact tests of each label,
-    times their number, corrected for the clusters (Holm). The alikeness is the mean cosine between images of different
-    subjects, of directions from which the mean over all images was subtracted, in [-1, 1]. The concentration is the
-    share of images whose strongest place is next to, or is, the one at which the cluster exceeds the others most.
+    times their number. The words of each covariate are compared in the same way; all p are corrected together (Holm).
+    The alikeness is the mean cosine between images of different subjects, of directions from which the mean over the
+    images outside was subtracted, in [-1, 1]. The concentration is the share of images whose strongest place is next
+    to, or is, the one at which the cluster exceeds the others most.
 
-    A hint is a cluster of alikeness from 0.8, concentration from 0.9 and ``p < 0.05``: a marker is at the same place in
-    each image, a finding seldom is. It is never proof, since an organ has its place as well; and a shortcut without a
-    place, or one of few images, raises none. Embeddings have no places and raise none either.
+    A hint is a cluster of alikeness from 0.5 and concentration from 0.9 with a ``p < 0.05``: a marker is at the same
+    place in each image, a finding seldom is. It is never proof, since an organ has its place as well; and a shortcut
+    without a place, or one of few images, raises none. Embeddings have no places and raise none either.
     """
 
     name: Literal["shortcuts"] = "shortcuts"
@@ -81,10 +89,14 @@ class Shortcuts(Comparison):
             declared("label_difference", "total variation between labels in the cluster and outside"),
             declared("p", "p of the difference of labels, corrected by Holm"),
             declared("error", "share of wrong predictions among images with a known label"),
-            declared("alikeness", "mean cosine between images of different subjects, without the mean of all images"),
+            declared("alikeness", "mean cosine between images of different subjects, without the mean of the others"),
             declared("flags", "reasons to look at the cluster; bits that add up", dtype="uint8", fill=0,
                      flags=flags_of(ShortcutFlag)),
         ]  # fmt: skip
+        if frame.covariates:
+            about = "total variation between covariates in the cluster and outside"
+            outputs.append(declared("covariate_difference", about, COVARIATE))
+            outputs.append(declared("covariate_p", "p of the difference of covariates, corrected by Holm", COVARIATE))
         if self.explainer is not None:
             outputs.append(declared("concentration", "share of images whose strongest place is that of the cluster"))
             about = "mean over images of maps, each divided by the mean of its magnitude"
@@ -96,9 +108,11 @@ class Shortcuts(Comparison):
         of = clusters(unit, stored.ids, self.clusters)
         classed = stored.frame.activation != "identity"  # a regression's labels are no classes
         labels = np.array(stored.labels if classed else [""] * len(of), str)
-        found = self._described(unit, of, labels, np.array(stored.subjects, str), stored.frame)
+        words = np.array([labels, *(stored.covariates[name] for name in stored.frame.covariates)], str)
+        found = self._described(unit, of, words, np.array(stored.subjects, str), stored.frame)
         found["error"] = _means(_wrong(stored, labels), of, self.clusters)
-        order = np.lexsort([np.arange(self.clusters), -found["share"], found["p"], found["flags"] != HINT])
+        least = np.fmin.reduce(np.column_stack([found["p"], found.get("covariate_p", found["p"])]), axis=1)
+        order = np.lexsort([np.arange(self.clusters), -found["share"], least, ~hints(found["flags"])])
         found = {name: values[order] for name, values in found.items()}
         found["cluster"] = np.where(of >= 0, np.argsort(order)[of], NOWHERE).astype(np.int32)
         if self.explainer is not None:
@@ -110,26 +124,40 @@ class Shortcuts(Comparison):
         }
 
     def _described(
-        self, unit: Floats, of: Clusters, labels: NDArray[np.str_], subjects: NDArray[np.str_], frame: Frame
+        self, unit: Floats, of: Clusters, words: NDArray[np.str_], subjects: NDArray[np.str_], frame: Frame
     ) -> Arrays:
-        """Describe each cluster by numbers ``(cluster,)``; NaN where there are none."""
+        """Describe each cluster by numbers ``(cluster,)``; NaN where there are none.
+
+        Parameters
+        ----------
+        words
+            Labels and covariates, ``(1 + covariate, image)``.
+        """
         there = of >= 0
-        unit, of, labels, subjects = unit[there], of[there], labels[there], subjects[there]
-        number = int(of.max(initial=-1)) + 1
-        apart = np.nan_to_num(directions(unit - unit.mean(0))) if number else unit
-        members = [of == one for one in range(number)]
-        votes = Votes.of(of, labels, subjects)
+        unit, of, words, subjects = unit[there], of[there], words[:, there], subjects[there]
+        members = [of == one for one in range(int(of.max(initial=-1)) + 1)]
+        differences, p = self._tested(of, words, subjects)
         found: Arrays = {
             "share": np.bincount(of, minlength=self.clusters) / max(len(of), 1),
-            "label_difference": self._padded(votes.differences()),
-            "p": self._padded(holm(votes.p())),
-            "alikeness": self._padded([mean_cosine(apart[own], subjects[own]) for own in members]),
+            "label_difference": differences[:, 0],
+            "p": p[:, 0],
+            "alikeness": self._padded([_alikeness(unit, own, subjects) for own in members]),
         }
         flags = (found["alikeness"] >= ALIKE) * ShortcutFlag.ALIKE + (found["p"] < LEVEL) * ShortcutFlag.LABELS_DIFFER
+        if frame.covariates:
+            found |= {"covariate_difference": differences[:, 1:], "covariate_p": p[:, 1:]}
+            flags += (found["covariate_p"] < LEVEL).any(1) * ShortcutFlag.COVARIATES_DIFFER
         if self.explainer is not None:
             found["concentration"] = self._padded([_at_one_place(np.abs(unit), own, places(frame)) for own in members])
             flags += (found["concentration"] >= ONE_PLACE) * ShortcutFlag.ONE_PLACE
         return found | {"flags": flags.astype(np.uint8)}
+
+    def _tested(self, of: Clusters, words: NDArray[np.str_], subjects: NDArray[np.str_]) -> tuple[Floats, Floats]:
+        """Compute how far words differ in clusters and its p, corrected together, both ``(cluster, 1 + covariate)``."""
+        votes = [Votes.of(of, own, subjects) for own in words]
+        differences = np.column_stack([self._padded(one.differences()) for one in votes])
+        p = np.column_stack([self._padded(one.p()) for one in votes]).astype(np.float64)
+        return differences, holm(p.ravel()).reshape(p.shape)
 
     def _padded(self, values: Any) -> Floats:
         padded = np.full(self.clusters, np.nan)
@@ -147,12 +175,23 @@ class Shortcuts(Comparison):
         return total / np.where(counts > 0, counts, np.nan).reshape(-1, *[1] * len(stored.frame.grid))
 
     def _tell(self, flags: NDArray[np.uint8]) -> None:
-        for cluster in np.flatnonzero(flags == HINT):
+        for cluster in np.flatnonzero(hints(flags)):
+            differing = "labels" if flags[cluster] & ShortcutFlag.LABELS_DIFFER else "covariates"
             logger.warning(
-                "result %s: the images of cluster %d are explained alike, at one place, and their labels differ from "
+                "result %s: the images of cluster %d are explained alike, at one place, and their %s differ from "
                 "those of the others: look at its mean map for a shortcut",
-                self.title, cluster,
+                self.title, cluster, differing,
             )  # fmt: skip
+
+
+def _alikeness(unit: Floats, own: NDArray[np.bool_], subjects: NDArray[np.str_]) -> float:
+    """Compute how alike own images are in what tells them from the others; NaN where there are no others.
+
+    The mean of the others is subtracted, since that of all images holds a part of what many of them share.
+    """
+    if own.all():
+        return float("nan")
+    return mean_cosine(np.nan_to_num(directions(unit[own] - unit[~own].mean(0))), subjects[own])
 
 
 def _at_one_place(magnitudes: Floats, own: NDArray[np.bool_], sides: tuple[int, ...]) -> float:

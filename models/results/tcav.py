@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
 
 from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import Axis, Frame, Output, flags_of
@@ -83,6 +84,10 @@ class TCAV(Result):
     classifier: Classifier = Field("logistic", description="How directions are found")
     directions: int = Field(30, ge=30, description="Directions of each concept, and random concepts")
 
+    @property
+    def names_in_labels(self) -> tuple[str, ...]:
+        return self.concepts
+
     def reads(self) -> tuple[str, ...]:
         return (self.of, gradient_of(self.of), TARGET_CLASS)
 
@@ -138,7 +143,8 @@ class TCAV(Result):
         if not drawn:
             return {}
         vectors = Vectors(stored, self.of, [rows for one in drawn.values() for rows in (one.ours, one.others)])
-        return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
+        with threadpool_limits(1):  # threads wait for one another longer than such small products take
+            return {key: images.fit(one, vectors, self.classifier) for key, one in drawn.items()}
 
     def _nothing(self, stored: Stored) -> Finding:
         features = next(iter(stored.blocks(self.of)))[1][self.of].shape[1]

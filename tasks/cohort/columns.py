@@ -73,8 +73,8 @@ class Wanted(NamedTuple):
         Whether columns are the keys of a datalist, where `label` may be a class or the path of a mask.
     record
         The columns that a record is made of, in its order.
-    measures
-        The columns of measures.
+    measures, covariates
+        The columns of measures, and of covariates, in their order.
     """
 
     uris: tuple[str, ...]
@@ -84,6 +84,7 @@ class Wanted(NamedTuple):
     in_datalist: bool
     record: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -93,6 +94,7 @@ class Wanted(NamedTuple):
         in_datalist: bool,
         record: tuple[str, ...] = (),
         measures: tuple[str, ...] = (),
+        covariates: tuple[str, ...] = (),
     ) -> "Wanted":
         """Take what is stated, and else a column by its own name, which in a datalist is not said of `label`."""
         asked = columns or Columns()
@@ -101,13 +103,15 @@ class Wanted(NamedTuple):
         own = {field: field for field in FIELDS if field not in asked.named and field not in taken}
         stated = {name: "cohort.columns.uri" for name in asked.uris}
         stated |= {name: f"cohort.columns.{field}" for field, name in asked.named.items()}
-        stated |= dict.fromkeys(measures, "cohort.measures") | dict.fromkeys(record, "cohort.record")
-        return cls(uris, asked.named | own, stated, columns is None, in_datalist, record, measures)
+        stated |= dict.fromkeys(measures, "cohort.measures") | dict.fromkeys(covariates, "cohort.covariates")
+        stated |= dict.fromkeys(record, "cohort.record")
+        return cls(uris, asked.named | own, stated, columns is None, in_datalist, record, measures, covariates)
 
     @property
     def known(self) -> set[str]:
         """The columns that are looked for, folded."""
-        return {*map(folded, (*self.uris, *self.others.values(), *self.record, *self.measures))}
+        named = (*self.uris, *self.others.values(), *self.record, *self.measures, *self.covariates)
+        return {*map(folded, named)}
 
     def reads(self, name: str) -> bool:
         """Tell whether what a column holds is looked at."""
@@ -136,10 +140,9 @@ class Wanted(NamedTuple):
             raise Unusable(f"has {' and '.join(wrong)}: {self._ways_on(plain, bool(unknown))}{read_as}")
         others = {field: plain.index(folded(name)) for field, name in self.others.items() if folded(name) in plain}
         named = frozenset(place for place, name in enumerate(plain) if name)
-        uris, record, measures = (
-            tuple(plain.index(folded(name)) for name in group) for group in (self.uris, self.record, self.measures)
-        )
-        return Places(uris, others, named, record, measures)
+        groups = (self.uris, self.record, self.measures, self.covariates)
+        uris, *beside = (tuple(plain.index(folded(name)) for name in group) for group in groups)
+        return Places(uris, others, named, *beside)
 
     def _ways_on(self, names: Sequence[str], has_unknown: bool) -> str:
         if self.in_datalist and has_unknown and "label" in names:
@@ -156,13 +159,14 @@ class Wanted(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Places of columns: those of files, the others by what they hold, all that have a name, of record and measures."""
+    """Places of columns: of files, of the others by what they hold, of all with a name, and of those beside these."""
 
     uris: tuple[int, ...]
     others: dict[str, int]
     named: frozenset[int]
     record: tuple[int, ...] = ()
     measures: tuple[int, ...] = ()
+    covariates: tuple[int, ...] = ()
 
 
 def folded(name: str) -> str:

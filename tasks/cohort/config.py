@@ -68,6 +68,12 @@ class CohortConfig(BaseModel):
         description="Columns of the table whose numbers results compare with what the network sees, which is not shown "
         "them: [age, volume]; they are kept in the manifest; an empty cell: the image has no such measure",
     )
+    covariates: tuple[Name, ...] = Field(
+        (),
+        strict=False,
+        description="Columns of the table such as site or scanner: [site, scanner]; they are stored as they are "
+        "written, and the result `shortcuts` holds clusters against them as against the label",
+    )
     align: Literal["same grid", "to first"] = Field(
         "same grid",
         description="same grid: the files of an image have to lie on one; to first: they are resampled onto that of "
@@ -130,7 +136,7 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_of_a_table(self) -> "CohortConfig":
-        names = ("columns", "label_map", "section", "record", "measures")
+        names = ("columns", "label_map", "section", "record", "measures", "covariates")
         of_a_table = {name: getattr(self, name) for name in names}
         if (stated := [name for name, value in of_a_table.items() if value]) and not is_table(self.source):
             raise ConfigurationError(f"{stated[0]} is for what a table says, and the source is none: leave it out")
@@ -140,8 +146,8 @@ class CohortConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fields_are_several(self) -> "CohortConfig":
-        fields = {"record": [field.name for field in self.record], "measures": self.measures}
-        for field, stated in fields.items():
+        groups = {"measures": self.measures, "covariates": self.covariates}
+        for field, stated in {"record": [field.name for field in self.record], **groups}.items():
             names = [folded(name) for name in stated]
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ConfigurationError(f"{field}: {', '.join(twice)} is named twice: each is one column")

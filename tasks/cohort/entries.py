@@ -48,7 +48,8 @@ def _entry(
 ) -> Entry:
     named = image.subject or image.bids
     subject = alias(named) if named else None
-    entry = Entry(id=alias(image.name), label=image.label, subject=subject, measures=image.measures)
+    beside = {"measures": image.measures, "covariates": image.covariates}
+    entry = Entry(id=alias(image.name), label=image.label, subject=subject, **beside)
     if image.refused:
         return entry.quarantined(image.refused)
     try:

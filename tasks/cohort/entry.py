@@ -110,6 +110,8 @@ class Entry:
         Its value of each measure, in the order of `cohort.measures`; None: it has none.
     sources
         What the image is made of.
+    covariates
+        The words in the columns of `cohort.covariates`, in their order; empty where a cell is.
     """
 
     id: str
@@ -124,6 +126,7 @@ class Entry:
     frame: int | None = None
     measures: tuple[float | None, ...] = ()
     sources: tuple[Source, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @property
     def facts(self) -> tuple[Fact, ...]:

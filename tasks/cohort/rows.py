@@ -34,7 +34,8 @@ def images_of_table(config: CohortConfig) -> list[Listed]:
     """
     columns = config.columns and config.columns.by_sequence(config.sequence_names)
     record = tuple(field.name for field in config.record)
-    table = read_table(config.source, columns, config.section, record, config.measures)
+    beside = (record, config.measures, config.covariates)
+    table = read_table(config.source, columns, config.section, *beside)
     rows = [_split(config, row) for row in table]
     locate = _locator(config, rows)
     assigned = [_assigned(config, row) for row in rows]
@@ -145,6 +146,7 @@ def _listed(config: CohortConfig, row: Row, assigned: _Assigned, locate: Callabl
         source=source,
         label=row.label and _mapped(row.label, config.label_map),
         subject=row.subject,
+        covariates=tuple(cell or "" for cell in row.covariates),
         path=paths[0],
         refused=refused,
         measures=tuple(_measure(config, row, *named) for named in zip(config.measures, row.measures, strict=True)),

@@ -78,6 +78,8 @@ class Listed(NamedTuple):
 
     Attributes
     ----------
+    covariates
+        The words in its cells of the covariates; empty where a cell is.
     path
         Its path below the folder of the cohort or the table.
     refused
@@ -93,6 +95,7 @@ class Listed(NamedTuple):
     path: str = ""
     refused: str | None = None
     measures: tuple[float | None, ...] = ()
+    covariates: tuple[str, ...] = ()
 
     @property
     def called(self) -> tuple[str, ...]:

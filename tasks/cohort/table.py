@@ -50,8 +50,8 @@ class Row(NamedTuple):
         Its place below the line that names the columns, counted from 1; blank rows count.
     uris
         The files in its columns of files, of which one at least is named.
-    record, measures
-        The cells in the columns of its record, and in those of its measures.
+    record, measures, covariates
+        The cells in the columns of its record, in those of its measures, and of its covariates.
     """
 
     number: int
@@ -62,6 +62,7 @@ class Row(NamedTuple):
     subject: str | None = None
     record: tuple[str | None, ...] = ()
     measures: tuple[str | None, ...] = ()
+    covariates: tuple[str | None, ...] = ()
 
 
 def is_table(source: Location) -> bool:
@@ -80,6 +81,7 @@ def read_table(
     section: str = "",
     record: tuple[str, ...] = (),
     measures: tuple[str, ...] = (),
+    covariates: tuple[str, ...] = (),
 ) -> list[Row]:
     """Read the rows of a cohort table, without the blank ones.
 
@@ -91,8 +93,8 @@ def read_table(
         How its columns are called, and that there may be others; None: by their own names, and no others.
     section
         Which of a datalist's lists is read; empty: the only one.
-    record, measures
-        The columns that the network takes beside the image, and those of measures.
+    record, measures, covariates
+        The columns that the network takes beside the image, those of measures, and those that are stored as words.
 
     Raises
     ------
@@ -105,7 +107,8 @@ def read_table(
         raise ConfigurationError(f"cohort.source: there is no table {source}") from None
     except IsADirectoryError:
         raise ConfigurationError(f"cohort.source: {source} is a folder: end it with / to take its files") from None
-    wanted = Wanted.of(columns, in_datalist=is_datalist(source), record=record, measures=measures)
+    beside = {"record": record, "measures": measures, "covariates": covariates}
+    wanted = Wanted.of(columns, in_datalist=is_datalist(source), **beside)
     try:
         if source.url.lower().endswith(".parquet"):
             names, records, read_as = *_parquet(data, wanted.reads), ""
@@ -136,21 +139,22 @@ def _rows(source: Location, columns: Places, records: Iterable[Record]) -> Itera
                 f"{row} has a cell in column {places[0]}, which has no name: name the column or leave it out (pandas: "
                 "index=False), or put a text that holds the separator in quotes"
             )
-        uris, record, measures = (
-            tuple(texts[place] if place < len(texts) else None for place in group)
-            for group in (columns.uris, columns.record, columns.measures)
+        groups = (columns.uris, columns.record, columns.measures, columns.covariates)
+        uris, record, measures, covariates = (
+            tuple(texts[place] if place < len(texts) else None for place in group) for group in groups
         )
         values = {name: texts[place] if place < len(texts) else None for name, place in columns.others.items()}
         if not any(uris):
             raise ConfigurationError(f"{row} has no `uri`: name its file, or leave it out")
-        if any("\0" in text for text in (*uris, *values.values()) if text):
+        if any("\0" in text for text in (*uris, *values.values(), *covariates) if text):
             raise ConfigurationError(
                 f"{row} has a NUL character, which no name and no text holds: write the table anew"
             )
         for name in ("label", "subject"):
             if text := values.get(name):
                 values[name] = unicodedata.normalize("NFC", text)  # macOS takes letters and their accents apart
-        yield Row(number, uris, **values, record=record, measures=measures)
+        covariates = tuple(text and unicodedata.normalize("NFC", text) for text in covariates)
+        yield Row(number, uris, **values, record=record, measures=measures, covariates=covariates)
 
 
 def _whole(rows: list[Row]) -> list[Row]:

@@ -2,13 +2,13 @@
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.labels import named
+from models.labels import SEPARATOR, named
 from tasks.cohort.entry import Entry
 from tasks.cohort.sources import Find
 
@@ -32,6 +32,11 @@ class Labels:
     truth: NDArray[np.bool_]
     known: NDArray[np.bool_]
     unread: Mapping[str, int]
+
+
+def without_concepts(labels: Iterable[str], concepts: Collection[str]) -> list[str]:
+    """Leave the names of concepts out of labels, which is nothing of some: they say nothing of a class."""
+    return [SEPARATOR.join(name for name in label.split(SEPARATOR) if name not in concepts) for label in labels]
 
 
 def read_labels(labels: Sequence[str], classes: Sequence[str], exclusive: bool) -> Labels:
@@ -72,11 +77,11 @@ class UnreadLabel:
 
 
 def unread_labels(
-    entries: Sequence[Entry], classes: Sequence[str], find: Find, *, exclusive: bool
+    entries: Sequence[Entry], classes: Sequence[str], find: Find, *, exclusive: bool, concepts: Collection[str] = ()
 ) -> list[UnreadLabel]:
-    """Find the labels that name no class, the most frequent first."""
+    """Find the labels that name neither a class nor a concept, the most frequent first."""
     labelled = [entry for entry in entries if entry.label and entry.present]
-    labels = [entry.label or "" for entry in labelled]
+    labels = without_concepts([entry.label or "" for entry in labelled], concepts)
     rows: dict[str, list[int]] = defaultdict(list)
     for entry, label in zip(labelled, labels, strict=True):
         source = find(entry.id)

@@ -41,6 +41,7 @@ _SCHEMA = pa.schema(
         ("withdrawn", pa.bool_()),
         ("frame", pa.int64()),
         ("measures", pa.list_(pa.float64())),
+        ("covariates", pa.list_(pa.string())),
         ("sources", pa.list_(_SOURCE)),
     ]
 )
@@ -140,7 +141,8 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> Entry:
     sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
-    return Entry(**row | {"measures": tuple(row["measures"]), "sources": tuple(sources)})
+    beside = {name: tuple(row[name]) for name in ("measures", "covariates")}
+    return Entry(**row | beside | {"sources": tuple(sources)})
 
 
 def _fact(fact: dict[str, Any]) -> Fact:

@@ -123,6 +123,12 @@ class Plan(BaseModel):
         planned = (*self.parts, *self.fits, *self.evaluated, *self.results)
         return joined(*(one.outputs for one in planned))
 
+    @property
+    def concepts(self) -> frozenset[str]:
+        """The names that labels may hold beside those of classes."""
+        named = {name for planned in self.results for name in planned.result.names_in_labels}
+        return frozenset(named - {*self.model.classes})
+
     def part_with(self, name: str) -> int:
         """Find the part that delivers an output."""
         return next(number for number, part in enumerate(self.parts) if part.holds(name))
@@ -298,6 +304,7 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
         axes=of.cohort.axes,
         keeps_channels=of.channels == "keep",
         fields=tuple(field.name for field in of.cohort.record),
+        covariates=of.cohort.covariates,
     )
 
 

@@ -78,7 +78,8 @@ class Prepared:
         model = self.plan.model
         if model.activation == "identity":
             return []
-        return unread_labels(self.entries, model.classes, self.sources, exclusive=model.activation == "softmax")
+        exclusive, concepts = model.activation == "softmax", self.plan.concepts
+        return unread_labels(self.entries, model.classes, self.sources, exclusive=exclusive, concepts=concepts)
 
     @property
     def identifiers(self) -> str:

@@ -46,8 +46,8 @@ def replan(
     """Go on from the plan of an output, as the cohort and the configuration are now.
 
     An image's row never moves. New images go after the last row; what changed is explained again in its place; what
-    vanished keeps its row and is marked; what was withdrawn does not come back. Labels and subjects decide no map, so
-    they are those that the cohort has now.
+    vanished keeps its row and is marked; what was withdrawn does not come back. Labels, covariates and subjects decide
+    no map, so they are those that the cohort has now.
 
     Parameters
     ----------
@@ -68,6 +68,8 @@ def replan(
         If the two differ in what would change the images that are delivered already.
     """
     _refuse_differences(there, plan, extend)
+    if there.cohort.covariates != plan.cohort.covariates:  # what is known of images that are gone is of other columns
+        entries_there = [replace(entry, covariates=()) for entry in entries_there]
     found, again, changes = _rows(there, entries_there, commits, entries, unselected)
     _refuse_another_cohort(there, entries_there, found)
     titles = {explainer.title for explainer in there.explainers}
@@ -206,6 +208,8 @@ def _refuse_differences(there: Plan, plan: Plan, extend: bool) -> None:
     ]
     if plan.masks and not there.masks:
         differing.append(("masks in the cohort", "none", "some"))
+    if there.cohort.covariates and not plan.cohort.covariates:  # others may be named, which takes the place of these
+        differing.append(("cohort.covariates", list(there.cohort.covariates), []))
     if there.fits and plan.cohort.background != there.cohort.background:
         differing.append(("cohort.background", there.cohort.background, plan.cohort.background))
     before, now = ({known.title: known.model_dump(mode="json") for known in one.explainers} for one in (there, plan))

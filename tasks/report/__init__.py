@@ -15,7 +15,7 @@ from models.labels import NOTHING
 from tasks.cohort.entry import Entry
 from tasks.plain import plain_lines
 from tasks.plan import manifest
-from tasks.plan.labels import Labels, read_labels
+from tasks.plan.labels import Labels, read_labels, without_concepts
 from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
@@ -59,7 +59,7 @@ def write_report(output: Location) -> Location:
     dataset = open_store(output)
     explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
     dataset = dataset.isel(image_id=explained)
-    spelt = [str(label) for label in dataset["label"].values]
+    spelt = without_concepts(map(str, dataset["label"].values), plan.concepts)
     labels = read_labels(spelt, plan.model.classes, _exclusive(plan))
     predictions = _predictions(dataset, plan, labels)
     subjects = [entries[row].subject or entries[row].id for row in explained]

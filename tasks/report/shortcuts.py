@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from models.outputs import Output
-from models.results.shortcuts import HINT, LEVEL, ShortcutFlag
+from models.outputs import COVARIATE, Output
+from models.results.shortcuts import LEVEL, ShortcutFlag, hints
 from tasks.report.anatomy import space_of
 from tasks.report.pictures import Panel, case_panels, scales_of
 from tasks.report.slides import is_slide
@@ -23,6 +23,8 @@ class Cluster:
 
     Attributes
     ----------
+    covariates
+        By name of a covariate, how far its words differ from those of the others, and p.
     flags
         Reasons to look at the cluster, in words.
     panel
@@ -35,6 +37,7 @@ class Cluster:
     label_difference: float
     p: float
     error: float
+    covariates: dict[str, tuple[float, float]]
     flags: list[str]
     is_hint: bool
     panel: Panel | None
@@ -47,6 +50,10 @@ class Alike:
     by: str
     clusters: list[Cluster]
     level: float = LEVEL
+
+    @property
+    def covariates(self) -> list[str]:
+        return list(self.clusters[0].covariates) if self.clusters else []
 
 
 def explained_alike(outputs: Iterable[Output], dataset: xr.Dataset) -> list[Alike]:
@@ -78,12 +85,21 @@ def _clusters(prefix: str, dataset: xr.Dataset) -> Iterator[Cluster]:
             label_difference=difference,
             p=p,
             error=error,
+            covariates=_covariates(prefix, dataset, number),
             flags=[str(flag.name).lower().replace("_", " ") for flag in flags],
-            is_hint=flags == HINT,
+            is_hint=bool(hints(bits)[number]),
             panel=_panel(dataset[f"{prefix}_map"].values[number], dataset.isel(image_id=rows[:_DRAWN]))
             if f"{prefix}_map" in dataset and not is_slide(dataset)
             else None,
         )
+
+
+def _covariates(prefix: str, dataset: xr.Dataset, number: int) -> dict[str, tuple[float, float]]:
+    if f"{prefix}_covariate_p" not in dataset:
+        return {}
+    differences, p = (dataset[f"{prefix}_covariate_{name}"].values[number].tolist() for name in ("difference", "p"))
+    names = map(str, dataset[COVARIATE].values)
+    return dict(zip(names, zip(differences, p, strict=True), strict=True))
 
 
 def _panel(mean_map: NDArray[np.float32], drawn: xr.Dataset) -> Panel | None:

@@ -64,9 +64,9 @@ class Commit(ShardRecord):
         return {flag: len(flagged) for flag, flagged in rows.items()}
 
     @property
-    def flagged(self) -> int:
-        """Images with a flag of their own or on one of their maps."""
-        return len({row for part in self.parts.values() for flagged in part.flags.values() for row in flagged})
+    def flagged(self) -> set[int]:
+        """Rows of the images with a flag of their own or on one of their maps."""
+        return {row for part in self.parts.values() for flagged in part.flags.values() for row in flagged}
 
     def delivers(self, plan: Plan, part: int) -> bool:
         """Whether it holds a part of what the plan promises, for whatever rows."""

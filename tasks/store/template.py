@@ -18,7 +18,7 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
-from models.outputs import EXPLAINER, Axis
+from models.outputs import COVARIATE, EXPLAINER, Axis
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
@@ -86,11 +86,18 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
         _strings([entry.label or "" for entry in entries]),
         {"long_name": "reference label; empty where unknown", "units": "1"},
     )
+    if names := plan.frame.covariates:
+        blank = ("",) * len(names)
+        dataset["covariate_value"] = (
+            ("image_id", COVARIATE),
+            _strings([word for entry in entries for word in entry.covariates or blank]).reshape(-1, len(names)),
+            {"long_name": "what the cohort table says of the image; empty where unknown", "units": "1"},
+        )
     for name, values in _index(plan, entries, status).items():
         dataset[name] = values
         encoding[name] = {"fill_value": -1 if name == "shard" else 0}
     for other in dataset.variables.keys() - described.keys():
-        encoding.setdefault(str(other), {})["chunks"] = (_INDEX_CHUNK,)
+        encoding.setdefault(str(other), {})["chunks"] = (_INDEX_CHUNK, *dataset[other].shape[1:])
     written: dict[str, Buffer] = {}
     memory = MemoryStore(written)
     with warnings.catch_warnings():
@@ -119,6 +126,7 @@ def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
         "world": ("RAS1", "axis towards right, anterior, superior", "mm"),
         "voxel": (frame.voxel, "axis of the voxel index", "1"),
         **({EXPLAINER: (frame.explainers, "explainer", "1")} if frame.explainers else {}),
+        **({COVARIATE: (frame.covariates, "column of the cohort table", "1")} if frame.covariates else {}),
     }
     axes = {axis.name: axis for output in plan.outputs.values() for axis in output.axes if axis.name not in named}
     return {

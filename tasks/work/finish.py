@@ -32,7 +32,7 @@ class Summary:
     Attributes
     ----------
     flagged
-        Explained images with a flag of their own or on one of their maps.
+        Explained images with a flag of their own, on one of their maps, or of a result.
     flags
         Such images by flag in words.
     seconds
@@ -138,6 +138,9 @@ def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: 
         seconds.update(commit.seconds)
     evaluations = Evaluation.read(output, commits) if plan.evaluated else {}
     results = ResultRecord.read_keys(output, [planned.title for planned in plan.results])
+    flags.update({flag: len(rows) for result in results.values() for flag, rows in result.flags.items()})
+    flagged = {plan.shards[index].start + row for index, commit in commits.items() for row in commit.flagged}
+    flagged |= {row for result in results.values() for rows in result.flags.values() for row in rows}
     recorded = [record.objects for record in (*commits.values(), *evaluations.values())]
     recorded += [fit.objects for fit in plan.fits] + [result.delivered.objects for result in results.values()]
     objects = [stored for by_key in recorded for stored in by_key.values()]
@@ -152,7 +155,7 @@ def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: 
         pending=plan.images - became.total() + became["pending"],
         withdrawn=became["withdrawn"],
         vanished=sum(not entry.present and not entry.withdrawn for entry in entries),
-        flagged=sum(commit.flagged for commit in commits.values()),
+        flagged=len(flagged),
         shards=len(plan.shards),
         shards_done=len(commits),
         objects=len(objects),

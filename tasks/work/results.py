@@ -21,10 +21,11 @@ from tasks.plan.planned import PlannedResult
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
+from tasks.store.flags import raised
 from tasks.store.objects import NAME, Piece, pieces, read_shard, read_whole, write
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
-from tasks.store.variables import empty_block, variables
+from tasks.store.variables import Variable, empty_block, variables
 from tasks.work.engines import Engines
 from tasks.work.evaluate import Evaluation
 
@@ -32,9 +33,17 @@ logger = logging.getLogger(__name__)
 
 
 class ResultRecord(NamedRecord):
-    """The record of a result."""
+    """The record of a result.
+
+    Attributes
+    ----------
+    flags
+        Rows by flag in words, such as "regions outside"; without those that no image has.
+    """
 
     folder = "results"
+
+    flags: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ class StoredCohort:
     @property
     def labels(self) -> Sequence[str]:
         return [entry.label or "" for entry in self.entries]
+
+    @property
+    def covariates(self) -> Mapping[str, Sequence[str]]:
+        names = self.frame.covariates
+        words = [entry.covariates or ("",) * len(names) for entry in self.entries]
+        return {name: [own[place] for own in words] for place, name in enumerate(names)}
 
     @property
     def subjects(self) -> Sequence[str]:
@@ -209,12 +224,17 @@ def compute_results(output: Location, engines: Engines) -> None:
         for cut, rows in result_pieces(plan, planned):
             own = {name: values[rows] if described[name].output.per_image else values for name, values in found.items()}
             objects |= write(output / NAME, cut, own)
-        record = ResultRecord(
-            title=planned.title, delivered=Delivered(digest=_digest(cohort, planned), objects=objects)
-        )
+        delivered_now = Delivered(digest=_digest(cohort, planned), objects=objects)
+        record = ResultRecord(title=planned.title, delivered=delivered_now, flags=_flagged(described, found))
         record.write(output)
         cohort = replace(cohort, results={**cohort.results, record.title: record})
         logger.info("result %s computed over %d images", planned.title, int(cohort.explained.sum()))
+
+
+def _flagged(described: Mapping[str, Variable], found: Arrays) -> dict[str, tuple[int, ...]]:
+    by_image = [one.output for one in described.values() if one.output.per_image and one.output.flags]
+    words = {flag: rows for one in by_image for flag, rows in raised(one.name, one.flags, found[one.name]).items()}
+    return {flag: tuple(np.flatnonzero(rows).tolist()) for flag, rows in words.items() if rows.any()}
 
 
 def result_pieces(plan: Plan, planned: PlannedResult) -> Iterator[tuple[list[Piece], slice]]:
@@ -252,5 +272,6 @@ def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
             "status": [cohort.commits[shard.index].status for shard in cohort.plan.shards],
             "rows": [(entry.id, entry.label, entry.subject) for entry in cohort.entries],
             "measures": {name: [*map(str, cohort.measures[name])] for name in planned.result.reads_measures()},
+            "covariates": cohort.covariates,
         }
     )

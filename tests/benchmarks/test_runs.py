@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import explainers, metrics, run_against_bare_loop
+from tests.benchmarks import explainers, metrics, results, run_against_bare_loop
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,17 @@ def test_the_line_of_a_metric_is_printed(name: str) -> None:
     setting = metrics.Setting(explainers.network_of(2), explainers.images_of(2, metrics.IMAGES), 8)
     assert name in metrics.NAMES
     assert metrics.line(setting, name).startswith(name)
+
+
+def test_lines_of_results_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "IMAGES", {"tcav": 100, "similar_cases": 50})
+    monkeypatch.setattr(results, "OF_CONCEPT", 2)
+    monkeypatch.setattr(results, "FEATURES", 32)
+    monkeypatch.setattr(results, "KEPT_OF", 2)
+    monkeypatch.setattr(results, "PAIRS", 1)
+    for name in results.IMAGES:
+        assert results.line_of(name).startswith(name)
+    assert "goal: 1.05" in results.line_of_the_pass("layer3")
 
 
 @pytest.mark.parametrize("case", [name for name in run_against_bare_loop.CASES if "ResNet" in name])

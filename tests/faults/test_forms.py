@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import tifffile
 
+from tasks.plan import manifest
 from tasks.storage.location import Location
 from tests.faults import sabotage
 from tests.faults.conftest import Measured
-from tests.faults.workers import plan_and_set_up, work_through
+from tests.faults.workers import begin, end, plan_and_set_up, work_through, work_together
 from tests.tasks.conftest import squares_model
+from tests.tasks.every_result import of_every_result
 from tests.tasks.outputs import NETWORK
 from tests.tasks.slides.made import with_tissue, write_tiff
 
@@ -87,7 +89,7 @@ def of_slides(folder: Path) -> dict[str, Any]:
     }
 
 
-FORMS = (of_sequences_and_a_record, of_frames, of_windows_by_folds, of_slides)
+FORMS = (of_sequences_and_a_record, of_frames, of_windows_by_folds, of_slides, of_every_result)
 
 
 @pytest.fixture(scope="module", params=FORMS, ids=lambda form: form.__name__)
@@ -107,4 +109,17 @@ def test_workers_are_killed_at_several_stages(
     died = work_through(output, folder)
     assert died == len(deaths) and sabotage.deaths_left(folder) == 0
     form = request.node.callspec.id.replace("_", " ")
-    measured(f"images {form}: workers killed", died, [output], sabotage.explained(folder) / IMAGES)
+    images = len(manifest.read(output, sources=False))
+    measured(f"images {form}: workers killed", died, [output], sabotage.explained(folder) / images)
+
+
+@pytest.mark.parametrize("content", [of_every_result], indirect=True)
+def test_every_result_is_the_same_from_four_workers_in_any_order(
+    content: Any, local: Location, tmp_path: Path, measured: Measured
+) -> None:
+    output, plan = begin(content(local))
+    folder = sabotage.plan_deaths(tmp_path / "deaths", [])
+    assert work_together(output, plan, folder, workers=4, seed=1, kills=0) == 0
+    end(output)
+    images = len(manifest.read(output, sources=False))
+    measured("every result by four workers, shuffled", 1, [output], sabotage.explained(folder) / images)

@@ -43,12 +43,6 @@ def explain(network: Network, explainers: list[Explainer], batch: Tensor, keeps:
     return Engine(network, explainers, B, 7, fitted, keeps_channels=keeps).explain(batch, names(batch))
 
 
-def network_for(name: str) -> Network:
-    """A network that the explainer is right on."""
-    torch.manual_seed(0)
-    return wrap(BcosClassifier(2, CHANNELS, 4), 2, CHANNELS) if name == "bcos" else make("AttentionGated", 2, CHANNELS)
-
-
 def by_channel(network: Network, explainer: Explainer, batch: Tensor) -> Tensor:
     """The maps of each channel, ``(image, channel, *space)``."""
     return explain(network, [explainer], batch).outputs[CHANNEL_MAPS][:, 0, 0]
@@ -73,9 +67,11 @@ class LooksAt(nn.Module):
 
 def network_for(name: str) -> Network:
     """A network that the explainer is right on."""
-    if name not in ("attn_lrp", "patternnet"):
+    if name not in ("attn_lrp", "patternnet", "bcos"):
         return make("AttentionGated", 2, CHANNELS)
     torch.manual_seed(3)
+    if name == "bcos":
+        return wrap(BcosClassifier(2, CHANNELS, 4), 2, CHANNELS)
     return wrap(LooksAt(1, attends=name == "attn_lrp"), 2, CHANNELS)
 
 

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from scipy.stats import chi2_contingency, fisher_exact
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+import cohortlens
 from models.explainers.base import MAPS
-from models.outputs import joined
+from models.networks import AttentionGatedClassifier
+from models.outputs import Frame, joined
 from models.prediction import LOGIT
 from models.results import Shortcuts
 from models.results.clusters import clusters, mean_cosine
 from models.results.label_tests import Votes
 from models.results.nearest import directions
-from models.results.shortcuts import HINT
+from models.results.shortcuts import ShortcutFlag, hints
+from tasks.demo.shipped import WEIGHTS
+from tasks.demo.training import draw
 from tests.models.test_declarations import check
 from tests.models.test_similar_cases import FRAME, REGRESSION, StoredVectors
 
@@ -55,7 +60,7 @@ def test_a_marker_is_the_first_cluster(seed: int, caplog: pytest.LogCaptureFixtu
     found = BY_MAP.compute(stored)
     first = found["shortcut_cluster"] == 0
     assert (first == marked).mean() > 0.97
-    assert (found["shortcut_flags"] == HINT).tolist() == [True] + [False] * 7
+    assert hints(found["shortcut_flags"]).tolist() == [True] + [False] * 7
     assert "cluster 0 are explained alike" in caplog.text
     assert found["shortcut_share"].sum() == pytest.approx(1)
     assert found["shortcut_share"][0] == pytest.approx(first.mean())
@@ -70,15 +75,61 @@ def test_a_marker_is_the_first_cluster(seed: int, caplog: pytest.LogCaptureFixtu
 
 
 def test_findings_at_varying_places_raise_no_alarm() -> None:
-    alarms = [(BY_MAP.compute(explained(seed, marker=False)[0])["shortcut_flags"] == HINT).any() for seed in range(20)]
+    alarms = [hints(BY_MAP.compute(explained(seed, marker=False)[0])["shortcut_flags"]).any() for seed in range(20)]
     assert sum(alarms) <= 1
+
+
+@pytest.mark.parametrize("marker", [False, True])
+def test_the_marker_of_the_demo_is_found_and_the_clean_demo_raises_no_alarm(marker: bool) -> None:
+    explainers = ("gradcam", "guided_gradcam", "input_x_gradient")
+    network = AttentionGatedClassifier(spatial_dims=2, in_channels=1, num_classes=2, features=(12, 24, 48, 64))
+    network.load_state_dict(load_file(WEIGHTS / f"attention_gated_2d{'_marker' * marker}.safetensors"))
+    images, ill = draw(80, 2, 7, marker=marker)
+    target = {"name": "classes", "classes": ["lesion"]}
+    dataset = cohortlens.explain(network.eval(), images, explainers, classes=["normal", "lesion"], target=target)
+    labels = ["lesion" if one else "normal" for one in ill]
+    frame = Frame(("normal", "lesion"), ("lesion",), explainers, ("grey",), tuple(images.shape[2:]), "softmax")
+    arrays = {MAPS: dataset[MAPS].values, LOGIT: dataset[LOGIT].values}
+    stored = StoredVectors(arrays, np.ones(80, bool), [f"s{one}" for one in range(80)], labels, frame)
+    for explainer in explainers:
+        found = Shortcuts(explainer=explainer).compute(stored)
+        hinted = np.flatnonzero(hints(found["shortcut_flags"]))
+        strongest = [np.unravel_index(found["shortcut_map"][one].argmax(), frame.grid) for one in hinted]
+        at_letter = [one for one, place in zip(hinted, strongest, strict=True) if max(place) < 16]  # it is at 3 to 10
+        assert bool(at_letter) == bool(len(hinted)) == marker, explainer
+        assert all(ill[found["shortcut_cluster"] == one].all() for one in at_letter)
 
 
 def test_a_marker_that_labels_do_not_follow_raises_no_alarm() -> None:
     stored, _ = explained(0, marker=True)
     labels = [f"{'ab'[int(name[1:]) // 2 % 2]}" for name in stored.subjects]
     found = BY_MAP.compute(replace(stored, labels=labels))
-    assert (found["shortcut_flags"] != HINT).all()
+    assert (~hints(found["shortcut_flags"])).all()
+
+
+def test_a_marker_that_goes_with_the_site_is_found_though_labels_do_not_follow() -> None:
+    stored, marked = explained(0, marker=True)
+    labels = [f"{'ab'[int(name[1:]) // 2 % 2]}" for name in stored.subjects]
+    sites = {"site": ["north" if one else "south" for one in marked], "scanner": ["A"] * IMAGES}
+    frame = replace(FRAME, covariates=tuple(sites))
+    found = BY_MAP.compute(replace(stored, labels=labels, frame=frame, covariates=sites))
+    check({name: torch.from_numpy(values) for name, values in found.items()}, joined(BY_MAP.declare(frame)), frame, 120)
+    first = found["shortcut_cluster"] == 0
+    assert (first == marked).mean() > 0.97 and hints(found["shortcut_flags"]).tolist() == [True] + [False] * 7
+    flags = ShortcutFlag(int(found["shortcut_flags"][0]))
+    assert ShortcutFlag.COVARIATES_DIFFER in flags and ShortcutFlag.LABELS_DIFFER not in flags
+    difference, p = (found[f"shortcut_covariate_{name}"] for name in ("difference", "p"))
+    assert difference[0, 0] > 0.9 and p[0, 0] < 1e-6
+    assert np.isnan(p[:, 1]).all() and np.nanmax(difference[:, 1]) == 0
+
+
+def test_the_tests_of_labels_and_covariates_are_corrected_together() -> None:
+    stored, _ = explained(0, marker=True)
+    alone = BY_MAP.compute(stored)["shortcut_p"]
+    frame = replace(FRAME, covariates=("site",))
+    both = BY_MAP.compute(replace(stored, frame=frame, covariates={"site": stored.labels}))
+    assert both["shortcut_p"][0] == pytest.approx(both["shortcut_covariate_p"][0, 0])
+    assert both["shortcut_p"][0] == pytest.approx(2 * alone[0])
 
 
 def test_the_order_of_images_does_not_count() -> None:
@@ -123,7 +174,7 @@ def test_subjects_have_one_vote() -> None:
 def test_few_images_leave_clusters_empty(images: int) -> None:
     stored, _ = explained(0, marker=True)
     found = BY_MAP.compute(replace(stored, explained=np.arange(IMAGES) < images))
-    assert (found["shortcut_cluster"] >= 0).sum() == images and not (found["shortcut_flags"] == HINT).any()
+    assert (found["shortcut_cluster"] >= 0).sum() == images and not hints(found["shortcut_flags"]).any()
     assert np.isfinite(found["shortcut_map"]).all((1, 2)).sum() == (found["shortcut_share"] > 0).sum() <= images
 
 

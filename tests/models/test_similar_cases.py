@@ -1,7 +1,7 @@
 """Similar cases are those that scikit-learn and plain loops find, whatever the blocks are."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class StoredVectors:
     subjects: Sequence[str]
     labels: Sequence[str]
     frame: Frame = FRAME
+    covariates: dict[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def ids(self) -> Sequence[str]:

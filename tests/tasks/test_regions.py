@@ -20,6 +20,7 @@ from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
+from tasks.work.finish import summarise
 from tests.tasks.conftest import squares_model
 from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, stored
 
@@ -151,6 +152,18 @@ def test_what_the_atlas_does_not_reach_is_nan_and_flagged(store: xr.Dataset) -> 
     rest = np.delete(store.regions_flags.values, ELSEWHERE, 0)
     outside = np.delete(store.regions_outside.values, ELSEWHERE, 0)
     assert np.array_equal(rest == 4, outside > 0.773) and (rest == 4).any() and (rest == 0).any()
+
+
+def test_the_summary_counts_their_flags(output: Location, store: xr.Dataset) -> None:
+    flags = store.regions_flags.values.reshape(IMAGES, -1)
+    of_images = (store.image_flags.values > 0) | (store.map_flags.values.reshape(IMAGES, -1) > 0).any(1)
+    summary = summarise(output)
+    assert summary.flags["regions outside"] == (flags & 4 > 0).any(1).sum()
+    assert (
+        summary.flags["regions no overlap"] == (flags & 2 > 0).any(1).sum()
+        and "regions no geometry" not in summary.flags
+    )
+    assert summary.flagged == (of_images | (flags > 0).any(1)).sum() > of_images.sum()
 
 
 def test_the_report_has_a_section_of_them(output: Location) -> None:

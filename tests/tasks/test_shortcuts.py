@@ -39,7 +39,7 @@ def test_they_are_stored_and_withdrawn(cohort: Cohort, output: Location, tmp_pat
     assert dataset.shortcut_map.dims == ("cluster", "y", "x") and dataset.groups_share.dims == ("groups_clusters",)
     shares = [(dataset.shortcut_cluster == one).values.mean() for one in range(3)]
     np.testing.assert_allclose(dataset.shortcut_share.values, shares, atol=1e-6)
-    assert dataset.shortcut_flags.attrs["flag_meanings"] == "alike one_place labels_differ"
+    assert dataset.shortcut_flags.attrs["flag_meanings"] == "alike one_place labels_differ covariates_differ"
     without = Location(url=str(tmp_path / "without"))
     withdraw(output, "patient-2")
     cohort.take_away([4, 5])

@@ -8,7 +8,7 @@ import pytest
 from flows.printing import print_plan
 from tasks.plan.labels import read_labels
 from tasks.storage.location import Location
-from tests.tasks.outputs import Cohort, prepared
+from tests.tasks.outputs import Cohort, carry_out, prepared
 
 SPELT = ("normal", "lesion", "Lesion", " lesion ", None, "leison", "Lesion", "Doe")
 
@@ -45,6 +45,20 @@ def test_a_plan_says_which_rows_have_labels_that_name_no_class(
         "is 'lesion')",
     ]
     assert "Doe" not in said and "none are named: every image counts as a subject of its own" in said
+
+
+def test_concepts_are_no_unread_labels(tmp_path: Path) -> None:
+    cohort, output = Cohort(tmp_path / "cohort", range(5)), Location(url=str(tmp_path / "out"))
+    labels = ["a|striped", "striped", "dotted|b", "a|stripd", None]
+    frame = pd.DataFrame({"uri": [f"{n}.npy" for n in range(5)], "label": labels})
+    frame.to_csv(cohort.folder / "c.csv", index=False)
+    asked = {"explainers": ["pooled_activations"], "cohort": {"source": str(cohort.folder / "c.csv")}}
+    asked["results"] = [{"name": "tcav", "concepts": ["striped", "dotted", "a"]}]
+    content = cohort.content(output, **asked)
+    assert [(one.images, one.rows) for one in prepared(content).unread_labels] == [(1, (4,))]
+    carry_out(content, report=True)
+    page = (output / "report/index.html").read().decode()
+    assert "1 images have a label that names none" in page and "stripd" in page
 
 
 def test_whole_numbers_with_gaps_are_the_classes_that_they_are(tmp_path: Path) -> None:
