@@ -48,8 +48,13 @@ def _entry(
 ) -> Entry:
     named = image.subject or image.bids
     subject = alias(named) if named else None
-    beside = {"measures": image.measures, "covariates": image.covariates}
-    entry = Entry(id=alias(image.name), label=image.label, subject=subject, **beside)
+    entry = Entry(
+        id=alias(image.name),
+        label=image.label,
+        subject=subject,
+        measures=image.measures,
+        covariates=image.covariates,
+    )
     if image.refused:
         return entry.quarantined(image.refused)
     try:

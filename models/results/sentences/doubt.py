@@ -11,7 +11,7 @@ from models.outputs import EXPLAINER, Output
 from models.phrases import counted, listed, p_value, percent
 from models.prediction import LOGIT, PROBABILITY, TARGET_CLASS
 from models.results.sentences.base import TOLD, Case, Sentence, known
-from models.results.shortcuts import HINT
+from models.results.shortcuts import hints
 
 _AGREEMENT = "metric_explainer_agreement"
 
@@ -80,7 +80,7 @@ def _criticised(case: Case, prefix: str) -> Iterator[str]:
 def _clustered(case: Case, names: tuple[str, ...], by: str) -> Iterator[str]:
     own = int(case[names[0]])
     marks, share, concentration, p = (case[name][own] for name in names[1:])
-    if own >= 0 and marks == HINT and known(share, concentration, p):
+    if own >= 0 and hints(marks) and known(share, concentration, p):
         yield (
             f"By {by}, this case lies in cluster {own}, with {percent(share)} of the images, which hints at a "
             f"shortcut: {percent(concentration)} of them have their strongest place in common, and their labels "
