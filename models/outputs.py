@@ -21,7 +21,7 @@ Axes = Literal["zyx", "monai"]
 
 Kind = Literal[
     "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
-    "uncertainty", "record", "vector", "artefact", "region", "result",
+    "uncertainty", "record", "vector", "artefact", "region", "counterfactual", "result",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 
