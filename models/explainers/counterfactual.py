@@ -30,9 +30,10 @@ class Counterfactual(ChannelExplainer):
 
     ``x' = x + D(z') - D(z)`` with ``z = E(x)``: what the autoencoder cannot draw stays as it is in the image. Where the
     network decides for the target (see `Chosen.decided`), ``z'`` is the nearest point at which it does not; elsewhere,
-    the nearest at which it does (Joshi et al. 2019, arXiv:1907.09615). It is found by projection onto the linearised
-    boundary, again and again (Rackwitz and Fiessler 1978, doi:10.1016/0045-7949(78)90046-9), and by bisection from
-    there to the image; a nearer one may exist where the network is not linear. ``map = max_c |x' - x|``: all of the
+    the nearest at which it does (Joshi et al. 2019, arXiv:1907.09615). The search steps to the linearised boundary until
+    the prediction turns, then along the boundary to where it is nearest (Rackwitz and Fiessler 1978,
+    doi:10.1016/0045-7949(78)90046-9), and ends by bisection on the way back to the image; where the network is not
+    linear, a nearer one may exist. ``map = max_c |x' - x|``: all of the
     change speaks for the turn, whether it brightens or darkens. NaN where none is found. A record stays as it is.
     """
 
@@ -82,7 +83,7 @@ class Counterfactual(ChannelExplainer):
         found = yield from search.answers(change)
         there = batch.chosen.classes.T != NO_CLASS
         apart = found.images - batch.images
-        sizes = [_flat(change).norm(dim=-1), apart.flatten(2).abs().sum(-1), apart.flatten(2).norm(dim=-1)]
+        sizes = [_length(change), apart.flatten(2).abs().sum(-1), apart.flatten(2).norm(dim=-1)]
         found_for_each = {
             self.title: found.images,
             f"{self.title}_valid": found.turned.to(batch.images).where(there, torch.nan),
@@ -126,10 +127,11 @@ class _Search:
         self.sign = torch.where(self.decided, 1.0, -1.0).to(batch.images)
 
     def turn(self, steps: int, longest: float) -> Generator[Questions, None, Tensor]:
-        """Go to the nearest point beyond the boundary; return the smallest change on the way that turned the target."""
+        """Go beyond the boundary, then along it to where it is nearest; return the smallest change that turned."""
         change = self.origin.new_zeros(len(self.batch.answers), *self.origin.shape)
         smallest = torch.full_like(change, torch.nan)
         going = self.batch.chosen.classes.T != NO_CLASS
+        slide = torch.zeros_like(self.sign)  # before the first turn, nothing but the boundary counts
         aim: Tensor | None = None
         for _ in range(steps):
             if not going.any():
@@ -137,11 +139,11 @@ class _Search:
             margin, gradient = yield from self._margins(change, going.any(0), Needs(input_gradient=True))
             aim = -_BEYOND * margin if aim is None else aim
             turned = going & (self.sign * margin < 0)
-            smaller = turned & ~(_flat(change).norm(dim=-1) >= _flat(smallest).norm(dim=-1))
-            smallest = change.where(_over(smaller, change), smallest)
-            step = _towards(aim, change, margin, gradient)
-            length = _flat(step).norm(dim=-1)
-            going &= length.isfinite() & ~(turned & (length <= _SETTLED * _flat(change).norm(dim=-1)))
+            smallest = change.where(_over(turned & ~(_length(change) >= _length(smallest)), change), smallest)
+            slide = torch.where(slide > 0, slide.where(turned, slide / 2), turned.to(slide))
+            step = _towards(aim, change, margin, gradient, slide)
+            length = _length(step)
+            going = going & length.isfinite() & ~(turned & (length <= _SETTLED * _length(change)))
             scale = (longest / length).clamp_max(1.0)
             change = (change + _over(scale, step) * step).where(_over(going, change), change)
         return smallest
@@ -214,11 +216,16 @@ def unrounded(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> 
     return network(inputs)
 
 
-def _towards(aim: Tensor, change: Tensor, margin: Tensor, gradient: Tensor) -> Tensor:
-    """Step from `change` to the smallest one at which the margin would be `aim` if it were linear."""
+def _towards(aim: Tensor, change: Tensor, margin: Tensor, gradient: Tensor, slide: Tensor) -> Tensor:
+    """Step to where the margin would be `aim` if it were linear, and along there to the smallest change.
+
+    `slide`, from 0 to 1, says which part of the way along the boundary is gone.
+    """
     slope = _flat(gradient)
-    along = (aim - margin + (slope * _flat(change)).sum(-1)) / slope.square().sum(-1)
-    return _over(along, gradient) * gradient - change
+    square = slope.square().sum(-1)
+    onto = _over((aim - margin) / square, gradient) * gradient
+    along = _over((slope * _flat(change)).sum(-1) / square, gradient) * gradient - change
+    return onto + _over(slide, along) * along
 
 
 def _own(answer: Answer) -> tuple[Tensor, tuple[int, Tensor]]:
@@ -229,6 +236,10 @@ def _own(answer: Answer) -> tuple[Tensor, tuple[int, Tensor]]:
 
 def _flat(change: Tensor) -> Tensor:
     return change.flatten(2)
+
+
+def _length(change: Tensor) -> Tensor:
+    return _flat(change).norm(dim=-1)
 
 
 def _over(values: Tensor, like: Tensor) -> Tensor:
