@@ -54,7 +54,9 @@ class Counterfactual(ChannelExplainer):
         if network.segments:
             raise ConfigurationError("the network decides at each place, and not about the image: leave it out")
         if not network.tiles.is_whole:
-            raise ConfigurationError("the autoencoder takes an image whole, and model.windows takes parts: leave it out")
+            raise ConfigurationError(
+                "the autoencoder takes an image whole, and model.windows takes parts: leave it out"
+            )
         self.load(network)  # complains of one that does not fit
         return Needs()
 
@@ -172,11 +174,11 @@ class _Search:
 
         yield Questions(len(change), self._make(change), fold, among=_rows(known.any(0)))
         turned &= known
-        return _Found(
-            images.where(_over(turned, images), torch.nan), turned, probability.where(turned, torch.nan)
-        )
+        return _Found(images.where(_over(turned, images), torch.nan), turned, probability.where(turned, torch.nan))
 
-    def _margins(self, change: Tensor, among: Tensor, needs: Needs) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
+    def _margins(
+        self, change: Tensor, among: Tensor, needs: Needs
+    ) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
         """Ask how far the network is from the boundary, ``(target, image)``, and for the gradient of that."""
         margin, gradient = torch.zeros_like(self.sign), torch.zeros_like(change)
 

@@ -5,7 +5,6 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-
 from models.fits import FitConfig
 from models.metrics import MetricConfig
 from models.outputs import EXPLAINER, Output

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models.errors import ConfigurationError
-
 from models.explainers.base import require_channels
 from models.heads import HeadConfig
 from models.loading import Files

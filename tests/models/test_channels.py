@@ -8,7 +8,7 @@ from captum import attr
 from torch import Tensor, nn
 
 from models.engine import Engine, Explanation
-from models.explainers import EXPLAINERS, Explainer, MapExplainer
+from models.explainers import Explainer, MapExplainer
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, MAPS, ChannelExplainer
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM

