@@ -37,8 +37,9 @@ class Autoencoder:
     ----------
     module
         A module with the methods ``encode``, from images ``(image, channel, *space)`` to latent means
-        ``(image, *latent)`` or a tuple that begins with them, and ``decode``, from these to images. Of a `VarAutoEncoder`
-        of MONAI, whose ``encode`` ends before its latent space, ``encode_forward`` and ``decode_forward`` are taken.
+        ``(image, *latent)`` or a tuple that begins with them, and ``decode``, from these to images. Of MONAI's
+        `VarAutoEncoder`, whose ``encode`` ends before its latent space, ``encode_forward`` and ``decode_forward`` are
+        taken.
     network
         The network that takes the images.
 
