@@ -30,8 +30,8 @@ class Counterfactual(ChannelExplainer):
 
     ``x' = x + D(z') - D(z)`` with ``z = E(x)``: what the autoencoder cannot draw stays as it is in the image. Where the
     network decides for the target (see `Chosen.decided`), ``z'`` is the nearest point at which it does not; elsewhere,
-    the nearest at which it does (Joshi et al. 2019, arXiv:1907.09615). The search steps to the linearised boundary until
-    the prediction turns, then along the boundary to where it is nearest (Rackwitz and Fiessler 1978,
+    the nearest at which it does (Joshi et al. 2019, arXiv:1907.09615). The search steps to the linearised boundary
+    until the prediction turns, then along the boundary to where it is nearest (Rackwitz and Fiessler 1978,
     doi:10.1016/0045-7949(78)90046-9), and ends by bisection on the way back to the image; where the network is not
     linear, a nearer one may exist. ``map = max_c |x' - x|``: all of the
     change speaks for the turn, whether it brightens or darkens. NaN where none is found. A record stays as it is.

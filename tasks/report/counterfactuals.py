@@ -46,7 +46,7 @@ def counterfactuals_in_words(image: xr.Dataset, target: int) -> list[str]:
     said = []
     for name in changed_images(image):
         valid = float(image[f"{name}_valid"][target])
-        if valid != valid:
+        if np.isnan(valid):
             continue
         if not valid:
             said.append(f"{name}: no change was found that turns the prediction")
