@@ -312,6 +312,24 @@ def train(
         click.echo(train_reference(config, output))
 
 
+@main.command("train-autoencoder", epilog="Example: cohortlens train-autoencoder --output out/weights")
+@click.option("--images", type=click.IntRange(16), default=1000, show_default=True, help="Training images.")
+@click.option("--held-out", type=click.IntRange(16), default=200, show_default=True, help="Images for the error.")
+@click.option("--epochs", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("out/weights"), show_default=True)
+def train_autoencoder(images: int, held_out: int, epochs: int, output: Path) -> None:
+    """Train the autoencoder of counterfactuals on slices of the demo cohort; write its weights and recipe."""
+    from flows.server import prefect_server
+
+    with prefect_server() as server_url:
+        server_url()
+        from flows.train import train_reference_autoencoder
+        from tasks.demo.autoencoder import AutoencoderTraining
+
+        config = AutoencoderTraining(images=images, held_out=held_out, epochs=epochs)
+        click.echo(train_reference_autoencoder(config, output))
+
+
 def _load(path: Path) -> "RunConfig":
     from flows.config import load
 

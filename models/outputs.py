@@ -22,7 +22,7 @@ Axes = Literal["zyx", "monai"]
 
 Kind = Literal[
     "image", "mask", "prediction", "map", "channel map", "share", "flags", "metric", "companion", "curve",
-    "uncertainty", "record", "vector", "artefact", "region", "result", "text",
+    "uncertainty", "record", "vector", "artefact", "region", "counterfactual", "result", "text",
 ]  # fmt: skip
 """The use that a reader makes of an output: the report has a section for most of them."""
 

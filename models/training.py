@@ -1,4 +1,4 @@
-"""Fit a classifier to tensors, the same way every time."""
+"""Fit a classifier, or an autoencoder, to tensors, the same way every time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,62 @@ def fit(
     report
         A function that is called after each epoch with its number (from 1) and mean loss.
     """
-    generator = torch.Generator().manual_seed(seed)
+
+    def loss_of_batch(batch: Tensor, chosen: Tensor) -> Tensor:
+        return loss_of(network, batch, labels[chosen])
+
+    _fit(network, images, loss_of_batch, epochs, torch.Generator().manual_seed(seed), batch_size, learning_rate, report)
+
+
+def fit_autoencoder(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    epochs: int,
+    seed: int,
+    prior: float,
+    batch_size: int = 16,
+    learning_rate: float = 3e-3,
+    report: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> None:
+    """Train a variational autoencoder in place, as `fit` trains a classifier.
+
+    The loss is ``(|D(z) - x|^2 + prior * KL(q(z|x), N(0, 1))) / |x|``, in the mean over images (Higgins et al. 2017,
+    beta-VAE, https://openreview.net/forum?id=Sy2fzU9gl).
+
+    Parameters
+    ----------
+    network
+        Returns what was decoded, means, logarithms of variances, and what was drawn, as MONAI's `VarAutoEncoder`. It
+        draws from torch's global generator.
+    images
+        ``(n, channel, *space)``, as the explained network takes them; the last axis is left-right.
+    prior
+        Weight of the divergence from the prior.
+    report
+        A function that is called after each epoch with its number (from 1) and mean loss.
+    """
+
+    def loss_of(batch: Tensor, _: Tensor) -> Tensor:
+        decoded, means, logarithms, _ = network(batch)
+        error = (decoded - batch).square().sum()
+        divergence = (means.square() + logarithms.exp() - 1 - logarithms).sum() / 2
+        return (error + prior * divergence) / batch.numel()
+
+    _fit(network, images, loss_of, epochs, torch.Generator().manual_seed(seed), batch_size, learning_rate, report)
+
+
+def _fit(
+    network: nn.Module,
+    images: Tensor,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    epochs: int,
+    generator: torch.Generator,
+    batch_size: int,
+    learning_rate: float,
+    report: Callable[[int, float], None],
+) -> None:
+    """Train on a loss of some images as they are shown, and their places among `images`."""
     steps = -(-len(images) // batch_size)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=1e-2)
@@ -58,7 +113,7 @@ def fit(
             batch = images[chosen]
             flipped = torch.rand(len(batch), generator=generator) < 0.5
             batch = torch.where(flipped.view(-1, *[1] * (batch.ndim - 1)), batch.flip(-1), batch)
-            loss = loss_of(network, batch, labels[chosen])
+            loss = loss_of(batch, chosen)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -1,6 +1,7 @@
 """The base of an explainer: the questions it puts to the network, and how it folds the answers into a map."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -44,12 +45,15 @@ class Attribution(NamedTuple):
     of_image
         ``(target, image)``, the sum of magnitudes of the pieces of the image that stand beside the fields; None: the
         places of the map are the pieces.
+    beside
+        By name, the other outputs that the explainer declares, ``(image, ...)``.
     """
 
     maps: Tensor
     channels: Tensor | None = None
     record: Tensor | None = None
     of_image: Tensor | None = None
+    beside: Mapping[str, Tensor] = MappingProxyType({})
 
 
 ExplainingInputs = Generator[Questions, None, Attribution]
@@ -126,7 +130,7 @@ class MapExplainer(Explainer):
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
         made = yield from self.explain_inputs(batch)
         maps = made.maps.transpose(0, 1).to(batch.images)
-        found = {MAPS: maps}
+        found = {MAPS: maps, **made.beside}
         if batch.keeps_channels:
             found |= _of_channels(_or_none(made.channels, batch, batch.images.shape[1:]))
         if batch.network.fields:

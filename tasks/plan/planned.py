@@ -5,10 +5,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from models.explainers import ExplainerConfig
 from models.fits import FitConfig
 from models.metrics import MetricConfig
 from models.outputs import EXPLAINER, Output
+from tasks.plan.counterfactual import ExplainerConfig
 from tasks.plan.ensemble import UncertaintyConfig
 from tasks.plan.regions import ResultConfig
 from tasks.storage.location import Location

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from models.errors import ConfigurationError
-from models.explainers import ExplainerConfig
 from models.explainers.base import require_channels
 from models.heads import HeadConfig
 from models.loading import Files
@@ -16,6 +15,7 @@ from models.network_config import NetworkConfig, OneOrSeveral
 from models.outputs import Channels
 from models.targets import Predicted, TargetConfig
 from tasks.cohort.config import CohortConfig
+from tasks.plan.counterfactual import ExplainerConfig
 from tasks.plan.ensemble import UncertaintyConfig
 from tasks.plan.regions import ResultConfig
 from tasks.storage.location import Location

@@ -157,7 +157,8 @@ def prepare(
     if not place.elsewhere:
         check_instructions(recipe.precision, device())
     network = build(model, files, device(), recipe.precision, cohort.record)
-    recipe = recipe.model_copy(update={"model": model.pinned(files)})
+    explainers = tuple(explainer.pinned() for explainer in recipe.explainers)
+    recipe = recipe.model_copy(update={"model": model.pinned(files), "explainers": explainers})
 
     def engine(fitted: Mapping[str, Tensor]) -> Engine:
         keeps = recipe.channels == "keep"

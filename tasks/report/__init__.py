@@ -20,6 +20,7 @@ from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show
 from tasks.report.concepts import tested_concepts
+from tasks.report.counterfactuals import turned_predictions
 from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
 from tasks.report.fields import by_explainer
 from tasks.report.inventory import describe
@@ -116,6 +117,7 @@ def write_report(output: Location) -> Location:
         visualisations=visualised(plan, dataset, explained),
         ascent_plot=ascent_plot,
         patches=patches_of_prototypes(plan, dataset, explained),
+        turned=turned_predictions(dataset, subjects) if has_maps else [],
         alike=explained_alike(plan.outputs.values(), dataset),
         fields=plan.frame.fields,
         field_rows=by_explainer(dataset) if has_maps else [],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.targets import NO_CLASS, Predicted
 from tasks.plan.plan import Plan
 from tasks.report.agreement import Others, Pair, maps_of
+from tasks.report.counterfactuals import counterfactuals_in_words
 from tasks.report.evidence import CONTROLS
 from tasks.report.fields import in_words as fields_in_words
 from tasks.report.pictures import Panel, Scale, case_panels
@@ -63,12 +64,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures of one target: what it is, the flags of its maps, the pictures, and what shares the maps have of it."""
+    """Pictures of one target: what it is, the flags of its maps, the pictures, their shares, and what turns it."""
 
     heading: str
     flags: list[str]
     panels: list[Panel]
     shares: Sequence[str] = ()
+    turns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,8 @@ def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
             by_rank = isinstance(plan.target, Predicted)
             title = image["class"].values[index] if by_rank else image["target"].values[target]
             pictures, shares = case_panels(image, target, scales), shares_in_words(image, target)
-            rows.append(Row(f"maps for {title}", found, pictures, shares))
+            turns = counterfactuals_in_words(image, target)
+            rows.append(Row(f"maps for {title}", found, pictures, shares, turns))
     return rows or [Row("no maps: the image has no target" if scales else "", [], case_panels(image, None, []))]
 
 

@@ -91,7 +91,25 @@ def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) 
         values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values, shown)
         if np.isfinite(values).all():
             panels.append(panel(scale.explainer, _laid_over(by_itself, values, scale)))
+    for name in changed_images(image) if target is not None else ():
+        changed = image[name].isel(target=target).values
+        if np.isfinite(changed).all():
+            limits = {scale.explainer: scale.limit for scale in scales}
+            difference = view.cut(_strongest(changed - image["image"].values), shown)
+            panels.append(panel(name, _by_itself(changed, view, shown, as_in=image["image"].values)))
+            panels.append(panel(f"{name} − image", Scale(name, limits[name], signed=True).colours(difference)))
     return panels
+
+
+def changed_images(dataset: xr.Dataset) -> list[str]:
+    """Name the variables that hold images as they were changed, of each target."""
+    variables = dataset.data_vars.items()
+    return [str(name) for name, one in variables if one.attrs.get("kind") == "counterfactual" and "channel" in one.dims]
+
+
+def _strongest(channels: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Take at each place of ``(channel, *space)`` the value of the largest magnitude."""
+    return np.take_along_axis(channels, np.abs(channels).argmax(0, keepdims=True), axis=0)[0]
 
 
 def _slide_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
@@ -127,11 +145,18 @@ def slice_of(image: xr.Dataset, target: int | None, across: int) -> int:
     return int(image["image"].shape[1 + across]) // 2
 
 
-def _by_itself(channels: NDArray[np.floating], view: View, shown: int | None) -> NDArray[np.floating]:
-    """The picture of ``(channel, *space)``, ``(row, column, RGB)`` in [0, 1]: three channels of a slice are colours."""
+def _by_itself(
+    channels: NDArray[np.floating], view: View, shown: int | None, as_in: NDArray[np.floating] | None = None
+) -> NDArray[np.floating]:
+    """The picture of ``(channel, *space)``, ``(row, column, RGB)`` in [0, 1]: three channels of a slice are colours.
+
+    Its black and white are those of `as_in`, if given.
+    """
     has_colours = len(channels) == 3 and view.across is None
     drawn = channels if has_colours else channels.mean(0, keepdims=True)
-    known = drawn[np.isfinite(drawn)]
+    source = channels if as_in is None else as_in
+    source = source if has_colours else source.mean(0, keepdims=True)
+    known = source[np.isfinite(source)]
     low, high = np.percentile(known, (0.5, 99.5)) if known.size else (0.0, 1.0)
     cut = np.stack([view.cut(channel, shown) for channel in drawn], axis=-1)
     scaled = np.nan_to_num(np.clip((cut - low) / max(high - low, 1e-12), 0, 1))

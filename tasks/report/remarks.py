@@ -46,8 +46,9 @@ _MEANING = {
         "another layer",
     ),
     "map not finite": (
-        "the map has overflowed, or was divided by nearly zero; it is stored as NaN",
-        "compute in fp32 (precision: fp32); for a relevance rule, give it a larger epsilon or take another rule",
+        "the map has overflowed, or was divided by nearly zero, or no counterfactual was found; it is stored as NaN",
+        "compute in fp32 (precision: fp32); for a relevance rule, give it a larger epsilon or take another rule; let a "
+        "counterfactual take more steps",
     ),
     "map no source": (
         "the image had vanished from the cohort before this explainer was added, so there is no map",

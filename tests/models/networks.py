@@ -39,6 +39,13 @@ FEW: dict[str, dict[str, Any]] = {
 }
 """Parameters of explainers that ask little."""
 
+STANDARD = {
+    name: kind
+    for name, kind in EXPLAINERS.kinds.items()
+    if not any(field.is_required() for field in kind.model_fields.values())
+}
+"""The explainers that can be named alone. One that needs a file (`tasks/plan`) has tests of its own."""
+
 
 def few(name: str) -> Explainer:
     """An explainer of the registry that asks little."""

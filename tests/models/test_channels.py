@@ -8,7 +8,7 @@ from captum import attr
 from torch import Tensor, nn
 
 from models.engine import Engine, Explanation
-from models.explainers import EXPLAINERS, Explainer, MapExplainer
+from models.explainers import Explainer, MapExplainer
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE, MAPS, ChannelExplainer
 from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.gradcam import GradCAM
@@ -17,11 +17,11 @@ from models.explainers.saliency import Saliency
 from models.network import Network
 from models.networks import BcosClassifier
 from models.targets import Classes
-from tests.models.networks import difference, few, images, make, names, wrap
+from tests.models.networks import STANDARD, difference, few, images, make, names, wrap
 
 B = Classes(classes=("b",))
 CHANNELS = 3
-BY_CHANNEL = [kind for kind, of in EXPLAINERS.kinds.items() if issubclass(of, ChannelExplainer)]
+BY_CHANNEL = [kind for kind, of in STANDARD.items() if issubclass(of, ChannelExplainer)]
 SUMMED = [
     "input_x_gradient", "integrated_gradients", "expected_gradients", "deeplift", "deepshap", "lrp", "deep_taylor",
     "attn_lrp", "pattern_attribution", "bcos",
@@ -188,7 +188,7 @@ def test_there_is_no_share_of_a_blank_map_nor_of_an_image_that_is_not_finite() -
 
 def test_an_explainer_that_looks_at_all_channels_at_once_has_nan_and_keeps_its_place() -> None:
     network, batch = make("ResNet18", 2, CHANNELS), images(2, CHANNELS, 2)
-    kinds = [few(name) for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
+    kinds = [few(name) for name, kind in STANDARD.items() if issubclass(kind, MapExplainer)]
     others = [kind for kind in kinds if kind.name in ("gradcam", "rise", "lime", "kernel_shap", "control_edges")]
     found = explain(network, [GradCAM(label="first"), Saliency(), *others], batch)
     maps, share = found.outputs[CHANNEL_MAPS], found.outputs[CHANNEL_SHARE]

@@ -32,7 +32,7 @@ from models.results import RESULTS, MeanMaps, Result
 from models.targets import Classes, Predicted, Region
 from models.uncertainty import MCDropout, TestTimeAugmentation, Uncertainty, ask_members
 from tests.models.metrics import cases
-from tests.models.networks import few, names, wrap
+from tests.models.networks import STANDARD, few, names, wrap
 
 SIDES = {2: (32, 24), 3: (6, 32, 32)}
 NETWORKS: dict[str, Callable[[], Network]] = {
@@ -111,7 +111,7 @@ def survives(output: Output) -> bool:
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-@pytest.mark.parametrize("name", EXPLAINERS.kinds)
+@pytest.mark.parametrize("name", STANDARD)
 def test_an_explainer_returns_what_it_declares(name: str, keeps: bool) -> None:
     explainer = few(name)
     engine = engine_for(explainer)
@@ -361,7 +361,7 @@ def test_errors_say_the_field_of_a_kind() -> None:
 @pytest.mark.parametrize(
     "one",
     [
-        *(few(name) for name in EXPLAINERS.kinds),
+        *(few(name) for name in STANDARD),
         *(EXPLAINERS.adapter.validate_python(one) for one in (
             {"name": "occlusion", "window": [4, 5], "stride": (2, 3), "label": "small windows"},
             {"name": "lrp", "rules": [{"rule": "epsilon"}]},

@@ -11,7 +11,6 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from models.engine import Engine
-from models.explainers import EXPLAINERS
 from models.explainers.control_centre import ControlCentre
 from models.explainers.control_edges import ControlEdges
 from models.explainers.control_random import ControlRandom
@@ -36,7 +35,7 @@ from models.explainers.vargrad import VarGrad
 from models.explainers.xgradcam import XGradCAM
 from models.network import Network
 from models.targets import Classes, Predicted
-from tests.models.networks import SHAPES, difference, images, make, names, wrap
+from tests.models.networks import SHAPES, STANDARD, difference, images, make, names, wrap
 
 B = Classes(classes=("b",))
 
@@ -417,7 +416,7 @@ def test_every_explainer_of_the_list_is_tested_here() -> None:
         *("attention_rollout", "gradient_rollout", "mil_attention", "cam"),  # test_attention.py
         *("prototype_activation", "bcos"),  # test_network_prototypes.py, test_bcos.py
     }
-    assert EXPLAINERS.kinds.keys() - tested == in_other_files
+    assert STANDARD.keys() - tested == in_other_files
 
 
 def test_explainers_work_on_a_network_without_spatial_convolutions() -> None:

@@ -29,6 +29,7 @@ from models.network import Network
 from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier
 from models.targets import Classes
+from tests.models.networks import STANDARD
 
 SHAPE = (12, 10)
 CONFIG = NetworkConfig(classes=("a", "b"), input_shape=SHAPE)
@@ -96,7 +97,7 @@ def network_of(data: bytes, **changes: Any) -> Network:
     return build(CONFIG.model_copy(update={"sha256": digest} | changes), data)
 
 
-MAKERS_OF_MAPS = sorted(name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer))
+MAKERS_OF_MAPS = sorted(name for name, kind in STANDARD.items() if issubclass(kind, MapExplainer))
 OF_ATTENTION = (
     "saliency",
     "integrated_gradients",
@@ -119,9 +120,7 @@ def explained(network: Network, explainer: Explainer, images: Tensor = IMAGES) -
 
 
 @pytest.mark.parametrize("form", MAKE)
-@pytest.mark.parametrize(
-    "name", sorted(name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer))
-)
+@pytest.mark.parametrize("name", sorted(name for name, kind in STANDARD.items() if issubclass(kind, MapExplainer)))
 def test_a_form_gives_the_maps_of_the_module_or_refuses(form: str, name: str, files: dict[str, bytes]) -> None:
     network, plain = network_of(files[form]), Network(small(), CONFIG)
     explainer = EXPLAINERS.adapter.validate_python({"name": name})

@@ -17,7 +17,7 @@ from models.network_config import NetworkConfig
 from models.networks import AttentionGatedClassifier, BcosClassifier, PrototypeClassifier
 from models.networks.bag_of_slices import BagOfSlices
 from models.targets import Classes, Region
-from tests.models.networks import CLASSES, few
+from tests.models.networks import CLASSES, STANDARD, few
 from tests.soak import SOAK
 
 SHAPES = {2: (64, 48), 3: (24, 24, 24)}
@@ -49,7 +49,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "Prototypes": lambda dims: PrototypeClassifier(dims, 1, 4, prototypes=2),
     "Bcos": lambda dims: BcosClassifier(dims, 1, 4),
 }  # fmt: skip
-KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
+KINDS = [name for name, kind in STANDARD.items() if issubclass(kind, MapExplainer)]
 A_QUESTION_A_FEATURE = {"scorecam", "ablationcam"}  # hundreds of them: on the smallest network only
 ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "DenseNet121"}  # in the volumes below
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}

@@ -28,12 +28,12 @@ from models.networks.bag_of_slices import BagOfSlices
 from models.records import RecordField
 from models.targets import Classes, Difference, Predicted, Region, Target
 from models.windows import Tiles, Top, Windows
-from tests.models.networks import difference, few, names
+from tests.models.networks import STANDARD, difference, few, names
 
 WINDOW = {2: (16, 12), 3: (8, 8, 6)}
 IMAGE = {2: (37, 30), 3: (13, 8, 11)}
 CLASSES = ("a", "b", "c")
-KINDS = [name for name, kind in EXPLAINERS.kinds.items() if issubclass(kind, MapExplainer)]
+KINDS = [name for name, kind in STANDARD.items() if issubclass(kind, MapExplainer)]
 FEATURES = {"scorecam", "ablationcam", "expressive_gradients", "patternnet", "prototype_activation"}
 
 

@@ -115,7 +115,7 @@ TOLD = [
     "The mean rank correlation of the map of gradcam for lesion with the other maps is -0.12.",
     "This case is criticism 2 of normal: the prototypes stand for it too much (witness -0.12).",
     "By the maps of gradcam, this case lies in cluster 1, with 25 % of the images, which hints at a shortcut: 93 % of "
-    "them have their strongest place in common, and their labels differ from those of the others (p = 0.012).",
+    "them have their strongest place in common, and their labels (p = 0.012) differ from those of the others.",
     "2 flags are raised: image saturated and regions outside.",
 ]
 
@@ -295,6 +295,13 @@ def test_labels_of_neighbours_are_counted(labels: Sequence[str], text: list[str]
 
 def test_a_cluster_without_a_hint_is_no_doubt() -> None:
     assert not [one for one in said(STORED | {"shortcut_flags": [7, 3]}) if "cluster" in one]
+
+
+def test_a_cluster_may_be_told_by_its_covariates() -> None:
+    frame = replace(FRAME, covariates=("site", "scanner"))
+    values = STORED | {"shortcut_flags": [0, 11], "shortcut_p": [1, 0.4], "shortcut_covariate_p": [[1, 1], [0.012, 1]]}
+    (found,) = [one for one in said(values, frame=frame) if "cluster" in one]
+    assert found.endswith("and their values of site (p = 0.012) differ from those of the others.")
 
 
 def test_a_text_has_a_bound_and_says_what_it_lacks() -> None:

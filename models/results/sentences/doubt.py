@@ -11,7 +11,7 @@ from models.outputs import EXPLAINER, Output
 from models.phrases import counted, listed, p_value, percent
 from models.prediction import LOGIT, PROBABILITY, TARGET_CLASS
 from models.results.sentences.base import TOLD, Case, Sentence, known
-from models.results.shortcuts import hints
+from models.results.shortcuts import ShortcutFlag, hints
 
 _AGREEMENT = "metric_explainer_agreement"
 
@@ -40,7 +40,9 @@ def shortcut(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
         prefix = output.name.removesuffix("_cluster")
         if "shortcuts" in output.attrs and output.name != prefix:
             names = tuple(f"{prefix}_{name}" for name in ("cluster", "flags", "share", "concentration", "p"))
-            yield Sentence(names, partial(_clustered, names=names, by=str(output.attrs["by"])))
+            covariates = f"{prefix}_covariate_p" if f"{prefix}_covariate_p" in outputs else None
+            reads = (*names, *([covariates] if covariates else []))
+            yield Sentence(reads, partial(_clustered, names=names, covariates=covariates, by=str(output.attrs["by"])))
 
 
 def flags(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
@@ -77,14 +79,20 @@ def _criticised(case: Case, prefix: str) -> Iterator[str]:
             yield f"This case is criticism {of}: the prototypes stand for it too {much} (witness {witness:.2g})."
 
 
-def _clustered(case: Case, names: tuple[str, ...], by: str) -> Iterator[str]:
+def _clustered(case: Case, names: tuple[str, ...], covariates: str | None, by: str) -> Iterator[str]:
     own = int(case[names[0]])
     marks, share, concentration, p = (case[name][own] for name in names[1:])
-    if own >= 0 and hints(marks) and known(share, concentration, p):
+    if own < 0 or not hints(marks) or not known(share, concentration):
+        return
+    differing = [f"labels ({p_value(p)})"] if marks & ShortcutFlag.LABELS_DIFFER and known(p) else []
+    if covariates and marks & ShortcutFlag.COVARIATES_DIFFER:
+        least, name = min(zip(case[covariates][own], case.frame.covariates, strict=True))
+        differing.append(f"values of {name} ({p_value(least)})")
+    if differing:
         yield (
             f"By {by}, this case lies in cluster {own}, with {percent(share)} of the images, which hints at a "
-            f"shortcut: {percent(concentration)} of them have their strongest place in common, and their labels "
-            f"differ from those of the others ({p_value(p)})."
+            f"shortcut: {percent(concentration)} of them have their strongest place in common, and their "
+            f"{listed(differing)} differ from those of the others."
         )
 
 
