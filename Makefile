@@ -48,6 +48,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.explainers
 	$(BIN)/python -m tests.benchmarks.windows
 	$(BIN)/python -m tests.benchmarks.metrics
+	$(BIN)/python -m tests.benchmarks.results
 	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
 
 # Makes the README's picture again, from the demo's report; needs chromium.
@@ -85,6 +86,9 @@ train: .venv/installed
 	$(BIN)/cohortlens train --dims 3 --images 2000 --held-out 400 --epochs 7 --learning-rate 2e-3 --output models/networks/weights
 	$(BIN)/cohortlens train --shuffled --images 500 --epochs 64 --output models/networks/weights
 	$(BIN)/cohortlens train --marker --images 1000 --epochs 4 --output models/networks/weights
+	$(BIN)/cohortlens train --network prototypes --images 2000 --epochs 5 --output models/networks/weights
+	$(BIN)/cohortlens train --network bcos --images 3000 --epochs 12 --output models/networks/weights
+	$(BIN)/cohortlens train-autoencoder --output models/networks/weights
 
 # torch has no hash in a lock (requirements-torch.txt says why), so it is installed by a command of its own.
 INSTALL := $(BIN)/pip install --no-deps --require-hashes
