@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 from pydantic import BaseModel
 
 from flows.cli import main
+from flows.cli.printing import print_damage
 from flows.config import RunConfig
 from flows.demo import demo_content
 from flows.errors import Stopped
-from flows.printing import print_damage
 from models.errors import ConfigurationError
 from tasks.plain import plain
 from tasks.storage.lease import Occupied

@@ -1,8 +1,10 @@
 """What all commands share, and what they say to programs."""
 
 import json
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -10,8 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from flows import cli
-from flows.cli import main
+from flows import logs
+from flows.cli import main, runs
 from flows.demo import demo_content
 from models.errors import ConfigurationError
 from tests.tasks.outputs import carry_out
@@ -34,6 +36,15 @@ def config(content: dict[str, object], tmp_path: Path) -> str:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**content, "output": str(tmp_path / "out")}))
     return str(path)
+
+
+@pytest.fixture(autouse=True)
+def usual_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Log afterwards as before, whatever a command was told."""
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    yield
+    for name in logs.LOGGERS:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_plan_status_and_verify_as_json(config: str, output: Path) -> None:
@@ -73,7 +84,7 @@ def test_ctrl_c_has_an_exit_code_of_its_own(config: str, monkeypatch: pytest.Mon
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupted)
+    monkeypatch.setattr(runs, "load_config", interrupted)
     result = CliRunner().invoke(main, ["plan", config])
     assert result.exit_code == 130
     assert "run again to go on" in result.stderr and "Traceback" not in result.output
@@ -100,7 +111,7 @@ def test_how_much_is_said(output: Path, config: str, monkeypatch: pytest.MonkeyP
 
     assert "shards verified" in said()
     assert said("--quiet") == ""
-    monkeypatch.setattr(cli, "_load", refuse)
+    monkeypatch.setattr(runs, "load_config", refuse)
     assert "Traceback" not in CliRunner().invoke(main, ["plan", config]).stderr
     assert "Traceback" in CliRunner().invoke(main, ["plan", config, "-v"]).stderr
 

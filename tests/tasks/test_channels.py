@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 import cohortlens
+from flows.cli.printing import _of_plan
 from flows.config import RunConfig, check
-from flows.printing import _of_plan
 from models.explainers.base import CHANNEL_MAPS, CHANNEL_SHARE
 from models.loading import load_module
 from tasks.plan import shards as shards_module

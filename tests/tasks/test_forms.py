@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flows.printing import print_plan
+from flows.cli.printing import print_plan
 from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.loading import NAMESPACES, build

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.printing import print_plan
+from flows.cli.printing import print_plan
 from tasks.plan.labels import read_labels
 from tasks.storage.location import Location
 from tests.tasks.outputs import Cohort, carry_out, prepared

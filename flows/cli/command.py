@@ -1,5 +1,6 @@
 """The behaviour that all commands share: how they end, how much they say, and what becomes of a closed pipe."""
 
+import functools
 import logging
 import os
 import sys
@@ -27,10 +28,12 @@ class Command(click.Command):
         ]
 
 
+command = functools.partial(click.command, cls=Command)
+"""Makes a `Command` of a function."""
+
+
 class Commands(click.Group):
     """Commands whose errors are told apart: what a user can mend, a run that ended early, a fault of the program."""
-
-    command_class = Command
 
     def invoke(self, context: click.Context) -> Any:
         from models.errors import ConfigurationError
