@@ -1,6 +1,6 @@
-"""Concepts, similar cases and shortcuts on demo cohorts, where the truth is known; the last section of docs/evidence.md.
+"""Concepts, similar cases and shortcuts, where the truth is known; the last section of docs/evidence.md.
 
-The networks are those of `tests.benchmarks.evidence`. The images are drawn in memory, and each is of a subject of its own.
+The networks are those of `tests.benchmarks.evidence`. Images are drawn in memory, each of a subject of its own.
 """
 
 import argparse
@@ -35,16 +35,16 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/evidence.md"
 HEADING = "## Concepts, similar cases, shortcuts"
 IMAGES, COHORTS = 96, 5
 NETWORKS = {
-    "the reference": "",
-    "trained on shuffled labels": "_shuffled",
-    "trained where a letter gives it away": "_marker",
+    "the reference": "attention_gated_2d",
+    "trained on shuffled labels": "attention_gated_2d_shuffled",
+    "trained where a letter gives it away": "attention_gated_2d_marker",
 }
 REFERENCE, SHUFFLED, MARKER = NETWORKS
-EXPLAINERS = (
-    *("saliency", "input_x_gradient", "gradcam", "hirescam", "layercam", "guided_gradcam", "lrp", "control_random"),
-)
+CAMS = ("gradcam", "hirescam", "layercam", "guided_gradcam")
+EXPLAINERS = ("saliency", "input_x_gradient", *CAMS, "lrp", "control_random")
 LAYERS = ("blocks.1", "blocks.3")
 CLASSES = ("normal", "lesion")
+EXPLAINED = CLASSES.index("lesion")
 SEED = 100
 SHOWING = 40
 """Images that show a concept."""
@@ -77,7 +77,7 @@ def measured(images: int, cohorts: int) -> dict[str, Any]:
     by_reference = explained(REFERENCE, every, labels, ["embedding", *EXPLAINERS])
     by_shuffled = explained(SHUFFLED, every, labels, ["embedding"])
     by_marker = explained(MARKER, *drawn(images, SEED, marker=True), EXPLAINERS)
-    shares = np.split(np.arange(len(labels)), cohorts)
+    apart = [by_reference.taken(rows) for rows in np.split(np.arange(len(labels)), cohorts)]
     return {
         "images": images,
         "cohorts": cohorts,
@@ -91,11 +91,7 @@ def measured(images: int, cohorts: int) -> dict[str, Any]:
             (SHUFFLED, precision(by_shuffled, None)),
         ],
         "shortcuts": [
-            (
-                explainer,
-                *letters_in(by_marker, explainer),
-                sum(alarms(by_reference.taken(own), explainer) for own in shares),
-            )
+            (explainer, *letters_in(by_marker, explainer), sum(alarms(cohort, explainer) for cohort in apart))
             for explainer in EXPLAINERS
         ],
     }
@@ -110,7 +106,7 @@ def drawn(images: int, seed: int, *, marker: bool = False) -> tuple[Tensor, list
 def explained(network: str, images: Tensor, labels: Sequence[str], explainers: Sequence[Any]) -> Cohort:
     """Explain the lesion in images by one of the networks."""
     module = AttentionGatedClassifier(spatial_dims=2, in_channels=1, num_classes=2)
-    module.load_state_dict(load_file(WEIGHTS / f"attention_gated_2d{NETWORKS[network]}.safetensors"))
+    module.load_state_dict(load_file(WEIGHTS / f"{NETWORKS[network]}.safetensors"))
     target = {"name": "classes", "classes": ["lesion"]}
     dataset = cohortlens.explain(module.eval(), standardise(images), explainers, classes=CLASSES, target=target)
     maps = tuple(map(str, dataset["explainer"].values)) if MAPS in dataset else ()
@@ -150,13 +146,11 @@ def concepts_of(network: str, images: Tensor, labels: Sequence[str]) -> Iterator
     named[sets] = np.repeat(RANDOM, SHOWING)
     pooled = [{"name": "pooled_activations", "layer": layer, "label": layer.replace(".", "_")} for layer in LAYERS]
     cohort = explained(network, torch.cat([images, written]), [*named.tolist(), *["letter"] * len(written)], pooled)
-    logits = cohort.arrays[LOGIT][:, 1]
+    logits = cohort.arrays[LOGIT][:, EXPLAINED]
     raises = float((logits[len(images) :] - logits[: len(written)]).mean())
     for layer, vectors in zip(LAYERS, pooled, strict=True):
         found = TCAV(concepts=("letter", *RANDOM), of=vectors["label"]).compute(cohort)
-        score, random_score, p = (
-            found[f"tcav_{name}"][:, CLASSES.index("lesion")] for name in ("score", "random_score", "p")
-        )
+        score, random_score, p = (found[f"tcav_{name}"][:, EXPLAINED] for name in ("score", "random_score", "p"))
         of_random = int((found["tcav_flags"][1:] == 0).sum()), int((p[1:] < LEVEL).sum())
         yield Told(network, layer, raises, found["tcav_accuracy"][0], score[0], random_score[0], p[0], of_random)
 
