@@ -24,7 +24,6 @@ from models.outputs import Frame
 from models.prediction import LOGIT
 from models.results import TCAV, Shortcuts, SimilarCases
 from models.results.shortcuts import hints
-from models.results.tcav import LEVEL
 from models.training import standardise
 from tasks.demo.phantom import phantom
 from tasks.demo.shipped import WEIGHTS
@@ -83,7 +82,6 @@ def measured(images: int, cohorts: int) -> dict[str, Any]:
         "cohorts": cohorts,
         "showing": SHOWING,
         "random": len(RANDOM),
-        "layers": LAYERS,
         "corner": CORNER,
         "concepts": [told for network in NETWORKS for told in concepts_of(network, every, labels)],
         "retrieved": [
@@ -125,7 +123,7 @@ class Told:
     raises
         The mean change of the lesion's logit by the letter itself.
     of_random
-        How many random sets of images are taken for a concept, and how many of them are significant.
+        How many random sets of images are taken for a concept.
     """
 
     network: str
@@ -135,7 +133,7 @@ class Told:
     score: float
     random_score: float
     p: float
-    of_random: tuple[int, int]
+    of_random: int
 
 
 def concepts_of(network: str, images: Tensor, labels: Sequence[str]) -> Iterator[Told]:
@@ -151,7 +149,7 @@ def concepts_of(network: str, images: Tensor, labels: Sequence[str]) -> Iterator
     for layer, vectors in zip(LAYERS, pooled, strict=True):
         found = TCAV(concepts=("letter", *RANDOM), of=vectors["label"]).compute(cohort)
         score, random_score, p = (found[f"tcav_{name}"][:, EXPLAINED] for name in ("score", "random_score", "p"))
-        of_random = int((found["tcav_flags"][1:] == 0).sum()), int((p[1:] < LEVEL).sum())
+        of_random = int((found["tcav_flags"][1:] == 0).sum())
         yield Told(network, layer, raises, found["tcav_accuracy"][0], score[0], random_score[0], p[0], of_random)
 
 
