@@ -66,7 +66,7 @@ def write_section(page: Path, images: int, cohorts: int) -> None:
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = lambda value: "–" if np.isnan(value) else f"{value:.2f}"
     section = environment.get_template("evidence_results.md.j2").render(measured(images, cohorts))
-    page.write_text(f"{page.read_text().partition(HEADING)[0].rstrip()}\n\n{HEADING}\n{section}\n")
+    page.write_text(f"{page.read_text().partition(HEADING)[0].rstrip()}\n\n{HEADING}\n{section.rstrip()}\n")
 
 
 def measured(images: int, cohorts: int) -> dict[str, Any]:
