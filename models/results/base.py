@@ -1,6 +1,6 @@
 """The base of a result: arrays over a whole cohort, computed from the stored outputs of its images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +23,8 @@ class Stored(Protocol):
         The declarations of all that is stored, by name.
     ids, labels, subjects
         One for every row of the store; a label is empty where it is unknown or the image was withdrawn.
+    concepts
+        Names that labels may hold beside those of classes.
     covariates
         What is known of every row beside its label, by name of the covariate; empty where it is unknown.
     explained
@@ -44,6 +46,9 @@ class Stored(Protocol):
 
     @property
     def labels(self) -> Sequence[str]: ...
+
+    @property
+    def concepts(self) -> Collection[str]: ...
 
     @property
     def covariates(self) -> Mapping[str, Sequence[str]]: ...

@@ -1,5 +1,6 @@
 """Concepts: the images that show them, and what is drawn of these and of others."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 
 from models.explainers.pooled import gradient_of
 from models.labels import SEPARATOR
+from models.outputs import Frame
 from models.prediction import TARGET_CLASS
 from models.results.base import Stored
 from models.results.directions import Classifier, direction, held_out_accuracy
+
+logger = logging.getLogger(__name__)
 
 FEWEST, MOST = 20, 100
 """The number of images without which there is no concept, and of those that one direction is made of at most."""
@@ -151,3 +155,17 @@ def gradients_of_classes(
         for index in range(len(classes)):
             own = (block[TARGET_CLASS] == index) & of_class[rows, index, None]
             yield index, rows.start + own.nonzero()[0], block[gradient_of(of)][own]
+
+
+def tell_of_unscored_classes(title: str, frame: Frame, scores: NDArray[np.floating[Any]]) -> None:
+    """Log which classes have no score, ``(concept, class)``, though concepts have one, and the target may be any class.
+
+    A target that names classes leaves out the others, which need no word.
+    """
+    asked = set(frame.targets) & {*frame.classes} or {*frame.classes}
+    scored = np.isfinite(scores).any(0)
+    for name in np.array(frame.classes)[~scored] if scored.any() else ():
+        if name in asked:
+            logger.warning(
+                "%s: class %r has no score, since it was explained of no image of the class", title, str(name)
+            )

@@ -12,7 +12,14 @@ from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import IMAGE_ID, Axis, Frame, Output, flags_of
 from models.prediction import IMAGE, MASK, TARGET_CLASS
 from models.results.base import Arrays, Result, Stored
-from models.results.concepts import FEWEST, LabelledImages, Rows, Vectors, gradients_of_classes
+from models.results.concepts import (
+    FEWEST,
+    LabelledImages,
+    Rows,
+    Vectors,
+    gradients_of_classes,
+    tell_of_unscored_classes,
+)
 from models.results.mask_measures import OF_PICTURES, MaskMeasure, measure_mask, names_of
 from models.results.ridge import FOLDS, NO_REGRESSION, SHUFFLES, Regression, regress
 from models.results.statistics import holm
@@ -141,6 +148,7 @@ class RCV(Result):
         for place in np.flatnonzero(np.array(flags) == A_CONCEPT):
             direction[place] = found[place].direction
         sensitivity, deviation = _sensitivities(stored, self.of, images, direction)
+        tell_of_unscored_classes(self.title, stored.frame, sensitivity)
         r2 = np.array([one.r2 for one in found])
         return self._stored(
             value=values,

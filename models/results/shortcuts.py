@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from models.labels import SEPARATOR
+from models.labels import named, without_concepts
 from models.outputs import COVARIATE, IMAGE_ID, Axis, Frame, Output, flags_of
 from models.prediction import LOGIT
 from models.results.base import Arrays, Stored
@@ -110,14 +110,14 @@ class Shortcuts(Comparison):
         labels = np.array(stored.labels if classed else [""] * len(of), str)
         words = np.array([labels, *(stored.covariates[name] for name in stored.frame.covariates)], str)
         found = self._described(unit, of, words, np.array(stored.subjects, str), stored.frame)
-        found["error"] = _means(_wrong(stored, labels), of, self.clusters)
+        found["error"] = _means(_wrong(stored), of, self.clusters)
         least = np.fmin.reduce(np.column_stack([found["p"], found.get("covariate_p", found["p"])]), axis=1)
         order = np.lexsort([np.arange(self.clusters), -found["share"], least, ~hints(found["flags"])])
         found = {name: values[order] for name, values in found.items()}
         found["cluster"] = np.where(of >= 0, np.argsort(order)[of], NOWHERE).astype(np.int32)
         if self.explainer is not None:
             found["map"] = self._mean_maps(stored, found["cluster"])
-        self._tell(found["flags"])
+        self._tell(found["flags"], is_compared=bool(np.isfinite(least).any()))
         return {
             f"{self.prefix}_{name}": values.astype(np.float32) if values.dtype == np.float64 else values
             for name, values in found.items()
@@ -174,7 +174,13 @@ class Shortcuts(Comparison):
         counts = np.bincount(of[of >= 0], minlength=self.clusters).astype(float)
         return total / np.where(counts > 0, counts, np.nan).reshape(-1, *[1] * len(stored.frame.grid))
 
-    def _tell(self, flags: NDArray[np.uint8]) -> None:
+    def _tell(self, flags: NDArray[np.uint8], *, is_compared: bool) -> None:
+        if not is_compared:
+            logger.warning(
+                "result %s: no cluster can hint at a shortcut, since labels and covariates do not differ between "
+                "subjects, or fewer than two subjects or clusters have any",
+                self.title,
+            )
         for cluster in np.flatnonzero(hints(flags)):
             differing = "labels" if flags[cluster] & ShortcutFlag.LABELS_DIFFER else "covariates"
             logger.warning(
@@ -203,16 +209,18 @@ def _at_one_place(magnitudes: Floats, own: NDArray[np.bool_], sides: tuple[int, 
     return float((np.abs(peaks - peak).max(1) <= 1).mean())
 
 
-def _wrong(stored: Stored, labels: NDArray[np.str_]) -> Floats:
-    """Tell of each image whether its prediction is wrong, ``(image,)``; NaN where its label is no class."""
+def _wrong(stored: Stored) -> Floats:
+    """Tell of each image whether its prediction is wrong, ``(image,)``; NaN where its label does not tell."""
+    wrong = np.full(len(stored.ids), np.nan)
+    if stored.frame.activation == "identity":
+        return wrong
     classes, exclusive = np.array(stored.frame.classes), stored.frame.activation == "softmax"
-    wrong = np.full(len(labels), np.nan)
+    labels = without_concepts(stored.labels, stored.concepts)
     for rows, block in stored.blocks(LOGIT):
         for row, logits in zip(range(rows.start, rows.stop), block[LOGIT], strict=True):
-            names = set(labels[row].split(SEPARATOR))
-            if names <= set(classes) and np.isfinite(logits).all():
-                predicted = {str(classes[logits.argmax()])} if exclusive else set(classes[logits >= 0])
-                wrong[row] = not (predicted & names) if exclusive else predicted != names
+            names = named(labels[row], stored.frame.classes, exclusive)
+            if names is not None and np.isfinite(logits).all():
+                wrong[row] = names != set(classes[[logits.argmax()] if exclusive else logits >= 0])
     return wrong
 
 

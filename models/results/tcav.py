@@ -14,7 +14,15 @@ from models.explainers.pooled import feature_of, gradient_of
 from models.outputs import Axis, Frame, Output, flags_of
 from models.prediction import TARGET_CLASS
 from models.results.base import Arrays, Result, Stored
-from models.results.concepts import FEWEST, ConceptImages, Directions, Drawn, Vectors, gradients_of_classes
+from models.results.concepts import (
+    FEWEST,
+    ConceptImages,
+    Directions,
+    Drawn,
+    Vectors,
+    gradients_of_classes,
+    tell_of_unscored_classes,
+)
 from models.results.directions import Classifier
 from models.results.statistics import holm
 
@@ -126,6 +134,7 @@ class TCAV(Result):
         ]
         self._tell(findings, [shares[size] for size in set(sizes.values())])
         arrays = {name: np.array([getattr(one, name) for one in findings]) for name in vars(nothing)}
+        tell_of_unscored_classes(self.title, stored.frame, arrays["score"])
         arrays["p"] = holm(arrays["p"].ravel()).reshape(arrays["p"].shape)
         return {
             f"{self.title}_{name}": values.astype(np.uint8 if name == "flags" else np.float32)

@@ -2,13 +2,13 @@
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.labels import SEPARATOR, named
+from models.labels import named, without_concepts
 from tasks.cohort.entry import Entry
 from tasks.cohort.sources import Find
 
@@ -32,11 +32,6 @@ class Labels:
     truth: NDArray[np.bool_]
     known: NDArray[np.bool_]
     unread: Mapping[str, int]
-
-
-def without_concepts(labels: Iterable[str], concepts: Collection[str]) -> list[str]:
-    """Leave the names of concepts out of labels, which is nothing of some: they say nothing of a class."""
-    return [SEPARATOR.join(name for name in label.split(SEPARATOR) if name not in concepts) for label in labels]
 
 
 def read_labels(labels: Sequence[str], classes: Sequence[str], exclusive: bool) -> Labels:

@@ -11,11 +11,11 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from models.labels import NOTHING
+from models.labels import NOTHING, without_concepts
 from tasks.cohort.entry import Entry
 from tasks.plain import plain_lines
 from tasks.plan import manifest
-from tasks.plan.labels import Labels, read_labels, without_concepts
+from tasks.plan.labels import Labels, read_labels
 from tasks.plan.plan import Plan
 from tasks.report.agreement import draw_others
 from tasks.report.cases import Predictions, choose, in_turn, show

@@ -1,7 +1,7 @@
 """The cohort stage: results over all images, computed from the store once every shard is delivered."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -89,6 +89,10 @@ class StoredCohort:
     @property
     def labels(self) -> Sequence[str]:
         return [entry.label or "" for entry in self.entries]
+
+    @property
+    def concepts(self) -> Collection[str]:
+        return self.plan.concepts
 
     @property
     def covariates(self) -> Mapping[str, Sequence[str]]:
@@ -271,6 +275,7 @@ def _digest(cohort: StoredCohort, planned: PlannedResult) -> str:
             "read": read,
             "status": [cohort.commits[shard.index].status for shard in cohort.plan.shards],
             "rows": [(entry.id, entry.label, entry.subject) for entry in cohort.entries],
+            "concepts": sorted(cohort.concepts),
             "measures": {name: [*map(str, cohort.measures[name])] for name in planned.result.reads_measures()},
             "covariates": cohort.covariates,
         }

@@ -17,6 +17,7 @@ from flows.server import prefect_server
 from tasks.demo.cohort import write_cohort
 from tasks.demo.shipped import WEIGHTS
 from tests.benchmarks.evidence_page import write_page
+from tests.benchmarks.evidence_results import COHORTS, IMAGES, write_section
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SLOW = {"scorecam", "ablationcam", "occlusion", "feature_ablation", "lime", "kernel_shap", "shapley_sampling", "rise"}
@@ -31,7 +32,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CHECKOUT / "out/evidence")
     arguments = parser.parse_args()
     explain_and_evaluate(arguments.folder, arguments.images, arguments.every)
-    write_page(arguments.folder, CHECKOUT / "docs/evidence.md", WEIGHTS, every=arguments.every > 0)
+    page = CHECKOUT / "docs/evidence.md"
+    write_page(arguments.folder, page, WEIGHTS, every=arguments.every > 0)
+    write_section(page, IMAGES, COHORTS)
 
 
 def explain_and_evaluate(folder: Path, images: int, every: int) -> None:

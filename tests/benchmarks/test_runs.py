@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import explainers, metrics, results, run_against_bare_loop
+from tests.benchmarks import evidence_results, explainers, metrics, results, run_against_bare_loop
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,21 @@ def test_lines_of_results_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in results.IMAGES:
         assert results.line_of(name).startswith(name)
     assert "goal: 1.05" in results.line_of_the_pass("layer3")
+
+
+def test_the_section_of_results_takes_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence_results, "SHOWING", 20)
+    monkeypatch.setattr(evidence_results, "RANDOM", ("random 1",))
+    monkeypatch.setattr(evidence_results, "LAYERS", ("blocks.3",))
+    monkeypatch.setattr(evidence_results, "EXPLAINERS", ("guided_gradcam",))
+    page = tmp_path / "evidence.md"
+    page.write_text(f"# Evidence\n\n{evidence_results.HEADING}\n\nof another day\n")
+    evidence_results.write_section(page, 60, 1)
+    text = page.read_text()
+    assert text.startswith(f"# Evidence\n\n{evidence_results.HEADING}\n") and "of another day" not in text
+    assert "| `guided_gradcam` | yes |" in text and "nan" not in text
 
 
 @pytest.mark.parametrize("case", [name for name in run_against_bare_loop.CASES if "ResNet" in name])

@@ -22,6 +22,7 @@ class Cohort:
     arrays: dict[str, NDArray[Any]]
     measures: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     shard: int = 64
+    concepts: Sequence[str] = ()
 
     def blocks(self, *read: str) -> Iterator[tuple[slice, dict[str, NDArray[Any]]]]:
         for start in range(0, len(self.ids), self.shard):

@@ -199,7 +199,10 @@ def test_what_is_no_concept_is_said_and_not_scored(
 ) -> None:
     cohort = planted(0).taken(np.arange(kept))
     measure = cohort.arrays[ACTIVATIONS][:, 0] * 9.0 if value is None else np.full(kept, value)
-    cohort = replace(cohort, subjects=[f"s{row % subjects}" for row in range(kept)], measures={"age": measure})
+    of_class = replace(cohort.frame, targets=("a",))
+    cohort = replace(
+        cohort, subjects=[f"s{row % subjects}" for row in range(kept)], measures={"age": measure}, frame=of_class
+    )
     found = RCV(measures=("age",)).compute(cohort)
     assert found["rcv_flags"].tolist() == [flag] and found["rcv_images"].tolist() == [kept]
     for name in ("r2", "r2_low", "p"):

@@ -1,6 +1,7 @@
 """Shortcuts: a planted marker is the first cluster, findings at varying places raise no alarm."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,6 +122,37 @@ def test_a_marker_that_goes_with_the_site_is_found_though_labels_do_not_follow()
     difference, p = (found[f"shortcut_covariate_{name}"] for name in ("difference", "p"))
     assert difference[0, 0] > 0.9 and p[0, 0] < 1e-6
     assert np.isnan(p[:, 1]).all() and np.nanmax(difference[:, 1]) == 0
+
+
+def test_wrong_predictions_are_counted_by_the_class_that_stands_beside_a_concept() -> None:
+    stored, _ = explained(0, marker=True)
+    stored.arrays[LOGIT][:20] *= -1
+    beside = [f"{label}|striped" if row % 3 else label for row, label in enumerate(stored.labels)]
+    alone = ["" if row % 5 == 0 else label for row, label in enumerate(stored.labels)]
+    striped = [label or "striped" for label in alone]
+    for labels, plain in ((beside, stored.labels), (striped, alone)):
+        found = BY_MAP.compute(replace(stored, labels=labels, concepts=("striped",)))
+        expected = BY_MAP.compute(replace(stored, labels=plain))
+        by_image = [one["shortcut_error"][one["shortcut_cluster"]] for one in (found, expected)]  # of its cluster
+        np.testing.assert_array_equal(*by_image)
+
+
+@pytest.mark.parametrize(
+    ("activation", "label", "error"),
+    [
+        ("softmax", "b", 1),
+        ("softmax", "a|b", np.nan),
+        ("sigmoid", "a|b", 1),
+        ("sigmoid", "a", 0),
+        ("sigmoid", "none", 1),
+    ],
+)
+def test_labels_are_read_as_elsewhere(activation: Any, label: str, error: float) -> None:
+    stored, _ = explained(0, marker=False)
+    stored.arrays[LOGIT][:] = [1, -1]
+    frame = replace(FRAME, activation=activation)
+    found = BY_MAP.compute(replace(stored, labels=[label] * IMAGES, frame=frame))
+    np.testing.assert_array_equal(found["shortcut_error"], error)
 
 
 def test_the_tests_of_labels_and_covariates_are_corrected_together() -> None:

@@ -29,6 +29,7 @@ class StoredVectors:
     labels: Sequence[str]
     frame: Frame = FRAME
     covariates: dict[str, Sequence[str]] = field(default_factory=dict)
+    concepts: Sequence[str] = ()
 
     @property
     def ids(self) -> Sequence[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.storage.location import Location
@@ -48,6 +49,21 @@ def test_they_are_stored_and_withdrawn(cohort: Cohort, output: Location, tmp_pat
     assert verify(output) == [] and (left.shortcut_cluster.values[4:6] == -1).all()
     for name in ("shortcut_map", "shortcut_share", "shortcut_p", "groups_alikeness"):
         np.testing.assert_allclose(left[name].values, expected[name].values, atol=1e-5, err_msg=name)
+
+
+def test_wrong_predictions_do_not_depend_on_concepts_that_labels_name(cohort: Cohort, output: Location) -> None:
+    table = pd.read_csv(cohort.folder / "manifest.csv")
+    asked = content(cohort, output, explainers=["saliency", "embedding", "pooled_activations"])
+    table.assign(label="a|striped").to_csv(cohort.folder / "manifest.csv", index=False)
+    carry_out(asked)
+    assert np.isnan(open_store(output).shortcut_error.values).all()
+    results = [*RESULTS, {"name": "tcav", "concepts": ["striped"]}]
+    carry_out(asked | {"results": results})
+    dataset = open_store(output).load()
+    wrong = dataset.logit.values.argmax(1) != 0
+    expected = [wrong[dataset.shortcut_cluster.values == one].mean() for one in range(3)]
+    np.testing.assert_allclose(dataset.shortcut_error.values, expected)
+    assert verify(output) == []
 
 
 def test_maps_need_the_name_of_their_explainer(cohort: Cohort, output: Location) -> None:
