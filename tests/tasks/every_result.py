@@ -23,6 +23,10 @@ RESULTS_OF_ALL_KINDS = [
     {"name": "similar_cases", "label": "by_map", "of": "attribution", "explainer": "saliency"},
     {"name": "shortcuts", "explainer": "saliency", "clusters": 3},
     {"name": "tcav", "concepts": ["bright"], "classifier": "mean_difference"},
+    {"name": "rcv", "measures": ["age"]},
+    {"name": "class_visualisation", "steps": 4, "seeds": 1, "images": 2},
+    {"name": "concept_visualisation", "steps": 4, "seeds": 1, "images": 1},
+    "words",
 ]
 
 
@@ -35,14 +39,14 @@ def of_every_result(folder: Path, without: Collection[int] = ()) -> dict[str, An
         nibabel.save(nibabel.Nifti1Image(pixels, np.eye(4)), folder / f"{number}.nii.gz")
         label = "ab"[number // 2 % 2] + "|bright" * bright
         row = {"id": f"id-{number}", "uri": f"{number}.nii.gz", "label": label, "subject": f"patient-{number // 2}"}
-        rows += [row | {"site": f"site-{number % 3}"}] * (number // 2 not in without)
+        rows += [row | {"site": f"site-{number % 3}", "age": pixels.mean() + number % 7}] * (number // 2 not in without)
     labels = np.arange(16)[:, None, None] // 6 * np.ones((16, 16, 1))
     nibabel.save(nibabel.Nifti1Image(labels.astype(np.int16), np.eye(4)), folder / "atlas.nii.gz")
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     columns = {name: name for name in ("uri", "id", "label", "subject")}
     cohort = {"source": str(folder / "manifest.csv"), "identifiers": "as given", "columns": columns}
     return {
-        "cohort": cohort | {"covariates": ["site"]},
+        "cohort": cohort | {"covariates": ["site"], "measures": ["age"]},
         "model": squares_model(folder, ("a", "b"), NETWORK),
         "explainers": ["saliency", "embedding", "pooled_activations"],
         "target": {"name": "classes", "classes": ["a"]},
@@ -51,4 +55,4 @@ def of_every_result(folder: Path, without: Collection[int] = ()) -> dict[str, An
     }
 
 
-EVERY_KIND = {*RESULTS.kinds, Regions.model_fields["name"].default}
+EVERY_KIND = {*RESULTS.kinds, Regions.model_fields["name"].default} - {"prototype_patches"}  # of other networks

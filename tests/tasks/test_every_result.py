@@ -1,5 +1,6 @@
 """Every result after a subject was withdrawn, beside the result of a cohort that never had the subject."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,5 +34,9 @@ def test_after_a_withdrawal_each_is_that_of_the_cohort_without_the_subject(tmp_p
     for output in (output for one in planned for output in one.outputs):
         own, other = (dataset[output.name].values for dataset in (found, expected))
         own = own[stay] if output.per_image else own
-        own = row_of[own] if output.name.endswith("_image") or output.name.endswith(("_label", "_criticism")) else own
+        own = row_of[own] if output.name.endswith(("_image", "_label", "_criticism", "_row")) else own
+        if output.dtype == "string":
+            own, other = ([re.sub(r"[\d.]+", "…", text) for text in texts] for texts in (own, other))
+            assert own == other and all(other)
+            continue
         np.testing.assert_allclose(own, other, rtol=2e-4, atol=2e-6, err_msg=output.name)
