@@ -8,7 +8,7 @@ Note = TypeVar("Note")
 
 
 class Known(Generic[Note]):
-    """Notes on tensors, each by the tensor itself; a note ends when the tensor, or a view of it, is changed in place."""
+    """Notes on tensors, by the tensor itself; each ends when its tensor, or a view of that, is changed in place."""
 
     def __init__(self) -> None:
         self._notes: list[tuple[Tensor, int, Note]] = []

@@ -29,7 +29,7 @@ from models.rules.overloads import as_function
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 LINEAR = {functional.linear, *_CONVOLUTIONS, *_TRANSPOSED}
-_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softmax"}
+GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softmax"}
 ACTIVATIONS = {
     f"{name}{in_place}"
     for name in (
@@ -115,9 +115,9 @@ class RelevanceMode(TorchFunctionMode):
             return self._linear(func, *args, **kwargs)
         if func is functional.batch_norm:
             return self._batch_norm(*args, **kwargs)
-        if func in _NORMS:
-            return _NORMS[func](*args, **kwargs)
-        if name in _GATES:
+        if func in NORMS:
+            return NORMS[func](*args, **kwargs)
+        if name in GATES:
             return _gate(func, args, kwargs)
         if name in ACTIVATIONS:
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
@@ -238,7 +238,7 @@ def _instance_norm(
     return _group_norm(inputs, inputs.shape[1], weight, bias, kw.get("eps", args[2] if len(args) > 2 else 1e-5))
 
 
-_NORMS: dict[Any, Callable[..., Tensor]] = {
+NORMS: dict[Any, Callable[..., Tensor]] = {
     functional.layer_norm: _layer_norm,
     functional.group_norm: _group_norm,
     functional.instance_norm: _instance_norm,
@@ -288,14 +288,3 @@ class AskRelevance:
         shared = inputs.detach() * ones
         with self.mode(network, self.rule, shared, ones):
             return network(shared)
-
-
-@dataclass(frozen=True)
-class AskGradient:
-    """A way to ask by which the input's gradient is that of a rule."""
-
-    rule: Rule
-
-    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        with RelevanceMode(network, self.rule):
-            return network(inputs)
