@@ -65,7 +65,8 @@ class _AskSignal:
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         with _ChainMode(network, self._rule, len(inputs)):
-            return network(inputs)
+            answers = network.answers(inputs)
+        return network.logits_of(answers)  # of one output, two opposite logits, which are no branches
 
     def _rule(self, layer: Linear) -> Tensor:
         pattern = pattern_of(layer, self.patterns)

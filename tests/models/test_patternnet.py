@@ -11,6 +11,7 @@ from models.engine import Engine
 from models.explainers.pattern_attribution import PatternAttribution
 from models.explainers.patternnet import PatternNet
 from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks.bag_of_slices import BagOfSlices
 from models.rules.patterns import learn_patterns
 from models.targets import Classes, Predicted
@@ -113,6 +114,21 @@ def test_each_image_has_its_own_target_whatever_is_beside_it() -> None:
     assert difference(torch.cat(alone), together) < 1e-9
 
 
+def test_one_output_that_stands_for_two_classes_is_no_branch() -> None:
+    module, images = chain(2), batch()
+    module[-1] = nn.Linear(6, 1).double()
+    config = NetworkConfig(
+        network={"_target_": "tests.Network"},
+        classes=("a", "b"),
+        channels=1,
+        input_shape=SIDES[2],
+        activation="sigmoid",
+    )
+    engine = Engine(Network(module, config), [PatternNet()], Classes(classes=("a", "b")), 8, {"background": images[3:]})
+    one, other = engine.explain(images[:3], names(images[:3])).maps[:, :, 0].unbind(1)
+    assert difference(one, other) < 1e-12  # the signal is the same, of both signs of the score
+
+
 @pytest.mark.parametrize("name", ["ResNet18", "DenseNet121", "AttentionGated"])
 def test_branches_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"patternnet: .* no rule for \w+ of (two branches|a branch)"):
@@ -129,6 +145,7 @@ class Normed(nn.Module):
         self.norm, self.by_hand = nn.BatchNorm2d(5), by_hand
         self.norm.running_var.copy_(torch.tensor([0.01, 0.1, 1.0, 2.0, 9.0]))
         self.norm.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5, 1.0, 3.0]))
+        self.double()
         if by_hand:
             scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
             self.second.weight.data *= scale.view(1, -1, 1, 1)
