@@ -88,7 +88,7 @@ class _ChainMode(PatternMode):
         func, args, kwargs = as_function(func, args, kwargs)
         branches, name = count_varying(args, kwargs) > 1, getattr(func, "__name__", "")
         if name in GATES:
-            raise ConfigurationError(f"there is no rule for {name} of a branch that weighs another")
+            return refused(func(*args, **kwargs), name, args)  # a gate is a branch, and no constant
         other_rows = func in LINEAR and len(args[0]) != self.rows
         outcome = super().__torch_function__(func, types, args, kwargs)
         if branches and name == "__setitem__":  # which returns nothing that could be refused
