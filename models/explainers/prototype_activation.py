@@ -121,7 +121,7 @@ def _takes_maxima(network: Network, layer: str) -> bool:
 def _named(network: Network) -> tuple[str, ...]:
     """Name the prototypes by the class in whose logit each counts most, and number those of a class."""
     assert network.classifier is not None
-    weight = network.module.get_parameter(f"{network.classifier}.weight")
+    weight: Tensor = network.module.get_parameter(f"{network.classifier}.weight")
     if is_opposite(len(weight), len(network.config.classes), network.config.activation):
         weight = torch.cat([-weight, weight]).clamp_min(0)
     of_class = [network.config.classes[index] for index in weight.abs().argmax(0).tolist()]
