@@ -114,7 +114,7 @@ class Network:
 
         None stands for the record of `beside`.
         """
-        return self.logits_of(self._answers(images, record))
+        return self.logits_of(self.answers(images, record))
 
     @contextmanager
     def beside(self, record: Tensor | None) -> Iterator[None]:
@@ -137,8 +137,8 @@ class Network:
             )
         return images, record
 
-    def _answers(self, images: Tensor, record: Tensor | None = None) -> Tensor:
-        """Ask the module, and take the part of its output that counts."""
+    def answers(self, images: Tensor, record: Tensor | None = None) -> Tensor:
+        """Ask the module, and take the part of its output that counts: `logits_of` makes logits of it."""
         inputs = self._inputs(images, record)
         is_rounded = self.precision == "bf16"
         versions = [None if part.is_inference() else part._version for part in inputs]
@@ -157,7 +157,7 @@ class Network:
     def alone(self) -> tuple[Callable[..., Tensor], ...]:
         """The answers that are combined, as functions of prepared images and records: those of folds, or its own."""
         if not isinstance(self.module, Folds):
-            return (self._answers,)
+            return (self.answers,)
         return tuple(
             lambda images, record=None, ask=ask: ask(*self._inputs(images, record)) for ask in self.module.alone
         )
@@ -433,7 +433,7 @@ class Network:
         record = f" and a record of shape {(1, len(self.fields))} (cohort.record)" if self.fields else ""
         with told(f"{self.name} does not take an image of shape {shape} (model.channels, model.input_shape){record}"):
             self._normalises_images, answers = calls_instance_norm(
-                lambda: self._answers(self.synthetic(1), self.synthetic_record(1))
+                lambda: self.answers(self.synthetic(1), self.synthetic_record(1))
             )
         classes, one = self.config.classes, (1, 1)
         shapes = [(1, len(classes))] + [one] * is_opposite(1, len(classes), self.config.activation)

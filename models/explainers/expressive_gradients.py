@@ -62,7 +62,12 @@ class ExpressiveGradients(MapExplainer):
                 "attributes to a layer of a whole image, and with model.windows each window has its own: use "
                 "integrated_gradients or layercam instead"
             )
-        self.watched(network)
+        for layer in self.watched(network):
+            if _count_calls(network, layer) > 1:
+                raise ConfigurationError(
+                    f"layer {layer!r} is called more than once for an image, so that it has no one output to integrate "
+                    "over: name another in `layers`"
+                )
         return Needs()
 
     def explain(self, batch: Batch) -> Explaining:
@@ -98,6 +103,13 @@ class ExpressiveGradients(MapExplainer):
 
         yield Questions(self.steps, make, fold, Needs(maps=frozenset({path})), ask=path)
         return total
+
+
+def _count_calls(network: Network, layer: str) -> int:
+    calls: list[None] = []
+    with torch.no_grad(), network.exact(), hooked(network.module, [layer], lambda *_: calls.append(None)):
+        network(network.synthetic(), network.synthetic_record())
+    return len(calls)
 
 
 @dataclass(frozen=True, eq=False)

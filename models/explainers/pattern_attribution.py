@@ -11,8 +11,8 @@ from models.explainers.guided_backprop import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs, per_question
-from models.rules.patterns import learn_patterns
-from models.rules.relevance import AskGradient, Linear
+from models.rules.patterns import AskGradient, learn_patterns, pattern_of
+from models.rules.relevance import Linear
 from models.rules.requirements import require_rules
 
 
@@ -52,7 +52,7 @@ class _ByPattern:
     patterns: Mapping[str, Tensor]
 
     def __call__(self, layer: Linear) -> Tensor:
-        pattern = self.patterns.get(layer.name)
+        pattern = pattern_of(layer, self.patterns)
         if pattern is None:
             return layer()
         return layer.unbiased(layer.inputs, (layer.weight.double() * pattern).to(layer.weight))

@@ -13,8 +13,8 @@ from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.overloads import as_function
-from models.rules.patterns import learn_patterns
-from models.rules.relevance import LINEAR, Linear, RelevanceMode, count_varying, refused
+from models.rules.patterns import PatternMode, learn_patterns, pattern_of
+from models.rules.relevance import GATES, LINEAR, Linear, count_varying, refused
 from models.rules.requirements import require_rules
 
 
@@ -65,16 +65,17 @@ class _AskSignal:
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
         with _ChainMode(network, self._rule, len(inputs)):
-            return network(inputs)
+            answers = network.answers(inputs)
+        return network.logits_of(answers)  # of one output, two opposite logits, which are no branches
 
     def _rule(self, layer: Linear) -> Tensor:
-        pattern = self.patterns.get(layer.name)
+        pattern = pattern_of(layer, self.patterns)
         inputs = layer.inputs.view_as(layer.inputs)
         inputs.register_hook(_scaled)
         return layer(inputs) if pattern is None else layer.unbiased(inputs, pattern.to(layer.weight))
 
 
-class _ChainMode(RelevanceMode):
+class _ChainMode(PatternMode):
     """The rules, for a network whose layers follow one another, each with a row for each image."""
 
     def __init__(self, network: Network, rule: Any, rows: int) -> None:
@@ -86,8 +87,12 @@ class _ChainMode(RelevanceMode):
     ) -> Any:
         func, args, kwargs = as_function(func, args, kwargs)
         branches, name = count_varying(args, kwargs) > 1, getattr(func, "__name__", "")
+        if name in GATES:
+            return refused(func(*args, **kwargs), name, args)  # a gate is a branch, and no constant
         other_rows = func in LINEAR and len(args[0]) != self.rows
         outcome = super().__torch_function__(func, types, args, kwargs)
+        if branches and name == "__setitem__":  # which returns nothing that could be refused
+            raise ConfigurationError(f"there is no rule for {name} of two branches")
         if branches:
-            return refused(outcome, f"{name} of two branches")
+            return refused(outcome, f"{name} of two branches", args)
         return refused(outcome, f"{name} of another number of rows than there are images") if other_rows else outcome

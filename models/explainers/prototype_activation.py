@@ -4,6 +4,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.answers import is_opposite
 from models.capability import GRADIENT, LAYERS
 from models.errors import ConfigurationError
 from models.explainers.base import LookingExplainer, upsample
@@ -120,7 +121,9 @@ def _takes_maxima(network: Network, layer: str) -> bool:
 def _named(network: Network) -> tuple[str, ...]:
     """Name the prototypes by the class in whose logit each counts most, and number those of a class."""
     assert network.classifier is not None
-    weight = network.module.get_parameter(f"{network.classifier}.weight")
+    weight: Tensor = network.module.get_parameter(f"{network.classifier}.weight")
+    if is_opposite(len(weight), len(network.config.classes), network.config.activation):
+        weight = torch.cat([-weight, weight]).clamp_min(0)
     of_class = [network.config.classes[index] for index in weight.abs().argmax(0).tolist()]
     return tuple(f"{name} {of_class[: place + 1].count(name)}" for place, name in enumerate(of_class))
 

@@ -59,9 +59,9 @@ def require_attention(network: Network) -> None:
     ConfigurationError
         If it has none, so that the rules would be those of `lrp`.
     """
-    mode = AttentionMode(network, Linear.__call__)
+    mode, images = AttentionMode(network, Linear.__call__), network.synthetic().requires_grad_()
     with torch.enable_grad(), network.exact(), exact_convolutions(), mode:
-        network(network.synthetic().requires_grad_())
+        network(images)
     if not mode.shared:
         raise ConfigurationError(
             f"{network.name} has no attention by softmax, nor another product of two tensors that depend on the image: "
@@ -72,6 +72,11 @@ def require_attention(network: Network) -> None:
 def _halved(product: Tensor) -> Tensor:
     half = product / 2
     return half + half.detach()
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    product = one @ other
+    return _halved(product) if one.requires_grad and other.requires_grad else product
 
 
 def _fused(
@@ -91,8 +96,8 @@ def _fused(
         )
         outcome: Tensor = refused(found, f"{_FUSED} with dropout, causal order or groups")
         return outcome
-    scores = _halved(query @ key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = _product(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if attn_mask is not None:
         is_bool = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, -torch.inf) if is_bool else scores + attn_mask
-    return _halved(scores.softmax(-1) @ value)
+    return _product(scores.softmax(-1), value)

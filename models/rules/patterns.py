@@ -2,17 +2,61 @@
 
 With weights `w`, inputs `x` and output `y`, the pattern is ``a = cov+(x, y) / (w . cov+(x, y))``, where ``cov+`` is
 taken over places where ``y > 0``; where these give no response, ``a = w / (w . w)`` (Kindermans et al. 2018,
-arXiv:1705.05598, eq. 9, and the estimator of section 4).
+arXiv:1705.05598, eq. 9, and the estimator of section 4). A BatchNorm that was not folded has one input for each
+output, so that its pattern is ``1 / w``. A norm by the image's own statistics has no pattern, and is refused.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.relevance import AskGradient, Linear
+from models.rules.overloads import as_function
+from models.rules.relevance import NORMS, Linear, RelevanceMode, Rule, refused
+
+
+class PatternMode(RelevanceMode):
+    """The rules of relevance, without norms by the image's own statistics."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        func, args, kwargs = as_function(func, args, kwargs)
+        outcome = super().__torch_function__(func, types, args, kwargs)
+        return refused(outcome, f"{func.__name__}, which has no pattern") if func in NORMS else outcome
+
+
+@dataclass(frozen=True)
+class AskGradient:
+    """A way to ask by which the input's gradient is that of a rule."""
+
+    rule: Rule
+
+    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
+        with PatternMode(network, self.rule):
+            return network(inputs)
+
+
+def pattern_of(layer: Linear, patterns: Mapping[str, Tensor]) -> Tensor | None:
+    """Look up the pattern of a layer's weight, in float64; None where none has been learnt yet.
+
+    Raises
+    ------
+    ConfigurationError
+        If the weight is no parameter of the network, so that no pattern is learnt by its name.
+    """
+    if layer.kind == "norm":
+        return layer.weight.double().reciprocal().where(layer.weight != 0, 0.0)
+    if not layer.name:
+        raise ConfigurationError(
+            "there is no pattern for a linear layer whose weight is computed from others, such as by weight_norm"
+        )
+    return patterns.get(layer.name)
 
 
 def learn_patterns(network: Network, background: Tensor) -> dict[str, Tensor]:

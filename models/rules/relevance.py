@@ -23,12 +23,13 @@ from torch.utils._pytree import tree_leaves
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.rules.known import Known
 from models.rules.overloads import as_function
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}
 LINEAR = {functional.linear, *_CONVOLUTIONS, *_TRANSPOSED}
-_GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softmax"}
+GATES = {"sigmoid", "sigmoid_", "hardsigmoid", "hardsigmoid_", "softmax"}
 ACTIVATIONS = {
     f"{name}{in_place}"
     for name in (
@@ -100,7 +101,9 @@ class RelevanceMode(TorchFunctionMode):
     def __init__(self, network: Network, rule: Rule, inputs: Tensor | None = None, ones: Tensor | None = None) -> None:
         super().__init__()
         self.rule = rule
-        self.shown = [] if inputs is None or ones is None else [(inputs, ones)]
+        self.shown: Known[Tensor] = Known()
+        if inputs is not None and ones is not None:
+            self.shown.note(inputs, ones)
         self.names = {id(value): name.rpartition(".")[0] for name, value in network.module.named_parameters()}
 
     def __torch_function__(
@@ -112,27 +115,24 @@ class RelevanceMode(TorchFunctionMode):
             return self._linear(func, *args, **kwargs)
         if func is functional.batch_norm:
             return self._batch_norm(*args, **kwargs)
-        if func in _NORMS:
-            return _NORMS[func](*args, **kwargs)
-        if name in _GATES:
-            return func(*args, **kwargs).detach()
+        if func in NORMS:
+            return NORMS[func](*args, **kwargs)
+        if name in GATES:
+            return _gate(func, args, kwargs)
         if name in ACTIVATIONS:
             return _activation(func, *args, **{key: value for key, value in kwargs.items() if key != "inplace"})
-        varying = count_varying(args, kwargs)
+        known = name in PASSING or func in MAXIMA or scales(name, args, kwargs)
         outcome = func(*args, **kwargs)
-        if name in MOVING and isinstance(outcome, Tensor) and (ones := self._ones(args[0])) is not None:
-            self.shown.append((outcome, moved(func, ones, args[1:], kwargs)))
-        known = name in PASSING or func in MAXIMA or (name in PRODUCTS and varying < 2)
-        return outcome if known else refused(outcome, name)
-
-    def _ones(self, inputs: Any) -> Tensor | None:
-        """Look up the ones of a tensor that holds the image's pixels as they are; None for any other."""
-        return next((ones for tensor, ones in self.shown if tensor is inputs), None)
+        if name in MOVING and isinstance(outcome, Tensor) and (ones := self.shown.of(args[0])) is not None:
+            self.shown.note(outcome, moved(func, ones, args[1:], kwargs))
+        return outcome if known else refused(outcome, name, args)
 
     def _linear(self, func: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kw: Any):  # type: ignore[no-untyped-def]
         def call(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return func(inputs, weight, bias, *rest, **kw)
 
+        if count_varying((weight, bias), {}):
+            return refused(call(inputs, weight, bias), f"{func.__name__} by weights that depend on the image")
         layer = Linear(
             name=self.names.get(id(weight), ""),
             kind="linear" if func is functional.linear else "convolution",
@@ -140,7 +140,7 @@ class RelevanceMode(TorchFunctionMode):
             inputs=inputs,
             weight=weight,
             bias=bias,
-            ones=self._ones(inputs),
+            ones=self.shown.of(inputs),
             out_axis=int(func in _TRANSPOSED),
         )
         return self._answered(layer)
@@ -182,10 +182,21 @@ def count_varying(args: Sequence[Any], kwargs: dict[str, Any]) -> int:
     return sum(isinstance(part, Tensor) and part.requires_grad for part in tree_leaves((args, kwargs)))
 
 
+def scales(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether a function is a product with one factor at most that depends on the image, in a numerator."""
+    divides = name in ("div", "div_") and count_varying(args[1:], kwargs) > 0
+    return name in PRODUCTS and count_varying(args, kwargs) < 2 and not divides
+
+
 def _by_feature(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     shape = (1, -1, *[1] * (inputs.ndim - 2))
     scaled = inputs * weight.view(shape)
     return scaled if bias is None else scaled + bias.view(shape)
+
+
+def _gate(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    gate: Tensor = func(*(part.clone() if isinstance(part, Tensor) else part for part in args), **kwargs)
+    return gate.detach()
 
 
 def _activation(func: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -227,7 +238,7 @@ def _instance_norm(
     return _group_norm(inputs, inputs.shape[1], weight, bias, kw.get("eps", args[2] if len(args) > 2 else 1e-5))
 
 
-_NORMS: dict[Any, Callable[..., Tensor]] = {
+NORMS: dict[Any, Callable[..., Tensor]] = {
     functional.layer_norm: _layer_norm,
     functional.group_norm: _group_norm,
     functional.instance_norm: _instance_norm,
@@ -247,8 +258,17 @@ class _Refused(torch.autograd.Function):
         raise ConfigurationError(f"there is no rule for {ctx.name}")
 
 
-def refused(outcome: Any, name: str) -> Any:
+def refused(outcome: Any, name: str, args: Sequence[Any] = ()) -> Any:
+    """Hand an outcome on that raises if relevance comes back to it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the function changed one of its arguments `args` in place, through which relevance would pass.
+    """
     if isinstance(outcome, Tensor):
+        if outcome.requires_grad and any(outcome is part for part in args):
+            raise ConfigurationError(f"there is no rule for {name}")
         return _Refused.apply(outcome, name) if outcome.requires_grad else outcome
     if isinstance(outcome, tuple):
         parts = (refused(part, name) for part in outcome)
@@ -268,14 +288,3 @@ class AskRelevance:
         shared = inputs.detach() * ones
         with self.mode(network, self.rule, shared, ones):
             return network(shared)
-
-
-@dataclass(frozen=True)
-class AskGradient:
-    """A way to ask by which the input's gradient is that of a rule."""
-
-    rule: Rule
-
-    def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        with RelevanceMode(network, self.rule):
-            return network(inputs)

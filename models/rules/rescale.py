@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from models.errors import ConfigurationError
 from models.network import Network
 from models.rules.overloads import as_function
-from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, count_varying, refused
+from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, refused, scales
 from models.rules.requirements import require_rules, total
 from models.trial import exact_convolutions
 
@@ -60,11 +60,10 @@ class RescaleMode(TorchFunctionMode):
             if func in MAXIMA or name == "amax":
                 return _maximum(func, args, kwargs, before[0], after)
             return _product(func, args, kwargs, before)
+        passes = name in _PASSING or func in LINEAR or func is functional.batch_norm
+        known = passes or scales(name, args, kwargs)
         outcome = func(*args, **kwargs)
-        is_factor = name in PRODUCTS and count_varying(args, kwargs) < 2
-        known = name in _PASSING or is_factor or func in LINEAR or func is functional.batch_norm
-        divides = name in ("div", "div_") and isinstance(args[1], Tensor) and args[1].requires_grad
-        return outcome if known and not divides else refused(outcome, name)
+        return outcome if known else refused(outcome, name, args)
 
 
 class _Noting(TorchFunctionMode):

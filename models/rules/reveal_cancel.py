@@ -19,6 +19,7 @@ from torch import Tensor
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.rules.known import Known
 from models.rules.overloads import as_function
 from models.rules.relevance import LINEAR, MOVING, moved, ratio
 from models.rules.rescale import ELEMENTWISE, SMALL, Noted, RescaleMode, note
@@ -41,7 +42,7 @@ class RevealCancelMode(RescaleMode):
     def __init__(self, noted: Iterator[Noted]) -> None:
         super().__init__(noted)
         self.revealed = 0
-        self.parts: list[tuple[Tensor, int, Parts]] = []
+        self.parts: Known[Parts] = Known()
 
     @classmethod
     def is_noted(cls, func: Any, args: Sequence[Any]) -> bool:
@@ -54,7 +55,7 @@ class RevealCancelMode(RescaleMode):
         name = getattr(func, "__name__", "")
         if func in LINEAR:
             return self._linear(func, *args, **kwargs)
-        parts = self._parts(args[0]) if args else None
+        parts = self.parts.of(args[0]) if args else None
         if parts is None or name not in ELEMENTWISE | _CARRYING:
             return super().__torch_function__(func, types, args, kwargs)
         if name in ELEMENTWISE:
@@ -64,16 +65,8 @@ class RevealCancelMode(RescaleMode):
         outcome = func(*args, **kwargs)
         if isinstance(outcome, Tensor):
             positive, negative = (moved(func, part, args[1:], kwargs) for part in parts)
-            self._keep(outcome, (positive, negative))
+            self.parts.note(outcome, (positive, negative))
         return outcome
-
-    def _keep(self, tensor: Tensor, parts: Parts) -> None:
-        self.parts.append((tensor, tensor._version, parts))
-
-    def _parts(self, tensor: Any) -> Parts | None:
-        """Look up the parts of what a tensor has gained; None where they are not known, or it was changed in place."""
-        found = (parts for known, version, parts in self.parts if known is tensor and version == tensor._version)
-        return next(found, None)
 
     def _linear(self, func: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **kw: Any):  # type: ignore[no-untyped-def]
         (before, *_), _ = next(self.noted)
@@ -86,7 +79,7 @@ class RevealCancelMode(RescaleMode):
         negative = func(up, below, None, *rest, **kw) + func(down, above, None, *rest, **kw)
         stand_in = positive + negative
         value = func(inputs.detach(), weight, bias, *rest, **kw) + (stand_in - stand_in.detach())
-        self._keep(value, (positive, negative))
+        self.parts.note(value, (positive, negative))
         return value
 
 

@@ -13,7 +13,7 @@ from tasks.report.pictures import Panel, case_panels
 from tasks.report.statistics import ALL_CLASSES, evidence
 
 _NEAREST = 2
-"""How many of the nearest are shown of a case whose label is unknown."""
+"""The number of nearest cases that are shown of a case whose label is unknown."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def drawn_alone(
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How many of the first `k` neighbours have the label of their image, in the mean, and how many by chance would."""
+    """The mean share of the first `k` neighbours that have the label of their image, and the share by chance."""
 
     by: str
     k: int

@@ -154,6 +154,22 @@ def test_a_network_without_attention_is_refused(name: str) -> None:
         Engine(make(name, 2), [AttnLRP()], B)
 
 
+@pytest.mark.parametrize("constant", ["query", "value"])
+def test_a_factor_that_is_the_same_for_all_images_takes_no_relevance(constant: str) -> None:
+    """Queries that were learnt, as in pooling by attention: fused attention hands back as it does written out."""
+    learnt = torch.randn(1, TOKENS, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+    def attend(kind: str) -> Attend:
+        def attending(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            own = learnt.expand(len(q), -1, -1)
+            return ATTENDS[kind](*((own, k, v) if constant == "query" else (q, k, own)))
+
+        return attending
+
+    fused, written_out = (explain(block(attend(kind)), AttnLRP(rules=EXACT), tokens()) for kind in ("fused", "matmul"))
+    assert difference(fused, written_out) < 1e-9
+
+
 def test_fused_attention_in_causal_order_is_refused() -> None:
     with pytest.raises(ValueError, match="no rule for scaled_dot_product_attention with dropout, causal order"):
         Engine(block(lambda *x: functional.scaled_dot_product_attention(*x, is_causal=True)), [AttnLRP()], B)

@@ -85,6 +85,16 @@ def test_weights_are_one_for_the_image_and_one_for_each_layer(layers: Any, weigh
         ExpressiveGradients(layers=layers, weights=weights)
 
 
+def test_a_layer_that_is_called_twice_is_refused() -> None:
+    torch.manual_seed(0)
+    twice = nn.Conv2d(4, 4, 3, padding=1)
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), twice, nn.ReLU(), twice, nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    with pytest.raises(ValueError, match=r"expressive_gradients: layer '2' is called more than once .* name another"):
+        Engine(wrap(module), [ExpressiveGradients(layers=("2",))], B)
+
+
 def test_a_layer_that_is_not_there_and_windows_are_refused() -> None:
     network = make("ResNet18", 2)
     with pytest.raises(ValueError, match="expressive_gradients: there is no layer 'layer9'; the nearest names are"):

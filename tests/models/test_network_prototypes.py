@@ -106,6 +106,16 @@ def test_similarity_and_place_of_each_prototype_are_stored(dims: int) -> None:
     assert declared["own_similarity"].axes[0].labels[:3] == ("a 1", "a 2", "b 1")  # type: ignore[index]
 
 
+def test_prototypes_of_one_output_are_of_the_class_that_they_speak_for() -> None:
+    module = PrototypeClassifier(2, 1, 1, prototypes=3, features=(4, 8), latent=5)
+    module.classifier.weight.data = torch.tensor([[1.0, -1.0, 2.0]])
+    config = wrap(module_of()).config.model_copy(update={"classes": ("normal", "lesion"), "activation": "sigmoid"})
+    network = Network(module.double(), config)
+    frame = Frame(("normal", "lesion"), ("lesion",), ("own",), ("grey",), SHAPES[2], "sigmoid")
+    declared = joined(PrototypeActivation().declare(frame, network))
+    assert declared["prototype_similarity"].axes[0].labels == ("lesion 1", "normal 1", "lesion 2")
+
+
 def test_networks_without_prototypes_are_refused() -> None:
     torch.manual_seed(0)
     with pytest.raises(ValueError, match=r"prototype_activation: AttentionGatedClassifier declares no layer of proto"):

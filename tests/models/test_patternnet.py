@@ -11,6 +11,7 @@ from models.engine import Engine
 from models.explainers.pattern_attribution import PatternAttribution
 from models.explainers.patternnet import PatternNet
 from models.network import Network
+from models.network_config import NetworkConfig
 from models.networks.bag_of_slices import BagOfSlices
 from models.rules.patterns import learn_patterns
 from models.targets import Classes, Predicted
@@ -113,10 +114,93 @@ def test_each_image_has_its_own_target_whatever_is_beside_it() -> None:
     assert difference(torch.cat(alone), together) < 1e-9
 
 
+def test_one_output_that_stands_for_two_classes_is_no_branch() -> None:
+    module, images = chain(2), batch()
+    module[-1] = nn.Linear(6, 1).double()
+    config = NetworkConfig(
+        network={"_target_": "tests.Network"},
+        classes=("a", "b"),
+        channels=1,
+        input_shape=SIDES[2],
+        activation="sigmoid",
+    )
+    engine = Engine(Network(module, config), [PatternNet()], Classes(classes=("a", "b")), 8, {"background": images[3:]})
+    one, other = engine.explain(images[:3], names(images[:3])).maps[:, :, 0].unbind(1)
+    assert difference(one, other) < 1e-12  # the signal is the same, of both signs of the score
+
+
 @pytest.mark.parametrize("name", ["ResNet18", "DenseNet121", "AttentionGated"])
 def test_branches_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"patternnet: .* no rule for \w+ of two branches"):
         Engine(make(name, 2), [PatternNet()], B)
+
+
+class Normed(nn.Module):
+    """A network whose BatchNorm comes after a ReLU, so that it is not folded; or what that norm is by hand."""
+
+    def __init__(self, by_hand: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Conv2d(1, 5, 3), nn.Conv2d(5, 6, 3), nn.Linear(6, 4)
+        self.norm, self.by_hand = nn.BatchNorm2d(5), by_hand
+        self.norm.running_var.copy_(torch.tensor([0.01, 0.1, 1.0, 2.0, 9.0]))
+        self.norm.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5, 1.0, 3.0]))
+        self.double()
+        if by_hand:
+            scale = self.norm.weight / (self.norm.running_var + self.norm.eps).sqrt()
+            self.second.weight.data *= scale.view(1, -1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        return self.head(self.second(x if self.by_hand else self.norm(x)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("explainer", [PatternNet(), PatternAttribution()], ids=lambda explainer: explainer.name)
+def test_a_norm_that_is_not_folded_has_a_pattern(explainer: Any) -> None:
+    images = batch()
+    found, by_hand = (
+        explain(wrap(Normed(by_hand), shape=SIDES[2]), explainer, images[:3], fitted={"background": images[3:]})
+        for by_hand in (False, True)
+    )
+    assert difference(found, by_hand) < 1e-9
+
+
+class Computed(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.first, self.second = how, nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.head = nn.GroupNorm(2, 4), nn.Linear(4, 4)
+        if how == "weight":
+            nn.utils.parametrizations.weight_norm(self.first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        if self.how == "norm":
+            x = self.norm(x)
+        if self.how == "gate":
+            x = x * self.second(x).mean((2, 3), keepdim=True).sigmoid()
+        if self.how == "in part":
+            other = self.second(x).relu()
+            x = x.clone()
+            x[:, :2] = other[:, :2]
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("how", "explainer", "message"),
+    [
+        ("weight", PatternNet(), "no pattern for a linear layer whose weight is computed"),
+        ("weight", PatternAttribution(), "no pattern for a linear layer whose weight is computed"),
+        ("norm", PatternNet(), "no rule for group_norm, which has no pattern"),
+        ("norm", PatternAttribution(), "no rule for group_norm, which has no pattern"),
+        ("gate", PatternNet(), "no rule for mul of two branches"),
+        ("in part", PatternNet(), "no rule for __setitem__ of two branches"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_layers_without_a_pattern_are_refused(how: str, explainer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Engine(wrap(Computed(how).double(), shape=SIDES[2]), [explainer], B)
 
 
 def test_rows_that_are_no_images_and_windows_are_refused() -> None:

@@ -338,6 +338,29 @@ def test_a_rule_for_the_input_that_reaches_no_pixels_is_an_error(composite: Any)
     LRP(composite="epsilon_plus").needs(network)
 
 
+CHANGED: dict[str, Callable[[Tensor], Any]] = {
+    "added": lambda x: x.add_(0.7),
+    "by a view": lambda x: x.view(x.shape).mul_(3.0),
+    "in part": lambda x: x[:, :, 0].fill_(5.0),
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_pixels_that_were_changed_in_place_are_pixels_no_more(how: str) -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = plain(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            copy = x.clone()
+            CHANGED[how](copy)
+            return self.body(copy)
+
+    with pytest.raises(ConfigurationError, match=r"applied nowhere, since no linear|no rule for fill_"):
+        LRP(composite="epsilon_gamma_box").needs(network_of(Changing()))
+
+
 def test_a_rule_for_layers_that_are_not_there_is_an_error() -> None:
     network = network_of(plain(2), 2)
     with pytest.raises(ConfigurationError, match=r"the rule gamma is applied nowhere: .* fits `layers: features\.\*`"):
@@ -376,6 +399,57 @@ def test_a_value_in_place_that_rules_do_not_see_is_refused(how: str, explainer: 
     )
     with pytest.raises(ConfigurationError, match=message):
         few(explainer).needs(network)
+
+
+class Statement(nn.Module):
+    """A network whose forward pass calls an operation in place, and goes on with what was changed."""
+
+    def __init__(self, how: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head, self.how = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 4), how
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.first(images)
+        self.how(features, self.second(features.clone()))
+        return self.head(features.mean((2, 3)))
+
+
+STATEMENTS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "no rule": (lambda x, other: x.clamp_(-0.2, 0.3), "no rule for clamp_"),
+    "two factors": (lambda x, other: x.mul_(other), "no rule for mul_"),
+    "a gate": (lambda x, other: x.sigmoid_(), "in place that is used again"),
+}
+
+
+@pytest.mark.parametrize("how", STATEMENTS)
+def test_an_operation_in_place_whose_answer_is_not_taken_is_refused(how: str) -> None:
+    change, message = STATEMENTS[how]
+    with pytest.raises(ConfigurationError, match=message):
+        LRP(composite="epsilon").needs(network_of(Statement(change).double()))
+
+
+BY_IMAGE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "divided": (lambda x, other: torch.ones(1).to(x) / (2 + other.relu()), "no rule for div"),
+    "dynamic": (
+        lambda x, other: functional.conv2d(
+            x.reshape(1, -1, *x.shape[2:]), other.mean((2, 3)).view(-1, 1, 1, 1), groups=4 * len(x)
+        ).view(x.shape),
+        "no rule for conv2d by weights that depend on the image",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BY_IMAGE)
+def test_an_operation_that_is_not_linear_in_one_factor_is_refused(how: str) -> None:
+    class Varying(Statement):
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.first(images)
+            return self.head(self.how(features, self.second(features)).mean((2, 3)))
+
+    change, message = BY_IMAGE[how]
+    with pytest.raises(ConfigurationError, match=message):
+        LRP(composite="epsilon").needs(network_of(Varying(change).double()))
 
 
 def test_a_refused_operation_is_named_before_one_in_place() -> None:

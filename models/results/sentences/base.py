@@ -53,7 +53,7 @@ class Case:
 
     @property
     def is_of_one_class(self) -> bool:
-        """Whether one class is predicted of the whole image."""
+        """Tell whether one class is predicted of the whole image."""
         return self.frame.activation == "softmax" and not self.frame.segments
 
     @property
