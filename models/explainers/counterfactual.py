@@ -69,7 +69,7 @@ class Counterfactual(ChannelExplainer):
 
         return (
             *super().declare(frame, network),
-            output(self.title, "the image with the smallest change that turns the prediction; NaN where none was found",
+            output(self.title, "the image, as the network takes it, with the smallest change that turns the prediction",
                    ("channel", *frame.space)),
             output(f"{self.title}_valid", "whether the prediction turned: 1, or 0 where no change was found"),
             output(f"{self.title}_probability", "probability of the target at the counterfactual"),
