@@ -14,6 +14,9 @@ from models.outputs import IMAGE_ID, Axis, Frame, Output
 from models.questions import Answer, Batch, Needs, Questions
 from models.targets import NO_CLASS
 
+KIND = "counterfactual"
+"""The kind of what is stored of changed images."""
+
 MEASURES = ("latent", "L1", "L2")
 
 _BEYOND = 0.05
@@ -65,7 +68,7 @@ class Counterfactual(ChannelExplainer):
         axes = (Axis(name=measure, labels=MEASURES, long_name="norm of the change"),)
 
         def output(name: str, about: str, dims: tuple[str, ...] = (), axes: tuple[Axis, ...] = ()) -> Output:
-            return Output(name=name, dims=(*of, *dims), kind="counterfactual", long_name=about, axes=axes)
+            return Output(name=name, dims=(*of, *dims), kind=KIND, long_name=about, axes=axes)
 
         return (
             *super().declare(frame, network),
