@@ -33,7 +33,7 @@ def nearest_candidates(unit: NDArray[np.float32], cases: Cases, asked: Sequence[
         for alike in _by_label(cases, images):
             for (count, pairs), (rows, cosines) in zip(asked, found, strict=True):
                 allowed = pairs(_of_two_subjects(alike, cases), slice(None)).any(0)
-                for own in np.split(alike, range(_TOGETHER, len(alike), _TOGETHER)):
+                for own in np.split(alike, range(_TOGETHER, len(alike), _TOGETHER)) if allowed.any() else ():
                     enough = min(2 * count + images[own].max(), allowed.sum())  # own subjects' are among them
                     candidates = _propose(index, unit[own], int(enough), allowed)
                     between = np.einsum("if,icf->ic", unit[own].astype(float), unit[candidates].astype(float))
