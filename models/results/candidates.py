@@ -32,7 +32,7 @@ def nearest_candidates(unit: NDArray[np.float32], cases: Cases, asked: Sequence[
         index = _index(unit)
         for alike in _by_label(cases, images):
             for (count, pairs), (rows, cosines) in zip(asked, found, strict=True):
-                allowed = pairs(_of_two_subjects(alike, cases), slice(None)).any(0)
+                allowed = np.logical_or.reduce(pairs(_of_two_subjects(alike, cases), slice(None)))
                 for own in np.split(alike, range(_TOGETHER, len(alike), _TOGETHER)) if allowed.any() else ():
                     enough = min(2 * count + images[own].max(), allowed.sum())  # own subjects' are among them
                     candidates = _propose(index, unit[own], int(enough), allowed)
