@@ -46,6 +46,11 @@ class Producer(BaseModel):
         """The docstring of the class, formula and source, on one line."""
         return " ".join((type(self).__doc__ or "").split())
 
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The parameters that decide what is computed; where a file lies does not."""
+        return self.model_dump(mode="json")
+
     def pinned(self) -> Self:
         """Return a copy that has the digest of every file that the producer names."""
         return self

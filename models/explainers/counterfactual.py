@@ -14,6 +14,9 @@ from models.outputs import IMAGE_ID, Axis, Frame, Output
 from models.questions import Answer, Batch, Needs, Questions
 from models.targets import NO_CLASS
 
+KIND = "counterfactual"
+"""The kind of what is stored of changed images."""
+
 MEASURES = ("latent", "L1", "L2")
 
 _BEYOND = 0.05
@@ -65,11 +68,11 @@ class Counterfactual(ChannelExplainer):
         axes = (Axis(name=measure, labels=MEASURES, long_name="norm of the change"),)
 
         def output(name: str, about: str, dims: tuple[str, ...] = (), axes: tuple[Axis, ...] = ()) -> Output:
-            return Output(name=name, dims=(*of, *dims), kind="counterfactual", long_name=about, axes=axes)
+            return Output(name=name, dims=(*of, *dims), kind=KIND, long_name=about, axes=axes)
 
         return (
             *super().declare(frame, network),
-            output(self.title, "the image with the smallest change that turns the prediction; NaN where none was found",
+            output(self.title, "the image, as the network takes it, with the smallest change that turns the prediction",
                    ("channel", *frame.space)),
             output(f"{self.title}_valid", "whether the prediction turned: 1, or 0 where no change was found"),
             output(f"{self.title}_probability", "probability of the target at the counterfactual"),

@@ -8,8 +8,12 @@ from numpy.typing import NDArray
 
 from models.results.base import Stored
 
-Pairs = Callable[[slice, slice], NDArray[np.bool_]]
-"""A function that tells which pairs of vectors count, from two slices of rows to ``(row, other)``."""
+Pairs = Callable[[Any, Any], NDArray[np.bool_]]
+"""A function that tells which pairs of vectors count, ``(row, other)``, from slices or arrays of rows; others may be an
+array ``(row, other)``."""
+
+Found = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""Rows of the nearest others, ``(row, neighbour)``, -1 where there is none, and the cosines in [-1, 1], NaN there."""
 
 BLOCK = 2048
 _GRAIN = 2.0**24
@@ -64,12 +68,15 @@ class Nearest:
         self.rows = np.full((queries, neighbours), -1, np.int32)
         self.cosines = np.full((queries, neighbours), -np.inf)
 
-    def see(self, rows: NDArray[np.int32], cosines: NDArray[np.float64]) -> None:
-        """Take rows, which are greater than those before, and their cosines ``(query, row)``; -inf does not count."""
+    def see(self, rows: NDArray[np.integer], cosines: NDArray[np.float64]) -> None:
+        """Take rows, for all or for each query, and their cosines ``(query, row)``, of which -inf does not count.
+
+        Rows rise, and are greater than those before.
+        """
         better = np.flatnonzero(cosines.max(1) > self.cosines[:, -1])
         every = np.arange(len(better))
         known = np.concatenate([self.cosines[better], cosines[better]], axis=1)
-        named = np.concatenate([self.rows[better], np.broadcast_to(rows, (len(better), len(rows)))], axis=1)
+        named = np.concatenate([self.rows[better], np.broadcast_to(rows, cosines.shape)[better]], axis=1)
         for place in range(self.rows.shape[1]):
             first = known.argmax(1)
             found = known[every, first]
@@ -77,10 +84,18 @@ class Nearest:
             self.cosines[better, place] = found
             known[every, first] = -np.inf
 
+    @property
+    def found(self) -> Found:
+        cosines = np.where(np.isfinite(self.cosines), np.clip(self.cosines, -1, 1), np.nan)
+        return self.rows, cosines.astype(np.float32)
 
-def nearest(
-    unit: NDArray[np.float32], asked: Sequence[tuple[int, Pairs]], block: int = BLOCK
-) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+
+def unknown(rows: int, neighbours: int) -> Found:
+    """Make the arrays for what is to be found."""
+    return np.full((rows, neighbours), -1, np.int32), np.full((rows, neighbours), np.nan, np.float32)
+
+
+def nearest(unit: NDArray[np.float32], asked: Sequence[tuple[int, Pairs]], block: int = BLOCK) -> list[Found]:
     """Find the nearest others of each vector by cosine.
 
     Parameters
@@ -96,12 +111,9 @@ def nearest(
     Returns
     -------
     list
-        For each question the rows ``(row, neighbour)``, -1 where there is none, and the cosines in [-1, 1], NaN there.
+        What is found for each question.
     """
-    found = [
-        (np.full((len(unit), count), -1, np.int32), np.full((len(unit), count), np.nan, np.float32))
-        for count, _ in asked
-    ]
+    found = [unknown(len(unit), count) for count, _ in asked]
     blocks = [slice(start, min(start + block, len(unit))) for start in range(0, len(unit), block)]
     for own in blocks:
         best = [Nearest(own.stop - own.start, count) for count, _ in asked]
@@ -111,6 +123,5 @@ def nearest(
             for one, (_, pairs) in zip(best, asked, strict=True):
                 one.see(rows, np.where(pairs(own, others), cosines, -np.inf))
         for one, (known_rows, known_cosines) in zip(best, found, strict=True):
-            known_rows[own] = one.rows
-            known_cosines[own] = np.where(np.isfinite(one.cosines), np.clip(one.cosines, -1, 1), np.nan)
+            known_rows[own], known_cosines[own] = one.found
     return found

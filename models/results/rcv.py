@@ -115,9 +115,11 @@ class RCV(Result):
             )
         of = f"{self.title}_measure"
         axis = Axis(name=of, labels=self._names(frame), long_name="measure")
+        attrs = {"measures": self.title, "of": self.of}
 
         def declared(name: str, dims: tuple[str, ...], about: str, **more: Any) -> Output:
-            return Output(name=f"{self.title}_{name}", dims=dims, kind="result", long_name=about, axes=(axis,), **more)
+            name = f"{self.title}_{name}"
+            return Output(name=name, dims=dims, kind="result", long_name=about, axes=(axis,), attrs=attrs, **more)
 
         return (
             declared("value", (IMAGE_ID, of), "value of the measure; NaN where there is none", dtype="float64"),

@@ -1,6 +1,7 @@
 """Cases and their labels: who may be a neighbour of whom, and how well labels are found again by neighbours."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +29,18 @@ class Cases:
         names, label = np.unique(labels, return_inverse=True)
         return cls(subject, np.where(names == "", -1, np.arange(len(names)))[label])
 
-    def are_of_others(self, own: slice, others: slice) -> NDArray[np.bool_]:
-        """Tell of pairs, ``(own, other)``, whether they are of different subjects."""
-        return self.subject[own, None] != self.subject[None, others]
+    def are_of_others(self, own: Any, others: Any) -> NDArray[np.bool_]:
+        """Tell of `Pairs` whether they are of different subjects."""
+        return self.subject[own][:, None] != self.subject[others]
 
-    def have_same_label(self, own: slice, others: slice) -> NDArray[np.bool_]:
-        """Tell of pairs of different subjects whether both have the same label."""
-        label = self.label[own, None]
-        return self.are_of_others(own, others) & (label == self.label[None, others]) & (label >= 0)
+    def have_same_label(self, own: Any, others: Any) -> NDArray[np.bool_]:
+        """Tell of `Pairs` of different subjects whether both have the same label."""
+        label = self.label[own][:, None]
+        return self.are_of_others(own, others) & (label == self.label[others]) & (label >= 0)
 
-    def have_other_label(self, own: slice, others: slice) -> NDArray[np.bool_]:
-        """Tell of pairs of different subjects whether both have a label, and not the same."""
-        label, other = self.label[own, None], self.label[None, others]
+    def have_other_label(self, own: Any, others: Any) -> NDArray[np.bool_]:
+        """Tell of `Pairs` of different subjects whether both have a label, and not the same."""
+        label, other = self.label[own][:, None], self.label[others]
         return self.are_of_others(own, others) & (label != other) & (label >= 0) & (other >= 0)
 
 

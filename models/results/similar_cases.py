@@ -1,4 +1,5 @@
 import logging
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -8,21 +9,28 @@ from pydantic import Field
 from models.outputs import IMAGE_ID, Axis, Frame, Output
 from models.results.base import Arrays, Stored
 from models.results.comparison import Comparison
-from models.results.nearest import Pairs, nearest
+from models.results.nearest import Found, Pairs, nearest
 from models.results.retrieval import Cases, chance, precision
 
 logger = logging.getLogger(__name__)
+
+EXACT = 10**6
+"""As many images at most are compared with one another."""
+
+_SECONDS = 7e-11
+"""What a core takes for a pair of images and a feature."""
 
 
 class SimilarCases(Comparison):
     """The nearest cases of each image by cosine of embeddings, or of the maps of one explainer.
 
     An image of the same subject is never a neighbour, nor is one that was not explained, was withdrawn, or whose vector
-    is zero or not finite; of equally near images, the one of the lower row comes first. Maps are those for the first
-    target, averaged to at most 16 places a side. Labels are compared as they are spelt. The precision at k, in [0, 1],
-    is the share of the image's label among the labels of the first k neighbours (Manning, Raghavan and Schütze 2008,
-    Introduction to Information Retrieval, section 8.4; larger is better); neighbours drawn by chance would reach its
-    share among the labels of all other subjects' images.
+    is zero or not finite; of equally near images, the one of the lower row comes first. Of more than 10^6 images, an
+    index proposes candidates where the extra `faiss` is installed, and may miss neighbours. Maps are those for the
+    first target, averaged to at most 16 places a side. Labels are compared as they are spelt. The precision at k, in
+    [0, 1], is the share of the image's label among the labels of the first k neighbours (Manning, Raghavan and Schütze
+    2008, Introduction to Information Retrieval, section 8.4; larger is better); neighbours drawn by chance would reach
+    its share among the labels of all other subjects' images.
     """
 
     name: Literal["similar_cases"] = "similar_cases"
@@ -59,7 +67,7 @@ class SimilarCases(Comparison):
         asked: list[tuple[int, Pairs]] = [(self.neighbours, cases.are_of_others)]
         if stored.frame.activation != "identity":
             asked += [(1, cases.have_same_label), (1, cases.have_other_label)]
-        (near, cosines), *by_label = nearest(unit[among], asked)
+        (near, cosines), *by_label = self._search(unit[among], cases, asked)
         self._tell_of_lacking(near)
         found: Arrays = {f"{self.prefix}_image": _rows(near, among), f"{self.prefix}_cosine": cosines}
         for kind, (rows, of_pairs) in zip(("same", "other"), by_label, strict=False):
@@ -68,6 +76,23 @@ class SimilarCases(Comparison):
         if by_label:
             found |= {f"{self.prefix}_precision": precision(near, cases), f"{self.prefix}_chance": chance(cases)}
         return {name: _in_place(values, among, len(unit)) for name, values in found.items()}
+
+    def _search(self, unit: NDArray[np.float32], cases: Cases, asked: list[tuple[int, Pairs]]) -> list[Found]:
+        """Compare each image with every other one, or beyond `EXACT` with candidates, if there is faiss."""
+        images, features = unit.shape
+        if images <= EXACT:
+            return nearest(unit, asked)
+        if find_spec("faiss") is None:
+            logger.warning(
+                "result %s: %d images are compared with one another, which takes %.2g h of a core; an index, which "
+                "may miss neighbours, is quicker: install it by `pip install cohortlens[faiss]`",
+                self.title, images, _SECONDS * images**2 * features / 3600,
+            )  # fmt: skip
+            return nearest(unit, asked)
+        logger.info("result %s: an index of %d images proposes neighbours, and may miss some", self.title, images)
+        from models.results.candidates import nearest_candidates
+
+        return nearest_candidates(unit, cases, asked)
 
     def _tell_of_lacking(self, near: NDArray[np.int32]) -> None:
         if lacking := int((near[:, -1] < 0).sum()):

@@ -23,9 +23,9 @@ LONGEST = 4096
 class Words(Result):
     """Each case in sentences that are made of stored numbers by templates.
 
-    They say the prediction and its uncertainty, regions and mask of the map, concepts, the nearest cases, and reasons
-    for doubt. A sentence is left out where a number is missing that it is made of, and a case that was not explained
-    has none. No sentence says why the network predicts what it does.
+    They say the prediction and its uncertainty, regions and mask of the map, concepts, measures, counterfactuals, the
+    nearest cases, and reasons for doubt. A sentence is left out where a number is missing that it is made of, and a
+    case that was not explained has none. No sentence says why the network predicts what it does.
     """
 
     name: Literal["words"] = "words"

@@ -1,7 +1,7 @@
 """Counterfactuals: the one explainer that needs a file, its autoencoder."""
 
 import hashlib
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -42,6 +42,10 @@ class Counterfactual(Search):
     __doc__ = Search.__doc__
 
     autoencoder: AutoencoderFile = Field(description="The autoencoder in whose latent space is searched")
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"autoencoder": {"weights"}})
 
     def load(self, network: Network) -> Autoencoder:
         return load_autoencoder(self.autoencoder, self.autoencoder.read(), network)

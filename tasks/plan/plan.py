@@ -165,7 +165,7 @@ class Plan(BaseModel):
             "cohort": self.deciding_cohort,
         }
         return tuple(
-            digest_of(common | {"explainers": [explainer.model_dump(mode="json") for explainer in part.explainers]})
+            digest_of(common | {"explainers": [explainer.deciding for explainer in part.explainers]})
             for part in self.parts
         )
 

@@ -11,7 +11,7 @@ from models.network import Network
 from models.outputs import joined
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan, make_part
-from tasks.plan.planned import PlannedMetric, PlannedResult, PlannedUncertainty
+from tasks.plan.planned import Part, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.shards import cut
 from tasks.store.commit import Commit
 
@@ -74,7 +74,7 @@ def replan(
     _refuse_another_cohort(there, entries_there, found)
     titles = {explainer.title for explainer in there.explainers}
     added = tuple(explainer for explainer in plan.explainers if explainer.title not in titles)
-    parts = there.parts
+    parts = tuple(_as_asked(part, plan) for part in there.parts)
     if added:
         parts = (*parts, make_part(added, there.frame, network, first=False))
     shards = cut(found, there.images_per_shard, there.images_at_once, there.shards, again)
@@ -125,6 +125,12 @@ def _parameters(planned: PlannedMetric | PlannedUncertainty | PlannedResult) -> 
             return planned.uncertainty
         case PlannedResult():
             return planned.result
+
+
+def _as_asked(part: Part, plan: Plan) -> Part:
+    """Take the explainers that are asked for, which decide the same: their files may lie elsewhere now."""
+    asked = {explainer.title: explainer for explainer in plan.explainers}
+    return part.model_copy(update={"explainers": tuple(asked[known.title] for known in part.explainers)})
 
 
 def tombstone(subject: str) -> str:
@@ -212,7 +218,7 @@ def _refuse_differences(there: Plan, plan: Plan, extend: bool) -> None:
         differing.append(("cohort.covariates", list(there.cohort.covariates), []))
     if there.fits and plan.cohort.background != there.cohort.background:
         differing.append(("cohort.background", there.cohort.background, plan.cohort.background))
-    before, now = ({known.title: known.model_dump(mode="json") for known in one.explainers} for one in (there, plan))
+    before, now = ({known.title: known.deciding for known in one.explainers} for one in (there, plan))
     only_added = all(now.get(title) == known for title, known in before.items())
     if before != now and not (only_added and extend):
         differing.append(("explainers", *_apart(before, now)))

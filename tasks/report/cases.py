@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.targets import NO_CLASS, Predicted
 from tasks.plan.plan import Plan
 from tasks.report.agreement import Others, Pair, maps_of
-from tasks.report.counterfactuals import counterfactuals_in_words
+from tasks.report.counterfactuals import counterfactuals_in_words, with_input
 from tasks.report.evidence import CONTROLS
 from tasks.report.fields import in_words as fields_in_words
 from tasks.report.pictures import Panel, Scale, case_panels
@@ -253,14 +253,14 @@ def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:
 
 def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:
     """Make a row of each target that the image has, with flags and pictures; without a target, the image alone."""
-    rows = []
+    rows, compared = [], with_input(image, plan)
     for target, index in enumerate(image["target_class"].values):
         if index != NO_CLASS and scales:
             flags = _raised(image["map_flags"].isel(target=target))
             found = [f"{name}: {', '.join(image['explainer'].values[on])}" for name, on in flags.items() if on.any()]
             by_rank = isinstance(plan.target, Predicted)
             title = image["class"].values[index] if by_rank else image["target"].values[target]
-            pictures, shares = case_panels(image, target, scales), shares_in_words(image, target)
+            pictures, shares = case_panels(compared, target, scales), shares_in_words(image, target)
             turns = counterfactuals_in_words(image, target)
             rows.append(Row(f"maps for {title}", found, pictures, shares, turns))
     return rows or [Row("no maps: the image has no target" if scales else "", [], case_panels(image, None, []))]

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import xarray as xr
 
+from tasks.plan.plan import Plan
 from tasks.report.performance import Estimate
-from tasks.report.pictures import changed_images
+from tasks.report.pictures import INPUT, changed_images
 from tasks.report.statistics import ALL_CLASSES, evidence
 from tasks.report.words import percent
 
@@ -39,6 +41,14 @@ def _turned(dataset: xr.Dataset, name: str, subjects: Sequence[str]) -> Turned:
     table = evidence({"valid": valid[..., None]}, (name,), np.full(valid.shape, "target"), subjects, controls=[])
     found = table.loc[(ALL_CLASSES, "valid", name), ["mean", "low", "high"]].astype(float)
     return Turned(name, Estimate(*found), float(np.nanmedian(latent)) if np.isfinite(latent).any() else np.nan)
+
+
+def with_input(image: xr.Dataset, plan: Plan) -> xr.Dataset:
+    """Add an image as the network takes it, if there is a counterfactual to hold against it."""
+    if not changed_images(image):
+        return image
+    taken = plan.cohort.make_preprocessing().network_input(torch.from_numpy(image["image"].values))
+    return image.assign({INPUT: (image["image"].dims, taken)})
 
 
 def counterfactuals_in_words(image: xr.Dataset, target: int) -> list[str]:

@@ -16,6 +16,9 @@ from PIL import Image
 from tasks.report.anatomy import View, view_of
 from tasks.report.slides import is_slide, on_overview, overview, share_on_white, tile_values
 
+INPUT = "network_input"
+"""The image as the network takes it, in whose units changed images are; the store holds it before normalisation."""
+
 _STRONGEST = 0.8
 _BAR_PIXELS = 128
 _SCALE_PERCENTILE = 99.5
@@ -94,9 +97,9 @@ def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) 
     for name in changed_images(image) if target is not None else ():
         changed = image[name].isel(target=target).values
         if np.isfinite(changed).all():
-            limits = {scale.explainer: scale.limit for scale in scales}
-            difference = view.cut(_strongest(changed - image["image"].values), shown)
-            panels.append(panel(name, _by_itself(changed, view, shown, as_in=image["image"].values)))
+            limits, before = {scale.explainer: scale.limit for scale in scales}, image[INPUT].values
+            difference = view.cut(_strongest(changed - before), shown)
+            panels.append(panel(f"{name}: changed image", _by_itself(changed, view, shown, as_in=before)))
             panels.append(panel(f"{name} − image", Scale(name, limits[name], signed=True).colours(difference)))
     return panels
 

@@ -13,8 +13,9 @@ from sklearn.neighbors import NearestNeighbors
 from models.errors import ConfigurationError
 from models.explainers.base import MAPS
 from models.outputs import Axis, Frame, Output, joined
-from models.results import SimilarCases
+from models.results import SimilarCases, similar_cases
 from models.results.nearest import BLOCK, directions, nearest
+from models.results.retrieval import Cases
 from tests.models.test_declarations import check
 
 FRAME = Frame(("a", "b"), ("first",), ("one", "two"), ("grey",), (40, 24), "softmax")
@@ -108,6 +109,51 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
     ((rows, cosines),) = nearest(directions(vectors), [(6, differ)], 64)
     assert np.array_equal(rows, near)
     np.testing.assert_allclose(cosines, 1 - apart, atol=1e-6)
+
+
+NO_FAISS = "faiss is not installed: candidates for more than 10^6 images (the extra `faiss`) are NOT tested"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_candidates_of_all_lists_are_ranked_as_a_plain_loop_ranks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss", reason=NO_FAISS)
+    monkeypatch.setattr(similar_cases, "EXACT", 10)
+    stored = planted(seed=seed)
+    found, expected = SimilarCases(neighbours=4).compute(stored), by_loop(stored, 4)
+    for name in ("image", "same_label", "other_label"):
+        assert np.array_equal(found[f"similar_{name}"], expected[name]), name
+    np.testing.assert_allclose(found["similar_cosine"], expected["cosine"], atol=1e-6)
+
+
+def test_candidates_hold_most_neighbours_and_none_of_the_same_subject() -> None:
+    pytest.importorskip("faiss", reason=NO_FAISS)
+    from models.results.candidates import nearest_candidates
+
+    drawn = np.random.default_rng(0)
+    centre, cluster = 3 * drawn.normal(size=(20, 32)), drawn.integers(20, size=4000)
+    unit = directions(centre[cluster] + drawn.normal(size=(4000, 32)))
+    subjects = np.where(np.arange(4000) < 300, "one with many", np.arange(4000).astype(str))
+    cases = Cases.of(subjects, (cluster % 3).astype(str))
+    asked = [(5, cases.are_of_others), (1, cases.have_same_label), (1, cases.have_other_label)]
+    found = nearest_candidates(unit, cases, asked)
+    for (rows, cosines), (known, exact), (_, pairs) in zip(found, nearest(unit, asked), asked, strict=True):
+        assert (rows >= 0).all() and pairs(np.arange(4000), rows).all()
+        assert (np.sort(rows) == np.sort(known)).mean() > 0.9 and (exact - cosines).max() < 0.2
+        assert np.array_equal(cosines[rows == known], exact[rows == known])
+    assert all(np.array_equal(*both) for both in zip(nearest_candidates(unit, cases, asked)[0], found[0], strict=True))
+
+
+def test_without_faiss_it_is_said_how_long_the_exact_search_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = SimilarCases().compute(planted())
+    monkeypatch.setattr(similar_cases, "EXACT", 10)
+    monkeypatch.setattr(similar_cases, "find_spec", lambda name: None)
+    monkeypatch.setattr(similar_cases, "_SECONDS", 10.0)
+    found = SimilarCases().compute(planted())
+    assert all(np.array_equal(found[name], values, equal_nan=True) for name, values in expected.items())
+    assert "57 images are compared with one another, which takes 1.4e+02 h of a core; an index" in caplog.text
+    assert "`pip install cohortlens[faiss]`" in caplog.text
 
 
 def differ(own: slice, others: slice) -> NDArray[np.bool_]:

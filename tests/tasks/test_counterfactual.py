@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets import VarAutoEncoder
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,6 +23,8 @@ from tasks.demo.shipped import WEIGHTS
 from tasks.demo.training import draw
 from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
+from tasks.report.counterfactuals import with_input
+from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -111,6 +116,47 @@ def test_the_plan_pins_the_autoencoder(cohort: Cohort, output: Location, counter
         Engines().of(output, plan)
     with pytest.raises(ConfigurationError, match="the output holds another run"):
         prepared(content)
+
+
+def test_an_autoencoder_may_be_moved(cohort: Cohort, output: Location, counterfactual: dict[str, Any]) -> None:
+    content = cohort.content(output, explainers=["saliency", counterfactual])
+    carry_out(content)
+    before = stored(output)
+    own = counterfactual["autoencoder"]
+    there = Path(own["weights"])
+    moved = counterfactual | {"autoencoder": own | {"weights": str(there.rename(there.with_name("moved.safetensors")))}}
+    cohort.add([10])  # which is explained by the file where it lies now
+    carry_out(content | {"explainers": ["saliency", moved]})
+    assert verify(output) == []
+    assert open_store(output).counterfactual_valid.notnull().all() and open_store(output).sizes["image_id"] == 11
+    of_others = [key for key in before if key.startswith(("attribution/c/0", "counterfactual/c/0"))]
+    assert of_others and all(stored(output)[key] == before[key] for key in of_others)
+    with pytest.raises(ConfigurationError, match="the output holds another run"):
+        prepared(content | {"explainers": ["saliency", moved | {"steps": 3}]})
+
+
+def test_the_report_shows_the_change_of_what_the_network_takes(
+    cohort: Cohort, output: Location, counterfactual: dict[str, Any]
+) -> None:
+    content = cohort.content(output, explainers=[counterfactual])
+    content["cohort"]["preprocessing"] = [{"_target_": "monai.transforms.NormalizeIntensity"}]
+    for path in cohort.folder.glob("?.npy"):
+        np.save(path, 50 + 20 * np.load(path))
+    carry_out(content)
+    found = open_store(output).load()
+    image = found.isel(image_id=int(np.flatnonzero(found.counterfactual_valid.values[:, 0] == 1)[0]))
+    taken = (image["image"].values - image["image"].values.mean()) / image["image"].values.std()
+    change = image["counterfactual"].values[0, 0] - taken[0]
+    assert np.allclose(np.abs(change), image["attribution"].values[0, 0], rtol=2**-7, atol=1e-4)
+    scale = Scale("counterfactual", float(np.abs(change).max()), signed=True)
+    *_, changed, difference = case_panels(with_input(image, Plan.read(output)), 0, [scale])
+    assert (changed.title, difference.title) == ("counterfactual: changed image", "counterfactual − image")
+    assert np.abs(drawn(difference) - 255 * scale.colours(change)).max() <= 3
+    assert drawn(changed).std() > 40  # neither black nor white all over
+
+
+def drawn(panel: Panel) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(b64decode(panel.uri.partition(",")[2]))).convert("RGB")).astype(int)
 
 
 def test_an_autoencoder_that_is_not_there_or_does_not_fit_is_refused_before_the_run(

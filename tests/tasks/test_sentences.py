@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from models.errors import ConfigurationError
 from models.explainers.base import MAP_FLAGS, MAPS
+from models.explainers.counterfactual import KIND, MEASURES
 from models.flags import MapFlag
 from models.metrics import METRICS
 from models.outputs import EXPLAINER, Axis, Frame, Output, flags_of, joined, shape_of
 from models.prediction import declare_prediction, declare_source
-from models.results import TCAV, Prototypes, Shortcuts, SimilarCases, Words
+from models.results import RCV, TCAV, Prototypes, Shortcuts, SimilarCases, Words
 from models.results.sentences import Case, find
 from models.results.words import LONGEST, fitting
 from models.uncertainty import MCDropout
@@ -34,6 +35,7 @@ def declared(frame: Frame = FRAME) -> dict[str, Output]:
     results = (
         Regions(atlas=Location(url="atlas.nii"), names={1: "left front", 2: "right back"}),
         TCAV(concepts=("striped", "dotted")),
+        RCV(measures=("age", "volume"), of_mask=("area",)),
         SimilarCases(neighbours=3),
         Shortcuts(of="attribution", explainer="gradcam", clusters=2),
         *([Prototypes(prototypes=2, criticisms=2)] if frame.activation != "identity" else []),
@@ -42,10 +44,22 @@ def declared(frame: Frame = FRAME) -> dict[str, Output]:
     flags = Output(
         name=MAP_FLAGS, dims=TARGETS, kind="flags", long_name="x", dtype="uint8", fill=0, flags=flags_of(MapFlag)
     )
+    space = (Axis(name="counterfactual_measure", labels=MEASURES),)
     vector = (Axis(name="pooled_activations_feature", labels=2),)
     own = [
         flags,
         Output(name=GRADIENT, dims=("image_id", "target", vector[0].name), kind="vector", long_name="x", axes=vector),
+        *(
+            Output(name=f"counterfactual_{name}", dims=("image_id", "target"), kind=KIND, long_name="x")
+            for name in ("valid", "probability")
+        ),
+        Output(
+            name="counterfactual_distance",
+            dims=("image_id", "target", space[0].name),
+            kind=KIND,
+            long_name="x",
+            axes=space,
+        ),
     ]
     found = joined(
         declare_source(frame),
@@ -55,8 +69,8 @@ def declared(frame: Frame = FRAME) -> dict[str, Output]:
         MCDropout().declare(frame),
         *(result.declare(frame) for result in results),
     )
-    direction = found["tcav_direction"]
-    return found | {direction.name: direction.model_copy(update={"axes": (*direction.axes, *vector)})}
+    directions = [found["tcav_direction"], found["rcv_direction"]]
+    return found | {one.name: one.model_copy(update={"axes": (*one.axes, *vector)}) for one in directions}
 
 
 STORED: dict[str, Any] = {
@@ -78,6 +92,12 @@ STORED: dict[str, Any] = {
     "tcav_score": [[0.1, 0.83], [0.2, 0.31]],
     "tcav_random_score": [[0.5, 0.51], [0.5, 0.51]],
     "tcav_p": [[0.9, 0.0004], [0.9, 0.41]],
+    "rcv_direction": [[0, 1], [0.6, -0.8], [np.nan, np.nan]],
+    "rcv_br": [[0.1, 0.24], [0.2, -0.713], [np.nan, np.nan]],
+    "rcv_r2": [0.31, 0.658, 0.01],
+    "counterfactual_valid": [1],
+    "counterfactual_distance": [[1.234, 250.5, 4.4043]],
+    "counterfactual_probability": [0.4912],
     "similar_image": [1, 2, 3],
     "similar_cosine": [0.981, 0.97, 0.96],
     "similar_other_label_cosine": 0.871,
@@ -108,6 +128,12 @@ TOLD = [
     "images of lesion, and along random concepts in 51 % (p < 0.001).",
     "Along the concept dotted, the network's output for lesion falls here (derivative -0.01); it rises in 31 % of the "
     "images of lesion, and along random concepts in 51 % (p = 0.41).",
+    "Along the measure volume, the network's output for lesion falls here (derivative -0.01); over the images of "
+    "lesion, its bidirectional relevance is -0.71, with an R² of 0.66.",
+    "Along the measure age, the network's output for lesion rises here (derivative 0.02); over the images of lesion, "
+    "its bidirectional relevance is 0.24, with an R² of 0.31.",
+    "By counterfactual, the prediction about lesion turns at a distance of 1.23 in the latent space (L2 over the image "
+    "4.4), where the probability of lesion is 49 %.",
     "By embedding, the nearest case of another subject has a cosine of 0.981.",
     "Of the 3 nearest cases by embedding, 2 have the predicted label lesion and 1 has another.",
     "By embedding, the nearest case with another label has a cosine of 0.871.",
@@ -182,8 +208,9 @@ def test_every_number_of_a_sentence_is_in_the_store_to_the_printed_digit(seed: i
     case, found = Case(0, FRAME, LABELS, "gradcam", values), 0
     for sentence in find(outputs):
         read = np.concatenate([values[name].ravel().astype(float) for name in sentence.reads])
-        if GRADIENT in sentence.reads:
-            read = np.concatenate([read, (values[GRADIENT] @ values["tcav_direction"].T).ravel()])
+        for name in sentence.reads:
+            if name.endswith("_direction"):
+                read = np.concatenate([read, (values[GRADIENT] @ values[name].T).ravel()])
         for text in sentence.say(case):
             for number, decimals, exponent, per_cent in NUMBER.findall(text):
                 found += 1
@@ -291,6 +318,12 @@ def test_labels_of_neighbours_are_counted(labels: Sequence[str], text: list[str]
     values = {name: STORED[name] for name in ("logit", "probability", "similar_image")}
     found = [one for one in said(values, labels=labels) if "nearest cases" in one]
     assert found == [f"Of the 3 nearest cases by embedding, {one}." for one in text]
+
+
+def test_a_prediction_may_not_turn() -> None:
+    nothing = {"counterfactual_probability": [np.nan], "counterfactual_distance": [[np.nan] * 3]}
+    (found,) = [one for one in said(STORED | {"counterfactual_valid": [0]} | nothing) if "counterfactual" in one]
+    assert found == "By counterfactual, no change was found that turns the prediction about lesion (validity 0)."
 
 
 def test_a_cluster_without_a_hint_is_no_doubt() -> None:

@@ -6,6 +6,8 @@ from models.outputs import Output
 from models.results.sentences import doubt
 from models.results.sentences.base import Case, Sentence, Subject
 from models.results.sentences.concepts import concepts
+from models.results.sentences.counterfactuals import counterfactuals
+from models.results.sentences.measures import measures
 from models.results.sentences.neighbours import neighbours, other_neighbours, standing
 from models.results.sentences.places import mask, regions
 from models.results.sentences.prediction import certainty, prediction
@@ -16,6 +18,8 @@ SUBJECTS: tuple[Subject, ...] = (
     regions,
     mask,
     concepts,
+    measures,
+    counterfactuals,
     neighbours,
     standing,
     doubt.label,

@@ -12,7 +12,7 @@ from models.prediction import LOGIT, PROBABILITY, TARGET_CLASS
 from models.targets import NO_CLASS
 
 TOLD = 3
-"""Things of a kind that are told of a case at most, the foremost first: classes, targets, regions, concepts."""
+"""Things of a kind that are told of a case at most, the foremost first: classes, targets, regions, concepts, …"""
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,21 @@ def _rising(case: Case, title: str, gradient: str, names: tuple[str, ...]) -> It
         score, random, p = (case[f"{title}_{name}"][:, index] for name in ("score", "random_score", "p"))
         tested = np.flatnonzero(np.isfinite([score, random, p]).all(0))
         for place in tested[np.argsort(p[tested], kind="stable")][:TOLD]:
-            slope = _derivative(case[gradient][target], case[f"{title}_direction"][place])
-            if known(slope):
-                moves = "rises" if slope > 0 else "falls" if slope < 0 else "stays"
+            if moves := moving(of, case[gradient][target], case[f"{title}_direction"][place]):
                 yield (
-                    f"Along the concept {names[place]}, the network's output for {of} {moves} here (derivative "
-                    f"{slope:.2g}); it rises in {percent(score[place])} of the images of {case.frame.classes[index]}, "
-                    f"and along random concepts in {percent(random[place])} ({p_value(p[place])})."
+                    f"Along the concept {names[place]}, {moves}; it rises in {percent(score[place])} of the images of "
+                    f"{case.frame.classes[index]}, and along random concepts in {percent(random[place])} "
+                    f"({p_value(p[place])})."
                 )
 
 
-def _derivative(gradient: np.ndarray, direction: np.ndarray) -> float:
-    """Compute the derivative along a direction, which is the same to the last bit on every machine."""
-    return math.fsum((gradient.astype(np.float64) * direction).tolist())
+def moving(of: str, gradient: np.ndarray, direction: np.ndarray) -> str:
+    """Say how the output moves along a direction; nothing where a number is missing.
+
+    The derivative is the same to the last bit on every machine.
+    """
+    if not known(gradient, direction):
+        return ""
+    slope = math.fsum((gradient.astype(np.float64) * direction).tolist())
+    moves = "rises" if slope > 0 else "falls" if slope < 0 else "stays"
+    return f"the network's output for {of} {moves} here (derivative {slope:.2g})"
