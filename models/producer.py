@@ -18,6 +18,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from models.capability import Capabilities
 
+_LONGEST = 48
+"""A file's name has at most 255 bytes: so many characters of 4, and what is put behind them."""
+
 
 class Producer(BaseModel):
     """A named way to compute outputs; its fields are its parameters.
@@ -32,7 +35,10 @@ class Producer(BaseModel):
 
     name: str
     label: str | None = Field(
-        None, pattern=r"^[^/.\x00-\x1f][^/\x00-\x1f]*$", description="Name in the store; none: `name`"
+        None,
+        pattern=r"^[^/.\x00-\x1f][^/\x00-\x1f]*$",
+        max_length=_LONGEST,
+        description="Name in the store; none: `name`",
     )
 
     requires: ClassVar[Capabilities] = frozenset()

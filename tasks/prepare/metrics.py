@@ -14,6 +14,7 @@ from tasks.plan.planned import PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.prepare.replan import with_added
 from tasks.storage.location import Location
 from tasks.store.commit import delivered
+from tasks.store.template import check_names
 from tasks.work.engines import Engines
 from tasks.work.other_outputs import check_comparable
 
@@ -143,6 +144,7 @@ def add_metrics(output: Location, metrics: Sequence[Metric], engines: Engines, o
     )
     new = plan_metrics(asked, network, plan, tuple(others), digest)
     before, plan = plan, plan.model_copy(update={"metrics": with_added(plan.metrics, new)})
+    check_names(plan)
     if plan != before:
         plan.write(output, entries)
     return plan

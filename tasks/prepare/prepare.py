@@ -35,6 +35,7 @@ from tasks.prepare.replan import Changes, replan, without_withdrawn
 from tasks.prepare.trial import Disagreement, disagreement, read_some, try_network
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, stamps
+from tasks.store.template import check_names
 from tasks.work.batches import device
 from tasks.work.failures import check_survey
 from tasks.work.fit import fit_digest
@@ -191,6 +192,7 @@ def prepare(
     }
     plan = plan.model_copy(update=computed_later)
     plan = plan.model_copy(update={"results": plan_results(recipe.results, network, plan)})
+    check_names(plan)
     check_atlases(plan, entries, sources)
     kept = before.plan.results if before.plan else ()
     check_measures(cohort.measures, entries, [planned.result for planned in (*kept, *plan.results)])

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.outputs import joined
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan, make_part
 from tasks.plan.planned import Part, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.shards import cut
 from tasks.store.commit import Commit
+from tasks.store.template import check_names
 
 P = TypeVar("P", PlannedMetric, PlannedUncertainty, PlannedResult)
 
@@ -93,7 +93,7 @@ def replan(
             "results": with_added(there.results, plan.results),
         }
     )
-    joined(*(part.outputs for part in goes_on.parts))  # complains of an output that is declared twice
+    check_names(goes_on)
     if (shards, goes_on.evaluated, goes_on.results, added) == (there.shards, there.evaluated, there.results, ()):
         goes_on = goes_on.model_copy(update={"versions": there.versions, "run_id": there.run_id})
     return goes_on, found, replace(changes, explainers=tuple(explainer.title for explainer in added))

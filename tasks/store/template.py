@@ -18,6 +18,7 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
+from models.errors import ConfigurationError
 from models.outputs import COVARIATE, EXPLAINER, Axis
 from tasks.cohort.entry import Entry
 from tasks.plan.plan import Plan
@@ -31,9 +32,30 @@ STATUS = ("pending", "explained", "quarantined", "failed", "withdrawn")
 
 _ROOT = "zarr.json"
 _INDEX = ("status", "shard", "present")
+_OF_TABLE = ("label", "covariate_value")
 _INDEX_CHUNK = 2**16
 """The chunk of arrays that have one small value an image. It stays the same as images are added, so that a reader who
 opened the store before is not led astray."""
+
+
+def check_names(plan: Plan) -> None:
+    """Check that nothing in the store has the name of anything else.
+
+    Raises
+    ------
+    ConfigurationError
+        If an output has the name of another, of a coordinate or of a column of the index, or a dimension is declared
+        in two ways.
+    """
+    outputs, frame = plan.outputs.values(), plan.frame
+    axes = [axis for output in outputs for axis in output.axes if axis.name not in frame.sizes]
+    dimensions: dict[str, Axis] = {}
+    taken = {*_coordinates(plan, ()), *frame.space, *_INDEX, *_OF_TABLE, _ROOT} & plan.outputs.keys()
+    taken |= {axis.name for axis in axes if dimensions.setdefault(axis.name, axis).labels != axis.labels}
+    if taken:
+        raise ConfigurationError(
+            f"the store has two things of the name {min(taken)!r}: give the one that makes it another `label`"
+        )
 
 
 def set_up(output: Location, plan: Plan, entries: Sequence[Entry]) -> None:

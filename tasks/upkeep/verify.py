@@ -157,7 +157,7 @@ def _not_evaluated(output: Location, plan: Plan, shard: Shard, commit: Commit) -
     if evaluation is None or evaluate.not_evaluated(plan, commit, evaluation):
         yield Damage("metric", f"shard {shard.index}", "no valid evaluation of what is stored", shard.index)
         return
-    problems, _ = _problems(output, _evaluated_pieces(plan, shard), evaluation.objects)
+    problems, _ = _problems(output, evaluate.evaluated_pieces(plan, shard), evaluation.objects)
     for key, problem in problems:
         yield Damage("metric", key, problem, shard.index)
 
@@ -232,16 +232,12 @@ def _misaligned(
         yield Damage("plan", PLAN, "differs from the plan in the manifest: run again")
 
 
-def _evaluated_pieces(plan: Plan, shard: Shard) -> Iterator[Piece]:
-    return pieces(plan, variables(plan, [one for planned in plan.evaluated for one in planned.outputs]), shard)
-
-
 def _planned(plan: Plan) -> Iterator[Piece]:
     """Every object that a run of the plan stores beside metadata and coordinates."""
     for shard in plan.shards:
         for part in range(len(plan.parts)):
             yield from part_pieces(plan, shard, part)
-        yield from _evaluated_pieces(plan, shard)
+        yield from evaluate.evaluated_pieces(plan, shard)
     for planned in plan.fits:
         yield from pieces(plan, variables(plan, planned.outputs), None)
     for result in plan.results:

@@ -19,7 +19,7 @@ from tasks.store.commit import Commit, delivered, stamps
 from tasks.store.objects import NAME, part_pieces
 from tasks.store.template import set_up
 from tasks.work.engines import Engines
-from tasks.work.evaluate import evaluate_shards
+from tasks.work.evaluate import erase_evaluation, evaluate_shards, unevaluated
 from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
 from tasks.work.fit import fit, fit_digest, forget
@@ -44,7 +44,8 @@ class Erased:
         How many of the images were among those that artefacts were computed from; maps that were made with these stay
         as they are.
     whole
-        Whether the output is finished; if not, results and report were deleted, and the next run makes them anew.
+        Whether the output is finished; if not, results, report and the metrics of these shards were deleted where they
+        tell of the images, and the next run makes them anew.
     """
 
     images: tuple[int, ...]
@@ -89,14 +90,12 @@ def withdraw(output: Location, subject: str) -> Erased:
     objects = _erase(output, plan, shards, engines)
     erase_stale(output, plan)
     set_up(output, plan, entries)
-    whole = len(delivered(output, plan)) == len(plan.shards) and _fitted_again(output, plan, engines)
+    remove_report(output)
+    whole = _evaluated_again(output, plan, shards, engines)
     if whole:
-        evaluate_shards(output, shards, engines)
         compute_results(output, engines)
         finish(output)
         write_report(output)
-    else:
-        remove_report(output)
     return Erased(tuple(rows or empty), objects, len(fitted), whole)
 
 
@@ -164,6 +163,17 @@ def _fitted_again(output: Location, plan: Plan, engines: Engines) -> bool:
         logger.warning("an artefact cannot be computed now, and will be by the next run: %s", error)
         return False
     return True
+
+
+def _evaluated_again(output: Location, plan: Plan, shards: list[int], engines: Engines) -> bool:
+    """Evaluate the shards anew, or delete what was evaluated; tell whether all that results need is there."""
+    commits = delivered(output, plan)
+    if len(commits) == len(plan.shards) and _fitted_again(output, plan, engines):
+        evaluate_shards(output, shards, engines)
+        return not unevaluated(output, plan, commits, output.sizes())
+    for shard in shards:
+        erase_evaluation(output, plan, plan.shards[shard])
+    return False
 
 
 def _erase(output: Location, plan: Plan, shards: list[int], engines: Engines) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from tasks.plan.planned import PlannedMetric, PlannedUncertainty
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.objects import NAME, pieces, read_shard, write
+from tasks.store.objects import NAME, Piece, pieces, read_shard, write
 from tasks.store.record import Delivered, ShardRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import Block, empty_block, variables
@@ -110,6 +110,18 @@ def unevaluated(output: Location, plan: Plan, commits: Mapping[int, Commit], siz
 def forget(output: Location, shard: int) -> None:
     """Take back what is said of a shard: it will be evaluated again."""
     (output / Evaluation.folder / f"{shard:06d}.json").remove()
+
+
+def erase_evaluation(output: Location, plan: Plan, shard: Shard) -> None:
+    """Delete what was evaluated of a shard, which may tell of images that were withdrawn."""
+    forget(output, shard.index)
+    for piece in evaluated_pieces(plan, shard):
+        (output / NAME / piece.key).remove()
+
+
+def evaluated_pieces(plan: Plan, shard: Shard) -> Iterator[Piece]:
+    """Cut the arrays of metrics and uncertainty into the objects of a shard."""
+    return pieces(plan, variables(plan, [one for planned in plan.evaluated for one in planned.outputs]), shard)
 
 
 def not_evaluated(plan: Plan, commit: Commit, evaluation: Evaluation | None) -> list[Planned]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from numcodecs import Blosc
 
 from models.metrics import METRICS
 from tasks import run
@@ -21,6 +22,7 @@ from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work import results
 from tasks.work.engines import Engines
+from tasks.work.evaluate import evaluate_shards, evaluated_pieces
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 
 SIMILAR = {"name": "similar_cases", "neighbours": 3}
@@ -75,8 +77,10 @@ def test_a_text_is_stored_as_the_labels_are_and_says_what_other_results_have(coh
 
 def test_the_order_of_results_decides_nothing(cohort: Cohort, output: Location, tmp_path: Path) -> None:
     other = Location(url=str(tmp_path / "other"))
-    carry_out(content(cohort, output, results=["words", SHORTCUTS, SIMILAR]))
-    carry_out(content(cohort, other, results=[SIMILAR, "words", SHORTCUTS]))
+    by_map = SIMILAR | {"label": "by_map", "of": "attribution", "explainer": "saliency"}
+    carry_out(content(cohort, output, results=["words", SHORTCUTS, by_map, SIMILAR]))
+    carry_out(content(cohort, other, results=[SIMILAR, "words"]))
+    carry_out(content(cohort, other, results=[SIMILAR, "words", SHORTCUTS, by_map]))
     assert computed(output) == computed(other)
     assert [one.title for one in results.in_order(Plan.read(output))][-1] == "words"
 
@@ -154,6 +158,27 @@ def test_no_result_stays_of_a_subject_that_is_withdrawn_before_the_run_is_finish
     assert not [key for key in computed(output) if key.startswith(("explanation_text/", "similar_"))]
     assert carry_out(content(cohort, output)).withdrawn == 2
     assert verify(output) == [] and [row for row, text in enumerate(texts(output)) if not text] == [4, 5]
+
+
+@pytest.mark.parametrize("evaluated", [(), (1,)])
+@pytest.mark.parametrize("lost", [(), ("commits/000002.json",)])
+def test_nothing_stays_of_a_subject_that_is_withdrawn_before_metrics_are_computed(
+    cohort: Cohort, output: Location, evaluated: tuple[int, ...], lost: tuple[str, ...]
+) -> None:
+    carry_out(content(cohort, output), report=True)
+    add_metrics(output, [METRICS.kinds["relevance_mass"]()], Engines())
+    evaluate_shards(output, evaluated, Engines())
+    for name in lost:
+        (output / name).remove()
+    assert not withdraw(output, "patient-2").whole
+    assert "report/index.html" not in output.sizes()
+    shard = Plan.read(output).shards[1]
+    for key in (piece.key for piece in evaluated_pieces(Plan.read(output), shard) if piece.key in stored(output)):
+        values = np.frombuffer(Blosc().decode((output / NAME / key).read()), "<f4").reshape(shard.images, -1)
+        assert np.isnan(values[:2]).all()
+    assert run.complete(output, Engines()).withdrawn == 2
+    assert verify(output) == []
+    assert [row for row, text in enumerate(texts(output)) if not text] == [4, 5]
 
 
 def test_the_report_shows_the_text_and_does_not_repeat_the_prediction(cohort: Cohort, output: Location) -> None:

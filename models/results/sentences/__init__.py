@@ -32,9 +32,13 @@ SUBJECTS: tuple[Subject, ...] = (
 
 
 def find(outputs: Mapping[str, Output]) -> Iterator[Sentence]:
-    """Find the sentences that the outputs of a store have the numbers for, in the order in which they are said."""
+    """Find the sentences that the outputs of a store have the numbers for, in the order in which they are said.
+
+    Several of a subject follow the names of the outputs, whose order in a store is that in which they were added.
+    """
+    by_name = dict(sorted(outputs.items()))
     for subject in SUBJECTS:
-        yield from (one for one in subject(outputs) if set(one.reads) <= outputs.keys())
+        yield from (one for one in subject(by_name) if set(one.reads) <= outputs.keys())
 
 
 __all__ = ["SUBJECTS", "Case", "Sentence", "Subject", "find"]
