@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -6,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from models.errors import ConfigurationError
 from models.outputs import IMAGE_ID, Axis, Frame, Output
 from models.results.base import Arrays, Stored
 from models.results.comparison import Comparison
@@ -14,8 +16,8 @@ from models.results.retrieval import Cases, chance, precision
 
 logger = logging.getLogger(__name__)
 
-EXACT = 10**6
-"""As many images at most are compared with one another."""
+MANY = 10**6
+"""Beyond as many images it is said how long the exact search takes."""
 
 _SECONDS = 7e-11
 """What a core takes for a pair of images and a feature."""
@@ -25,20 +27,32 @@ class SimilarCases(Comparison):
     """The nearest cases of each image by cosine of embeddings, or of the maps of one explainer.
 
     An image of the same subject is never a neighbour, nor is one that was not explained, was withdrawn, or whose vector
-    is zero or not finite; of equally near images, the one of the lower row comes first. Of more than 10^6 images, an
-    index proposes candidates where the extra `faiss` is installed, and may miss neighbours. Maps are those for the
-    first target, averaged to at most 16 places a side. Labels are compared as they are spelt. The precision at k, in
-    [0, 1], is the share of the image's label among the labels of the first k neighbours (Manning, Raghavan and Schütze
-    2008, Introduction to Information Retrieval, section 8.4; larger is better); neighbours drawn by chance would reach
-    its share among the labels of all other subjects' images.
+    is zero or not finite; of equally near images, the one of the lower row comes first. Of candidates that an index
+    proposes, neighbours may be missing. Maps are those for the first target, averaged to at most 16 places a side.
+    Labels are compared as they are spelt. The precision at k, in [0, 1], is the share of the image's label among the
+    labels of the first k neighbours (Manning, Raghavan and Schütze 2008, Introduction to Information Retrieval, section
+    8.4; larger is better); neighbours drawn by chance would reach its share among the labels of all other subjects'
+    images.
     """
 
     name: Literal["similar_cases"] = "similar_cases"
     neighbours: int = Field(5, ge=1, le=100, description="Number of neighbours of each image")
+    search: Literal["exact", "candidates"] = Field(
+        "exact",
+        description="Whether images are compared with every other one, or with candidates of an index",
+    )
 
     @property
     def prefix(self) -> str:
         return self.label or "similar"
+
+    def check(self, outputs: Mapping[str, Output]) -> None:
+        super().check(outputs)
+        if self.search == "candidates" and find_spec("faiss") is None:
+            raise ConfigurationError(
+                f"results: {self.title} has `search: candidates`, which needs faiss: `pip install "
+                "cohortlens[faiss]`, or leave `search` out"
+            )
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         prefix, by = self.prefix, self.by
@@ -78,21 +92,18 @@ class SimilarCases(Comparison):
         return {name: _in_place(values, among, len(unit)) for name, values in found.items()}
 
     def _search(self, unit: NDArray[np.float32], cases: Cases, asked: list[tuple[int, Pairs]]) -> list[Found]:
-        """Compare each image with every other one, or beyond `EXACT` with candidates, if there is faiss."""
+        if self.search == "candidates":
+            from models.results.candidates import nearest_candidates
+
+            return nearest_candidates(unit, cases, asked)
         images, features = unit.shape
-        if images <= EXACT:
-            return nearest(unit, asked)
-        if find_spec("faiss") is None:
+        if images > MANY:
             logger.warning(
-                "result %s: %d images are compared with one another, which takes %.2g h of a core; an index, which "
-                "may miss neighbours, is quicker: install it by `pip install cohortlens[faiss]`",
+                "result %s: %d images are compared with one another, which takes %.2g h of a core; `search: "
+                "candidates` is quicker, and may miss neighbours",
                 self.title, images, _SECONDS * images**2 * features / 3600,
             )  # fmt: skip
-            return nearest(unit, asked)
-        logger.info("result %s: an index of %d images proposes neighbours, and may miss some", self.title, images)
-        from models.results.candidates import nearest_candidates
-
-        return nearest_candidates(unit, cases, asked)
+        return nearest(unit, asked)
 
     def _tell_of_lacking(self, near: NDArray[np.int32]) -> None:
         if lacking := int((near[:, -1] < 0).sum()):

@@ -62,7 +62,7 @@ REFUSED: dict[str, set[str]] = {
     "DenseNet121": OF_OTHERS,
     "ResNet18": OF_OTHERS,
     "ResNet50": OF_OTHERS,
-    "EfficientNet-B0": OF_OTHERS | GUIDED,
+    "EfficientNet-B0": OF_OTHERS | GUIDED | {"expressive_gradients"},
     "SEResNet50": OF_OTHERS,
     "ViT": OF_OTHERS - ROLLOUT - {"attn_lrp"} | GUIDED | RESCALED | {"cam"},
     "UNet": OF_OTHERS | GUIDED | RESCALED | {"cam"},

@@ -111,15 +111,14 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(cosines, 1 - apart, atol=1e-6)
 
 
-NO_FAISS = "faiss is not installed: candidates for more than 10^6 images (the extra `faiss`) are NOT tested"
+NO_FAISS = "faiss is not installed: `search: candidates` (the extra `faiss`) is NOT tested"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_candidates_of_all_lists_are_ranked_as_a_plain_loop_ranks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_of_all_lists_are_ranked_as_a_plain_loop_ranks(seed: int) -> None:
     pytest.importorskip("faiss", reason=NO_FAISS)
-    monkeypatch.setattr(similar_cases, "EXACT", 10)
     stored = planted(seed=seed)
-    found, expected = SimilarCases(neighbours=4).compute(stored), by_loop(stored, 4)
+    found, expected = SimilarCases(neighbours=4, search="candidates").compute(stored), by_loop(stored, 4)
     for name in ("image", "same_label", "other_label"):
         assert np.array_equal(found[f"similar_{name}"], expected[name]), name
     np.testing.assert_allclose(found["similar_cosine"], expected["cosine"], atol=1e-6)
@@ -143,17 +142,21 @@ def test_candidates_hold_most_neighbours_and_none_of_the_same_subject() -> None:
     assert all(np.array_equal(*both) for both in zip(nearest_candidates(unit, cases, asked)[0], found[0], strict=True))
 
 
-def test_without_faiss_it_is_said_how_long_the_exact_search_takes(
+def test_it_is_said_how_long_the_exact_search_of_many_images_takes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expected = SimilarCases().compute(planted())
-    monkeypatch.setattr(similar_cases, "EXACT", 10)
-    monkeypatch.setattr(similar_cases, "find_spec", lambda name: None)
+    monkeypatch.setattr(similar_cases, "MANY", 10)
     monkeypatch.setattr(similar_cases, "_SECONDS", 10.0)
-    found = SimilarCases().compute(planted())
-    assert all(np.array_equal(found[name], values, equal_nan=True) for name, values in expected.items())
-    assert "57 images are compared with one another, which takes 1.4e+02 h of a core; an index" in caplog.text
-    assert "`pip install cohortlens[faiss]`" in caplog.text
+    SimilarCases().compute(planted())
+    assert "57 images are compared with one another, which takes 1.4e+02 h of a core; `search" in caplog.text
+
+
+def test_candidates_are_refused_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similar_cases, "find_spec", lambda name: None)
+    outputs = {"embedding": Output(name="embedding", dims=("image_id", "feature"), kind="vector", long_name="")}
+    SimilarCases().check(outputs)
+    with pytest.raises(ConfigurationError, match=r"needs faiss: `pip install cohortlens\[faiss\]`"):
+        SimilarCases(search="candidates").check(outputs)
 
 
 def differ(own: slice, others: slice) -> NDArray[np.bool_]:

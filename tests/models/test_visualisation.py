@@ -117,9 +117,9 @@ class Stored:
     def inputs(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         return self.images[rows].astype(np.float32)
 
-    def whole(self, name: str) -> NDArray[np.float32]:
-        assert name == "tcav_direction"
-        return self.directions
+    def whole(self, *names: str) -> dict[str, NDArray[np.float32]]:
+        assert names == ("tcav_direction",)
+        return {"tcav_direction": self.directions}
 
 
 def patterns() -> nn.Module:
