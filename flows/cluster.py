@@ -90,7 +90,7 @@ def local_workers(compute: PlaceConfig) -> int:
 
 
 def is_elsewhere(compute: PlaceConfig) -> bool:
-    """Whether the workers may be of other machines, of which nothing is known here."""
+    """True if the workers may be of other machines, of which nothing is known here."""
     return bool(compute.scheduler or compute.cluster)
 
 

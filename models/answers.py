@@ -13,7 +13,7 @@ Meaning = Literal["logits", "probabilities"]
 Activation = Literal["softmax", "sigmoid", "identity"]
 
 _SUMS = 1e-3
-"""How far the sum of an image's probabilities may lie from 1."""
+"""The distance that the sum of an image's probabilities may lie from 1."""
 
 
 def part_of(output: Any, field: str | int | None, name: str) -> Any:

@@ -28,7 +28,7 @@ Kind = Literal[
 
 
 Channels = Literal["combine", "keep"]
-"""Whether a map combines the channels of the image alone, or is stored of each channel, too."""
+"""The choice between a map that combines the channels of the image and one of each channel beside it."""
 
 TEXT = np.dtypes.StringDType()
 """The type of texts in memory; Zarr's `string` in the store."""

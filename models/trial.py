@@ -14,7 +14,7 @@ from models.errors import ConfigurationError
 Run = Callable[..., Tensor]
 
 _ROUNDINGS = 64
-"""How many units in the last place of the largest answer two ways to compute it may lie apart."""
+"""The units in the last place of the largest answer that two ways to compute it may lie apart."""
 
 _MATTERS = 1e-2
 """The share of what varies between images from which on two answers are not the same."""

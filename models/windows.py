@@ -81,7 +81,7 @@ class Windows(BaseModel):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the logits of an image are linear in those of its windows."""
+        """True where the logits of an image are linear in those of its windows."""
         return self.pool == "mean"
 
     def pooled(self, logits: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ CHANNEL_MAPS, CHANNEL_SHARE = "attribution_channel", "channel_share"
 MANTISSA_KEPT = 7
 
 CONTROLS = "control_"
-"""How the names of maps begin that know nothing of the model."""
+"""The beginning of the names of maps that know nothing of the model."""
 
 Explaining = Generator[Questions, None, Tensor]
 ExplainingChannels = Generator[Questions, None, tuple[Tensor, Tensor]]

@@ -20,7 +20,7 @@ KIND = "counterfactual"
 MEASURES = ("latent", "L1", "L2")
 
 _BEYOND = 0.05
-"""How far beyond the boundary the search aims, as a part of the margin of the image as it is."""
+"""The aim of the search beyond the boundary, as a part of the margin of the image as it is."""
 
 _SETTLED = 0.01
 """The search ends where the next step is this part of the change, and the prediction has turned."""

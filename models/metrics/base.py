@@ -73,7 +73,7 @@ class Truth:
 
     @cached_property
     def there(self) -> Tensor:
-        """Whether anything is marked: ``(image,)`` bool."""
+        """True where anything is marked: ``(image,)`` bool."""
         return self.masks.flatten(1).any(1)
 
     @cached_property
@@ -114,7 +114,7 @@ class Explained:
 
     @cached_property
     def defined(self) -> Tensor:
-        """Whether there is a map: ``(image, target, explainer)`` bool."""
+        """True where there is a map: ``(image, target, explainer)`` bool."""
         return self.maps.flatten(3).isfinite().all(-1)
 
     @cached_property
@@ -257,7 +257,7 @@ class Metric(Producer):
 
     @property
     def needs_spacing(self) -> bool:
-        """Whether the metric needs the distance between places in mm."""
+        """True where the metric needs the distance between places in mm."""
         return False
 
     def check(self, network: Network) -> None:

@@ -40,7 +40,7 @@ class WeightRandomisation(StackMetric):
 
     @property
     def independent(self) -> bool:
-        """Whether layers are made random one at a time, rather than one after the other."""
+        """True where layers are made random one at a time, rather than one after the other."""
         return False
 
     def check(self, network: Network) -> None:

@@ -20,7 +20,7 @@ MANY = 10**6
 """Beyond as many images it is said how long the exact search takes."""
 
 _SECONDS = 7e-11
-"""What a core takes for a pair of images and a feature."""
+"""The time that a core takes for a pair of images and a feature."""
 
 
 class SimilarCases(Comparison):

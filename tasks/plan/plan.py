@@ -135,7 +135,7 @@ class Plan(BaseModel):
 
     @property
     def fitted(self) -> bool:
-        """Whether every artefact has been computed."""
+        """True if every artefact has been computed."""
         return all(fit.objects for fit in self.fits)
 
     @property

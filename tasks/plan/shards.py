@@ -1,4 +1,4 @@
-"""How the rows of a cohort are cut into shards, batches and objects."""
+"""Cuts of the rows of a cohort into shards, batches and objects."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Whether a run may compute in bf16: only if its maps agree with those of fp32."""
+"""The check of bf16: a run may compute in it only if its maps agree with those of fp32."""
 
 from collections.abc import Callable, Sequence
 

@@ -19,7 +19,7 @@ _STRAIGHT = np.cos(np.deg2rad(5))
 """The least cosine between a grid's axis and the patient's in a plane that is not called oblique."""
 
 _THICK = 1.5
-"""How much wider than all others a spacing is across slices that are shown as they were taken."""
+"""The factor by which a spacing is wider than all others across slices that are shown as they were taken."""
 
 _SIDES = (("upper", "", "lower"), ("left", "", "right"))
 

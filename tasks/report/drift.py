@@ -1,4 +1,4 @@
-"""Whether the evidence for maps got worse from one run to the next."""
+"""Drift: evidence for maps that got worse from one run to the next."""
 
 from dataclasses import dataclass
 from io import BytesIO

@@ -62,7 +62,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Performance:
-    """How right the model is on the labelled images.
+    """Measures of how right the model is on the labelled images.
 
     Attributes
     ----------

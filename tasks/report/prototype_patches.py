@@ -16,7 +16,7 @@ from tasks.report.similar import drawn_alone
 
 _PROTOTYPES = 24
 _PATCHES = 5
-"""How many prototypes, and patches of each, are shown."""
+"""The numbers of prototypes, and of patches of each, that are shown."""
 
 _SIDE = 1 / 6
 """The side of the square that marks a patch, as a part of the image's longest side."""

@@ -14,7 +14,7 @@ from tasks.report.similar import drawn_alone
 
 _CLASSES = 8
 _CASES = 5
-"""How many classes, and prototypes and criticisms of each, are shown."""
+"""The numbers of classes, and of prototypes and criticisms of each, that are shown."""
 
 
 @dataclass(frozen=True)

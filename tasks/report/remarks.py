@@ -8,7 +8,7 @@ import numpy as np
 from tasks.report.agreement import Others
 
 _MUCH = 2.0
-"""How much more than an even map an explainer has on the border before this is remarked on."""
+"""The factor over an even map that an explainer has on the border before this is remarked on."""
 
 _MEANING = {
     "image constant": (

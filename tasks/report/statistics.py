@@ -137,7 +137,7 @@ class _Totals:
         return ends
 
     def p_of_no_difference(self) -> NDArray[np.float64]:
-        """How likely a mean as far from zero is by chance; NaN where there are fewer than two patients."""
+        """The probability of a mean as far from zero by chance; NaN where there are fewer than two patients."""
         patients = self.patients.astype(float)
         residual = self.sums - self.mean * self.counts
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -148,7 +148,7 @@ class _Totals:
 
 
 def _resampled(patients: int, resamples: int, seed: int) -> NDArray[np.uint8]:
-    """How often each resample holds each patient: ``(resample, patient)``."""
+    """The number of times that each resample holds each patient: ``(resample, patient)``."""
     generator = np.random.default_rng(seed)
     draws = (generator.integers(patients, size=patients) for _ in range(resamples))
     return np.stack([np.bincount(drawn, minlength=patients).astype(np.uint8) for drawn in draws])

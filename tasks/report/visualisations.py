@@ -14,7 +14,7 @@ from tasks.report.pictures import Panel, case_panels
 
 _AIMS = 8
 _SEEDS, _IMAGES = 3, 2
-"""How many classes or concepts are shown, and how many starts of either kind."""
+"""The numbers of classes or concepts that are shown, and of starts of either kind."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Holder(BaseModel):
         )
 
     def died(self) -> bool:
-        """Whether it was a process of this machine, and is no more; False if that cannot be told."""
+        """True if it was a process of this machine, and is no more; False if that cannot be told."""
         if self.machine != _machine():
             return False
         begun = _begun(self.process)

@@ -69,11 +69,11 @@ class Commit(ShardRecord):
         return {row for part in self.parts.values() for flagged in part.flags.values() for row in flagged}
 
     def delivers(self, plan: Plan, part: int) -> bool:
-        """Whether it holds a part of what the plan promises, for whatever rows."""
+        """True if it holds a part of what the plan promises, for whatever rows."""
         return part in self.parts and self.parts[part].digest == plan.part_digests[part]
 
     def is_whole(self, plan: Plan) -> bool:
-        """Whether it delivers all that the plan promises of the shard."""
+        """True if it delivers all that the plan promises of the shard."""
         return (
             self.shard < len(plan.shards)
             and digest_rows(self.rows) == plan.shards[self.shard].digest

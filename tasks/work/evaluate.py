@@ -132,7 +132,7 @@ def not_evaluated(plan: Plan, commit: Commit, evaluation: Evaluation | None) -> 
 
 
 def stem(planned: Planned) -> str:
-    """How the names of the outputs begin."""
+    """The beginnings of the names of the outputs."""
     return planned.metric.variable if isinstance(planned, PlannedMetric) else planned.uncertainty.variable
 
 

@@ -50,7 +50,7 @@ class Remaining:
 
     @property
     def unchanged(self) -> bool:
-        """Whether all rows are as they were delivered before."""
+        """True if all rows are as they were delivered before."""
         return self.commit is not None and self.commit.rows == self.rows
 
     def wanted(self, part: int, number: int) -> list[int]:
