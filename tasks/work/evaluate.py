@@ -132,7 +132,7 @@ def not_evaluated(plan: Plan, commit: Commit, evaluation: Evaluation | None) -> 
 
 
 def stem(planned: Planned) -> str:
-    """The beginnings of the names of the outputs."""
+    """Name the beginning that the names of its outputs share."""
     return planned.metric.variable if isinstance(planned, PlannedMetric) else planned.uncertainty.variable
 
 
