@@ -55,6 +55,7 @@ ENDS_IN_ONE_PLACE = {"ResNet18", "ResNet50", "EfficientNet-B0", "SEResNet50", "D
 GUIDED = {"guided_backprop", "deconvolution", "guided_gradcam", "deep_taylor"}
 RESCALED = {"deeplift", "deepshap"}
 RELEVANCE = {"lrp", "deep_taylor", "pattern_attribution"}
+NORMED = {"pattern_attribution"}  # no pattern is known of norms by the image
 LAYER = {kind for kind in KINDS if kind.endswith("cam") or kind == "gradcam_plusplus"}
 ROLLOUT = {"attention_rollout", "gradient_rollout"}
 OF_OTHERS = {"attention", "attn_lrp", "mil_attention", "patternnet", "prototype_activation", "bcos"} | ROLLOUT
@@ -64,9 +65,9 @@ REFUSED: dict[str, set[str]] = {
     "ResNet50": OF_OTHERS,
     "EfficientNet-B0": OF_OTHERS | GUIDED | {"expressive_gradients"},
     "SEResNet50": OF_OTHERS,
-    "ViT": OF_OTHERS - ROLLOUT - {"attn_lrp"} | GUIDED | RESCALED | {"cam"},
-    "UNet": OF_OTHERS | GUIDED | RESCALED | {"cam"},
-    "SegResNet": OF_OTHERS | RESCALED | {"cam"},
+    "ViT": OF_OTHERS - ROLLOUT - {"attn_lrp"} | GUIDED | RESCALED | NORMED | {"cam"},
+    "UNet": OF_OTHERS | GUIDED | RESCALED | NORMED | {"cam"},
+    "SegResNet": OF_OTHERS | RESCALED | NORMED | {"cam"},
     "AttentionGated": OF_OTHERS - {"attention"} | {"cam"},
     "BagOfSlices": OF_OTHERS - {"mil_attention", "attn_lrp"} | LAYER | RESCALED | {"expressive_gradients"},
     "Prototypes": OF_OTHERS - {"prototype_activation"} | RESCALED | RELEVANCE | {"cam"},
