@@ -22,8 +22,7 @@ from models.questions import Answer
 from models.targets import Classes
 from tasks.storage.location import Location
 from tests.models.test_forms import IMAGES, MAKE, Small, small
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, Cohort
+from tests.tasks.outputs import NETWORK, Cohort, squares_model
 
 
 @pytest.mark.parametrize(

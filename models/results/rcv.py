@@ -22,11 +22,10 @@ from models.results.concepts import (
 )
 from models.results.mask_measures import OF_PICTURES, MaskMeasure, measure_mask, names_of
 from models.results.ridge import FOLDS, NO_REGRESSION, SHUFFLES, Regression, regress
-from models.results.statistics import holm
+from models.results.statistics import LEVEL, holm
 
 logger = logging.getLogger(__name__)
 
-LEVEL = 0.05
 
 _MOST = 2000
 """A regression is made of at most so many images."""

@@ -14,11 +14,11 @@ from models.results.clusters import NOWHERE, clusters, mean_cosine
 from models.results.comparison import Comparison, places
 from models.results.label_tests import Votes
 from models.results.nearest import directions
-from models.results.statistics import holm
+from models.results.statistics import LEVEL, holm
 
 logger = logging.getLogger(__name__)
 
-LEVEL, ALIKE, ONE_PLACE = 0.05, 0.5, 0.9
+ALIKE, ONE_PLACE = 0.5, 0.9
 
 Floats = NDArray[np.floating[Any]]
 Clusters = NDArray[np.int32]

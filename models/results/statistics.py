@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+LEVEL = 0.05
+"""The level below which a corrected p counts as significant."""
+
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correct p-values for their number (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).

@@ -24,11 +24,9 @@ from models.results.concepts import (
     tell_of_unscored_classes,
 )
 from models.results.directions import Classifier
-from models.results.statistics import holm
+from models.results.statistics import LEVEL, holm
 
 logger = logging.getLogger(__name__)
-
-LEVEL = 0.05
 
 Floats = NDArray[np.floating[Any]]
 

@@ -101,7 +101,7 @@ class Case:
 
     @property
     def size(self) -> int:
-        panels = chain((panel for row in self.rows for panel in row.panels), (one.panel for one in self.similar))
+        panels = chain((panel for row in self.rows for panel in row.panels), (one.case.panel for one in self.similar))
         return sum(len(panel.uri) for panel in panels)
 
 

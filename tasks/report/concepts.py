@@ -7,7 +7,8 @@ import xarray as xr
 
 from models.results import TCAV
 from models.results.concepts import FEWEST
-from models.results.tcav import LEVEL, ConceptFlag
+from models.results.statistics import LEVEL
+from models.results.tcav import ConceptFlag
 from tasks.plan.plan import Plan
 
 _WHY = {

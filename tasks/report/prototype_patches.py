@@ -1,7 +1,6 @@
 """Patches of the cohort that are most similar to each prototype of the network, each marked in its image."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from models.results import PrototypePatches
 from tasks.plan.plan import Plan
 from tasks.report.anatomy import space_of
-from tasks.report.pictures import Panel
-from tasks.report.similar import drawn_alone
+from tasks.report.shown import Group, Shown, show_alone
 
 _PROTOTYPES = 24
 _PATCHES = 5
@@ -22,26 +20,7 @@ _SIDE = 1 / 6
 """The side of the square that marks a patch, as a part of the image's longest side."""
 
 
-@dataclass(frozen=True)
-class ShownPatch:
-    """A patch that is marked in the picture of its image, and its similarity to the prototype."""
-
-    id: str
-    label: str
-    similarity: float
-    panel: Panel
-
-
-@dataclass(frozen=True)
-class OfPrototype:
-    """The first patches of a prototype, of one result by its title."""
-
-    title: str
-    name: str
-    patches: list[ShownPatch]
-
-
-def patches_of_prototypes(plan: Plan, dataset: xr.Dataset, rows: NDArray[np.intp]) -> list[OfPrototype]:
+def patches_of_prototypes(plan: Plan, dataset: xr.Dataset, rows: NDArray[np.intp]) -> list[Group]:
     """Draw the images of the first patches of the first prototypes, for each result of the plan.
 
     Parameters
@@ -53,21 +32,18 @@ def patches_of_prototypes(plan: Plan, dataset: xr.Dataset, rows: NDArray[np.intp
     """
     results = [planned.result for planned in plan.results if isinstance(planned.result, PrototypePatches)]
     return [
-        OfPrototype(result.title, str(name), list(_patches(result, dataset.sel({result.of: name}), dataset, rows)))
+        Group(result.title, str(name), list(_patches(result, dataset.sel({result.of: name}), dataset, rows)))
         for result in results
         for name in dataset[result.of].values[:_PROTOTYPES]
         if len(rows)
     ]
 
 
-def _patches(
-    result: PrototypePatches, own: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]
-) -> Iterator[ShownPatch]:
+def _patches(result: PrototypePatches, own: xr.Dataset, dataset: xr.Dataset, rows: NDArray[np.intp]) -> Iterator[Shown]:
     parts = (own[f"{result.prefix}_{part}"].values[:_PATCHES] for part in ("image", "similarity", "place"))
     for row, similarity, place in zip(*parts, strict=True):
         if row >= 0:
-            one, panel = drawn_alone(dataset, rows, int(row), partial(_around, place=place))
-            yield ShownPatch(str(one["image_id"].values), str(one["label"].values), float(similarity), panel)
+            yield show_alone(dataset, rows, int(row), f"similarity {similarity:.2f}", partial(_around, place=place))
 
 
 def _around(image: xr.Dataset, place: NDArray[np.floating]) -> xr.DataArray:

@@ -8,7 +8,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.outputs import COVARIATE, Output
-from models.results.shortcuts import LEVEL, ShortcutFlag, hints
+from models.results.shortcuts import ShortcutFlag, hints
+from models.results.statistics import LEVEL
 from tasks.report.anatomy import space_of
 from tasks.report.pictures import Panel, case_panels, scales_of
 from tasks.report.slides import is_slide

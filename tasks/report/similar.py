@@ -1,6 +1,6 @@
 """Similar cases: the nearest cases beside each case, and how well neighbours tell labels over the cohort."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.outputs import Output
 from tasks.report.performance import Estimate
-from tasks.report.pictures import Panel, case_panels
+from tasks.report.shown import Shown, show_alone
 from tasks.report.statistics import ALL_CLASSES, evidence
 
 _NEAREST = 2
@@ -18,13 +18,10 @@ _NEAREST = 2
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A case beside a case: why it is shown, its label, the cosine of both, and its picture."""
+    """A case beside a case, and why it is shown."""
 
     relation: str
-    id: str
-    label: str
-    cosine: float
-    panel: Panel
+    case: Shown
 
 
 @dataclass(frozen=True)
@@ -63,22 +60,7 @@ class Similar:
         return [("nearest", int(row), float(one)) for row, one in zip(rows, cosines, strict=True) if row >= 0]
 
     def _neighbour(self, relation: str, row: int, cosine: float) -> Neighbour:
-        one, panel = drawn_alone(self.dataset, self.rows, row)
-        return Neighbour(relation, str(one["image_id"].values), str(one["label"].values), cosine, panel)
-
-
-def drawn_alone(
-    dataset: xr.Dataset, rows: NDArray[np.intp], row: int, marked: Callable[[xr.Dataset], xr.DataArray] | None = None
-) -> tuple[xr.Dataset, Panel]:
-    """Read the image of a row of the store and its label, and draw the image without maps; `rows` are the dataset's.
-
-    What is `marked` of the image is outlined in the place of its mask.
-    """
-    kinds = {str(name): one.attrs.get("kind") for name, one in dataset.data_vars.items()}
-    names = [name for name, kind in kinds.items() if kind in ("image", "mask")]
-    one = dataset[[*names, "label"]].isel(image_id=int(np.searchsorted(rows, row))).load()
-    (panel,) = case_panels(one if marked is None else one.assign(mask=marked(one)), None, [])
-    return one, panel
+        return Neighbour(relation, show_alone(self.dataset, self.rows, row, f"cosine {cosine:.3f}"))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class StoredCohort:
         evaluation = self.evaluations.get(shard)
         return self.commits[shard].objects | (evaluation.objects if evaluation else {})
 
-    @property
+    @cached_property
     def computed(self) -> dict[str, StoredObject]:
         """Every object of a result, by key."""
         return {key: stored for one in self.results.values() for key, stored in one.delivered.objects.items()}

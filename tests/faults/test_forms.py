@@ -14,9 +14,8 @@ from tasks.storage.location import Location
 from tests.faults import sabotage
 from tests.faults.conftest import Measured
 from tests.faults.workers import begin, end, plan_and_set_up, work_through, work_together
-from tests.tasks.conftest import squares_model
 from tests.tasks.every_result import of_every_result
-from tests.tasks.outputs import NETWORK
+from tests.tasks.outputs import NETWORK, squares_model
 from tests.tasks.slides.made import with_tissue, write_tiff
 
 IMAGES = 12

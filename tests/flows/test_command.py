@@ -1,4 +1,4 @@
-"""What all commands share, and what they say to programs."""
+"""Behaviour that all commands share, and their answers to programs."""
 
 import json
 import logging

@@ -113,7 +113,7 @@ def dense(*widths: int, activation: type[nn.Module] = nn.ReLU) -> Network:
 
 
 def revealed(module: nn.Sequential, image: Array, baseline: float) -> Array:
-    """What is credited to each pixel for class b, by the formulas of Shrikumar et al. 2017, output by output."""
+    """Compute the credit of each pixel for class b, by the formulas of Shrikumar et al. 2017, output by output."""
     layers = [part for part in module if isinstance(part, nn.Linear)]
     (function,) = {type(part): part for part in module if not isinstance(part, nn.Linear | nn.Flatten)}.values()
     f = lambda value: function(torch.as_tensor(value)).numpy()  # noqa: E731

@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
-from safetensors.torch import save_file
-from torch import nn
 
 from flows.config import RunConfig
 from flows.demo import demo_content
-from models.components import instantiate, locate
-from models.loading import NAMESPACES
+from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import prepare
 from tasks.storage.location import Location
@@ -26,11 +22,25 @@ from tasks.work.explain import explain_shards
 from tasks.work.finish import finish
 from tasks.work.fit import fit
 from tasks.work.images import find_again
+from tests.tasks.outputs import Cohort
 
 Planned = Callable[..., Plan]
 
 SQUARES = 20
 CONSTANT, WITHOUT_MASK, EMPTY_MASK = 3, 5, 7
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
+    """Ten pictures in shards of four."""
+    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
+    return Cohort(tmp_path / "cohort", range(10))
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Location:
+    """A place for the output of a run, where nothing is yet."""
+    return Location(url=str(tmp_path / "out"))
 
 
 @pytest.fixture
@@ -65,15 +75,6 @@ def squares(tmp_path: Path) -> Path:
         rows.append({"id": f"square-{number}", "uri": f"{number}.npy", "mask": f"{number}-mask.npy" * has_mask})
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
     return folder / "manifest.csv"
-
-
-def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any]) -> dict[str, Any]:
-    """The model section for a network with random weights, which are written to `folder`."""
-    torch.manual_seed(0)
-    module: nn.Module = instantiate(network, locate(network, NAMESPACES))
-    save_file(module.state_dict(), folder / "weights.safetensors")
-    weights = str(folder / "weights.safetensors")
-    return {"network": network, "weights": weights, "classes": list(classes), "input_shape": [16, 16]}
 
 
 def delivered_squares(output: Location, plan: Plan) -> xr.Dataset:

@@ -10,8 +10,7 @@ import pandas as pd
 
 from models.results import RESULTS
 from tasks.plan.regions import Regions
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK
+from tests.tasks.outputs import NETWORK, squares_model
 
 IMAGES, CONCEPT = 66, 24
 """All images, and those that show a concept; two are of one subject."""

@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from flows.config import RunConfig
+from models.components import instantiate, locate
+from models.loading import NAMESPACES
 from tasks import run
 from tasks.cohort.entry import Entry
 from tasks.cohort.selection import ALL, Selection
@@ -24,7 +29,6 @@ from tasks.work.explain import explain_shards
 from tasks.work.finish import Summary
 from tasks.work.fit import fit
 from tasks.work.images import find_again
-from tests.tasks.conftest import squares_model
 
 NETWORK = {
     "_target_": "monai.networks.nets.Classifier",
@@ -33,6 +37,15 @@ NETWORK = {
     "channels": [4],
     "strides": [2],
 }
+
+
+def squares_model(folder: Path, classes: tuple[str, ...], network: dict[str, Any]) -> dict[str, Any]:
+    """The model section for a network with random weights, which are written to `folder`."""
+    torch.manual_seed(0)
+    module: nn.Module = instantiate(network, locate(network, NAMESPACES))
+    save_file(module.state_dict(), folder / "weights.safetensors")
+    weights = str(folder / "weights.safetensors")
+    return {"network": network, "weights": weights, "classes": list(classes), "input_shape": [16, 16]}
 
 
 class Cohort:

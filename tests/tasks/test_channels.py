@@ -22,8 +22,7 @@ from tasks.store.objects import NAME
 from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, prepared, stored
+from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, prepared, squares_model, stored
 
 SEQUENCES = 3
 ASKED = ["saliency", "gradcam", {"name": "occlusion", "window": 8, "stride": 8}]
@@ -49,11 +48,6 @@ class Sequences(Cohort):
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sequences:
     monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Sequences(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:

@@ -30,11 +30,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return cohort
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:
     asked = {"explainers": [TITLE], "results": [RESULT], "target": {"name": "classes", "classes": ["a", "b"]}}
     return cohort.content(output, **asked | {"compute": {"batch_size": 32}} | changes)

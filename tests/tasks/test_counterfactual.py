@@ -21,7 +21,6 @@ from models.loading import NAMESPACES
 from models.training import fit_autoencoder
 from tasks.demo.shipped import WEIGHTS
 from tasks.demo.training import draw
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.report.counterfactuals import with_input
 from tasks.report.pictures import Panel, Scale, case_panels
@@ -42,17 +41,6 @@ NETWORK = {
     "strides": [2, 2],
     "use_sigmoid": False,
 }
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 @pytest.fixture

@@ -42,11 +42,6 @@ def sites(tmp_path: Path) -> Sites:
     return Sites(tmp_path / "cohort", range(8))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def test_they_are_stored_as_labels_are_and_withdrawn(
     sites: Sites, output: Location, caplog: pytest.LogCaptureFixture
 ) -> None:

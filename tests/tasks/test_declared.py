@@ -21,7 +21,6 @@ from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Questions
 from models.results import RESULTS, Arrays, Result, Stored
 from tasks import run
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.objects import NAME
@@ -117,17 +116,6 @@ def registered() -> Iterator[None]:
     EXPLAINERS.remove(Moments)
     FITS.remove(Centre)
     RESULTS.remove(Nearest)
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from models.loading import NAMESPACES
 from tasks.report import write_report
 from tasks.storage.location import Location
 from tasks.store import template
-from tests.tasks.conftest import CONSTANT, EMPTY_MASK, SQUARES, WITHOUT_MASK, Planned, delivered_squares, squares_model
+from tests.tasks.conftest import CONSTANT, EMPTY_MASK, SQUARES, WITHOUT_MASK, Planned, delivered_squares
+from tests.tasks.outputs import squares_model
 
 UNET = {
     "_target_": "monai.networks.nets.UNet",
@@ -26,11 +27,6 @@ UNET = {
     "strides": [2],
 }
 CLASSIFIER = {"in_shape": [1, 16, 16], "channels": [4, 8], "strides": [2, 2]}
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def module(model: dict[str, Any]) -> nn.Module:

@@ -11,7 +11,6 @@ import pytest
 from models.metrics.deletion import Deletion
 from models.metrics.hit_rate import HitRate
 from tasks.plan import manifest
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.prepare.metrics import add_metrics
 from tasks.prepare.replan import Refused
@@ -29,17 +28,6 @@ from tasks.work.pending import pending
 from tests.tasks.outputs import Cohort, carry_out, explained, prepared, stored
 
 METRICS: list[Any] = [{"name": "deletion", "points": 4, "patch": 4}, "hit_rate", "auprc", "gini"]
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def without_run(content: dict[str, bytes]) -> dict[str, bytes]:

@@ -40,11 +40,6 @@ def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
     return cohort
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:
     asked = {"explainers": ["saliency", "embedding"], "results": ["words", SIMILAR]}
     return cohort.content(output, **asked | changes)

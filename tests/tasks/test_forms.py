@@ -14,7 +14,6 @@ from models.components import instantiate, locate
 from models.errors import ConfigurationError
 from models.loading import NAMESPACES, build
 from tasks import run
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.prepare.replan import Refused
 from tasks.storage.location import Location
@@ -26,17 +25,6 @@ from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, 
 
 Model = dict[str, Any]
 FEATURES = 3
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def folds(cohort: Cohort) -> Model:

@@ -27,8 +27,7 @@ from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work import images
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, carry_out, explained, planned, prepared, promised, stored
+from tests.tasks.outputs import NETWORK, carry_out, explained, planned, prepared, promised, squares_model, stored
 
 FRAMES = {"one": 4, "two": 3, "picture": 1}
 EXPLAINERS: list[Any] = ["saliency", {"name": "smoothgrad", "samples": 2}]
@@ -73,11 +72,6 @@ class Cines:
 def cines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cines:
     monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Cines(tmp_path / "cohort")
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def test_each_frame_is_an_image_with_label_mask_and_subject_of_its_file(cines: Cines, output: Location) -> None:

@@ -16,8 +16,7 @@ from tasks.storage.location import Location
 from tasks.store.commit import Commit
 from tasks.store.template import EXPLAINED, open_store
 from tasks.work.finish import Summary
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, carry_out, promised
+from tests.tasks.outputs import NETWORK, carry_out, promised, squares_model
 from tests.tasks.readers.test_dicom import dataset, encode
 
 RNG = np.random.default_rng(11)

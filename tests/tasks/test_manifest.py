@@ -19,11 +19,6 @@ ENTRIES = [
 ]
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def test_all_rows_come_back_in_order(output: Location) -> None:
     manifest.write(output, iter(ENTRIES), rows_per_group=2)
     assert manifest.read(output) == ENTRIES

@@ -32,11 +32,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return cohort
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def content(
     cohort: Cohort, output: Location, measures: Any = ("brightness", "noise"), **changes: Any
 ) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from models.metrics.deletion import Deletion
 from models.metrics.repeatability import Repeatability
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.prepare.metrics import add_metrics
 from tasks.prepare.replan import Refused
@@ -28,17 +27,6 @@ from tests.tasks.outputs import Cohort, carry_out, prepared, stored
 from tests.tasks.test_evaluate import evaluated, without_run
 
 VIEWS = {"name": "test_time_augmentation", "samples": 2, "explainers": ["saliency"]}
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 @pytest.fixture

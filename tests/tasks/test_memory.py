@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK
+from tests.tasks.outputs import NETWORK, squares_model
 
 _SIDE, _COUNT = 2500, 6
 

@@ -21,11 +21,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "cohort", range(5))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 @pytest.fixture(autouse=True)
 def capable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a processor without the instructions do it, too, as long as it takes."""

@@ -24,8 +24,8 @@ from tasks.store.commit import stamps
 from tasks.work.engines import Engines
 from tasks.work.fit import fit
 from tasks.work.images import find_again
-from tests.tasks.conftest import SQUARES, Planned, delivered_squares, squares_model
-from tests.tasks.outputs import explained
+from tests.tasks.conftest import SQUARES, Planned, delivered_squares
+from tests.tasks.outputs import explained, squares_model
 
 CLASSIFIER = {
     "_target_": "monai.networks.nets.Classifier",

@@ -10,8 +10,7 @@ from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import Cohort, carry_out, prepared
+from tests.tasks.outputs import Cohort, carry_out, prepared, squares_model
 
 NETWORK = {
     "_target_": "models.networks.PrototypeClassifier",

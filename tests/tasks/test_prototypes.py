@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, prepared
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:

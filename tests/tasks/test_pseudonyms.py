@@ -24,11 +24,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "cohort", range(4))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def everything(output: Location) -> bytes:
     return b"".join((output / name).read() for name in output.sizes()) + repr(manifest.read(output)).encode()
 

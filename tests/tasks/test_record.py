@@ -22,8 +22,7 @@ from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.engines import Engines
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, stored
+from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, squares_model, stored
 
 NETWORK = {
     "_target_": "models.networks.JointFusionClassifier",
@@ -66,11 +65,6 @@ class Patients(Cohort):
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 @pytest.fixture

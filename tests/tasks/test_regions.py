@@ -21,8 +21,7 @@ from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.finish import summarise
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, stored
+from tests.tasks.outputs import Cohort, carry_out, explained, planned, prepared, squares_model, stored
 
 STEP = 10
 """The template has voxels of 1 mm; these tests have them of 10."""

@@ -25,8 +25,8 @@ from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.finish import finish
-from tests.tasks.conftest import Planned, squares_model
-from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained
+from tests.tasks.conftest import Planned
+from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, squares_model
 
 
 @pytest.mark.parametrize("marker", [False, True])

@@ -49,11 +49,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
-@pytest.fixture
 def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "cohort", range(6))
 

@@ -153,7 +153,7 @@ def said(
     labels: Sequence[str] = LABELS,
     explainer: str | None = "gradcam",
 ) -> list[str]:
-    """What is said of the first image; what is not given holds fill values."""
+    """Say the sentences of the first image; outputs that are not given hold fill values."""
     outputs = declared(frame) if outputs is None else outputs
     case = Case(0, frame, labels, explainer, filled(values, outputs, frame))
     return [text for sentence in find(outputs) for text in sentence.say(case)]

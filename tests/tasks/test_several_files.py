@@ -21,8 +21,17 @@ from tasks.store.template import open_store
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.finish import finish
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, prepared, promised, stored
+from tests.tasks.outputs import (
+    NETWORK,
+    Cohort,
+    carry_out,
+    explained,
+    planned,
+    prepared,
+    promised,
+    squares_model,
+    stored,
+)
 
 SEQUENCES = ["t1", "t2"]
 
@@ -70,11 +79,6 @@ class Pairs(Cohort):
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pairs:
     monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
     return Pairs(tmp_path / "cohort", range(6))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def reasons(output: Location) -> list[str]:

@@ -24,11 +24,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "cohort", range(10))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:
     return cohort.content(output, **{"explainers": ["saliency", "embedding"], "results": RESULTS} | changes)
 

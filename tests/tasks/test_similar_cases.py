@@ -10,19 +10,12 @@ import xarray as xr
 
 from flows.demo import demo_content
 from tasks.demo.cohort import write_cohort
-from tasks.plan import shards as shards_module
 from tasks.report.similar import Similar, retrieval
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, prepared, stored
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:

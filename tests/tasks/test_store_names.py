@@ -19,11 +19,6 @@ def cohort(tmp_path: Path) -> Cohort:
     return Cohort(tmp_path / "cohort", range(3))
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
-
-
 def means(label: str) -> dict[str, Any]:
     return {"name": "mean_maps", "label": label}
 

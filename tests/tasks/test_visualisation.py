@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from models.errors import ConfigurationError
-from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
 from tasks.store.objects import NAME
 from tasks.store.template import open_store
@@ -17,24 +16,12 @@ from tasks.upkeep import withdraw as withdraw_module
 from tasks.upkeep.verify import repair, verify
 from tasks.upkeep.withdraw import withdraw
 from tests.models.test_forms import as_onnx
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, Cohort, carry_out, prepared, stored
+from tests.tasks.outputs import NETWORK, Cohort, carry_out, prepared, squares_model, stored
 from tests.tasks.test_record import Patients
 
 CLASSES: dict[str, Any] = {"name": "class_visualisation", "steps": 4, "seeds": 2, "images": 2}
 CONCEPTS = CLASSES | {"name": "concept_visualisation"}
 TITLE = "class_visualisation"
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Location:
-    return Location(url=str(tmp_path / "out"))
 
 
 def content(cohort: Cohort, output: Location, **changes: Any) -> dict[str, Any]:

@@ -20,8 +20,17 @@ from tasks.upkeep.verify import verify
 from tasks.upkeep.withdraw import withdraw
 from tasks.work.engines import Engines
 from tasks.work.finish import finish
-from tests.tasks.conftest import squares_model
-from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, prepared, promised, stored
+from tests.tasks.outputs import (
+    NETWORK,
+    Cohort,
+    carry_out,
+    explained,
+    planned,
+    prepared,
+    promised,
+    squares_model,
+    stored,
+)
 
 ASKED: list[Any] = ["saliency", "gradcam", {"name": "occlusion", "window": 4, "stride": 4}]
 

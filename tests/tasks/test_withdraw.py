@@ -8,7 +8,6 @@ import pytest
 
 from models.errors import ConfigurationError
 from tasks.plan import manifest
-from tasks.plan import shards as shards_module
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.template import open_store
@@ -17,12 +16,6 @@ from tasks.upkeep.withdraw import withdraw
 from tests.tasks.outputs import Cohort, carry_out, explained, prepared, promised, stored
 
 MARKS = (b"patient-2", b"id-4", b"id-5", b"label='l4'", b"label='l5'")
-
-
-@pytest.fixture
-def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cohort:
-    monkeypatch.setattr(shards_module, "_LARGEST_SHARD", 4)
-    return Cohort(tmp_path / "cohort", range(10))
 
 
 def traces(output: Location) -> list[tuple[str, bytes]]:
