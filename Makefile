@@ -1,18 +1,22 @@
 # Two commands are enough: `make demo` and `make test`. Everything they leave lies in this folder.
 PYTHON ?= python3
 BIN := .venv/bin
+PAGE := tasks/viewer/page/index.html
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export npm_config_cache := $(CURDIR)/.cache/npm
 
-.PHONY: demo up down deploy test quick e2e soak lint bench slurm infra-check train picture lock clean bench-scale evidence
+.PHONY: demo viewer up down deploy test quick e2e soak lint bench bench-record bench-peers bench-gpu slurm images compose-check infra-check train picture lock clean bench-scale evidence
 
 # .venv/installed is what running needs, .venv/installed-dev what tests and `make up` need besides.
 
-demo: .venv/installed
+demo: .venv/installed $(PAGE)
 	$(BIN)/cohortlens demo
 
+viewer: $(PAGE)
+
 # PostgreSQL, Prefect, SeaweedFS and Dask as processes on this machine; docs/schedule.md.
-up: .venv/installed-dev
+up: .venv/installed-dev $(PAGE)
 	$(BIN)/python -m infra.local up
 
 down: .venv/installed-dev
@@ -22,7 +26,7 @@ down: .venv/installed-dev
 deploy: .venv/installed
 	$(BIN)/python -m deployments
 
-test: lint
+test: lint $(PAGE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # The topology of `make up` put through a day of its life; some ten minutes on two cores.
@@ -35,7 +39,7 @@ soak: .venv/installed-dev
 		tests/models/test_invariance.py tests/tasks/test_interrupted.py tests/tasks/test_verify.py --timeout 7200
 
 # What tests/quick.py leaves of the tests: a minute on two cores, after half a minute of types the first time.
-quick: lint
+quick: lint $(PAGE)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -p tests.quick --numprocesses 2
 
 lint: .venv/installed-dev
@@ -44,12 +48,21 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every ratio to bare passes and to Captum, with its error and its goal; fails where one has fallen.
 bench: .venv/installed-dev
-	$(BIN)/python -m tests.benchmarks.explainers
-	$(BIN)/python -m tests.benchmarks.windows
-	$(BIN)/python -m tests.benchmarks.metrics
-	$(BIN)/python -m tests.benchmarks.results
-	$(BIN)/python -m tests.benchmarks.run_against_bare_loop
+	$(BIN)/python -m tests.benchmarks
+
+# Keeps what is measured as what later runs are held against, and makes docs/speed.md of it.
+bench-record: .venv/installed-dev
+	$(BIN)/python -m tests.benchmarks --record
+
+# Other packages on the same work, in an environment of their own; a quarter of an hour.
+bench-peers: .venv/installed-dev
+	$(BIN)/python -m tests.benchmarks.peers
+
+# The measured part of docs/gpu.md, where there is a GPU.
+bench-gpu: .venv/installed-dev
+	$(BIN)/python -m tests.benchmarks.gpu
 
 # Makes the README's picture again, from the demo's report; needs chromium.
 picture: demo
@@ -59,6 +72,16 @@ picture: demo
 slurm: .venv/installed-dev
 	command -v slurmctld && command -v munged || apt-get install --yes --quiet --no-install-recommends slurm-wlm munge
 	$(BIN)/pytest tests/infra/on_slurm.py
+
+# The CPU image, built and run here without a registry. It needs root, some 10 GB and ten minutes, and installs podman, runc,
+# buildah, debootstrap, netavark, aardvark-dns and catatonit of Debian where they are lacking.
+images: .venv/installed-dev
+	$(BIN)/pytest tests/infra/on_image.py
+
+# infra/compose.yaml in containers by podman-compose, with stand-ins for the images that come from a registry, and what
+# podman takes of infra/kubernetes. It needs what `make images` needs.
+compose-check: .venv/installed-dev
+	$(BIN)/pytest tests/infra/on_compose.py tests/infra/on_kube.py
 
 # What `make test` leaves out since it needs an environment of its own or the package index: a scan, by the policies of
 # checkov, a run where nothing but scratch can be written, and whether there is all that the images install.
@@ -71,6 +94,7 @@ infra-check: .venv/installed-dev
 
 # What a run of 10,000 to 1,000,000 images costs beside the explaining; half an hour on two cores.
 bench-scale: .venv/installed-dev
+	$(BIN)/python -m tests.benchmarks.planning
 	$(BIN)/python -m tests.benchmarks.scale
 
 # Every explainer against every metric where the truth is known, written to docs/evidence.md. The quick metrics evaluate
@@ -92,10 +116,10 @@ train: .venv/installed
 
 # torch has no hash in a lock (requirements-torch.txt says why), so it is installed by a command of its own.
 INSTALL := $(BIN)/pip install --no-deps --require-hashes
-.venv/installed: requirements.lock requirements-torch.txt pyproject.toml
+.venv/installed: requirements.lock requirements-viewer.lock requirements-torch.txt pyproject.toml
 	@echo 'Installing what running needs into .venv, 1 GB of packages and torch: a minute or more'
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --requirement requirements.lock
+	$(INSTALL) --requirement requirements.lock --requirement requirements-viewer.lock
 	$(BIN)/pip install --requirement requirements-torch.txt
 	$(BIN)/pip install --no-deps --no-build-isolation --editable .
 	$(BIN)/pip check
@@ -105,6 +129,11 @@ INSTALL := $(BIN)/pip install --no-deps --require-hashes
 	@echo 'Installing what tests need besides into .venv, another 0.8 GB: half a minute or more'
 	$(INSTALL) --requirement requirements-dev.lock
 	$(BIN)/pip check
+	touch $@
+
+# The page that cohortlens view shows, by the node that requirements-viewer.lock brings, and what package-lock.json names.
+$(PAGE): .venv/installed $(wildcard viewer/*.* viewer/src/*.* viewer/src/*/*.*)
+	$(BIN)/python -m viewer.build
 	touch $@
 
 # Pins what pyproject.toml's ranges give today; requirements-torch.txt is edited by hand.

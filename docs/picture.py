@@ -7,18 +7,17 @@ from pathlib import Path
 from PIL import Image
 
 STYLE = """
-  body { max-width: none; padding: 1.2rem 1.5rem; }
-  body > *, body > .plots, body > .scales, #controls, header p, #cases > article { display: none; }
-  header, dl.facts, #trusted, #cases-title, #cases, #cases > article:nth-child(1) {
-    display: revert; }
-  dl.facts { display: grid; margin: .6rem 0 0; }
-  #trusted + p + h3 + .plots { display: flex; margin: .5rem 0 0; }
-  .plots figure { width: 29rem !important; }
-  h2 { margin: .8rem 0 0; }
-  article p { max-width: none; }
-  .panels { flex-wrap: nowrap; } .panels figure { width: 14%; }
+  body { display: block; }
+  main { max-width: none; padding: .8rem 1.2rem; }
+  nav, main > *, .viewer { display: none !important; }
+  header, main > h3:nth-of-type(2), main > div:first-of-type, main > article:nth-child(1 of .case) {
+    display: block !important; }
+  main > dl:nth-of-type(2) { display: grid !important; }
+  header p, article .soft { display: none; }
+  main > h3 { margin: .6rem 0 .2rem; }
+  p { max-width: none; }
 """
-SIZE = (1200, 838)
+SIZE = (1200, 788)
 
 
 def picture(report: Path, picture: Path) -> None:
@@ -28,7 +27,7 @@ def picture(report: Path, picture: Path) -> None:
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--window-size={SIZE[0]},{SIZE[1]}", f"--screenshot={shot}", short.resolve().as_uri()]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    Image.open(shot).convert("RGB").save(picture, quality=80, optimize=True, progressive=True)
+    Image.open(shot).convert("RGB").save(picture, quality=66, optimize=True, progressive=True)
     short.unlink()
     shot.unlink()
 

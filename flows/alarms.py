@@ -1,13 +1,16 @@
 """Events by which a run tells Prefect's automations; nothing of a patient is in them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prefect.events import emit_event
 
 from tasks.plan.plan import Plan
-from tasks.report.drift import Shift
 from tasks.storage.location import Location
 from tasks.work.finish import Summary
+
+if TYPE_CHECKING:
+    from tasks.report.drift import Shift
 
 _SHOWN = 10
 
@@ -26,7 +29,7 @@ def tell_of_failures(output: Location, plan: Plan, summary: Summary) -> None:
         )
 
 
-def tell_of_drift(output: Location, worse: Sequence[Shift]) -> None:
+def tell_of_drift(output: Location, worse: "Sequence[Shift]") -> None:
     """Tell what of the evidence is worse than it was."""
     if worse:
         more = [f"and {len(worse) - _SHOWN} more"] if len(worse) > _SHOWN else []

@@ -1,4 +1,4 @@
-"""The artifacts of a run in Prefect's UI: its progress, what became of the cohort, and the report."""
+"""The artifacts of a run in Prefect's UI: its progress, what became of the cohort, report and viewer."""
 
 import csv
 import logging
@@ -24,6 +24,8 @@ from tasks.plain import plain
 from tasks.storage.location import Location
 from tasks.telemetry import Spent
 from tasks.work.finish import Summary
+
+VIEWER = "viewer/index.html"
 
 logger = logging.getLogger("cohortlens")
 
@@ -63,20 +65,14 @@ class Progress:
         return about
 
 
-def publish(
-    summary: Summary, delivered: int, spent: Spent, prices: Prices, report: Location, report_url: str | None
-) -> None:
-    """Show what became of the cohort, what the run took, and the report.
+def publish(summary: Summary, delivered: int, spent: Spent, prices: Prices) -> None:
+    """Show what became of the cohort, and what the run took.
 
     Parameters
     ----------
     delivered
         Images of the shards that this run has delivered.
-    report_url
-        Where a browser finds the report's folder; None: only a link to the report's own place is shown.
     """
-    from tasks.report import PICTURE  # workers import this module, and the report's imports take a second
-
     rows: dict[str, Any] = {
         "delivered by this run": delivered,
         "delivered before": summary.images - summary.pending - delivered,
@@ -94,21 +90,39 @@ def publish(
         key="summary",
         description="What became of the cohort, and what this run took",
     )
-    link = f"{report_url.rstrip('/')}/{_name(report)}" if report_url else _link(report)
-    create_link_artifact(link=link, key="report", link_text="Report", description="The pictures")
-    if report_url:
-        picture = f"{report_url.rstrip('/')}/{PICTURE.rpartition('/')[2]}"
-        create_image_artifact(image_url=picture, key="cases", description="The first cases of the report")
 
 
-def _name(location: Location) -> str:
-    return location.url.rpartition("/")[2]
+def publish_pages(output: Location, report: Location, address: str | None) -> None:
+    """Show where report and viewer are, and the report's first cases.
+
+    Parameters
+    ----------
+    address
+        Where a browser finds the output's folder; None: only a link to the report's own place is shown.
+    """
+    from tasks.report import PICTURE  # workers import this module, and the report's imports take a second
+
+    inside = len(output.url.rstrip("/"))
+
+    def link(key: str, text: str, location: Location, description: str) -> None:
+        place = f"{address}{location.url[inside:]}" if address else _link(location)
+        create_link_artifact(link=place, key=key, link_text=text, description=description)
+
+    link("report", "Report", report, "The pictures")
+    if not address:
+        return
+    if (viewer := output / VIEWER).exists():
+        link("viewer", "Viewer", viewer, "Every image: search, slices, explainers side by side, ratings")
+    picture = f"{address}/{PICTURE}"
+    create_image_artifact(image_url=picture, key="cases", description=f"[The first cases]({picture}) of the report")
 
 
-def publish_evidence(table: Location) -> None:
+def publish_evidence(output: Location) -> None:
     """Show the evidence table over all classes, if there is one."""
+    from tasks.report import TABLE
     from tasks.report.statistics import ALL_CLASSES
 
+    table = output / TABLE
     if not table.exists():
         return
     rows = [row for row in csv.DictReader(table.read().decode().splitlines()) if row["class"] == ALL_CLASSES]
@@ -121,22 +135,24 @@ def publish_evidence(table: Location) -> None:
     )
 
 
-def _link(report: Location) -> str:
-    return f"file://{report.url}" if report.is_local else report.url
+def _link(location: Location) -> str:
+    return f"file://{location.url}" if location.is_local else location.url
 
 
 @contextmanager
-def server_may_be_away(retries: int | None = None) -> Iterator[None]:
-    """Go on without Prefect's server: it shows how the work goes, and the work does not need it.
-
-    Parameters
-    ----------
-    retries
-        How often a request is made again before; None: as often as Prefect's settings say.
-    """
-    settings = {} if retries is None else {PREFECT_CLIENT_MAX_RETRIES: retries}
+def server_may_be_away() -> Iterator[None]:
+    """Go on without Prefect's server: it shows how the work goes, and the work does not need it."""
     try:
-        with temporary_settings(settings):
-            yield
+        yield
     except httpx.HTTPError as error:
         logger.warning("Prefect's server does not answer (%s); the work goes on", type(error).__name__)
+
+
+@contextmanager
+def without_retries() -> Iterator[None]:
+    """Make each request of the body to Prefect's server once: whoever asks again in seconds need not wait for it.
+
+    Prefect takes a twentieth of a second of CPU to change a setting.
+    """
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield

@@ -10,14 +10,13 @@ import dask.utils
 from dask.system import CPU_COUNT
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from flows import forked
 from flows.cluster_classes import check_cluster, starter
 from flows.prices import Prices
 from models.components import Component
 from models.errors import ConfigurationError
 from tasks.prepare.place import Place
 from tasks.storage.credentials import plain_address
-
-_KEEP_MEMORY = str(2**30)
 
 _DEATHS_ALLOWED = 10
 """Deaths of workers on one group of shards. Each goes on where the last one was stopped, so that Dask's 3 would be few;
@@ -28,8 +27,15 @@ _SILENCE_ALLOWED = "1 hour"
 then ends, and nobody starts another."""
 
 
+_SELDOM = {
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+}
+"""Intervals at which Dask's processes look around; at its own, a scheduler of two takes a twentieth of a core."""
+
 _MOST_WORKERS = 32
-"""A cluster of unknown size is taken to have so many. Each then gets eight groups of shards, and more groups than that
+"""A cluster of unknown size is taken to have so many. Each then gets four groups of shards, and more groups than that
 `tasks.plan.shards.groups` never makes."""
 
 
@@ -148,6 +154,17 @@ def place_of(compute: PlaceConfig) -> Place:
     return Place(workers, max(1, CPU_COUNT // workers), worker_memory(compute), is_elsewhere(compute))
 
 
+def begin_workers(compute: PlaceConfig) -> bool:
+    """Start the process that workers are forked from, if it is not there and they are forked; tell whether they are.
+
+    Those of GPUs are not: a process that has looked for GPUs cannot be forked.
+    """
+    if is_elsewhere(compute) or gpus(compute) or not forked.can_begin():
+        return False
+    forked.begin()
+    return True
+
+
 def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
     """Make the Prefect task runner; the cluster starts when it is entered.
 
@@ -165,6 +182,9 @@ def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
         {
             "distributed.scheduler.allowed-failures": _DEATHS_ALLOWED,
             "distributed.scheduler.worker-ttl": _SILENCE_ALLOWED,
+            "distributed.scheduler.worker-saturation": 1.0,  # a task that waits at a worker is lost to the others
+            "distributed.worker.profile.enabled": compute.performance_report,
+            **_SELDOM,
         }
     )
     if compute.cluster:
@@ -174,15 +194,21 @@ def task_runner(compute: PlaceConfig, performance: Path | None = None) -> Any:
             performance_report_path=path,
         )
     workers, devices = local_workers(compute), gpus(compute)
-    dask.config.set({"distributed.nanny.pre-spawn-environ": worker_environment(CPU_COUNT // workers or 1)})
+    dask.config.set({"distributed.nanny.pre-spawn-environ": forked.worker_environment(CPU_COUNT // workers or 1)})
+    are_forked = begin_workers(compute)
+    if are_forked:
+        preload = dict.fromkeys([*dask.config.get("distributed.worker.preload"), forked.__name__])
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+        dask.config.set({"distributed.worker.preload": [*preload]})
     return DaskTaskRunner(
         cluster_class="dask_cuda.LocalCUDACluster" if devices else "distributed.LocalCluster",
         cluster_kwargs={
             "n_workers": workers,
-            "threads_per_worker": 1,
-            "memory_limit": compute.memory_per_worker or "auto",
+            "threads_per_worker": 2,  # while one group of shards is explained, the next one is read
+            "memory_limit": worker_memory(compute),
             "dashboard_address": "127.0.0.1:0",
             **_closed_to_others(),
+            **({"env": {**os.environ}} if are_forked else {}),  # the process that they are forked from is older
             **({"CUDA_VISIBLE_DEVICES": devices} if devices else {}),
         },
         performance_report_path=path,
@@ -197,20 +223,6 @@ def _closed_to_others() -> dict[str, Any]:
     from distributed.security import Security
 
     return {"security": Security.temporary(), "protocol": "tls://", "host": "127.0.0.1"}
-
-
-def worker_environment(threads: int) -> dict[str, str]:
-    """Environment of a worker process that computes with `threads` threads.
-
-    Dask's own ``MALLOC_TRIM_THRESHOLD_=65536`` gives memory back to the system after every tensor and makes torch
-    1.6 times slower on a CPU; these values let malloc keep it.
-    """
-    return {
-        **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
-        "MALLOC_TRIM_THRESHOLD_": _KEEP_MEMORY,
-        "MALLOC_MMAP_THRESHOLD_": _KEEP_MEMORY,
-        "MALLOC_TOP_PAD_": str(2**26),
-    }
 
 
 def _visible_gpus() -> list[str]:

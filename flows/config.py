@@ -41,10 +41,11 @@ class RunConfig(Recipe):
     """Everything a run is told: the recipe, where the result goes, and where the work is done."""
 
     output: Location = Field(title="Output", description="Folder or S3 prefix of the run's output, and of nothing else")
-    report_url: str | None = Field(
+    output_url: str | None = Field(
         None,
-        title="Address of the report",
-        description="Where a browser finds the output's folder `report`; none: the UI shows no pictures",
+        title="Address of the output",
+        description="Where a browser finds the output's folder; none: where `cohortlens view` shows it, by the "
+        "environment, or else the UI shows no pictures",
         pattern=_PLAIN_URL,
     )
     compute: PlaceConfig = Field(PlaceConfig(), title="Compute", description="Where the work is done")

@@ -10,10 +10,10 @@ from flows.cluster import PlaceConfig
 from flows.config import described
 from flows.run import carry_out
 from models.metrics import MetricConfig
+from tasks import run
 from tasks.plan.plan import Plan
 from tasks.plan.recipe import Named
 from tasks.prepare.metrics import add_metrics
-from tasks.run import ENGINES
 from tasks.storage.location import Location
 from tasks.work.finish import Summary
 
@@ -34,12 +34,12 @@ def evaluate_cohort(
         tuple[Location, ...], described("Outputs of other networks on the same images, to compare with")
     ] = (),
     compute: Annotated[PlaceConfig, described("Where the work is done")] = _LOCAL,
-    report_url: Annotated[str | None, described("Where a browser finds the output's folder `report`")] = None,
+    output_url: Annotated[str | None, described("Where a browser finds the output's folder")] = None,
 ) -> Summary:
     """Evaluate the maps of a finished output by metrics, beside those that it holds already."""
-    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), None), report_url)
+    return carry_out(output, compute, lambda _: (_add_metrics(output, metrics, others), None), output_url)
 
 
 @task(name="add metrics", cache_policy=NO_CACHE, persist_result=False)
 def _add_metrics(output: Location, metrics: Sequence[MetricConfig], others: Sequence[Location]) -> Plan:
-    return add_metrics(output, metrics, ENGINES, others)
+    return add_metrics(output, metrics, run.ENGINES, others)

@@ -49,7 +49,7 @@ def explain_cohort(
         config.output,
         config.compute,
         lambda run_id: _plan(config, extend, overwrite, selected, run_id),
-        config.report_url,
+        config.output_url,
     )
 
 

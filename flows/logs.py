@@ -12,7 +12,7 @@ from contextlib import contextmanager
 VARIABLE = "COHORTLENS_LOGS"
 LOGGERS = ("cohortlens", "tasks", "models")
 
-_NOISY = ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "alembic")
+_NOISY = ("httpx", "httpcore", "distributed", "botocore", "aiobotocore", "matplotlib", "fontTools", "alembic")
 
 
 def set_up() -> None:
@@ -39,6 +39,17 @@ def set_level(level: int) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.INFO))
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = logging.getLevelName(level)
     os.environ["DASK_LOGGING__DISTRIBUTED"] = logging.getLevelName(max(level, logging.INFO)).lower()
+
+
+def forget() -> None:
+    """Undo what was set up here, in a process that was forked from the one that it was set up in."""
+    from prefect.logging.configuration import setup_logging
+
+    logging.basicConfig(level=logging.WARNING, handlers=[], force=True)
+    for logger in map(logging.getLogger, LOGGERS):
+        logger.setLevel(logging.NOTSET)
+        logger.handlers.clear()
+    setup_logging(incremental=False)  # it leaves out what it finds: where people read the log
 
 
 def set_up_prefect() -> None:

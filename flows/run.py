@@ -1,24 +1,24 @@
 """The flow's part of every run: set up, let workers deliver, finish, report, as `tasks.run` has it."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+from flows.addresses import address_of
 from flows.alarms import quarantined_too_many, tell_of_drift, tell_of_failures
-from flows.artifacts import publish, publish_evidence, server_may_be_away
-from flows.cluster import PlaceConfig
+from flows.artifacts import publish, publish_evidence, publish_pages, server_may_be_away
+from flows.cluster import PlaceConfig, begin_workers
 from flows.errors import CalledOff, Stopped
 from flows.logs import told_to_prefect
 from flows.shards import deliver
-from tasks import telemetry
+from tasks import run, telemetry
 from tasks.cohort.sources import Sources
-from tasks.plan.plan import Plan
-from tasks.report import TABLE, write_report
-from tasks.report.drift import directions, read_evidence, worsened
-from tasks.run import ENGINES, Lacking, begin
+from tasks.plan.plan import Plan, begun
+from tasks.run import Lacking, begin, write_pages
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
@@ -29,6 +29,11 @@ from tasks.work.images import survey_again
 from tasks.work.pending import check_ours
 from tasks.work.results import compute_results
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.report.drift import Shift
+
 done: dict[str, Summary] = {}
 """Summaries of the runs of this process, by output. Prefect cannot tell them while its server is away."""
 
@@ -38,7 +43,7 @@ def carry_out(
     output: Location,
     compute: PlaceConfig,
     draw_up: Callable[[str], tuple[Plan, Sources | None]],
-    report_url: str | None = None,
+    output_url: str | None = None,
 ) -> Summary:
     """Draw up a plan, do what the output lacks of it, and show what came of it.
 
@@ -53,7 +58,8 @@ def carry_out(
     try:
         check_ours(output)
         with lease(output, run_id) as held:
-            evidence = read_evidence(output)
+            begin_workers(compute)
+            evidence = _read_evidence(output)
             plan, sources = draw_up(run_id)
             lacking = _begin(output, plan)
             if sources is None:
@@ -65,7 +71,7 @@ def carry_out(
                 _compute_results(output)
             summary = _finish(output)
             report = _report(output)
-            worse = worsened(evidence, read_evidence(output), directions(output))
+            worse = _worsened(output, evidence)
     except TooManyFailures as error:
         quarantined_too_many(output, str(error).splitlines()[0])
         raise
@@ -77,8 +83,9 @@ def carry_out(
     with server_may_be_away():
         delivered = sum(plan.shards[shard].images for shard in lacking.shards)
         spent = telemetry.spent(readings, [before, telemetry.read()])
-        publish(summary, delivered, spent, compute.prices, report, report_url)
-        publish_evidence(output / TABLE)
+        publish(summary, delivered, spent, compute.prices)
+        publish_pages(output, report, address_of(output, output_url))
+        publish_evidence(output)
     tell_of_failures(output, plan, summary)
     tell_of_drift(output, worse)
     done[output.url] = summary
@@ -100,7 +107,7 @@ def _find_images(output: Location, plan: Plan, lacking: Lacking) -> Sources:
 
 @task(name="results", cache_policy=NO_CACHE, persist_result=False)
 def _compute_results(output: Location) -> None:
-    compute_results(output, ENGINES)
+    compute_results(output, run.ENGINES)
 
 
 @task(name="finish", cache_policy=NO_CACHE, persist_result=False)
@@ -110,4 +117,19 @@ def _finish(output: Location) -> Summary:
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def _report(output: Location) -> Location:
-    return write_report(output)
+    return write_pages(output)
+
+
+def _read_evidence(output: Location) -> "pd.DataFrame | None":
+    """Read the evidence of the last report; what reads it takes a second to import, and a first run has none."""
+    if not begun(output):
+        return None
+    from tasks.report.drift import read_evidence
+
+    return read_evidence(output)
+
+
+def _worsened(output: Location, before: "pd.DataFrame | None") -> "list[Shift]":
+    from tasks.report.drift import directions, read_evidence, worsened
+
+    return worsened(before, read_evidence(output), directions(output))

@@ -1,6 +1,7 @@
 """One Prefect server for one run: started before it, stopped after it."""
 
 import fcntl
+import gc
 import os
 import runpy
 import secrets
@@ -22,8 +23,13 @@ from flows.errors import Stopped
 
 HOME = Path(".cohortlens")
 _START_SECONDS = 180
+_LOOK_SECONDS = 0.2
 _RETRIES = "7"
 """Retries of a request to the server; the waits between them, 2, 4, 8… s, are more than four minutes together."""
+
+_SERVICES = "cancellation_cleanup foreman late_runs pause_expirations scheduler triggers"
+_UNNEEDED = [f"PREFECT_SERVER_SERVICES_{name.upper()}_ENABLED" for name in _SERVICES.split()]
+"""Services of deployments, schedules and automations, of which the server of one run has none; each polls."""
 
 
 def keep_inside(home: Path) -> None:
@@ -53,8 +59,9 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     """Use the server that ``PREFECT_API_URL`` names; if it names none, run one, on SQLite in `home`, for the body.
 
     It starts in the background. The function that is yielded waits until the server answers, and returns its API's
-    URL; call it before Prefect is imported. A server that is run here answers on loopback, and only to whoever sends
-    the password that is made for it: processes below this one know it from their environment, people find it in
+    URL, which the environment names at once, so that Prefect can be imported meanwhile. A server that is run here
+    answers on loopback, and only to whoever sends the password that is made for it: processes below this one know it
+    from their environment, people find it in
     ``prefect-password-<port>`` in `home`.
 
     Raises
@@ -72,27 +79,23 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
     told = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
     before = {name: os.environ.get(name) for name in told}
     shown, log = password_file(url, home), home / "prefect-server.log"
-    command = [sys.executable, "-m", "flows.server", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    starting = (home / "prefect-server.lock").open("w")
-    fcntl.flock(starting, fcntl.LOCK_EX)  # two that make one database at once would fail
-    os.environ |= told
-    _write_private(shown, password)
-    log.unlink(missing_ok=True)  # a server that runs already keeps its own
-    with log.open("wb") as sink:
-        server = subprocess.Popen(
-            command,
-            env=os.environ | {"PREFECT_SERVER_API_AUTH_STRING": password},
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def let_others_start() -> None:
-        with starting, suppress(Stopped):
-            _wait(server, url, log)
-
-    threading.Thread(target=let_others_start, daemon=True).start()
+    prefect = f"server start --host 127.0.0.1 --port {port}".split()
+    with (home / "prefect-server.lock").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)  # two that make one database at once would fail; the server releases it
+        lock = starting.fileno()
+        os.environ |= told
+        _write_private(shown, password)
+        log.unlink(missing_ok=True)  # a server that runs already keeps its own
+        with log.open("wb") as sink:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "flows.server", str(lock), *prefect],
+                env=dict.fromkeys(_UNNEEDED, "false") | os.environ | {"PREFECT_SERVER_API_AUTH_STRING": password},
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
     handler = _end_in_order()
     try:
         yield lambda: _wait(server, url, log)
@@ -152,16 +155,34 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _let_others_start(lock: int) -> None:
+    """Release the lock of starts as soon as this server answers, whatever the process that started it does."""
+    os.set_inheritable(lock, False)
+
+    def wait() -> None:
+        while not _answers(os.environ["PREFECT_API_URL"]):
+            time.sleep(_LOOK_SECONDS)
+        os.close(lock)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _wait(server: "subprocess.Popen[bytes]", url: str, log: Path) -> str:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return url
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
+        if _answers(url):
+            return url
+        time.sleep(_LOOK_SECONDS)
     state = "ended" if server.poll() is not None else f"did not answer in {_START_SECONDS} s"
     raise Stopped(f"the Prefect server {state}; its log {log} ends:\n{log.read_text()[-2000:]}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
 
 
 def _free_port() -> int:
@@ -171,5 +192,7 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":  # Prefect's own command line
+    gc.set_threshold(50_000)  # what is imported stays: to look for garbage in it takes a tenth of the start
     _end_with_parent()
+    _let_others_start(int(sys.argv.pop(1)))
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

@@ -9,16 +9,16 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from distributed import KilledWorker
+from distributed import KilledWorker, LocalCluster
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.artifacts import Progress, server_may_be_away
+from flows.artifacts import Progress, server_may_be_away, without_retries
 from flows.cluster import PlaceConfig, expected_workers, task_runner
 from flows.errors import CalledOff, Stopped
 from flows.logs import told_to_prefect
@@ -28,7 +28,7 @@ from tasks.cohort.sources import Sources
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.shards import groups
-from tasks.run import ENGINES, Lacking
+from tasks.run import Lacking
 from tasks.storage.lease import Ended, Lease, Occupied, guard
 from tasks.storage.location import Location
 from tasks.store import commit
@@ -47,6 +47,10 @@ _LOOKING = 0.1
 
 _UPDATE_SECONDS = 5.0
 
+_ALONE_SECONDS = 180.0
+"""The longest time that this machine may be without workers. Where one has died, Dask starts another in seconds; where
+one has ended by itself or could not start, it starts none."""
+
 
 def deliver(
     output: Location, compute: PlaceConfig, plan: Plan, sources: Sources, lacking: Lacking, held: Lease
@@ -56,13 +60,13 @@ def deliver(
     Returns what the workers' processes had counted before and after each task.
     """
     shards = lacking.shards
-    rows = manifest.read_each(output, shards)
+    ids = manifest.read_ids(output, shards)
     watch = _Watch(output, plan, shards, held)
 
     def needed(group: Sequence[int]) -> Sources:
-        return sources.of(entry.id for entries in islice(rows, len(group)) for entry in entries)
+        return sources.of(chain.from_iterable(islice(ids, len(group))))
 
-    with _workers(output, compute) as runner:
+    with workers(output, compute) as runner:
 
         def submit(task: Any, name: str, **parameters: Any) -> Any:
             named = task.with_options(task_run_name=name)
@@ -72,25 +76,33 @@ def deliver(
         if lacking.fits:
             images = [id for planned in plan.fits if planned.title in lacking.fits for id in planned.images]
             fitting = submit(_fit, f"fit {', '.join(lacking.fits)}", sources=sources.of(images))
-            readings += _results([fitting], watch)
+            readings += results_of([fitting], watch)
         delivering = [
             submit(_deliver, _group_name(group, len(plan.shards)), shards=group, sources=needed(group))
             for group in groups(shards, expected_workers(compute))
         ]
-        readings += _results(delivering, watch)
+        readings += results_of(delivering, watch)
     return [*chain.from_iterable(readings)]
 
 
-def _results(futures: Sequence[Any], watch: "_Watch") -> list[Any]:
+def results_of(futures: Sequence[Any], watch: "Watch") -> list[Any]:
     """Wait for what was submitted, and stop it if there is a reason to.
 
     Raises
     ------
     Stopped
-        If workers die of the same work again and again, the scheduler is gone, or another run has begun.
+        If workers die of the same work again and again, all of them are gone, the scheduler is gone, or another run has
+        begun.
     """
+    present = _Presence(futures[0].wrapped_future.client.cluster)
+
+    def done() -> bool:
+        present.check()
+        return all(future.wrapped_future.done() for future in futures)
+
     try:
-        watch.until(lambda: all(future.wrapped_future.done() for future in futures))
+        with without_retries():
+            watch.until(done)
     except BaseException:
         for future in futures:
             future.wrapped_future.cancel()
@@ -113,7 +125,7 @@ def _results(futures: Sequence[Any], watch: "_Watch") -> list[Any]:
 
 
 @contextmanager
-def _workers(output: Location, compute: PlaceConfig) -> Iterator[Any]:
+def workers(output: Location, compute: PlaceConfig) -> Iterator[Any]:
     """Start the task runner, and keep Dask's report on it if one is asked for."""
     is_done = False
     with tempfile.TemporaryDirectory() as folder:
@@ -137,6 +149,30 @@ def _group_name(group: Sequence[int], shards: int) -> str:
     return (
         f"shards {first}–{last} of {shards}" if last - first + 1 == len(group) else f"{len(group)} shards of {shards}"
     )
+
+
+class _Presence:
+    """Notices that all workers of this machine are gone. Nobody here knows whether those elsewhere are yet to come."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._scheduler = cluster.scheduler if isinstance(cluster, LocalCluster) else None
+        self._seen = time.monotonic()
+
+    def check(self) -> None:
+        """Stop if there have been no workers for minutes."""
+        if self._scheduler is None or self._scheduler.workers:
+            self._seen = time.monotonic()
+        elif time.monotonic() - self._seen > _ALONE_SECONDS:
+            raise Stopped(
+                f"the workers of this machine have ended, and none has begun for {_ALONE_SECONDS:.0f} s: see the run's "
+                "log. What is delivered stays: run again to go on"
+            )
+
+
+class Watch(Protocol):
+    """Waits for the work, and raises if there is a reason to stop."""
+
+    def until(self, done: Callable[[], bool]) -> None: ...
 
 
 class _Watch:
@@ -170,16 +206,13 @@ class _Watch:
                     began = time.monotonic()
                     self._look()
                     look = time.monotonic() + (time.monotonic() - began) / _LOOKING
-                if not self._held():
-                    raise Occupied(
-                        f"another run has taken the lease of {self._output}, since this one could not renew it"
-                    )
+                check_lease(self._held, self._output)
                 images = sum(self._plan.shards[shard].images for shard in self._shards if shard in self._seen.shards)
                 progress(len(self._seen.shards), len(self._plan.shards), images)
                 if finished or time.monotonic() - last > _UPDATE_SECONDS:
                     last = time.monotonic()
-                    with server_may_be_away(retries=0):
-                        _check_cancelled()
+                    with server_may_be_away():
+                        check_cancelled()
                         self._shown.show(images)
                 if not finished:
                     time.sleep(_POLL_SECONDS)
@@ -194,6 +227,10 @@ class _Watch:
         self._seen.add(commit.Commit.read(self._output, written))
 
 
+# Dask is handed a task by value, with what it names of this module: engines have to be named as another module's, or
+# each task would have its own, and build the network again.
+
+
 @task(name="fit", cache_policy=NO_CACHE, persist_result=False)
 def _fit(output: Location, sources: Sources, lease_number: int) -> tuple[Reading, Reading]:
     def check() -> None:
@@ -201,7 +238,7 @@ def _fit(output: Location, sources: Sources, lease_number: int) -> tuple[Reading
 
     before = telemetry.read()
     with told_to_prefect():
-        fit(output, sources, ENGINES, check)
+        fit(output, sources, run.ENGINES, check)
     return before, telemetry.read()
 
 
@@ -209,11 +246,17 @@ def _fit(output: Location, sources: Sources, lease_number: int) -> tuple[Reading
 def _deliver(output: Location, shards: Sequence[int], sources: Sources, lease_number: int) -> tuple[Reading, Reading]:
     before = telemetry.read()
     with told_to_prefect():
-        run.deliver(output, shards, ENGINES, sources, guard(output, lease_number))
+        run.deliver(output, shards, run.ENGINES, sources, guard(output, lease_number))
     return before, telemetry.read()
 
 
-def _check_cancelled() -> None:
+def check_lease(held: Lease, place: Location) -> None:
+    """Stop if the lease of a place is another's."""
+    if not held():
+        raise Occupied(f"another run has taken the lease of {place}, since this one could not renew it")
+
+
+def check_cancelled() -> None:
     """Stop if the run was cancelled in the UI: only runs of a deployment are stopped by Prefect itself."""
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(str(flow_run.get_id()))).state

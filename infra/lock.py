@@ -22,6 +22,7 @@ LOCKS = {
     RUNNING: (("demo", "slurm"), "running needs, the demo and SLURM too"),
     "requirements-dev.lock": (("dev",), "tests and `make up` need besides requirements.lock"),
     "requirements-gpu.lock": (("gpu",), "GPUs need besides requirements.lock"),
+    "requirements-viewer.lock": (("viewer",), "the viewer is built with"),
 }
 """By file, the extras that it has, and what it is for."""
 

@@ -28,7 +28,7 @@ from models.explainers.base import (
     Explainer,
     MapExplainer,
 )
-from models.flags import MapFlag, flag_images, flag_maps
+from models.flags import MapFlag, flag_images
 from models.merging import Plain
 from models.network import Network
 from models.outputs import Computed
@@ -41,7 +41,7 @@ from models.trial import told
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _CHANNELS, _RECORD = (CHANNEL_MAPS, CHANNEL_SHARE), (RECORD_VALUES, MODALITY_SHARE)
-_BY_EXPLAINER = (MAPS, *_CHANNELS, *_RECORD)
+_BY_EXPLAINER = (MAPS, MAP_FLAGS, *_CHANNELS, *_RECORD)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,9 @@ class Engine:
         finite = _finite(images)
         batch = replace(self.batch(images, ids, masks, record=record), keeps_channels=self.keeps_channels)
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
-        logits, maps = batch.logits, self._stacked([one[MAPS] for one in found if MAPS in one], batch)
-        flags = flag_maps(maps)
+        logits, made = batch.logits, [one for one in found if MAPS in one]
+        maps = self._stacked([one[MAPS] for one in made], batch)
+        flags = torch.stack([one[MAP_FLAGS] for one in made], dim=2) if made else maps.new_zeros(maps.shape[:3]).byte()
         there = (batch.chosen.classes >= 0) & finite[:, None]
         flags *= there[..., None]
         whole = there[..., None] & (flags & MapFlag.NOT_FINITE.value == 0)
@@ -287,7 +288,7 @@ class Engine:
 
             def answer(
                 rows: slice, stream: Stream = stream, needs: Needs = needs, ask: Ask = ask, plain: Plain | None = plain
-            ) -> None:
+            ) -> Callable[[], None]:
                 parts = list(stream.parts(rows, batch.images.device))
                 inputs = together([question.make(image, step) for question, image, step, _ in parts])
                 record = together([batch.record_of(question, image, step) for question, image, step, _ in parts])
@@ -295,9 +296,13 @@ class Engine:
                 step = torch.cat([step for _, _, step, _ in parts])
                 chosen = batch.chosen.rows(image)
                 reply = self._put(Asked(inputs, record, image, step, needs, ask, lambda _: chosen, chosen, plain))
-                for one in reply.answers:
-                    for question, _, _, own in parts:
-                        question.fold(one.rows(own))
+
+                def fold() -> None:
+                    for one in reply.answers:
+                        for question, _, _, own in parts:
+                            question.fold(one.rows(own))
+
+                return fold
 
             self._in_batches(stream.total, answer, tiles.at_once if needs.gradients else tiles.held_at_once)
 
@@ -320,13 +325,18 @@ class Engine:
             batch.windows.append(together(found))
         return Plain(batch.images, batch.logits, batch.windows[0])
 
-    def _in_batches(self, total: int, put: Callable[[slice], None], size: Callable[[int], int]) -> None:
-        """Call `put` with consecutive rows, `size` of the batch size at once; it is halved where memory runs out."""
+    def _in_batches(
+        self, total: int, put: Callable[[slice], Callable[[], None] | None], size: Callable[[int], int]
+    ) -> None:
+        """Call `put` with consecutive rows, `size` of the batch size at once; it is halved where memory runs out.
+
+        What `put` returns is called once: answers that were folded in part would count twice if they were asked again.
+        """
         start = 0
         while start < total:
             stop = min(start + size(self.batch_size), total)
             try:
-                put(slice(start, stop))
+                fold = put(slice(start, stop))
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -335,6 +345,8 @@ class Engine:
                 logger.warning("out of memory: batches of %d from now on", self.batch_size)
                 torch.cuda.empty_cache()
                 continue
+            if fold is not None:
+                fold()
             start = stop
 
 

@@ -24,11 +24,15 @@ class ImageFlag(IntFlag):
 
 
 class MapFlag(IntFlag):
-    """Marks on a map that is odd; bits that add up."""
+    """Marks on a map that is odd; bits that add up.
+
+    A map is inexact where its explainer was given a `tolerance`, and did not reach it with the questions it may ask.
+    """
 
     BLANK = 1
     NOT_FINITE = 2
     NO_SOURCE = 4
+    INEXACT = 8
 
 
 def in_words(output: str, flags: Mapping[str, int]) -> dict[str, int]:
@@ -52,8 +56,8 @@ def flag_images(images: Tensor, probability: Tensor | None) -> Tensor:
 
 
 def flag_maps(maps: Tensor) -> Tensor:
-    """Flag ``(image, target, explainer, *space)``: uint8 ``(image, target, explainer)``."""
-    flat = maps.flatten(3)
+    """Flag ``(image, target, *space)``: uint8 ``(image, target)``."""
+    flat = maps.flatten(2)
     flags = (flat == 0).all(-1) * MapFlag.BLANK.value
     flags |= (~flat.isfinite().all(-1)) * MapFlag.NOT_FINITE.value
     return flags.to(torch.uint8)

@@ -465,4 +465,5 @@ class Network:
         self._format = order
         for parameter in self.module.parameters():
             if parameter.ndim == self.config.spatial_dims + 2:
-                parameter.data = parameter.data.contiguous(memory_format=order)
+                # `contiguous` would leave the strides of a weight of one channel, which tell the order of its answers.
+                parameter.data = torch.empty_like(parameter, memory_format=order).copy_(parameter)

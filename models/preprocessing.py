@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
@@ -34,7 +35,13 @@ _ARRAY: dict[Axes, dict[int, list[int]]] = {
 """Columns of an affine from index (z, y, x), in the order of the array's axes; a picture's z comes last."""
 _VOXEL = {2: [2, 0, 1, 3], 3: [0, 1, 2, 3]}
 """Columns of an affine of the array's axes, in the order of a voxel's index, where a picture's z comes first."""
+_UNSTEADY = ("SavitzkyGolaySmooth",)  # until torch has the mend of https://github.com/pytorch/pytorch/issues/187411
 _UNTRACKED = ("Transpose", "GridDistortion")
+_ASTRAY = {
+    "lazy": "puts off what it does, and the next transform would be given an image that it was not done to",
+    "recompute_affine": "states another affine than the one by which it has moved the voxels",
+}
+"""Arguments that no transform may be given as true, and why not."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +102,13 @@ class Preprocessing:
         TransformError
             If a transform, or following the geometry, fails on this image.
         """
-        from monai.data import MetaTensor
-
         array = _ARRAY[self.axes][pixels.ndim - 1]
         source = np.eye(4) if affine is None else affine[:, array]
         _check_geometry(source)
         if self.axes == "monai":
             pixels = pixels.transpose(0, *range(pixels.ndim - 1, 0, -1))
         # The pixels are copied here and below, since some of MONAI's intensity transforms work in place.
-        moved: Any = MetaTensor(torch.from_numpy(pixels.copy()), affine=torch.from_numpy(source))
-        for transform in self.transforms[: self._intensity_from]:
-            moved = _applied(transform, moved)
-        image = moved.as_tensor()
-        tracked = _tracked(moved)
+        image, tracked = self._moved(torch.from_numpy(pixels.copy()), source)
         voxel = _VOXEL[pixels.ndim - 1]
         return Preprocessed(
             network_input=self.network_input(image),
@@ -116,11 +117,25 @@ class Preprocessing:
             to_source=(np.linalg.inv(source) @ tracked)[np.argsort(array)][:, voxel],
         )
 
+    def _moved(self, image: Tensor, affine: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
+        """Take an image, with its affine, through the transforms that may move it."""
+        if not self._intensity_from:
+            return image, affine
+        from monai.data import MetaTensor
+
+        moved: Any = MetaTensor(image, affine=torch.from_numpy(affine))
+        for transform in self.transforms[: self._intensity_from]:
+            moved = _applied(transform, moved)
+            _check_tracked(transform, moved)
+        return moved.as_tensor(), _tracked(moved)
+
     def network_input(self, image: Tensor) -> NDArray[np.float32]:
         """Take an image on the model's grid, ``(channel, *space)``, through the intensity transforms that are left."""
         value: Any = image.clone()
-        for transform in self.transforms[self._intensity_from :]:
-            value = _applied(transform, value)
+        # These move nothing: MONAI need not follow each of their operations, which takes longer than the operations.
+        with torch._C.DisableTorchFunctionSubclass():
+            for transform in self.transforms[self._intensity_from :]:
+                value = _applied(transform, value)
         return _array(value)
 
 
@@ -140,8 +155,14 @@ def resample_mask(mask: NDArray[np.bool_], to_mask: NDArray[np.float64], shape: 
 
 
 def _check_geometry(affine: NDArray[np.float64]) -> None:
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
+    if not np.isfinite(affine).all() or not _span_space(affine[:3, :3].tobytes()):
         raise TransformError("the affine of the image is singular, so that its voxels have no place: mend its geometry")
+
+
+@lru_cache
+def _span_space(axes: bytes) -> bool:
+    """Tell whether three axes lie in no plane; images of a cohort mostly have the same."""
+    return bool(np.linalg.matrix_rank(np.frombuffer(axes).reshape(3, 3)) == 3)
 
 
 def _tracked(moved: Any) -> NDArray[np.float64]:
@@ -169,11 +190,19 @@ def _transform(component: Component) -> Any:
         raise ConfigurationError(
             f"`_target_: {name}` moves pixels but not the affine; use Orientation, Rotate90 or Flip"
         )
+    if located.__name__ in _UNSTEADY:
+        raise ConfigurationError(
+            f"`_target_: {name}` solves for its kernel by torch.linalg.lstsq, whose last digits depend on memory left "
+            "over by other work, so that two runs would differ: use GaussianSmooth"
+        )
     if located.__name__ in _FOREIGN:
         raise ConfigurationError(
             f"`_target_: {name}` runs other code than MONAI's, or tells of images elsewhere: use a transform that "
             "works on the array alone"
         )
+    for argument, problem in _ASTRAY.items():
+        if component.get(argument):
+            raise ConfigurationError(f"`_target_: {name}` with {argument}: true {problem}: leave {argument} out")
     return instantiate(component, located, _FIELD)
 
 
@@ -182,6 +211,16 @@ def _applied(transform: Any, value: Any) -> Any:
         return transform(value)
     except Exception as error:  # a transform can raise anything on an image that it was not made for
         raise TransformError(f"{type(transform).__name__} fails with {type(error).__name__}") from error
+
+
+def _check_tracked(transform: Any, moved: Any) -> None:
+    """Check that a transform has left the affine, since the next one would begin with another in its place."""
+    from monai.data import MetaTensor
+
+    if not isinstance(moved, MetaTensor):
+        raise TransformError(
+            f"{type(transform).__name__} leaves an image without its affine: leave track_meta and data_type out"
+        )
 
 
 def _changes_intensity_only(transform: object) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.capability import GRADIENT, Capabilities
+from models.few_channels import few_channels
 from models.network import Network
 from models.targets import Chosen
 
@@ -166,7 +167,8 @@ class Within(Protocol):
 
 def plainly(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
     """Ask the network as it is; other ways give it other backward rules, or change a layer on the way."""
-    return network(inputs)
+    with few_channels():
+        return network(inputs)
 
 
 @dataclass(frozen=True)

@@ -76,16 +76,24 @@ def run(
     TooManyFailures
         If more images than the cohort allows cannot be explained.
     """
-    from tasks.report import write_report  # workers import this module, and the report's imports take a second
-
     check_ours(output)
     with lease(output, "run"):
         before = Before.read(output, overwrite)
         prepared = prepare(recipe, place, before, extend=extend, only=only, progress=progress)
         write_plan(output, prepared, overwrite=overwrite)
         summary = complete(output, Engines(), prepared.sources)
-        write_report(output)
+        write_pages(output)
     return summary
+
+
+def write_pages(output: Location) -> Location:
+    """Write the report of a finished output and what its viewer needs; give where the report is."""
+    from tasks.report import write_report  # workers import this module, and the report's imports take a second
+    from tasks.viewer import write_viewer
+
+    report = write_report(output)
+    write_viewer(output)
+    return report
 
 
 def write_plan(output: Location, prepared: Prepared, *, overwrite: bool = False, run_id: str = "") -> Plan:
@@ -102,7 +110,7 @@ def write_plan(output: Location, prepared: Prepared, *, overwrite: bool = False,
 
 def begin(output: Location, plan: Plan) -> Lacking:
     """Set the store up, mend what a killed run left half done, and find out what is lacking."""
-    set_up(output, plan, manifest.read(output, sources=False))
+    set_up(output, plan, manifest.load(output, sources=False))
     shards = pending(output, plan)
     fits = unfitted(output, plan, output.sizes() if plan.fits else {})
     return Lacking(tuple(planned.title for planned in fits), shards)

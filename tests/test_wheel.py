@@ -22,8 +22,8 @@ def pip(*arguments: str | Path) -> None:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built, since setuptools leaves folders beside it."""
     folder = tmp_path_factory.mktemp("source")
-    for name in PACKAGES:
-        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (*PACKAGES, "viewer"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, folder)
     return folder
@@ -48,7 +48,8 @@ def test_it_holds_every_file_of_the_packages_and_nothing_else(source: Path, whee
     expected = {str(file.relative_to(source)) for name in PACKAGES for file in (source / name).rglob("*.*")}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert held == expected
-    assert {Path(name).suffix for name in held} == {".py", ".typed", ".yaml", ".j2", ".js", ".json", ".safetensors"}
+    kinds = {".py", ".typed", ".yaml", ".j2", ".js", ".html", ".css", ".json", ".safetensors"}
+    assert {Path(name).suffix for name in held} == kinds
 
 
 def test_the_demo_finds_its_configurations_and_weights(installed: Path, tmp_path: Path) -> None:

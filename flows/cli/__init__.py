@@ -4,9 +4,12 @@ import click
 
 from flows.cli.command import Commands
 from flows.cli.evaluate import evaluate
+from flows.cli.export import export
+from flows.cli.ratings import ratings
 from flows.cli.runs import demo, plan, run, schema
 from flows.cli.train import train, train_autoencoder
 from flows.cli.upkeep import status, verify, which, withdraw
+from flows.cli.view import view
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog="Example: cohortlens demo")
@@ -22,5 +25,20 @@ def main() -> None:
     """
 
 
-for verb in (demo, evaluate, plan, run, schema, status, train, train_autoencoder, verify, which, withdraw):
+for verb in (
+    demo,
+    evaluate,
+    export,
+    plan,
+    ratings,
+    run,
+    schema,
+    status,
+    train,
+    train_autoencoder,
+    verify,
+    view,
+    which,
+    withdraw,
+):
     main.add_command(verb)

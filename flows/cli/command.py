@@ -38,6 +38,7 @@ class Commands(click.Group):
     def invoke(self, context: click.Context) -> Any:
         from models.errors import ConfigurationError
 
+        _open_closed_streams()
         sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
         logs.set_up()
         try:
@@ -61,6 +62,19 @@ class Commands(click.Group):
             _trace()
             click.echo(f"Error: {plain_lines(str(error))}", err=True)
             sys.exit(3)
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that whoever started this process has closed: the next file would get their number.
+
+    Processes below this one would take it for the stream, and keep it open.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 class _Lasting:

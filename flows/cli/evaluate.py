@@ -24,6 +24,7 @@ def evaluate(
     trained from other seeds), reproducibility (other architectures), network_agreement, label_randomisation (shuffled
     labels).
     """
+    from flows import forked
     from flows.server import prefect_server
 
     with output_at(output, endpoint_url) as location:
@@ -34,6 +35,7 @@ def evaluate(
         compared = tuple(location_of("--other", other, endpoint_url) for other in others)
         Plan.read(location)  # complains before a server is started
     with output_at(output, endpoint_url), prefect_server() as server_url:
+        forked.begin()
         from flows.cluster import PlaceConfig
         from flows.evaluate import evaluate_cohort
 

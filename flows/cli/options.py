@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
+    from tasks.cohort.selection import Selection
     from tasks.storage.location import Location
 
 CONFIG = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -25,10 +26,13 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_selection(**options: Any) -> None:
-        from flows.config import make_selection
-
         named = {name: options.pop(name) for name in ("ids", "modality", "modified_after", "modified_before")}
-        only = make_selection(**named)
+
+        def only() -> "Selection":
+            from flows.config import make_selection  # which imports for seconds: a command may start processes first
+
+            return make_selection(**named)
+
         command(**options, only=only)
 
     for option in (

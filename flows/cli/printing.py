@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic_core import to_jsonable_python
 
+from models.phrases import counted
 from tasks.plain import plain
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from tasks.plan.plan import Plan
     from tasks.prepare.prepare import Prepared
     from tasks.prepare.trial import Disagreement
+    from tasks.ratings.importing import Imported
+    from tasks.ratings.statistics import Estimate
+    from tasks.ratings.summary import Answers
+    from tasks.ratings.summary import Summary as RatingSummary
     from tasks.upkeep.verify import Damage
     from tasks.work.finish import Summary
 
@@ -77,6 +82,19 @@ def print_damage(found: "list[Damage]") -> None:
         click.echo(f"and {len(found) - _DAMAGE_SHOWN} more")
 
 
+def print_ratings(summary: "RatingSummary", brought: "Imported | None") -> None:
+    """Print what ratings say, and by name which do not count."""
+    from rich.table import Table
+
+    _print_rows(_of_ratings(summary, brought))
+    apart = [*(brought.refused if brought else ()), *summary.apart]
+    if apart:
+        table = Table("kept apart", "file", "why", title_justify="left")
+        _print(table, ((one.kind, one.file, one.why) for one in apart[:_REFUSED_SHOWN]))
+    if len(apart) > _REFUSED_SHOWN:
+        click.echo(f"and {len(apart) - _REFUSED_SHOWN} more")
+
+
 def _of_summary(summary: "Summary") -> Rows:
     for name in ("images", "explained", "quarantined", "failed", "pending", "withdrawn", "vanished", "flagged"):
         yield name, str(getattr(summary, name))
@@ -86,6 +104,45 @@ def _of_summary(summary: "Summary") -> Rows:
     for title, is_there in summary.computed.items():
         yield title, "computed" if is_there else "not computed yet"
     yield "stored", f"{summary.bytes_stored / 1e6:.1f} MB in {summary.objects} objects"
+
+
+def _of_ratings(summary: "RatingSummary", brought: "Imported | None") -> Rows:
+    if brought is not None:
+        yield "imported", f"{counted(brought.saved, 'rating')}; {counted(len(brought.refused), 'file')} refused"
+    yield "ratings", f"{summary.ratings} of {counted(summary.images, 'image')}; {len(summary.apart)} kept apart"
+    for rater, given in summary.raters.items():
+        yield f"  {rater}", str(given)
+    for answers in summary.answers:
+        yield from _of_answers(answers)
+    for one in summary.preferences:
+        over = one.over or "the others shown"
+        yield f"{one.explainer} preferred to {over}", f"{_estimated(one.share)} of {counted(one.ratings, 'rating')}"
+    for against in summary.regions:
+        told = f"{_estimated(against.by_region)} against drawn regions, {_estimated(against.by_mask)} against masks"
+        yield f"{against.metric} of {against.explainer}", f"{told}, over {counted(against.maps, 'map')}"
+
+
+def _of_answers(answers: "Answers") -> Rows:
+    if not any(answers.counts.values()):
+        return
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in answers.counts.items())
+    yield answers.question, f"{counts}; {_estimated(answers.agree)} agree with the model"
+    if answers.cases:
+        kappa, ac1 = _estimated(answers.fleiss_kappa), _estimated(answers.ac1)
+        yield "  between raters", f"AC1 {ac1}, Fleiss' kappa {kappa}, on {counted(answers.cases, 'case')}"
+    for pair in answers.pairs:
+        yield (
+            f"  {pair.first}, {pair.second}",
+            f"Cohen's kappa {_estimated(pair.kappa)}, on {counted(pair.cases, 'case')}",
+        )
+
+
+def _estimated(estimate: "Estimate") -> str:
+    if estimate.value is None:
+        return "not defined"
+    return f"{estimate.value:.2f}" + (
+        "" if estimate.low is None or estimate.high is None else f" ({estimate.low:.2f} to {estimate.high:.2f})"
+    )
 
 
 def _of_plan(prepared: "Prepared") -> Rows:

@@ -12,6 +12,8 @@ from flows.cli.prefect import shown_in_prefect
 from flows.cli.printing import json_of_plan, print_plan, print_summary
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flows.config import RunConfig
     from tasks.cohort.selection import Selection
     from tasks.work.finish import Summary
@@ -27,20 +29,22 @@ def demo(output: str, dims: int, images: int, marker: bool) -> None:
 
     With a marker, the network is one that was trained to see it: its report should tell that it looks at no lesion.
     """
+    from flows import forked
     from flows.server import prefect_server
 
     with prefect_server() as server_url:
+        forked.begin_here()
         from flows.demo import demo_config
 
         config = demo_config(output, spatial_dims=dims, images=images, marker=marker)
-        _finish_run(config, _run(config, server_url()))
+        _finish_run(config, _run(config, server_url))
 
 
 @command(epilog="Example: cohortlens plan mine.yaml")
 @CONFIG
 @JSON
 @run_options
-def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Selection") -> None:
+def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Callable[[], Selection]") -> None:
     """Say what CONFIG would run and what that would cost; write nothing.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
@@ -52,7 +56,7 @@ def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Sele
         keep_inside(home)
         from flows.explain import prepare_run
 
-        prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only)
+        prepared = prepare_run(loaded, extend=extend, overwrite=overwrite, only=only())
     click.echo(json_of_plan(prepared)) if as_json else print_plan(prepared)
 
 
@@ -65,21 +69,28 @@ def plan(config: Path, as_json: bool, extend: bool, overwrite: bool, only: "Sele
 )
 @click.option("--open/--no-open", "opens", default=True, help="Whether --first opens the report in a browser.")
 @run_options
-def run(config: Path, first: int | None, opens: bool, extend: bool, overwrite: bool, only: "Selection") -> None:
+def run(
+    config: Path, first: int | None, opens: bool, extend: bool, overwrite: bool, only: "Callable[[], Selection]"
+) -> None:
     """Explain the cohort of CONFIG. If its output is there, only what is new, changed or missing is done.
 
     CONFIG is a YAML file of cohort, model, explainers and output: README.md has one, docs/ says what else it may hold.
     """
+    from flows import forked
     from flows.server import prefect_server
+    from flows.yaml import read_yaml
 
-    loaded = load_config(config)
     if first is not None:
         if extend or overwrite:
             raise click.UsageError("--first leaves the output as it is: run without --extend and --overwrite")
-        _look(loaded, only.model_copy(update={"first": first}), opens)
+        _look(load_config(config), only().model_copy(update={"first": first}), opens)
         return
+    content = read_yaml(config.read_bytes(), str(config))
     with prefect_server() as server_url:
-        summary = _run(loaded, server_url(), extend=extend, overwrite=overwrite, only=only)
+        if not _names_a_cluster(content):
+            forked.begin_here()
+        loaded = load_config(config)
+        summary = _run(loaded, server_url, extend=extend, overwrite=overwrite, only=only())
     _finish_run(loaded, summary)
 
 
@@ -93,11 +104,17 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=1))
 
 
-def _run(config: "RunConfig", server_url: str, **how: Any) -> "Summary":
+def _names_a_cluster(content: Any) -> bool:
+    """Tell of a configuration that is not checked yet whether its workers are others than this machine's."""
+    compute = content.get("compute") if isinstance(content, dict) else None
+    return isinstance(compute, dict) and bool(compute.get("scheduler") or compute.get("cluster"))
+
+
+def _run(config: "RunConfig", server_url: "Callable[[], str]", **how: Any) -> "Summary":
     from flows.explain import explain_cohort
     from flows.run import done
 
-    with shown_in_prefect(server_url, config.output):
+    with shown_in_prefect(server_url(), config.output):
         return explain_cohort(config, **how)
     return done[config.output.url]
 

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 
+from infra.local.backup import check_backup, restore_buckets, restore_database, write_backup
 from infra.local.health import CHECKS, Check
 from infra.local.postgres import create_database, find_postgres, set_up_data
 from infra.local.settings import HOME, environment
@@ -20,7 +22,7 @@ _CONFIGURATION = "infra/local/supervisord.conf"
 
 @click.group()
 def main() -> None:
-    """PostgreSQL, Prefect, SeaweedFS and Dask on this machine."""
+    """PostgreSQL, Prefect, SeaweedFS, Dask and the viewer on this machine."""
 
 
 @main.command()
@@ -37,8 +39,10 @@ def up() -> None:
     _wait("postgres")
     create_database()
     _supervisorctl("start", "prefect-server")
+    _wait("seaweedfs")
+    _supervisorctl("start", "view")
     for check in CHECKS:
-        if check.program not in ("postgres", "prefect-worker"):
+        if check.program not in ("postgres", "seaweedfs", "prefect-worker"):
             _wait(check.program)
     _supervisorctl("start", "prefect-worker")
     _wait("prefect-worker")
@@ -75,6 +79,34 @@ def status() -> None:
     sys.exit(0 if well else 1)
 
 
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def backup(folder: Path) -> None:
+    """Write database, buckets and secrets into a new FOLDER, while all is up and no run is at work."""
+    os.environ |= environment()
+    find_postgres()
+    began = time.monotonic()
+    write_backup(folder)
+    click.echo(f"{folder} written in {time.monotonic() - began:.0f} s; it holds the secrets")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def restore(folder: Path) -> None:
+    """Replace the database by that of FOLDER, and put back what its buckets hold, while all is up."""
+    os.environ |= environment()
+    find_postgres()
+    check_backup(folder)
+    began = time.monotonic()
+    _supervisorctl("stop", "prefect-worker", "prefect-server")
+    restore_database(folder)
+    restore_buckets(folder)
+    for program in ("prefect-server", "prefect-worker"):
+        _supervisorctl("start", program)
+        _wait(program)
+    click.echo(f"restored from {folder} in {time.monotonic() - began:.0f} s")
+
+
 def _wait(program: str) -> None:
     check: Check = next(check for check in CHECKS if check.program == program)
     deadline = time.monotonic() + _START_SECONDS
@@ -91,6 +123,7 @@ def _wait(program: str) -> None:
 def _show_pages() -> None:
     click.echo(f"Prefect         {os.environ['PREFECT_API_URL'].removesuffix('/api')}")
     click.echo(f"Dask            http://127.0.0.1:{os.environ['DASK_DASHBOARD_PORT']}/status")
+    click.echo(f"Outputs         {os.environ['COHORTLENS_VIEW_URL']}/")
     click.echo(f"S3              {os.environ['S3_ENDPOINT_URL']}, keys in {HOME}/secrets.env")
 
 

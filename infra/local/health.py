@@ -34,6 +34,10 @@ def _seaweedfs() -> str:
     return ""
 
 
+def _view() -> str:
+    return _answers(f"{os.environ['COHORTLENS_VIEW_URL']}/")
+
+
 def _dask_scheduler() -> str:
     return _answers(f"http://127.0.0.1:{os.environ['DASK_DASHBOARD_PORT']}/health")
 
@@ -78,6 +82,7 @@ def _get(url: str, data: bytes | None = None) -> bytes:
 CHECKS = (
     Check("postgres", _postgres),
     Check("seaweedfs", _seaweedfs),
+    Check("view", _view),
     Check("dask-scheduler", _dask_scheduler),
     Check("dask-worker", _dask_workers),
     Check("prefect-server", _prefect_server),

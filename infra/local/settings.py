@@ -9,12 +9,18 @@ from pathlib import Path
 from dask.system import CPU_COUNT
 from dotenv import dotenv_values
 
-from flows.cluster import worker_environment
+from flows.forked import worker_environment
 from flows.server import keep_inside
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("UP_HOME", _CHECKOUT / ".cohortlens/up")).resolve()
-_SECRETS = ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "COHORTLENS_PSEUDONYM_KEY")
+_SECRETS = (
+    "POSTGRES_PASSWORD",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "COHORTLENS_PSEUDONYM_KEY",
+    "COHORTLENS_VIEW_TOKEN",
+)
 _SEAWEEDFS_PORTS = ("S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT")
 
 
@@ -40,6 +46,8 @@ def environment() -> dict[str, str]:
         "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{told['DASK_SCHEDULER_PORT']}",
         "DASK_WORKER_ENVIRONMENT": ",".join(f'{name}="{value}"' for name, value in worker_environment(threads).items()),
+        "COHORTLENS_VIEW_ROOT": f"s3://{told['RESULTS_BUCKET']}",
+        "COHORTLENS_VIEW_URL": f"http://127.0.0.1:{told['VIEW_PORT']}/{told['COHORTLENS_VIEW_TOKEN']}",
         "PREFECT_API_URL": f"http://127.0.0.1:{told['PREFECT_PORT']}/api",
         "PREFECT_API_DATABASE_CONNECTION_URL": (
             f"postgresql+asyncpg://{user}:{password}@127.0.0.1:{told['POSTGRES_PORT']}/{database}"
@@ -49,11 +57,14 @@ def environment() -> dict[str, str]:
 
 
 def _secrets() -> dict[str, str]:
-    """Read the secrets of the first start; the pseudonym key, once lost, makes outputs that cannot be gone on with."""
+    """Read the secrets, and make those that are not there yet: all at the first start, new ones after an upgrade.
+
+    The pseudonym key, once lost, makes outputs that cannot be gone on with.
+    """
     HOME.mkdir(parents=True, exist_ok=True)
     file = HOME / "secrets.env"
-    if not file.exists():
-        made = "".join(f"{name}={secrets.token_hex(24)}\n" for name in _SECRETS)
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
-        file.write_text(made)
+    os.close(os.open(file, os.O_CREAT | os.O_APPEND, 0o600))
+    if made := "".join(f"{name}={secrets.token_hex(24)}\n" for name in _SECRETS if name not in dotenv_values(file)):
+        with file.open("a") as kept:
+            kept.write(made)
     return {name: value for name, value in dotenv_values(file).items() if value}

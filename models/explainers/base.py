@@ -12,7 +12,7 @@ from torch.nn import functional
 from models.capability import GRADIENT, LAYERS
 from models.errors import ConfigurationError
 from models.fits.base import Fit
-from models.flags import MapFlag
+from models.flags import MapFlag, flag_maps
 from models.network import Network
 from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
 from models.prediction import FIELD, field_axes
@@ -47,6 +47,9 @@ class Attribution(NamedTuple):
         places of the map are the pieces.
     beside
         By name, the other outputs that the explainer declares, ``(image, ...)``.
+    inexact
+        ``(target, image)`` bool, whether the error is larger than the tolerance that the explainer was given; None:
+        the explainer has none.
     """
 
     maps: Tensor
@@ -54,6 +57,7 @@ class Attribution(NamedTuple):
     record: Tensor | None = None
     of_image: Tensor | None = None
     beside: Mapping[str, Tensor] = MappingProxyType({})
+    inexact: Tensor | None = None
 
 
 ExplainingInputs = Generator[Questions, None, Attribution]
@@ -130,7 +134,7 @@ class MapExplainer(Explainer):
     def produce(self, batch: Batch) -> Generator[Questions, None, Computed]:
         made = yield from self.explain_inputs(batch)
         maps = made.maps.transpose(0, 1).to(batch.images)
-        found = {MAPS: maps, **made.beside}
+        found = {MAPS: maps, MAP_FLAGS: _flags(made, maps), **made.beside}
         if batch.keeps_channels:
             found |= _of_channels(_or_none(made.channels, batch, batch.images.shape[1:]))
         if batch.network.fields:
@@ -232,6 +236,12 @@ class LayerExplainer(LookingExplainer):
     def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
         """Make ``(image, *layer_space)`` of ``(image, feature, *layer_space)``; it is rectified afterwards."""
         raise NotImplementedError
+
+
+def _flags(made: Attribution, maps: Tensor) -> Tensor:
+    """Flag the maps ``(image, target, *space)``: uint8 ``(image, target)``."""
+    flags = flag_maps(maps)
+    return flags if made.inexact is None else flags | made.inexact.T.to(flags) * MapFlag.INEXACT.value
 
 
 def require_channels(explainers: Iterable[Explainer], channels: int) -> None:

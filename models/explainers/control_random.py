@@ -1,9 +1,7 @@
 from typing import Literal
 
-import torch
-
+from models.draws import Draws
 from models.explainers.base import Explaining, MapExplainer
-from models.explainers.noise import generator
 from models.questions import Batch
 
 
@@ -14,6 +12,5 @@ class ControlRandom(MapExplainer):
 
     def explain(self, batch: Batch) -> Explaining:
         yield from ()
-        shape = batch.images.shape[2:]
-        maps = [torch.randn(shape, generator=generator(name, "control", 0)) for name in batch.ids]
-        return torch.stack(maps).to(batch.images).expand(batch.zeros().shape)
+        maps = Draws("control", batch.ids, batch.images.device).gaussian(batch.images.shape[2:])
+        return maps.to(batch.images).expand(batch.zeros().shape)

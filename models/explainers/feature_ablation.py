@@ -7,7 +7,8 @@ from torch import Tensor
 from models.explainers.base import ChannelExplainer, ExplainingInputs
 from models.explainers.fields import ablated_fields
 from models.explainers.supervoxels import SegmentExplainer, Supervoxels
-from models.questions import Batch, Questions
+from models.questions import Ask, Batch, Questions, plainly
+from models.rules.incremental import AskBoxes
 
 
 class FeatureAblation(ChannelExplainer, SegmentExplainer):
@@ -30,7 +31,16 @@ class FeatureAblation(ChannelExplainer, SegmentExplainer):
 
     def _hide(self, batch: Batch, pieces: Supervoxels, channel: int | None) -> Generator[Questions, None, list[Tensor]]:
         """Hide each segment in one channel, or in all; return the drops of each image, ``(target, segment)``."""
-        shown = [~torch.eye(count, dtype=torch.bool) for count in pieces.counts]
-        scores = yield from self.answers(batch, pieces, shown, channel)
+        corners, sides = pieces.boxes()
+        # Neighbours in a batch take the room of the largest: the segments are asked about by their size.
+        order = sides.prod(2).argsort(dim=1, descending=True, stable=True)
+        turns = [own[:count].cpu() for own, count in zip(order, pieces.counts, strict=True)]
+        shown = [~torch.eye(len(turn), dtype=torch.bool)[turn] for turn in turns]
+        at = order[..., None].expand_as(corners)
+        by_boxes = batch.network.tiles.is_whole and not batch.network.fields
+        ask: Ask = AskBoxes(batch.images, corners.gather(1, at), sides.gather(1, at)) if by_boxes else plainly
+        scores = yield from self.answers(batch, pieces, shown, channel, ask=ask)
         whole = batch.scores.double().cpu().unbind(1)
-        return [full[:, None] - score for full, score in zip(whole, scores, strict=True)]
+        return [
+            (full[:, None] - score)[:, turn.argsort()] for full, score, turn in zip(whole, scores, turns, strict=True)
+        ]

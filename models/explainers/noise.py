@@ -1,31 +1,20 @@
-"""Noise that depends on the image's name and the sample's number, and on nothing else."""
+"""Explainers of the gradients at noisy copies of the image."""
 
-from collections.abc import Callable, Generator
-from hashlib import blake2b
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from models.capability import GRADIENT, RULES
-from models.explainers.base import ChannelExplainer, strongest_channel
+from models.draws import Draws
+from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
 from models.rules.relu import deconvolved, guided, require_relu
 
-
-def generator(image_id: str, purpose: str, sample: int) -> torch.Generator:
-    """Seed a generator on the CPU, so that every device gets the same numbers."""
-    digest = blake2b(f"{purpose}\0{sample}\0{image_id}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-
-
-def draw(batch: Batch, image: Tensor, step: Tensor, one: Callable[[torch.Generator], Tensor], purpose: str) -> Tensor:
-    """Stack one draw for each question."""
-    pairs = zip(image.tolist(), step.tolist(), strict=True)
-    drawn = [one(generator(batch.ids[index], purpose, sample)) for index, sample in pairs]
-    return torch.stack(drawn).to(batch.images)
+_ROUND = 16
 
 
 def range_of(images: Tensor) -> Tensor:
@@ -34,12 +23,38 @@ def range_of(images: Tensor) -> Tensor:
     return per_question(flat.amax(1) - flat.amin(1), images)
 
 
+def relative_error(one: Tensor, other: Tensor) -> Tensor:
+    """Estimate the relative standard error of the mean of two independent maps ``(..., place)``, of one distribution.
+
+    ``(|one - other| / 2) / sqrt(one . other)``: the difference is all noise, and the product has none in its mean,
+    where the norm of either map would grow by its noise. Infinite where the product is not positive, 0 of equal maps.
+    """
+    error, size = (one - other).norm(dim=-1) / 2, (one * other).sum(-1).clamp_min(0).sqrt()
+    return (error / size).where(error != 0, 0.0)
+
+
 class NoisyGradient(ChannelExplainer):
-    """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies."""
+    """An explainer of the gradients at noisy copies of the image; explainers with equal fields share the copies.
+
+    The noise comes in antithetic pairs, ``x + n`` and ``x - n`` (Hammersley and Morton 1956,
+    doi:10.1017/S0305004100031455): what is odd in the noise cancels, and the mean is as without pairs.
+
+    With `tolerance`, copies are asked about in rounds of 16, until the estimated error of an image is no larger, or
+    `samples` were asked about. Pairs go by turns to two halves, whose maps are independent, and `relative_error` of
+    the two, L2 over channels and places, is the estimate. Against a reference of 960 samples, on two trained
+    networks, four of five estimates were 0.55 to 1.6 times the true error, and 0.45 to 1.8 times for `vargrad`.
+
+    Attributes
+    ----------
+    sums
+        The type in which gradients are summed up; None: that of the images.
+    """
 
     requires = GRADIENT
+    sums: ClassVar[torch.dtype | None] = None
 
-    samples: int = Field(25, ge=1, description="Noisy copies an image")
+    samples: int = Field(25, ge=1, description="Noisy copies an image; with a tolerance, the most")
+    tolerance: float | None = Field(None, gt=0, description="Relative standard error of the map that ends the sampling")
     noise_level: float = Field(0.15, gt=0, description="Standard deviation, as a share of the image's range")
     of: Literal["saliency", "input_x_gradient", "guided_backprop", "deconvolution"] = Field(
         "saliency", description="The gradient explainer that is smoothed"
@@ -55,29 +70,72 @@ class NoisyGradient(ChannelExplainer):
     def _ask(self) -> Ask:
         return {"guided_backprop": guided, "deconvolution": deconvolved}.get(self.of, plainly)
 
-    def moments(self, batch: Batch) -> Generator[Questions, None, tuple[Tensor, Tensor]]:
-        """Return mean and mean square of the gradients, each ``(target, image, channel, *space)`` in float64."""
-        sigma = self.noise_level * range_of(batch.images)
-        shape = batch.images.shape[1:]
-        first, second = (batch.zeros(shape[0]).double() for _ in range(2))
-
-        def make(image: Tensor, step: Tensor) -> Tensor:
-            noise = draw(
-                batch, image, step, lambda seeded: torch.randn(shape, generator=seeded, dtype=torch.float32), "gaussian"
-            )
-            return batch.images[image] + sigma[image] * noise
-
-        def fold(answer: Answer) -> None:
-            gradient = answer.gradient.double()
-            if self.of == "input_x_gradient":
-                gradient = gradient * answer.inputs
-            first[answer.target].index_add_(0, answer.image, gradient)
-            second[answer.target].index_add_(0, answer.image, gradient**2)
-
-        key = ("gaussian", self.samples, self.noise_level, self._ask)
-        yield Questions(self.samples, make, fold, Needs(input_gradient=True), self._ask, key)
-        return first / self.samples, second / self.samples
+    def statistic(self, mean: Tensor, square: Tensor) -> Tensor:
+        """Make values of each channel from mean and mean square of the gradients, all of them of one shape."""
+        raise NotImplementedError
 
     def over_channels(self, values: Tensor) -> Tensor:
-        """Make maps of ``(target, image, channel, *space)`` as the smoothed explainer does."""
-        return values.sum(2) if self.of == "input_x_gradient" else strongest_channel(values, channel=2)
+        """Make maps ``(target, image, *space)`` of ``(target, image, channel, *space)``."""
+        return values.amax(2)
+
+    def explain_inputs(self, batch: Batch) -> ExplainingInputs:
+        among, asked, inexact = torch.arange(len(batch.images), device=batch.images.device), 0, None
+        moments = _Moments(batch, 1 if self.tolerance is None else 2, self.sums)
+        while len(among) and asked < self.samples:
+            count = min(self.samples - asked, self.samples if self.tolerance is None else _ROUND)
+            yield self._questions(batch, moments, among, asked, count)
+            asked += count
+            if self.tolerance is not None:
+                one, other = (self.statistic(*half).flatten(2) for half in moments.of_parts())
+                inexact = ~(relative_error(one, other) <= self.tolerance)
+                among = among[inexact.any(0)[among]]
+        values = self.statistic(*moments.whole())
+        return Attribution(self.over_channels(values).to(batch.images), values, inexact=inexact)
+
+    def _questions(self, batch: Batch, moments: "_Moments", among: Tensor, first: int, count: int) -> Questions:
+        """Ask about `count` copies from `first` on of the images `among`."""
+        sigma, shape = self.noise_level * range_of(batch.images), batch.images.shape[1:]
+        draws = Draws("gaussian", batch.ids, batch.images.device)
+
+        def make(image: Tensor, step: Tensor) -> Tensor:
+            sample = first + step
+            pairs, row = torch.stack([image, sample // 2]).unique_consecutive(dim=1, return_inverse=True)
+            noise = sigma[image] * draws.gaussian(shape, *pairs)[row]
+            return batch.images[image] + per_question(1 - sample % 2 * 2, noise) * noise
+
+        def fold(answer: Answer) -> None:
+            by_input = self.of == "input_x_gradient"
+            gradient = answer.gradient * answer.inputs if by_input else answer.gradient
+            moments.add(answer, first + answer.step, gradient)
+
+        key = ("gaussian", first, count, self.noise_level, self._ask, tuple(among.tolist()))
+        return Questions(count, make, fold, Needs(input_gradient=True), self._ask, key, among)
+
+
+class _Moments:
+    """Sums over the samples of gradients and of their squares, in one part or in two halves."""
+
+    def __init__(self, batch: Batch, parts: int, dtype: torch.dtype | None) -> None:
+        shape = len(batch.answers), parts, *batch.images.shape
+        self._sums = batch.images.new_zeros(2, *shape, dtype=dtype)
+        self._counts = self._sums.new_zeros(*shape[:3], *[1] * (len(shape) - 3))
+
+    def add(self, answer: Answer, sample: Tensor, gradient: Tensor) -> None:
+        """Add gradients ``(question, channel, *space)`` to the parts that their pairs belong to."""
+        parts, images = self._counts.shape[1:3]
+        place, gradient = sample // 2 % parts * images + answer.image, gradient.to(self._sums)
+        for sums, values in zip(self._sums, (gradient, gradient.square()), strict=True):
+            sums[answer.target].flatten(0, 1).index_add_(0, place, values)
+        ones = torch.ones_like(per_question(place, gradient), dtype=gradient.dtype)
+        self._counts[answer.target].flatten(0, 1).index_add_(0, place, ones)
+
+    def of_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield mean and mean square of each part, ``(target, image, channel, *space)``."""
+        for part in range(self._counts.shape[1]):
+            mean, square = self._sums[:, :, part] / self._counts[:, part]
+            yield mean, square
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Compute mean and mean square of all samples, ``(target, image, channel, *space)``."""
+        mean, square = self._sums.sum(2) / self._counts.sum(1)
+        return mean, square

@@ -1,8 +1,9 @@
 from typing import Literal
 
-from models.explainers.base import ExplainingChannels
+from torch import Tensor
+
+from models.explainers.base import strongest_channel
 from models.explainers.noise import NoisyGradient
-from models.questions import Batch
 
 
 class SmoothGrad(NoisyGradient):
@@ -14,6 +15,8 @@ class SmoothGrad(NoisyGradient):
 
     name: Literal["smoothgrad"] = "smoothgrad"
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        mean, _ = yield from self.moments(batch)
-        return self.over_channels(mean).to(batch.images), mean
+    def statistic(self, mean: Tensor, square: Tensor) -> Tensor:
+        return mean
+
+    def over_channels(self, values: Tensor) -> Tensor:
+        return values.sum(2) if self.of == "input_x_gradient" else strongest_channel(values, channel=2)

@@ -1,8 +1,8 @@
 from typing import Literal
 
-from models.explainers.base import ExplainingChannels
+from torch import Tensor
+
 from models.explainers.noise import NoisyGradient
-from models.questions import Batch
 
 
 class SmoothGradSquared(NoisyGradient):
@@ -13,6 +13,5 @@ class SmoothGradSquared(NoisyGradient):
 
     name: Literal["smoothgrad_squared"] = "smoothgrad_squared"
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        _, square = yield from self.moments(batch)
-        return square.amax(2).to(batch.images), square
+    def statistic(self, mean: Tensor, square: Tensor) -> Tensor:
+        return square

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from pydantic import Field
+from scipy.ndimage import find_objects
 from skimage.segmentation import slic
 from torch import Tensor
 
 from models.explainers.base import Attribution, MapExplainer
 from models.explainers.fill import filled, only_channel
-from models.questions import Answer, Batch, Questions
+from models.questions import Answer, Ask, Batch, Questions, plainly
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,20 @@ class Supervoxels:
         """Lay the values ``(target, player)`` of each image over its places: ``(target, image, *space)``."""
         pairs = zip(values, self.labels, strict=True)
         return torch.stack([value.to(labels.device)[:, labels] for value, labels in pairs], dim=1)
+
+    def boxes(self) -> tuple[Tensor, Tensor]:
+        """Bound each segment: first places and sides, both ``(image, segment, axis)``.
+
+        An image with fewer segments than another has single places in the stead of the rest.
+        """
+        axes = self.labels.ndim - 1
+        corners = torch.zeros(len(self.counts), max(self.counts), axes, dtype=torch.long)
+        sides = torch.ones_like(corners)
+        for image, labels in enumerate(self.labels.cpu().numpy()):
+            for segment, places in enumerate(find_objects(labels + 1)):
+                corners[image, segment] = torch.tensor([along.start for along in places])
+                sides[image, segment] = torch.tensor([along.stop - along.start for along in places])
+        return corners.to(self.labels.device), sides.to(self.labels.device)
 
     def attribution(self, values: Sequence[Tensor]) -> Attribution:
         """Hand out the values ``(target, player)`` of each image to its places, and to the fields of its record."""
@@ -76,22 +91,30 @@ class SegmentExplainer(MapExplainer):
         return replace(cut(batch.images, self.segments, self.compactness), fields=batch.record.shape[1])
 
     def answers(
-        self, batch: Batch, pieces: Supervoxels, shown: Sequence[Tensor], channel: int | None = None
+        self,
+        batch: Batch,
+        pieces: Supervoxels,
+        shown: Sequence[Tensor],
+        channel: int | None = None,
+        among: Tensor | None = None,
+        ask: Ask = plainly,
     ) -> Generator[Questions, None, list[Tensor]]:
         """Ask about ``(question, player)`` of each image, true where shown; return its scores ``(target, question)``.
 
         The scores are in float64 and on the CPU. An image with fewer questions than another is asked about as it is
         for the rest, and those answers are cut off. Players that `shown` lacks are shown. Where `channel` is given,
-        segments are hidden in it alone.
+        segments are hidden in it alone. `among` numbers the images that `shown` is about; None: all.
+        `ask` is the way in which the network is asked.
         """
-        most = max(map(len, shown))
-        table = torch.ones(len(shown), most, max(pieces.players), dtype=torch.bool)
-        for rows, own in zip(table, shown, strict=True):
-            rows[: own.shape[0], : own.shape[1]] = own
+        most, images = max(map(len, shown)), len(batch.images)
+        numbers = range(images) if among is None else among.tolist()
+        table = torch.ones(images, most, max(pieces.players), dtype=torch.bool)
+        for number, own in zip(numbers, shown, strict=True):
+            table[number, : own.shape[0], : own.shape[1]] = own
         table = table.to(batch.images.device)
         hidden = only_channel(batch.images, filled(batch.images, self.baseline), channel)
         fields = (torch.tensor(pieces.counts)[:, None] + torch.arange(pieces.fields)).to(table.device)
-        scores = batch.images.new_zeros(len(batch.answers), len(shown), most, dtype=torch.float64)
+        scores = batch.images.new_zeros(len(batch.answers), images, most, dtype=torch.float64)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             labels = pieces.labels[image]
@@ -105,5 +128,6 @@ class SegmentExplainer(MapExplainer):
         def fold(answer: Answer) -> None:
             scores[answer.target, answer.image, answer.step] = answer.score.double()
 
-        yield Questions(most, make, fold, make_record=make_record)
-        return [row[:, : len(own)] for row, own in zip(scores.cpu().unbind(1), shown, strict=True)]
+        yield Questions(most, make, fold, ask=ask, among=among, make_record=make_record)
+        scores = scores.cpu()
+        return [scores[:, number, : len(own)] for number, own in zip(numbers, shown, strict=True)]

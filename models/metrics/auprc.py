@@ -4,6 +4,7 @@ import torch
 
 from models.metrics.base import Evaluated, Evaluating, MapMetric, Values, positive
 from models.metrics.ranking import ends_of_ties
+from models.sorting import stable_order
 
 
 class AUPRC(MapMetric):
@@ -25,7 +26,8 @@ class AUPRC(MapMetric):
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         yield from ()
         maps, masks = positive(evaluated.maps).flatten(1), evaluated.truth.masks.flatten(1)
-        ordered, order = maps.sort(1, descending=True)
+        order = stable_order(maps, descending=True)
+        ordered = maps.gather(1, order)
         inside = masks.gather(1, order).double()
         _, last = ends_of_ties(ordered)
         precision = inside.cumsum(1).gather(1, last) / (last + 1)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.draws import Draws
 from models.engine import Engine
-from models.explainers.noise import draw, range_of
+from models.explainers.noise import range_of
 from models.metrics.base import Explained
 from models.questions import Batch, Needs
 
@@ -89,11 +90,11 @@ def _changes(explained: Explained, radius: float, samples: int, layer: str | Non
     engine, batch = explained.engine, explained.batch
     rows, *shape = batch.images.shape
     reach = radius * range_of(batch.images)
+    draws = Draws("uniform", batch.ids, batch.images.device)
     needs = Needs(activations=frozenset({layer} if layer else ()))
 
     def noise(image: Tensor, sample: Tensor) -> Tensor:
-        uniform = draw(batch, image, sample, lambda seeded: torch.rand(shape, generator=seeded), "uniform")
-        return reach[image] * (2 * uniform - 1)
+        return reach[image] * (2 * draws.uniform(shape, image, sample) - 1)
 
     plain = batch
     if layer:

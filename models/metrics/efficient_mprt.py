@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.capability import WEIGHTS
 from models.metrics.base import Explained, StackMetric, Values
-from models.metrics.randomisation import explained_by, wholly_random
+from models.metrics.randomisation import explained_by, layers_with_parameters, randomised
 
 _BINS = 100
 
@@ -33,7 +33,7 @@ class EfficientMPRT(StackMetric):
 
     def compare(self, explained: Explained) -> Values:
         engine, batch = explained.engine, explained.batch
-        network = wholly_random(engine.network)
+        network = randomised(batch, layers_with_parameters(engine.network), whole=False)
         random = explained_by(
             network,
             engine,

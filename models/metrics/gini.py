@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from models.metrics.base import Evaluated, MapMetric
+from models.sorting import stable_order
 
 
 class Gini(MapMetric):
@@ -20,7 +21,8 @@ class Gini(MapMetric):
     name: Literal["gini"] = "gini"
 
     def value(self, evaluated: Evaluated) -> Tensor:
-        rising = evaluated.maps.flatten(1).abs().double().sort(1).values
+        sizes = evaluated.maps.flatten(1).abs()
+        rising = sizes.gather(1, stable_order(sizes)).double()
         count = rising.shape[1]
         weight = (count - torch.arange(1, count + 1).to(rising) + 0.5) / count
         total = rising.sum(1)

@@ -5,8 +5,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.draws import Draws
 from models.explainers.fill import Fill
-from models.explainers.noise import draw
 from models.metrics.base import Evaluated, Evaluating, MapMetric, Values
 from models.questions import Answer, Questions
 
@@ -35,15 +35,17 @@ class Infidelity(MapMetric):
         key = ("infidelity", self.side, self.squares, self.fill)
         sums, drops = evaluated.zeros(self.squares), evaluated.zeros(self.squares)
 
-        def corner(seeded: torch.Generator) -> Tensor:
-            rooms = zip(shape, side, strict=True)
-            return torch.stack([torch.randint(size - own + 1, (), generator=seeded) for size, own in rooms])
+        draws = Draws("squares", batch.ids, batch.images.device)
+        rooms = torch.tensor([size - own + 1 for size, own in zip(shape, side, strict=True)])
 
         def boxes(image: Tensor, step: Tensor) -> Tensor:
             """Mark the square of each question: ``(question, *space)`` bool."""
-            found = torch.zeros(len(image), *shape, dtype=torch.bool, device=batch.images.device)
-            for row, start in zip(found, draw(batch, image, step, corner, "squares").long().tolist(), strict=True):
-                row[tuple(slice(low, low + own) for low, own in zip(start, side, strict=True))] = True
+            found = torch.ones(len(image), *shape, dtype=torch.bool, device=batch.images.device)
+            corner = draws.below(rooms, image, step)
+            for axis, own in enumerate(side):
+                after = torch.arange(shape[axis], device=found.device) - corner[:, axis, None]
+                inside = (after >= 0) & (after < own)
+                found &= inside.view(-1, *[size if axis == other else 1 for other, size in enumerate(shape)])
             return found
 
         def make(image: Tensor, step: Tensor) -> Tensor:

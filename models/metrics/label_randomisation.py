@@ -1,7 +1,7 @@
 from typing import Literal
 
 from models.metrics.base import Explained, StackMetric, Values
-from models.metrics.similarity import mean_similarities, similarities_of_noise
+from models.metrics.similarity import similarities, similarities_of_noise
 
 
 class LabelRandomisation(StackMetric):
@@ -30,8 +30,8 @@ class LabelRandomisation(StackMetric):
     def compare(self, explained: Explained) -> Values:
         assert explained.others is not None
         maps = explained.maps
-        ssim, spearman = mean_similarities(maps, explained.others)
-        level = similarities_of_noise(explained.batch.ids, maps)
+        ssim, spearman = (part.mean(-1) for part in similarities(maps, explained.others))
+        level = similarities_of_noise(explained)
         random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
         companions = {"spearman": spearman, "random_ssim": random_ssim, "random_spearman": random_spearman}
         return Values(ssim, companions)

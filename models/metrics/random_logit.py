@@ -4,8 +4,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from models.draws import Draws
 from models.errors import ConfigurationError
-from models.explainers.noise import generator
 from models.metrics.base import Explained, StackMetric, Values
 from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
@@ -41,10 +41,10 @@ class RandomLogit(StackMetric):
         classes = _others(batch, len(engine.network.config.classes))
         chosen = replace(batch.chosen, classes=classes)
         again = engine.batch(batch.images, batch.ids, chosen=chosen, record=batch.record)
-        found = similarities(maps, engine.maps(again).to(maps))
+        found = (part[..., 0] for part in similarities(maps, [engine.maps(again)]))
         there = (classes != NO_CLASS).to(maps.device)[..., None]
         ssim, spearman = (part.where(there, torch.nan) for part in found)
-        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in similarities_of_noise(batch.ids, maps))
+        random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in similarities_of_noise(explained))
         companions = {"spearman": spearman, "random_ssim": random_ssim, "random_spearman": random_spearman}
         return Values(ssim, companions)
 
@@ -52,11 +52,12 @@ class RandomLogit(StackMetric):
 def _others(batch: Batch, classes: int) -> Tensor:
     """Draw another class for each target, ``(image, target)``; `NO_CLASS` where there is none."""
     others = torch.full_like(batch.chosen.classes, NO_CLASS)
-    for row, name in enumerate(batch.ids):
+    draws = Draws("logit", batch.ids)
+    for row in range(len(batch.ids)):
         against = [] if batch.chosen.against is None else batch.chosen.against[row].tolist()
         for target, explained in enumerate(batch.chosen.classes[row].tolist()):
             left = [one for one in range(classes) if one not in (explained, *against[target : target + 1])]
             if explained != NO_CLASS and left:
-                drawn = torch.randint(len(left), (), generator=generator(name, "logit", explained))
+                drawn = draws.below(torch.tensor(len(left)), torch.tensor([row]), explained)
                 others[row, target] = left[int(drawn)]
     return others

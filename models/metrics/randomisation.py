@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -10,9 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.capability import WEIGHTS
+from models.draws import Draws
 from models.engine import Engine
 from models.errors import ConfigurationError
-from models.explainers.noise import generator
 from models.metrics.base import Explained, Points, StackMetric, Values
 from models.metrics.similarity import similarities, similarities_of_noise
 from models.network import Network
@@ -61,12 +63,12 @@ class WeightRandomisation(StackMetric):
         engine, batch = explained.engine, explained.batch
         maps = self._signed(self.maps(explained))
         layers = self._layers(engine.network)
-        found = []
-        for network in self._random(engine.network, layers):
-            random = explained_by(network, engine, lambda anew: self.explain(anew, batch))
-            found.append(similarities(maps, self._signed(random.to(maps))))
-        ssim, spearman = (torch.stack(parts, dim=-1) for parts in zip(*found, strict=True))
-        level = similarities_of_noise(batch.ids, maps, self.magnitude)
+        random = (
+            self._signed(explained_by(network, engine, lambda anew: self.explain(anew, batch)))
+            for network in self._random(batch, layers)
+        )
+        ssim, spearman = similarities(maps, random)
+        level = similarities_of_noise(explained, self.magnitude)
         random_ssim, random_spearman = (part.expand(maps.shape[:3]) for part in level)
         value, companion = (curve.mean(-1) if self.independent else curve[..., -1] for curve in (ssim, spearman))
         companions = {"spearman": companion, "random_ssim": random_ssim, "random_spearman": random_spearman}
@@ -88,14 +90,11 @@ class WeightRandomisation(StackMetric):
                 raise ConfigurationError(f"{self.title}: layer {name!r} has no parameters to make random")
         return self.layers
 
-    def _random(self, network: Network, layers: tuple[str, ...]) -> Iterator[Network]:
+    def _random(self, batch: Batch, layers: tuple[str, ...]) -> Iterator[Network]:
         """Make the network for each point of the curve."""
-        random = deepcopy(network)
-        for name in layers:
-            if self.independent:
-                random = deepcopy(network)
-            _make_random(random.module.get_submodule(name), name, whole=self.layers is not None)
-            yield random
+        for place in range(len(layers)):
+            changed = layers[place : place + 1] if self.independent else layers[: place + 1]
+            yield randomised(batch, changed, whole=self.layers is not None)
 
 
 class Randomisation(WeightRandomisation):
@@ -127,12 +126,29 @@ def layers_with_parameters(network: Network) -> tuple[str, ...]:
     return tuple(name for name, part in reversed(modules.items()) if part._parameters)
 
 
-def wholly_random(network: Network) -> Network:
-    """Copy a network, and make every layer with parameters random: the end of a cascade."""
-    random = deepcopy(network)
-    for name in layers_with_parameters(network):
-        _make_random(random.module.get_submodule(name), name, whole=False)
-    return random
+def randomised(batch: Batch, layers: tuple[str, ...], whole: bool) -> Network:
+    """Copy a batch's network with the parameters of some layers, and with `whole` of all that they hold, made random.
+
+    It is done once for all batches. Copies share what is not random, and what is, so that the memory for all of them is
+    that of the parameters.
+    """
+    network = batch.network
+
+    def copy() -> Network:
+        module = network.module
+        own = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+        for layer in layers:
+            for part, parameter in module.get_submodule(layer).named_parameters(recurse=whole):
+                name = f"{layer}.{part}"
+                own[id(parameter)] = batch.once(("random", name), partial(_random, parameter, name))
+        anew = deepcopy(network, {**own})
+        for before, after in zip(module.parameters(), anew.module.parameters(), strict=True):
+            if after is not own[id(before)]:  # parts in TorchScript copy themselves, and share nothing
+                after.copy_(own[id(before)])
+        return anew
+
+    copied: Network = batch.once(("randomised", layers, whole), copy)
+    return copied
 
 
 def explained_by(network: Network, engine: Engine, explain: Callable[[Engine], Tensor]) -> Tensor:
@@ -144,8 +160,8 @@ def explained_by(network: Network, engine: Engine, explain: Callable[[Engine], T
     return maps
 
 
-def _make_random(module: nn.Module, name: str, whole: bool) -> None:
-    for own, parameter in module.named_parameters(recurse=whole):
-        noise = torch.randn(parameter.shape, generator=generator(f"{name}.{own}", "weights", 0))
-        with torch.no_grad():
-            parameter.copy_(parameter.square().mean().sqrt() * noise.to(parameter))
+def _random(parameter: nn.Parameter, name: str) -> nn.Parameter:
+    """Draw a parameter with the same root mean square."""
+    (noise,) = Draws("weights", [name], parameter.device).gaussian(parameter.shape)
+    drawn = torch.empty_like(parameter).copy_(parameter.square().mean().sqrt() * noise.to(parameter))
+    return nn.Parameter(drawn, requires_grad=False)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from models.explainers.noise import generator
+from models.draws import Draws
 from models.questions import Batch
+from models.sorting import stable_order
 
 _ROUNDING = 1e-10
 
@@ -16,9 +17,8 @@ def drawn_order(batch: Batch, image: Tensor, values: Tensor) -> Tensor:
     from left to right would favour the places at one end. So a constant map is ranked at random.
     """
     count = values.shape[1]
-    drawn = torch.stack([torch.randperm(count, generator=generator(batch.ids[row], "order", 0)) for row in image])
-    drawn = drawn.to(values.device)
-    order = drawn.gather(1, values.gather(1, drawn).argsort(dim=1, descending=True, stable=True))
+    drawn = Draws("order", batch.ids, values.device).order(count, image)
+    order = drawn.gather(1, stable_order(values.gather(1, drawn), descending=True))
     return torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand_as(order))
 
 
@@ -39,7 +39,8 @@ def pearson(one: Tensor, other: Tensor) -> Tensor:
 
 def average_ranks(values: Tensor) -> Tensor:
     """Rank from 1 over the last axis, equal values by their mean rank; NaN for all where any value is not finite."""
-    ordered, order = values.sort(-1)
+    order = stable_order(values)
+    ordered = values.gather(-1, order)
     first, last = ends_of_ties(ordered)
     ranks = torch.empty_like(values, dtype=torch.float64).scatter_(-1, order, (first + last).double() / 2 + 1)
     return ranks.where(values.isfinite().all(-1, keepdim=True), torch.nan)

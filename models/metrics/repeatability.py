@@ -1,7 +1,7 @@
 from typing import Literal
 
 from models.metrics.base import Explained, StackMetric, Values
-from models.metrics.similarity import mean_similarities
+from models.metrics.similarity import similarities
 
 
 class Repeatability(StackMetric):
@@ -22,5 +22,5 @@ class Repeatability(StackMetric):
 
     def compare(self, explained: Explained) -> Values:
         assert explained.others is not None
-        ssim, spearman = mean_similarities(explained.maps, explained.others)
+        ssim, spearman = (part.mean(-1) for part in similarities(explained.maps, explained.others))
         return Values(ssim, companions={"spearman": spearman})

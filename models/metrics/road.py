@@ -4,7 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.explainers.noise import draw, range_of
+from models.draws import Draws
+from models.explainers.noise import range_of
 from models.metrics.base import Evaluated, Evaluating, Points, Values, ask
 from models.metrics.features import FeatureMetric
 from models.metrics.imputation import impute
@@ -26,13 +27,12 @@ class _ROAD(FeatureMetric):
     def evaluate(self, evaluated: Evaluated) -> Evaluating:
         images = evaluated.batch.images
         sigma = self.noise * range_of(images)
+        draws = Draws("road", evaluated.batch.ids, images.device)
         counts = (torch.tensor(_SHARES) * self.grid(evaluated).count).round().to(images.device)
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             removed = self.strongest(evaluated, image, counts[step])
-            shape = images.shape[1:]
-            noise = draw(evaluated.batch, image, step, lambda seeded: torch.randn(shape, generator=seeded), "road")
-            rough = impute(images[image], removed) + sigma[image] * noise
+            rough = impute(images[image], removed) + sigma[image] * draws.gaussian(images.shape[1:], image, step)
             return images[image].where(~removed, rough)
 
         curve = yield from ask(evaluated, len(counts), make, (self.name, self.patch, self.noise), "probability")

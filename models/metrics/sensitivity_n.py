@@ -4,8 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.draws import Draws
 from models.explainers.fill import Fill
-from models.explainers.noise import draw
 from models.metrics.base import Evaluated, Evaluating, Points, Values
 from models.metrics.features import FeatureMetric
 from models.metrics.ranking import pearson
@@ -41,13 +41,13 @@ class SensitivityN(FeatureMetric):
         filled = evaluated.explained.filled(self.fill)
         sizes = (torch.tensor(self.shares) * grid.count).round().clamp(1, max(grid.count - 1, 1))
         size = sizes.repeat_interleave(self.sets).to(batch.images.device)
+        draws = Draws("sets", batch.ids, batch.images.device)
         key = ("sensitivity_n", self.patch, self.shares, self.sets, self.fill)
         totals = grid.totals(evaluated.maps)
         sums, drops = evaluated.zeros(len(size)), evaluated.zeros(len(size))
 
         def hidden(image: Tensor, step: Tensor) -> Tensor:
-            order = draw(batch, image, step, lambda seeded: torch.randperm(grid.count, generator=seeded), "sets")
-            return order < size[step, None]
+            return draws.order(grid.count, image, step) < size[step, None]
 
         def make(image: Tensor, step: Tensor) -> Tensor:
             shown = ~grid.spread(evaluated.explained.last(key, hidden, image, step))[:, None]

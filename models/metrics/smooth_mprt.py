@@ -5,8 +5,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.draws import Draws
 from models.engine import Engine
-from models.explainers.noise import draw, range_of
+from models.explainers.noise import range_of
 from models.metrics.base import Explained
 from models.metrics.copies import asked_about
 from models.metrics.randomisation import WeightRandomisation
@@ -35,12 +36,11 @@ class SmoothMPRT(WeightRandomisation):
 
     def _sums(self, engine: Engine, batch: Batch) -> Iterator[Tensor]:
         rows, *shape = batch.images.shape
+        draws = Draws("smooth_mprt", batch.ids, batch.images.device)
         sigma = self.noise_level * range_of(batch.images)
 
         def noise(image: Tensor, sample: Tensor) -> Tensor:
-            return sigma[image] * draw(
-                batch, image, sample, lambda seeded: torch.randn(shape, generator=seeded), "gaussian"
-            )
+            return sigma[image] * draws.gaussian(shape, image, sample)
 
         for copies in asked_about(engine, batch, self.samples, noise):
             yield engine.maps(copies).double().unflatten(0, (-1, rows)).sum(0)

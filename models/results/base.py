@@ -66,7 +66,7 @@ class Stored(Protocol):
     def network(self) -> Network: ...
 
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
-        """Yield outputs shard by shard: the rows, and by name ``(image, ...)``."""
+        """Yield outputs stretch by stretch: the rows, and by name ``(image, ...)``."""
         ...
 
     def whole(self, *names: str) -> Arrays:

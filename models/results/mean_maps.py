@@ -19,12 +19,18 @@ class MeanMaps(Result):
         return ("attribution", "target_class")
 
     def declare(self, frame: Frame) -> tuple[Output, ...]:
-        of = ("class", "explainer")
+        of, attrs = ("class", "explainer"), {"class_of": "target"}
         about = "mean over images of the maps of the class, each divided by the mean of its magnitude"
         return (
-            Output(name=self.title, dims=(*of, *frame.space), kind="result", long_name=about),
+            Output(name=self.title, dims=(*of, *frame.space), kind="result", long_name=about, attrs=attrs),
             Output(
-                name=f"{self.title}_count", dims=of, kind="result", long_name="maps in the mean", dtype="int32", fill=0
+                name=f"{self.title}_count",
+                dims=of,
+                kind="result",
+                long_name="maps in the mean",
+                dtype="int32",
+                fill=0,
+                attrs=attrs,
             ),
         )
 

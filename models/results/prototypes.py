@@ -16,6 +16,7 @@ from models.results.nearest import stored_directions
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 5000
+_BY_PREDICTION = {"class_of": "prediction"}
 
 
 class Prototypes(Result):
@@ -63,10 +64,11 @@ class Prototypes(Result):
         return (
             self._rows("image", "row of an image that stands for the class", standing),
             Output(name=f"{self.prefix}_share", dims=("class", standing.name), kind="result", axes=(standing,),
-                   long_name="share of the images of the class to which the prototype is the nearest"),
+                   long_name="share of the images of the class to which the prototype is the nearest",
+                   attrs=_BY_PREDICTION),
             self._rows("criticism", "row of an image for which the prototypes stand too little or too much", against),
             Output(name=f"{self.prefix}_witness", dims=("class", against.name), kind="result", axes=(against,),
-                   long_name="density of images less that of prototypes at the criticism"),
+                   long_name="density of images less that of prototypes at the criticism", attrs=_BY_PREDICTION),
         )  # fmt: skip
 
     def _rows(self, name: str, about: str, axis: Axis) -> Output:
@@ -78,7 +80,7 @@ class Prototypes(Result):
             dtype="int32",
             fill=-1,
             axes=(axis,),
-            attrs={"prototypes": self.title, "by": self.of},
+            attrs={"prototypes": self.title, "by": self.of, **_BY_PREDICTION},
         )
 
     def compute(self, stored: Stored) -> Arrays:

@@ -114,7 +114,7 @@ class RCV(Result):
             )
         of = f"{self.title}_measure"
         axis = Axis(name=of, labels=self._names(frame), long_name="measure")
-        attrs = {"measures": self.title, "of": self.of}
+        attrs = {"measures": self.title, "of": self.of, "class_of": "label"}
 
         def declared(name: str, dims: tuple[str, ...], about: str, **more: Any) -> Output:
             name = f"{self.title}_{name}"

@@ -100,7 +100,7 @@ class TCAV(Result):
     def declare(self, frame: Frame) -> tuple[Output, ...]:
         of = f"{self.title}_concept"
         axis = Axis(name=of, labels=self.concepts, long_name="concept")
-        by_class, attrs = (of, "class"), {"concepts": self.title, "of": self.of}
+        by_class, attrs = (of, "class"), {"concepts": self.title, "of": self.of, "class_of": "label"}
 
         def declared(name: str, dims: tuple[str, ...], about: str, **more: Any) -> Output:
             name = f"{self.title}_{name}"

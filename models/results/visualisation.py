@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from models.capability import GRADIENT
+from models.draws import Draws
 from models.errors import ConfigurationError
-from models.explainers.noise import generator
 from models.network import Network
 from models.outputs import Axis, Frame, Output
 from models.prediction import IMAGE
@@ -131,8 +131,9 @@ class Visualisation(Result):
         """Add smooth noise to ``(channel, *space)``, once for each seed."""
         low, high, _ = _by_channel(bounds, mean)
         axes = tuple(range(1, mean.ndim))
+        draws = Draws("visualisation", [""])
         for number in range(self.seeds):
-            drawn = torch.randn(mean.shape, generator=generator("visualisation", "seed", number))
+            (drawn,) = draws.gaussian(mean.shape, sample=number)
             spectrum = torch.fft.rfftn(drawn, dim=axes) * falling(mean.shape[1:])
             noise = torch.fft.irfftn(spectrum, mean.shape[1:], dim=axes)
             yield mean + _NOISE * (high - low) * (noise / noise.std()).to(mean)

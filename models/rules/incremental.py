@@ -10,8 +10,10 @@ A rule takes an operation of ATen and its arguments, and returns None where it c
 few operations, and each says whether it looks at one place at a time and which argument it changes in place.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import inf, prod
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from models.network import Network
 
+logger = logging.getLogger(__name__)
 aten = torch.ops.aten
 
 # The share of an activation from which on a box costs as much as the whole; from 0.5 to 0.95 it hardly matters.
@@ -29,16 +32,15 @@ _MOST = 0.7
 
 @dataclass(frozen=True, eq=False)
 class AskBoxes:
-    """A way to ask about inputs that differ from the images only in a window of each step.
+    """A way to ask about inputs that differ from the images only in a window of each image and step.
 
     Attributes
     ----------
     images
         ``(image, channel, *space)`` as they were.
-    corners
-        ``(step, axis)``, the first place of the window, which may stand over the edge.
-    sides
-        The sides of the window.
+    corners, sides
+        ``(image, step, axis)``, the first place and the sides of the window, which may stand over the edge. All windows
+        of a batch take the room of the largest.
     """
 
     images: Tensor
@@ -46,16 +48,16 @@ class AskBoxes:
     sides: Tensor
 
     def __call__(self, network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
-        among, image = image.unique(return_inverse=True)
+        among, known_image = image.unique(return_inverse=True)
         # A known image costs as much as a row, and elsewhere many small operations more than a few large ones.
         if inputs.device.type != "cpu" or 2 * len(among) > len(inputs):
             return network(inputs)
         space = torch.tensor(inputs.shape[2:])
-        size = self.sides.minimum(space)
-        corners = self.corners[step].minimum(space - size)
+        size = self.sides[image, step].amax(0).minimum(space)
+        corners = self.corners[image, step].minimum(space - size)
         boxes = [row[:, *map(slice, corner, corner + size)] for row, corner in zip(inputs, corners, strict=True)]
         known = network.prepare(self.images[among])
-        return _whole(network(_handled(Boxes(known, torch.stack(boxes), corners, image))))
+        return _whole(network(_handled(Boxes(known, torch.stack(boxes), corners, known_image))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +147,10 @@ class _Handled(Tensor):
         outcome = rule(func, *held, **named) if rule and _leaves((held, named), Boxes) else None
         if outcome is None:
             held, named = tree_map_only(_Handled, _whole, (args, kwargs or {}))
-            return func(*held, **named)
+            found = func(*held, **named)
+            if isinstance(found, Tensor) and prod(found.shape[2:]) > 1:
+                _tell(str(func))
+            return found
         if func._schema.is_mutable:
             args[0].content = outcome if outcome.pays else outcome.whole()
             return args[0]
@@ -154,6 +159,14 @@ class _Handled(Tensor):
 
 def _handled(content: Boxes) -> Tensor:
     return _Handled(content) if content.pays else content.whole()
+
+
+@cache
+def _tell(operation: str) -> None:
+    """Say once a process that what is hidden in boxes is computed in full from an operation on."""
+    logger.info(
+        "%s has no rule for boxes, or cannot keep to one: from there on activations are computed whole", operation
+    )
 
 
 def _whole(tensor: Tensor) -> Tensor:

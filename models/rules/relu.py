@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
+from models.few_channels import few_channels
 from models.network import Network
 from models.rules.overloads import as_function
 from models.rules.requirements import require_same
@@ -58,13 +59,13 @@ class _ReluMode(TorchFunctionMode):
 
 def guided(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
     """Stop negative gradients on the way backward, and those at places that ReLU stopped on the way forward."""
-    with _ReluMode(_Guided.apply):
+    with _ReluMode(_Guided.apply), few_channels():
         return network(inputs)
 
 
 def deconvolved(network: Network, inputs: Tensor, image: Tensor, step: Tensor) -> Tensor:
     """Stop negative gradients on the way backward, whatever ReLU did on the way forward."""
-    with _ReluMode(_Deconvolved.apply):
+    with _ReluMode(_Deconvolved.apply), few_channels():
         return network(inputs)
 
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.capability import WEIGHTS
+from models.draws import Draws
 from models.errors import ConfigurationError
-from models.explainers.noise import generator
 from models.network import Network
 from models.uncertainty.base import Uncertainty
 from models.uncertainty.members import Member
@@ -71,6 +71,6 @@ class _Thinning(nn.Module):
     def _drawn(self, inputs: Tensor) -> Tensor:
         channels, *space = inputs.shape[1:]
         shape = (channels, *[1 if self.whole_channels else side for side in space])
-        kept = torch.rand(shape, generator=generator("", self.draw, 0)) >= self.rate
-        scaled = kept / (1 - self.rate) if self.rate < 1 else torch.zeros(shape)
-        return scaled.to(inputs.device, inputs.dtype)
+        (drawn,) = Draws("dropout", [self.draw], inputs.device).uniform(shape)
+        scaled = (drawn >= self.rate) / (1 - self.rate) if self.rate < 1 else torch.zeros_like(drawn)
+        return scaled.to(inputs.dtype)

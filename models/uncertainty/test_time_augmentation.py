@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from models.draws import Draws
 from models.errors import ConfigurationError
-from models.explainers.noise import generator
 from models.network import Network
 from models.outputs import Frame, Output
 from models.uncertainty.affine import Affine
@@ -51,21 +51,25 @@ class TestTimeAugmentation(Uncertainty):
         return [Member(network, partial(self._view, sample)) for sample in range(self.samples)]
 
     def _view(self, sample: int, ids: Sequence[str], like: Tensor) -> Affine:
-        matrices = [self._matrix(generator(name, "view", sample), like) for name in ids]
+        amounts = Draws("view", ids).uniform((7,), sample=sample).double()
+        axes = Draws("axis of a view", ids).gaussian((3,), sample=sample).double()
+        matrices = [self._matrix(*drawn, like) for drawn in zip(amounts, axes, strict=True)]
         return Affine(torch.stack(matrices).to(like))
 
-    def _matrix(self, seeded: torch.Generator, like: Tensor) -> Tensor:
-        """Draw ``(axis, axis + 1)``, from places of the view to places of the image, both from -1 to 1, x first."""
+    def _matrix(self, amounts: Tensor, direction: Tensor, like: Tensor) -> Tensor:
+        """Make ``(axis, axis + 1)``, from places of the view to places of the image, both from -1 to 1, x first.
+
+        `amounts` are uniform on [0, 1), ``(7,)``: of the angle, the three flips and the three shifts.
+        """
         dims = like.ndim - 2
-        angle = math.radians(self.degrees) * (2 * torch.rand((), generator=seeded, dtype=torch.float64) - 1)
-        direction = torch.randn(3, generator=seeded, dtype=torch.float64)
+        angle = math.radians(self.degrees) * (2 * amounts[0] - 1)
         x, y, z = direction / direction.norm() if dims == 3 else torch.tensor([0.0, 0.0, 1.0])
         skew = angle * torch.tensor([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]], dtype=torch.float64)
         turn = torch.linalg.matrix_exp(skew)[:dims, :dims]
         signs = torch.ones(dims, dtype=torch.float64)
         for axis in self.flip:
-            if torch.rand((), generator=seeded) < 0.5:
+            if amounts[1 + "xyz".index(axis)] < 0.5:
                 signs["xyz".index(axis)] = -1
-        shift = 2 * self.shift * (2 * torch.rand(dims, generator=seeded, dtype=torch.float64) - 1)
+        shift = 2 * self.shift * (2 * amounts[4 : 4 + dims] - 1)
         size = torch.tensor(like.shape[:1:-1], dtype=torch.float64)
         return torch.cat([turn * size / size[:, None] * signs, shift[:, None]], dim=1)

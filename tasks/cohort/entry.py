@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 from tasks.cohort.reading import Counts
@@ -154,15 +154,13 @@ class Entry:
         return replace(self, reason=reason)
 
 
+FIELDS = tuple(field.name for field in fields(Entry))
+
+
 def decoded_together(sources: Iterable[Source]) -> int:
     """Count the bytes of an image's pixels as float32, where its files may come to lie on the grid of the first."""
     sizes = [source.decoded for source in sources if source.kind == "image"]
     return max(sum(sizes), len(sizes) * sizes[0]) if sizes else 0
-
-
-def known_files(entries: Iterable[Entry]) -> dict[str, Fact]:
-    """Collect what is known of files, by their pseudonyms."""
-    return {fact.file: fact for entry in entries for fact in entry.facts}
 
 
 def combine(digests: Sequence[str], frame: int | None = None) -> str:

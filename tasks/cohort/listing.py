@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import escape
 from posixpath import basename
 
@@ -10,6 +10,7 @@ from fsspec.utils import glob_translate
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
+from tasks.cohort.packed import Packed
 from tasks.cohort.rows import images_of_table
 from tasks.cohort.sequences import grouped
 from tasks.cohort.sources import Listed, Source
@@ -28,7 +29,7 @@ def would_list(source: Location, file: Location) -> bool:
     return any(re.match(glob_translate("/".join(pattern)), file.path) for pattern in patterns)
 
 
-def list_images(config: CohortConfig) -> list[Listed]:
+def list_images(config: CohortConfig) -> Sequence[Listed]:
     """List a folder, glob or prefix, or the files that a cohort table names.
 
     Raises
@@ -38,11 +39,11 @@ def list_images(config: CohortConfig) -> list[Listed]:
     """
     if is_table(config.source):
         return images_of_table(config)
-    listed = _files_of(config.source)
+    listed = Packed(_files_of(config.source))
     return grouped(listed, config.sequences) if config.sequences and listed else listed
 
 
-def _files_of(source: Location) -> list[Listed]:
+def _files_of(source: Location) -> Iterator[Listed]:
     if source.url.lower().endswith(_WORKBOOKS):
         raise ConfigurationError(f"cohort.source: {source} is a workbook: save its sheet as CSV (UTF-8), and name that")
     try:
@@ -54,11 +55,9 @@ def _files_of(source: Location) -> list[Listed]:
         raise nameless(error, f"cohort.source: {source}{server} cannot be listed") from None
     if f"{folder}/" in files:
         raise ConfigurationError(f"cohort.source: {source} cannot be listed: give access to it, or name another place")
-    listed = []
     for url in _once_each(files) if source.is_local else files:
         path = (source.at(url).path.removeprefix(folder) or basename(url)).strip("/")
-        listed.append(Listed(_written(path), Source((url,)), path=path))
-    return listed
+        yield Listed(_written(path), Source((url,)), path=path)
 
 
 def _once_each(files: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import hmac
 import os
 import secrets
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -92,5 +92,12 @@ class Key(BaseModel):
 
 
 def _hmac(key: str, text: str) -> str:
-    name = text.encode(errors="surrogateescape")  # names of files are bytes, which need not be UTF-8
-    return hmac.digest(key.encode(), name, "sha256").hex()[:_DIGITS]
+    keyed = _keyed(key).copy()
+    keyed.update(text.encode(errors="surrogateescape"))  # names of files are bytes, which need not be UTF-8
+    return keyed.hexdigest()[:_DIGITS]
+
+
+@lru_cache(1)
+def _keyed(key: str) -> hmac.HMAC:
+    """Take the key in once, not for each of a million names."""
+    return hmac.new(key.encode(), digestmod="sha256")

@@ -78,8 +78,8 @@ class Selection(BaseModel):
         after, before = self.modified_after, self.modified_before
         if isinstance(before, str):
             raise ConfigurationError("only.modified_before is `scheduled`, but this run has no schedule: give a time")
-        files = dict.fromkeys(file for image in listed for file in image.source.files)
-        times: Mapping[str, datetime] = home.times_of(files) if after or before else {}
+        files = {file for image in listed for file in image.source.files} if after or before else ()
+        times: Mapping[str, datetime] = home.times_of(files)
         ids = set(self.ids)
         named = {alias(name) for image in listed for name in image.called} if ids else set()
         ids = {id if id in named else id.rpartition("#")[0] or id for id in ids}  # name#3 is a frame of name

@@ -119,21 +119,25 @@ class Sources:
     """Where images lie, by id. It shows nothing of that when it is printed: Dask logs the arguments of what failed."""
 
     def __init__(self, places: Mapping[str, Source]) -> None:
-        self._places = dict(places)
+        self._places = places
 
     def __repr__(self) -> str:
         return f"<sources of {len(self._places)} images>"
 
     def __call__(self, id: str) -> Source | None:
-        return self._places.get(self._listed(id))
+        listed = self._listed(id)
+        return listed and listed[1]
 
     def of(self, ids: Iterable[str]) -> "Sources":
         """Keep the places of some images alone."""
-        return Sources({name: self._places[name] for name in map(self._listed, ids) if name in self._places})
+        return Sources(dict(filter(None, map(self._listed, ids))))
 
-    def _listed(self, id: str) -> str:
-        """Name the file that a frame, `name#3`, is of."""
-        return id if id in self._places else id.rpartition("#")[0]
+    def _listed(self, id: str) -> tuple[str, Source] | None:
+        """Find an image, or the file that a frame, `name#3`, is of, with its name."""
+        for name in (id, id.rpartition("#")[0]):
+            if source := self._places.get(name):
+                return name, source
+        return None
 
 
 Find = Callable[[str], Source | None]

@@ -3,16 +3,19 @@
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from itertools import chain, count, islice
 
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entries import entries_of
 from tasks.cohort.entry import Entry, Fact
 from tasks.cohort.listing import list_images
+from tasks.cohort.packed import Packed, PackedMapping
+from tasks.cohort.packed_entries import Entries
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.readers import Header, inspect
 from tasks.cohort.reading import Unreadable, check_file
@@ -26,6 +29,12 @@ from tasks.storage.location import Location, nameless
 logger = logging.getLogger(__name__)
 
 _READERS = 8
+
+_AT_ONCE = 4096
+"""Images whose files are read before these are written down, and forgotten."""
+
+_REMEMBERED = 2**14
+"""Files that are not read again if another image has them, too, such as a mask."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Survey:
         Ids of the images that are there, but not selected.
     """
 
-    entries: list[Entry]
+    entries: Entries
     sources: Sources
     unselected: frozenset[str] = frozenset()
 
@@ -85,14 +94,12 @@ def survey(
     if config.slides and any(image.source.mask for image in listed):
         raise ConfigurationError("cohort.source: the table names masks, which slides cannot have: leave them out")
     alias = config.alias(key)
-    files = _files(listed)
     selects = only.by_listing(config.home, listed, alias)
     joins = not is_table(config.source) and not config.sequences and spatial_dims == 3
-    if not joins:  # of a series, all files have to be known
-        files = _files(image for image in listed if selects(image))
+    files = _files(image for image in listed if joins or selects(image))  # of a series, all files have to be known
     stamps = _stamps(config, files)
 
-    @cache
+    @lru_cache(_REMEMBERED)  # files of several images
     def find(uri: str) -> Fact | Unreadable:
         stamp, file = stamps.get(uri, ""), key.pseudonym(uri)
         before = (known or {}).get(file)
@@ -105,39 +112,53 @@ def survey(
         )
         names = {image.name for image in sample}
         files, selects = _files(sample), lambda image: image.name in names
-    facts: dict[str, Fact | Unreadable] = {}
+    kept: list[Packed[Listed]] = []
+    left_out: set[str] = set()
+
+    def written_down(pool: ThreadPoolExecutor) -> Iterator[Entry]:
+        """Read files and forget them again, image by image; of series, all files first."""
+        done = count(1)
+        for block in (listed,) if joins else _blocks(listed):
+            own = _files(image for image in block if joins or selects(image))
+            facts: dict[str, Fact | Unreadable] = {}
+            for uri, fact in zip(own, pool.map(find, own), strict=True):
+                facts[uri] = fact
+                progress(min(next(done), len(files)), len(files))
+            if joins:
+                images = join(block, facts)
+            else:
+                images = [narrow(image, facts) if selects(image) else image for image in block]
+                left_out.update({*own}.difference(_files(filter(selects, images))))
+            kept.append(Packed(images))
+            for image in filter(selects, images):
+                yield from entries_of(image, facts, alias, config, spatial_dims)
+
     with ThreadPoolExecutor(_READERS) as pool:
-        for uri, fact in zip(files, pool.map(find, files), strict=True):
-            facts[uri] = fact
-            progress(len(facts), len(files))
-    if joins:
-        listed = join(listed, facts)
-    else:
-        listed = [narrow(image, facts) if selects(image) else image for image in listed]
-        if left_out := len(files) - len(_files(image for image in listed if selects(image))):
-            logger.warning(
-                "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
-                "beside the volume"
-                if is_table(config.source)
-                else "%d files that are named as one of the sequences are left out: they are no images",
-                left_out,
-            )
-    surveyed = [
-        entry for image in listed if selects(image) for entry in entries_of(image, facts, alias, config, spatial_dims)
-    ]
-    entries = only.sampled([entry for entry in surveyed if only.by_header(entry)])
-    places = {alias(image.name): image.source for image in listed}
-    ids = {entry.id for entry in surveyed} | {alias(image.name) for image in listed if not selects(image)}
-    if len(places) < len(listed):
+        surveyed = Entries(written_down(pool))
+    if left_out:
+        logger.warning(
+            "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
+            "beside the volume"
+            if is_table(config.source)
+            else "%d files that are named as one of the sequences are left out: they are no images",
+            len(left_out),
+        )
+    places = PackedMapping((alias(image.name), image.source) for image in chain.from_iterable(kept))
+    if places.repeats:
         raise ConfigurationError(
             f"cohort.source: files at {config.source} have the same name once it is written as text: rename those "
             "whose names are not UTF-8"
         )
-    if len({entry.id for entry in surveyed}) < len(surveyed):
+    if any(id in places for id, frame in surveyed.columns("id", "frame") if frame is not None):
         raise ConfigurationError(
             f"cohort.source: an image at {config.source} has the name of another one's frame, such as name#1: rename it"
         )
-    return Survey(entries, Sources(places), frozenset(ids - {entry.id for entry in entries}))
+    if only == ALL:
+        return Survey(surveyed, Sources(places))
+    entries = Entries(only.sampled([entry for entry in surveyed if only.by_header(entry)]))
+    others = (alias(image.name) for image in chain.from_iterable(kept) if not selects(image))
+    ids = {*surveyed.columns("id"), *others}
+    return Survey(entries, Sources(places), frozenset(ids.difference(entries.columns("id"))))
 
 
 def which(
@@ -173,6 +194,11 @@ def which(
             for id in (listed | names.get(key.pseudonym(uri), set())) & set(ids):
                 found.setdefault(id, {})[uri] = None
     return {id: tuple(uris) for id, uris in found.items()}
+
+
+def _blocks(images: Iterable[Listed]) -> Iterator[list[Listed]]:
+    left = iter(images)
+    return iter(lambda: list(islice(left, _AT_ONCE)), [])
 
 
 def _files(images: Iterable[Listed]) -> list[str]:

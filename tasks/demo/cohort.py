@@ -111,6 +111,7 @@ def dicom_slices(drawn: Phantom, name: str) -> Iterator[bytes]:
         dataset.SOPInstanceUID = generate_uid(_UID_ROOT, [name, str(number)])
         dataset.SeriesInstanceUID = generate_uid(_UID_ROOT, [name])
         dataset.StudyInstanceUID = generate_uid(_UID_ROOT, [name, "study"])
+        dataset.FrameOfReferenceUID = generate_uid(_UID_ROOT, [name, "frame of reference"])
         dataset.PatientID, dataset.PatientName = name, "PHANTOM"
         dataset.Modality = "MR"
         dataset.InstanceNumber = number + 1

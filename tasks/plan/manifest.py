@@ -5,9 +5,7 @@ Rows and plan are one file since two cannot be replaced at once: a run that is k
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from io import BytesIO
-from itertools import islice
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -15,88 +13,98 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from models.errors import ConfigurationError
-from tasks.cohort.entry import Entry, Fact, Source
+from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import SCHEMA, Entries, entries_of, packed
 from tasks.storage.location import Location, Unavailable
 
 NAME = "manifest.parquet"
 
-_FACT = pa.struct(
-    [(name, pa.string()) for name in ("file", "stamp", "digest", "format", "series", "modality")]
-    + [(name, pa.int64()) for name in ("size", "decoded")]
-    + [(name, pa.string()) for name in ("patient", "issuer")]
-    + [("frames", pa.int64()), ("orientation", pa.list_(pa.float64()))]
-    + [(name, pa.int64()) for name in ("pictures", "volumes")]
-)
-_SOURCE = pa.struct([*((name, pa.string()) for name in ("name", "kind", "digest")), ("files", pa.list_(_FACT))])
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("digest", pa.string()),
-        ("format", pa.string()),
-        ("label", pa.string()),
-        ("mask", pa.string()),
-        ("reason", pa.string()),
-        ("subject", pa.string()),
-        ("present", pa.bool_()),
-        ("withdrawn", pa.bool_()),
-        ("frame", pa.int64()),
-        ("measures", pa.list_(pa.float64())),
-        ("covariates", pa.list_(pa.string())),
-        ("sources", pa.list_(_SOURCE)),
-    ]
-)
-
 _ANY_SIZE = {"thrift_string_size_limit": 2**31 - 1, "thrift_container_size_limit": 2**31 - 1}
 """Limits for a file's index: Arrow would write a plan of 100 MB, of some 20 million images, and refuse to read it."""
 
-_WITHOUT_SOURCES = [name for name in _SCHEMA.names if name != "sources"]
+_SHARD = "rows per shard"
+
+_MOST_GROUPS = 1024
+"""Row groups of a file: each takes two kilobytes of its index, and thirty of the memory of everybody who reads it."""
 
 
 def write(
-    output: Location, entries: Iterable[Entry], rows_per_group: int, metadata: Mapping[str, str] | None = None
+    output: Location, entries: Sequence[Entry], rows_per_shard: int, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the manifest with one Parquet row group a shard, so that a worker reads only its own."""
-    sink, left = BytesIO(), iter(entries)
+    """Write the manifest, so that a worker reads little more than the rows of its own shards."""
+    size = _rows_per_group(len(entries), rows_per_shard)
     # Least and greatest digests would be two thirds of the file's index, which every reader reads.
-    with pq.ParquetWriter(
-        sink, _SCHEMA, compression="zstd", write_statistics=False, write_page_checksum=True
-    ) as writer:
-        while group := list(islice(left, rows_per_group)):
-            writer.write_table(pa.Table.from_pylist([_row(entry) for entry in group], schema=_SCHEMA))
-        writer.add_key_value_metadata(dict(metadata or {}))
-    (output / NAME).write(sink.getvalue())
+    options: dict[str, Any] = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
+    with (output / NAME).writing() as sink, pq.ParquetWriter(sink, SCHEMA, **options) as writer:
+        for batch in packed(entries).batches(size):
+            writer.write_batch(batch)
+        writer.add_key_value_metadata({**(metadata or {}), _SHARD: str(rows_per_shard)})
+
+
+def _rows_per_group(images: int, rows_per_shard: int) -> int:
+    """Rows of a Parquet row group: one shard, or as many as let the index of the file stay small."""
+    shards = -(-images // rows_per_shard)
+    return rows_per_shard * max(1, -(-shards // _MOST_GROUPS))
 
 
 def read(
     output: Location,
-    groups: Sequence[int] | None = None,
+    shards: Sequence[int] | None = None,
     ids: Sequence[str] | None = None,
     *,
     sources: bool = True,
 ) -> list[Entry]:
-    """Read all rows, or those of some row groups (shards), or those with some ids.
+    """Read all rows, or those of some shards, or those with some ids.
 
     Parameters
     ----------
     sources
         Whether entries come with their sources, which are half of the file, and needed only to plan and to write anew.
     """
+    if shards is not None:
+        return [entry for own in read_each(output, shards, sources=sources) for entry in own]
     with _opened(output) as parquet:
-        chosen = list(range(parquet.num_row_groups) if groups is None else groups)
-        columns = None if sources else _WITHOUT_SOURCES
         found = []
-        for batch in parquet.iter_batches(row_groups=chosen, columns=columns) if chosen else ():
+        for batch in parquet.iter_batches(columns=_columns(sources)):
             rows = batch if ids is None else batch.filter(pc.is_in(batch.column("id"), pa.array(ids, pa.string())))
-            found += [_entry(row) for row in rows.to_pylist()]
+            found += entries_of(rows)
         return found
 
 
-def read_each(output: Location, groups: Iterable[int], *, sources: bool = False) -> Iterator[list[Entry]]:
+def read_each(output: Location, shards: Iterable[int], *, sources: bool = False) -> Iterator[list[Entry]]:
     """Read the rows of some shards, one shard after the other, with `sources` or without; the file is opened once."""
-    columns = None if sources else _WITHOUT_SOURCES
+    for rows in _each(output, shards, _columns(sources)):
+        yield [entry for batch in rows.to_batches() for entry in entries_of(batch)]
+
+
+def read_ids(output: Location, shards: Iterable[int]) -> Iterator[list[str]]:
+    """Read the ids of the images of some shards, one shard after the other."""
+    for rows in _each(output, shards, ["id"]):
+        yield rows["id"].to_pylist()
+
+
+def _each(output: Location, shards: Iterable[int], columns: list[str]) -> Iterator[pa.Table]:
     with _opened(output) as parquet:
-        for group in groups:
-            yield [_entry(row) for row in parquet.read_row_group(group, columns).to_pylist()]
+        told = parquet.metadata
+        size = int(told.metadata[_SHARD.encode()])
+        of_group = _rows_per_group(told.num_rows, size)
+        for group, own in groupby(shards, lambda shard: shard * size // of_group):
+            table = parquet.read_row_group(group, columns)
+            yield from (table.slice(shard * size - group * of_group, size) for shard in own)
+
+
+def load(output: Location, *, sources: bool = True) -> Entries:
+    """Read all rows, with `sources` or without, and hold them packed."""
+    with _opened(output) as parquet:
+        groups = (parquet.read_row_group(group, _columns(sources)) for group in range(parquet.num_row_groups))
+        return Entries.of(batch for group in groups for batch in _whole(group).to_batches())
+
+
+def _whole(rows: pa.Table) -> pa.Table:
+    """Give rows that were read without their sources none."""
+    if "sources" in rows.column_names:
+        return rows
+    return rows.append_column(SCHEMA.field("sources"), pa.array([()] * len(rows), SCHEMA.field("sources").type))
 
 
 @contextmanager
@@ -104,7 +112,7 @@ def _opened(output: Location) -> Iterator[pq.ParquetFile]:
     location = output / NAME
     with location.filesystem.open(location.path, "rb") as file:
         parquet = pq.ParquetFile(file, page_checksum_verification=True, **_ANY_SIZE)
-        if not parquet.schema_arrow.equals(_SCHEMA):
+        if not parquet.schema_arrow.equals(SCHEMA):
             raise ConfigurationError(f"{location} does not have the columns of a manifest: damaged")
         yield parquet
 
@@ -133,17 +141,5 @@ def read_metadata(output: Location) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in found.items()}
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    row = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    sources = [source._asdict() | {"files": [fact._asdict() for fact in source.files]} for source in entry.sources]
-    return row | {"sources": sources}
-
-
-def _entry(row: dict[str, Any]) -> Entry:
-    sources = (Source(**source | {"files": tuple(map(_fact, source["files"]))}) for source in row.pop("sources", ()))
-    beside = {name: tuple(row[name]) for name in ("measures", "covariates")}
-    return Entry(**row | beside | {"sources": tuple(sources)})
-
-
-def _fact(fact: dict[str, Any]) -> Fact:
-    return Fact(**fact | {"orientation": tuple(fact["orientation"])})
+def _columns(sources: bool) -> list[str]:
+    return SCHEMA.names if sources else [name for name in SCHEMA.names if name != "sources"]

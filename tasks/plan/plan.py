@@ -20,16 +20,17 @@ from models.prediction import declare_prediction, declare_source
 from models.targets import TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import packed
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.slides.outputs import declare_slide
 from tasks.plan import manifest
 from tasks.plan.planned import Part, PlannedFit, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.recipe import ModelConfig, Recipe
-from tasks.plan.shards import Shard, cut, digest_of, images_per_shard
+from tasks.plan.shards import Shards, cut, digest_of, images_per_shard
 from tasks.storage.location import Location
 
 NAME = "plan.json"
-LAYOUT = 8
+LAYOUT = 9
 
 _WAYS_OUT = "name another output, or put this one out of the way with --overwrite"
 
@@ -61,8 +62,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layout: int = LAYOUT
-    images_per_shard: int
-    shards: tuple[Shard, ...]
+    shards: Shards
     cohort: CohortConfig
     model: ModelConfig
     target: TargetConfig
@@ -91,7 +91,11 @@ class Plan(BaseModel):
 
     @property
     def images(self) -> int:
-        return self.shards[-1].stop
+        return self.shards.images
+
+    @property
+    def images_per_shard(self) -> int:
+        return self.shards.size
 
     @property
     def images_at_once(self) -> int:
@@ -159,7 +163,8 @@ class Plan(BaseModel):
     def part_digests(self) -> tuple[str, ...]:
         """By part, a digest over all that decides it in a shard beside the images."""
         common = {
-            **self.model_dump(mode="json", include={"layout", "images_per_shard", "target", "batch_size"}),
+            **self.model_dump(mode="json", include={"layout", "target", "batch_size"}),
+            "images_per_shard": self.images_per_shard,
             **self.model_dump(mode="json", include={"grid", "masks", "segments", "precision", "channels"}),
             "model": self.deciding_model,
             "cohort": self.deciding_cohort,
@@ -249,15 +254,15 @@ def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, key
 
     The size of a shard depends on the work alone, never on the workers.
     """
-    masks = any(entry.mask for entry in entries)
+    masks = any(packed(entries).columns("mask"))
     maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
     frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
     of_slides = declare_slide() if recipe.cohort.slides else ()
-    a_map = 1 + len(frame.channels) * frame.keeps_channels
-    grids = max(len(maps) * len(frame.targets) * a_map, len(frame.channels))
-    size = images_per_shard(len(entries), grids * math.prod(frame.grid) * 4)
+    channels, targets, grid_bytes = len(frame.channels), len(frame.targets), math.prod(frame.grid) * 4
+    grids = max(len(maps) * targets * (1 + channels * frame.keeps_channels), channels)
+    largest = max(targets * (channels if frame.keeps_channels else 1), channels)
+    size = images_per_shard(len(entries), grids * grid_bytes, largest * grid_bytes)
     return Plan(
-        images_per_shard=size,
         shards=cut(entries, size, recipe.model.tiles.at_once(recipe.batch_size)),
         cohort=recipe.cohort,
         model=recipe.model,

@@ -14,14 +14,10 @@ from models.errors import ConfigurationError
 from models.metrics.evaluate import as_explained, evaluate
 from models.uncertainty import ask_members
 from tasks.cohort.entry import Entry
-from tasks.cohort.slides.tissue import SLIDE_BYTES
 from tasks.plan.plan import Plan
+from tasks.prepare.memory import reading
 from tasks.prepare.place import Place
 from tasks.store.variables import Variable, layout, variables
-
-_DECODING = 8
-"""Memory of an image while it is read, in multiples of its pixels as float32: a file of float64 voxels is held as
-stored and as scaled, both twice as large, then as float32 twice, and twice in a transform."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +75,16 @@ def estimate(plan: Plan, entries: Sequence[Entry], engine: Engine, place: Place,
     image_bytes = sum(map(_bytes, by_image))
     explaining, evaluating = _probe(plan, engine, place.threads, tried or _noise(plan, engine))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    # A block that is filled, one that is written with its encoded copy, and four batches in three versions.
+    # A shard that is filled, one that is written and one read back; the maps of two batches more than were tried, and
+    # the inputs of four in three versions.
     input_bytes = math.prod(plan.grid) * plan.model.channels * 4
-    files, decoding = _reading(plan, entries)
-    memory = peak + 3 * image_bytes * plan.images_per_shard + 12 * input_bytes * plan.images_at_once + files + decoding
+    files, decoding = reading(plan, entries)
+    shards_bytes = 3 * sum(map(_encoded_bytes, by_image)) * plan.images_per_shard
+    memory = peak + shards_bytes + (2 * image_bytes + 15 * input_bytes) * plan.images_at_once + files + decoding
     if place.memory_limit and memory > place.memory_limit:
         raise ConfigurationError(
             f"a worker would need {_gib(memory)} (one batch of {plan.images_at_once} images: {_gib(peak)}; "
-            f"three shards of {plan.images_per_shard} images: {_gib(3 * image_bytes * plan.images_per_shard)}; "
+            f"three shards of {plan.images_per_shard} images: {_gib(shards_bytes)}; "
             f"the files of a batch: {_gib(files)}; the largest image while it is decoded: {_gib(decoding)}), "
             f"but it may use {_gib(place.memory_limit)}: use fewer workers, raise compute.memory_per_worker, or lower "
             "batch_size or cohort.largest_image"
@@ -117,30 +115,16 @@ def _bytes(variable: Variable) -> int:
     return math.prod(variable.shape) * variable.itemsize
 
 
+def _encoded_bytes(variable: Variable) -> int:
+    """Bytes of one image at most, encoded: a value whose mantissa is rounded has two bytes of zeros."""
+    return _bytes(variable) // (1 if variable.output.mantissa is None else 2)
+
+
 def _objects(plan: Plan, variable: Variable) -> int:
     """Objects of one shard, or of the whole of an array without `image_id`."""
     sides = layout(plan, variable).shape
     sides = sides[1:] if variable.output.per_image else sides
     return math.prod(-(-size // side) for size, side in zip(variable.shape, sides, strict=True))
-
-
-def _reading(plan: Plan, entries: Sequence[Entry]) -> tuple[int, int]:
-    """Bytes of the files of the largest batch, which are read at once, and of decoding the largest image.
-
-    Slides are read by ranges, one after the other.
-    """
-    if plan.cohort.slides:
-        return 0, _DECODING * plan.cohort.slides.bag_bytes + SLIDE_BYTES
-
-    def files(batch: Sequence[int]) -> int:
-        return sum({fact.file: fact.size for row in batch for fact in entries[row].facts}.values())
-
-    def decoded(entry: Entry) -> int:
-        frames = 1 if entry.frame is None else entry.facts[0].count(plan.model.spatial_dims)
-        return entry.decoded // frames
-
-    batches = ([shard.start + row for row in batch] for shard in plan.shards for batch in shard.batches)
-    return max(map(files, batches), default=0), _DECODING * max(map(decoded, entries), default=0)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def add_metrics(output: Location, metrics: Sequence[Metric], engines: Engines, o
         raise ConfigurationError(
             f"{left} of {len(plan.shards)} shards of {output} are not delivered: finish the run first"
         )
-    entries = manifest.read(output)
+    entries = manifest.load(output)
     digest = " ".join(check_comparable(plan, entries, other) for other in others)
     network = engines.network(plan)
     asked = tuple(metrics) or tuple(

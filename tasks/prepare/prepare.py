@@ -14,7 +14,8 @@ from models.network import Network
 from models.precision import check_instructions
 from models.targets import Region
 from models.trial import told
-from tasks.cohort.entry import Entry, known_files
+from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import known_files
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.slides.opening import check_installed
@@ -114,7 +115,7 @@ class Before:
             lasting = Lasting.read(output)
             return cls(withdrawn=lasting.withdrawn, key=lasting.key if lasting.withdrawn else None)
         plan = Plan.read(output)
-        return cls(plan, manifest.read(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
+        return cls(plan, manifest.load(output), Commit.read(output, stamps(output)), plan.withdrawn, plan.key)
 
 
 NOTHING = Before()

@@ -2,13 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from models.errors import ConfigurationError
 from models.network import Network
 from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import AT_ONCE, Entries, flags, packed, with_columns
 from tasks.plan.plan import Plan, make_part
 from tasks.plan.planned import Part, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.shards import cut
@@ -42,7 +48,7 @@ def replan(
     *,
     extend: bool,
     unselected: Collection[str] = (),
-) -> tuple[Plan, list[Entry], Changes]:
+) -> tuple[Plan, Entries, Changes]:
     """Go on from the plan of an output, as the cohort and the configuration are now.
 
     An image's row never moves. New images go after the last row; what changed is explained again in its place; what
@@ -69,7 +75,7 @@ def replan(
     """
     _refuse_differences(there, plan, extend)
     if there.cohort.covariates != plan.cohort.covariates:  # what is known of images that are gone is of other columns
-        entries_there = [replace(entry, covariates=()) for entry in entries_there]
+        entries_there = Entries(replace(entry, covariates=()) for entry in entries_there)
     found, again, changes = _rows(there, entries_there, commits, entries, unselected)
     _refuse_another_cohort(there, entries_there, found)
     titles = {explainer.title for explainer in there.explainers}
@@ -81,7 +87,6 @@ def replan(
     known = {fit.title for fit in there.fits}
     goes_on = plan.model_copy(
         update={
-            "images_per_shard": there.images_per_shard,
             "shards": shards,
             "parts": parts,
             "fits": (*there.fits, *(fit for fit in plan.fits if fit.title not in known)),
@@ -138,10 +143,12 @@ def tombstone(subject: str) -> str:
     return hashlib.sha256(f"withdrawn {subject}".encode()).hexdigest()
 
 
-def without_withdrawn(entries: Sequence[Entry], withdrawn: Collection[str]) -> list[Entry]:
+def without_withdrawn(entries: Sequence[Entry], withdrawn: Collection[str]) -> Entries:
     """Leave out what must not come back."""
+    if not withdrawn:
+        return packed(entries)
     gone = set(withdrawn)
-    return [entry for entry in entries if not gone or not gone & set(map(tombstone, entry.names))]
+    return Entries(entry for entry in entries if not gone & set(map(tombstone, entry.names)))
 
 
 def _rows(
@@ -150,28 +157,59 @@ def _rows(
     commits: Mapping[int, Commit],
     entries: Sequence[Entry],
     unselected: Collection[str],
-) -> tuple[list[Entry], set[int], Changes]:
+) -> tuple[Entries, set[int], Changes]:
     """The manifest as it is now, and the rows that are to be explained again."""
-    now = {entry.id: entry for entry in entries}
-    once_more = {there.shards[index].start + row for index, commit in commits.items() for row in commit.again}
-    found: list[Entry] = []
-    again: set[int] = set()
-    vanished = 0
-    for row, before in enumerate(entries_there):
-        entry = now.pop(before.id, None)
-        if before.withdrawn or before.id in unselected or before.listed in unselected:
-            found.append(before)
-        elif entry is None or (entry.digest is None and before.digest is not None):
-            vanished += 1
-            found.append(replace(before, present=False))
-        elif (entry.digest, entry.mask) != (before.digest, before.mask):
-            again.add(row)
-            found.append(entry)
-        elif row in once_more:  # as it was planned, again: in its old batch, so that its maps are what they were to be
-            found.append(entry)
-        else:
-            found.append(entry if entry.reason else replace(entry, reason=before.reason))
-    return [*found, *now.values()], again, Changes(len(now), len(again), vanished, ())
+    before, now = packed(entries_there), packed(entries)
+    once_more = np.zeros(len(before), bool)
+    once_more[[there.shards[index].start + row for index, commit in commits.items() for row in commit.again]] = True
+    places = now.places(before)
+    others, again, vanished = pa.array(unselected, pa.string()), set[int](), 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal vanished
+        row = 0
+        for old, new in zip(before.batches(AT_ONCE), now.take(np.maximum(places, 0)), strict=True):
+            place = places[row : row + len(old)]
+            stays = flags(pc.or_(old["withdrawn"], _are_among(others, old)))
+            gone = ~stays & ((place < 0) | flags(pc.and_(pc.is_null(new["digest"]), pc.is_valid(old["digest"]))))
+            differs = ~stays & ~gone & (_differ(old["digest"], new["digest"]) | _differ(old["mask"], new["mask"]))
+            # What is planned once more is in its old batch, so that its maps are what they were to be.
+            keeps_reason = ~stays & ~gone & ~differs & ~once_more[row : row + len(old)]
+            vanished += int(gone.sum())
+            again.update((row + np.flatnonzero(differs)).tolist())
+            yield _chosen(old, new, stays | gone, gone, keeps_reason)
+            row += len(old)
+        fresh = np.ones(len(now), bool)
+        fresh[places[places >= 0]] = False
+        yield from now.take(np.flatnonzero(fresh))
+
+    found = Entries.of(batches())
+    return found, again, Changes(len(found) - len(before), len(again), vanished, ())
+
+
+def _chosen(
+    old: pa.RecordBatch,
+    new: pa.RecordBatch,
+    stays: NDArray[np.bool_],
+    gone: NDArray[np.bool_],
+    keeps_reason: NDArray[np.bool_],
+) -> pa.RecordBatch:
+    """Take each row as it was or as it is now, mark what is gone, and keep the reasons of what failed before."""
+    rows = pa.concat_batches([old, new]).take(pa.array(np.arange(len(old)) + np.where(stays, 0, len(old))))
+    known = pc.if_else(pa.array(keeps_reason), pc.coalesce(rows["reason"], old["reason"]), rows["reason"])
+    present = pc.and_(rows["present"], pa.array(~gone))
+    return with_columns(rows, reason=known, present=present)
+
+
+def _are_among(ids: pa.Array, rows: pa.RecordBatch) -> pa.BooleanArray:
+    """Tell which images have one of some ids, or are frames of a file that has."""
+    files = pc.replace_substring_regex(rows["id"], "#[^#]*$", "")
+    listed = pc.if_else(pc.is_valid(rows["frame"]), files, rows["id"])
+    return pc.or_(pc.is_in(rows["id"], value_set=ids), pc.is_in(listed, value_set=ids))
+
+
+def _differ(old: pa.StringArray, new: pa.StringArray) -> NDArray[np.bool_]:
+    return flags(pc.not_equal(pc.fill_null(old, ""), pc.fill_null(new, "")))
 
 
 _DECIDING: dict[str, Callable[[Plan], Any]] = {
@@ -248,9 +286,13 @@ def _shown(value: Any) -> str:
 
 
 def _refuse_another_cohort(there: Plan, before: Sequence[Entry], now: Sequence[Entry]) -> None:
-    had = [row for row, entry in enumerate(before) if entry.digest]
-    if had and not any(now[row].present and now[row].digest == before[row].digest for row in had):
+    pairs = zip(packed(before).columns("digest"), packed(now).columns("digest", "present"), strict=False)
+    images = same = 0
+    for had, (has, present) in pairs:
+        images += bool(had)
+        same += bool(had) and present and had == has
+    if images and not same:
         raise Refused(
-            f"none of the {len(had)} images of the output is in the cohort as it was, which came from "
+            f"none of the {images} images of the output is in the cohort as it was, which came from "
             f"{there.cohort.source}: is this another cohort? Name another output, or --overwrite this one"
         )

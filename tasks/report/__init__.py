@@ -1,36 +1,30 @@
 """The report: one page that needs neither a server nor a network."""
 
-import hashlib
-from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
-
 import numpy as np
-import xarray as xr
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
 
 from models.labels import NOTHING, without_concepts
-from tasks.cohort.entry import Entry
-from tasks.plain import plain_lines
 from tasks.plan import manifest
-from tasks.plan.labels import Labels, read_labels
+from tasks.plan.labels import read_labels
 from tasks.plan.plan import Plan
+from tasks.plan.predictions import held_against
 from tasks.report.agreement import draw_others
-from tasks.report.cases import Predictions, choose, in_turn, show
+from tasks.report.cases import choose, in_turn, show
 from tasks.report.concepts import tested_concepts
 from tasks.report.counterfactuals import turned_predictions
-from tasks.report.evidence import CONTROLS, as_csv, curves, evidence_table, families, suspicion
+from tasks.report.evidence import CONTROLS, curves, evidence_table, families, suspicion
 from tasks.report.fields import by_explainer
 from tasks.report.inventory import describe
+from tasks.report.left_out import reasons
 from tasks.report.means import fitting, mean_maps
 from tasks.report.measures import regressed_measures
+from tasks.report.page import render
 from tasks.report.performance import performance
-from tasks.report.pictures import scales_of
-from tasks.report.plots import ABREAST, ascent_plot, calibration_plot, curve_plot, family_plot, roc_plot
+from tasks.report.pictures import scales_of, shared_scales
+from tasks.report.plots import ascent_plot, calibration_plot, curve_plot, family_plot, roc_plot
 from tasks.report.prototype_patches import patches_of_prototypes
 from tasks.report.prototypes import prototypes_of_classes
+from tasks.report.ratings import told_ratings
+from tasks.report.recipe import recipe_in_words
 from tasks.report.regions import by_region
 from tasks.report.remarks import remarks_on, remarks_on_borders
 from tasks.report.shares import mean_shares
@@ -38,10 +32,12 @@ from tasks.report.sheet import sheet
 from tasks.report.shortcuts import explained_alike
 from tasks.report.similar import retrieval, similar_cases
 from tasks.report.slides import is_slide, tile_values
+from tasks.report.trust import TELLING, trusted
 from tasks.report.visualisations import visualised
 from tasks.report.words import NAMED
 from tasks.storage.location import Location
 from tasks.store.template import EXPLAINED, open_store
+from tasks.tables import as_csv
 from tasks.work.finish import summarise
 
 NAME, PICTURE, TABLE = "report/index.html", "report/cases.png", "report/evidence.csv"
@@ -57,57 +53,62 @@ def write_report(output: Location) -> Location:
     """
     summary = summarise(output)
     plan, entries = Plan.read(output), manifest.read(output, sources=False)
-    dataset = open_store(output)
-    explained = np.flatnonzero(dataset["status"].values == EXPLAINED)
-    dataset = dataset.isel(image_id=explained)
+    stored = open_store(output)
+    explained = np.flatnonzero(stored["status"].values == EXPLAINED)
+    dataset = stored.isel(image_id=explained)
+    exclusive = plan.model.activation == "softmax"
     spelt = without_concepts(map(str, dataset["label"].values), plan.concepts)
-    labels = read_labels(spelt, plan.model.classes, _exclusive(plan))
-    predictions = _predictions(dataset, plan, labels)
+    labels = read_labels(spelt, plan.model.classes, exclusive)
+    probability = dataset["probability"].values if "probability" in dataset else None
+    predictions = held_against(labels, probability, plan.model.activation)
     subjects = [entries[row].subject or entries[row].id for row in explained]
     right = None
-    if "probability" in dataset:
-        right = performance(dataset["probability"].values, spelt, subjects, plan.model.classes, _exclusive(plan))
+    if probability is not None:
+        right = performance(probability, spelt, subjects, plan.model.classes, exclusive)
     has_maps = "attribution" in dataset and bool(len(explained))
-    called = predictions.called if "probability" in dataset else None
+    called = predictions.called if probability is not None else None
     groups, mean_scales = mean_maps(dataset, called, labels if right else None) if has_maps else ([], [])
     table = evidence_table(dataset, subjects)
+    tested = [] if table is None else families(table, dataset)
+    trust_families, trust = trusted(tested)
     choices = choose(dataset, predictions) if len(explained) else []
     rows = in_turn(choices)
     chosen = dataset.isel(image_id=rows)
     chosen = (chosen.drop_vars("image") if is_slide(chosen) else chosen).load()  # an overview is shown instead
-    scales = scales_of([tile_values(chosen) if is_slide(chosen) else chosen["attribution"]]) if has_maps else []
-    told = [scale.explainer for scale in scales if not scale.explainer.startswith(CONTROLS)]
-    compared = draw_others(dataset, told, subjects) if has_maps else None
+    if is_slide(chosen):
+        scales = scales_of([tile_values(chosen)]) if has_maps else []
+    else:
+        scales = shared_scales(stored["attribution"], explained) if has_maps else []
+    controls = [scale.explainer for scale in scales if scale.explainer.startswith(CONTROLS)]
+    ranked = [one.explainer for one in trust]
+    scales = [scale for scale in scales if scale.explainer not in controls]
+    scales.sort(key=lambda scale: ranked.index(scale.explainer) if ranked else 0)
+    compared = draw_others(dataset, [scale.explainer for scale in scales], subjects) if has_maps else None
     similar = similar_cases(plan.outputs.values(), dataset, explained)
     beside = similar[0] if similar else None
     cases = list(show(chosen, rows, choices, predictions, plan, scales, subjects, compared, beside))
-    refused = _reasons(entries)
-    script = files("tasks.report").joinpath("order.js").read_text()
-    environment = Environment(
-        loader=PackageLoader("tasks.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        finalize=lambda value: plain_lines(value) if type(value) is str else value,
-    )
-    page = environment.get_template("index.html.j2").render(
+    refused = reasons(entries)
+    page = render(
         plan=plan,
         summary=summary,
         attributes=dataset.attrs,
+        recipe=list(recipe_in_words(plan)),
         performance=right,
+        wrong=int(predictions.wrong.sum()),
         unread=labels.unread,
         labelled=int(labels.known.sum()),
-        roc=roc_plot(right.classes[1:] if _exclusive(plan) and len(right.classes) == 2 else right.classes)
-        if right
-        else "",
+        roc=roc_plot(right.classes[1:] if exclusive and len(right.classes) == 2 else right.classes) if right else "",
         calibration=calibration_plot(right.calibration) if right else "",
-        families=[] if table is None else [(family, family_plot(family)) for family in families(table, dataset)],
-        suspicion="" if table is None or right is None else suspicion(table, max(c.auc.value for c in right.classes)),
+        families=[(family, family_plot(family)) for family in tested],
+        trust=trust,
+        trust_families=trust_families,
+        untested=[name for name in TELLING if name not in trust_families],
+        controls=controls,
+        suspicion="" if table is None or right is None else suspicion(table, right.best_auc),
         remarks=remarks_on(summary.flags) + remarks_on_borders(None if is_slide(dataset) else compared),
-        abreast=ABREAST,
         curves=[(curve, curve_plot(curve)) for curve in curves(dataset)],
         shares=mean_shares(dataset, subjects) if has_maps else [],
-        regions=list(by_region(dataset, plan.results, subjects, labels, _exclusive(plan))) if has_maps else [],
+        regions=list(by_region(dataset, plan.results, subjects, labels, exclusive)) if has_maps else [],
         groups=fitting(groups),
         outcomes=len(groups),
         mean_scales=mean_scales,
@@ -127,18 +128,14 @@ def write_report(output: Location) -> Location:
         retrieved=[one for each in similar for one in retrieval(each, subjects)],
         others=list(describe(plan.outputs.values(), dataset)),
         cases=cases,
-        orders=[
-            name for name in (cases[0].orders if cases else ()) if any(np.isfinite(one.orders[name]) for one in cases)
-        ],
         refused=refused[:_REASONS_SHOWN],
         refused_count=len(refused),
         ids_shown=_IDS_SHOWN,
         compared=compared if cases and any(case.pairs for case in cases) else None,
+        rated=told_ratings(output, plan),
         named=NAMED,
         has_maps=has_maps,
         nothing=NOTHING,
-        script=script,
-        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     (output / PICTURE).write(sheet(cases))
     if table is None:
@@ -153,51 +150,3 @@ def write_report(output: Location) -> Location:
 def remove_report(output: Location) -> None:
     for name in (NAME, PICTURE, TABLE):
         (output / name).remove()
-
-
-@dataclass(frozen=True)
-class Reason:
-    """A reason for which images were left out, and these images, as the manifest has them."""
-
-    text: str
-    formats: str
-    ids: list[str]
-
-
-def _reasons(entries: Sequence[Entry]) -> list[Reason]:
-    """Group what was left out by the reason, the most frequent first."""
-    found: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.reason:
-            found.setdefault(entry.reason, []).append(entry)
-    return [
-        Reason(text, ", ".join(sorted({entry.format or "unknown" for entry in alike})), [entry.id for entry in alike])
-        for text, alike in sorted(found.items(), key=lambda item: -len(item[1]))
-    ]
-
-
-def _predictions(dataset: xr.Dataset, plan: Plan, labels: Labels) -> Predictions:
-    if "probability" not in dataset:
-        unknown = np.full(len(labels.known), np.nan)
-        return Predictions(np.zeros_like(labels.truth), labels.truth, np.zeros_like(labels.known), unknown, unknown)
-    probability = dataset["probability"].values
-    if _exclusive(plan):
-        called = np.eye(len(plan.model.classes), dtype=bool)[probability.argmax(1)]
-        certainty = probability.max(1)
-    else:
-        called = probability >= 0.5
-        certainty = np.where(called, probability, 1 - probability).min(1)
-    return Predictions(called, labels.truth, labels.known, certainty, entropy(probability, plan.model.activation))
-
-
-def _exclusive(plan: Plan) -> bool:
-    return plan.model.activation == "softmax"
-
-
-def entropy(probability: NDArray[np.floating], activation: str) -> NDArray[np.floating]:
-    """Entropy in bits of ``(image, class)``; for sigmoid outputs that of the class that is least certain."""
-    terms = -probability * np.log2(np.clip(probability, 1e-12, 1))
-    if activation == "softmax":
-        return terms.sum(1)
-    other = 1 - probability
-    return (terms - other * np.log2(np.clip(other, 1e-12, 1))).max(1)

@@ -8,49 +8,26 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from models.phrases import percent
 from models.targets import NO_CLASS, Predicted
 from tasks.plan.plan import Plan
+from tasks.plan.predictions import Predictions
 from tasks.report.agreement import Others, Pair, maps_of
 from tasks.report.counterfactuals import counterfactuals_in_words, with_input
 from tasks.report.evidence import CONTROLS
 from tasks.report.fields import in_words as fields_in_words
+from tasks.report.numbers import number
 from tasks.report.pictures import Panel, Scale, case_panels
 from tasks.report.shares import shares_in_words
 from tasks.report.similar import Neighbour, Similar
 from tasks.report.slides import is_slide
-from tasks.report.words import Findings, evidence_in_words, findings, sentences
+from tasks.report.words import evidence_in_words, findings, sentences
 from tasks.store.flags import flags_in, raised
 
 _SAMPLE_SEED = 20261123
-_CASES = 12
-_MOST_BYTES = 20 * 2**20
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The model's predictions of some images, held against their labels.
-
-    Attributes
-    ----------
-    called, labelled
-        ``(image, class)`` bool; `labelled` has no True for an image whose label is unknown.
-    known
-        ``(image,)`` whether the label is.
-    certainty
-        ``(image,)`` probability of what is said; NaN where there is none.
-    entropy
-        ``(image,)`` in bits; NaN where there is none.
-    """
-
-    called: NDArray[np.bool_]
-    labelled: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-    certainty: NDArray[np.floating]
-    entropy: NDArray[np.floating]
-
-    @property
-    def wrong(self) -> NDArray[np.bool_]:
-        return self.known & (self.called != self.labelled).any(1)
+_CASES = 6
+_MOST_BYTES = 6 * 2**20
+"""With this the page stays small enough to be mailed."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +60,6 @@ class Case:
         The texts of the store about the image.
     text
         Sentences of the report's own; they do not repeat the prediction where the store has words.
-    orders
-        By name, what cases can be ordered by, the largest first; NaN comes last.
     """
 
     id: str
@@ -97,7 +72,6 @@ class Case:
     flags: list[str]
     rows: list[Row]
     similar: Sequence[Neighbour]
-    orders: dict[str, float]
 
     @property
     def size(self) -> int:
@@ -129,11 +103,13 @@ def choose(dataset: xr.Dataset, predictions: Predictions) -> list[Choice]:
         )
     for name, values in doubts(dataset).items():
         leading(name, "the most of it", values)
+    flags = _flags(dataset)
+    leading("flagged", "the most flags of the image and its maps", np.where(flags > 0, flags, np.nan))
     return found
 
 
 def doubts(dataset: xr.Dataset) -> dict[str, NDArray[np.floating]]:
-    """Collect how unsure members are of some images, ``(image,)``, or of one; the larger, the less sure."""
+    """Collect how unsure members are of some images, ``(image,)``; the larger, the less sure."""
     found = {}
     for variable in dataset.data_vars.values():
         if variable.attrs.get("kind") != "uncertainty":
@@ -146,6 +122,14 @@ def doubts(dataset: xr.Dataset) -> dict[str, NDArray[np.floating]]:
         elif of == "maps":
             found[f"maps vary by {kind}"] = _mean(variable)
     return found
+
+
+def _flags(dataset: xr.Dataset) -> NDArray[np.integer]:
+    """Count the flags of each image: one of its own, and one of each of its maps."""
+    counts = (dataset["image_flags"] > 0).astype(int)
+    if "map_flags" in dataset:
+        counts = counts + (dataset["map_flags"] > 0).sum(("target", "explainer"))
+    return counts.values
 
 
 def in_turn(choices: Sequence[Choice]) -> list[int]:
@@ -165,7 +149,7 @@ def show(
     others: Others | None,
     similar: Similar | None,
 ) -> Iterator[Case]:
-    """Show images one after the other, until their pictures fill 20 MB.
+    """Show images one after the other, until their pictures fill 6 MB.
 
     Parameters
     ----------
@@ -228,27 +212,16 @@ def _case(
         flags=[name for name, on in flags.items() if on],
         rows=_rows(image, plan, scales),
         similar=similar.of(image) if similar else [],
-        orders=_orders(row, predictions, found) | {name: float(value) for name, value in doubts(image).items()},
     )
-
-
-def _orders(row: int, predictions: Predictions, found: Findings | None) -> dict[str, float]:
-    return {
-        "uncertainty": float(predictions.entropy[row]),
-        "certainty": float(predictions.certainty[row]),
-        "wrong but certain": float(predictions.certainty[row]) if predictions.wrong[row] else np.nan,
-        "looking outside the mask": -found.mean_inside if found else np.nan,
-        "disagreement": found.disagreement if found else np.nan,
-    }
 
 
 def _predictions(image: xr.Dataset) -> list[tuple[str, str]]:
     """The likeliest classes, or the values of a regression in their order."""
     classes = image["class"].values
     if "probability" not in image:
-        return [(str(name), f"{value:.4g}") for name, value in zip(classes, image["logit"].values, strict=True)]
+        return [(str(name), number(value, ".4g")) for name, value in zip(classes, image["logit"].values, strict=True)]
     probability = image["probability"].values
-    return [(str(classes[index]), f"{100 * probability[index]:.1f} %") for index in np.argsort(-probability)[:5]]
+    return [(str(classes[index]), percent(float(probability[index]))) for index in np.argsort(-probability)[:5]]
 
 
 def _rows(image: xr.Dataset, plan: Plan, scales: list[Scale]) -> list[Row]:

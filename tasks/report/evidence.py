@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from models.explainers.base import CONTROLS
 from models.metrics.base import METRIC
-from tasks.plain import plain
+from models.results.statistics import LEVEL
+from tasks.report.numbers import with_interval
 from tasks.report.statistics import ALL_CLASSES, evidence
-from tasks.report.words import with_interval
 
 _AT_ONCE = 2**14
 """Images whose curves are in memory together."""
 
 _RIGHT, _LOOKING = 0.8, 2.0
 """The AUC from which a model counts as right, and how much more than chance its maps must lie in the mask."""
+
+_SIGNS = {"higher": 1, "lower": -1, "none": 0}
 
 FAMILIES = ("faithfulness", "plausibility", "robustness", "sanity", "complexity", "agreement")
 
@@ -27,13 +29,20 @@ FAMILIES = ("faithfulness", "plausibility", "robustness", "sanity", "complexity"
 class Cell:
     """Mean of one metric for one explainer, whose interval is NaN of fewer than two subjects.
 
-    `is_chance` says that it does not differ from every control.
+    Attributes
+    ----------
+    is_chance
+        Whether it does not differ from every control.
+    is_better, is_worse
+        Whether it differs from every control and is better than all, or differs from one and is worse than that.
     """
 
     mean: float
     low: float
     high: float
     is_chance: bool
+    is_better: bool = False
+    is_worse: bool = False
 
     def __str__(self) -> str:
         return with_interval(self.mean, self.low, self.high)
@@ -92,26 +101,6 @@ def evidence_table(dataset: xr.Dataset, subjects: Sequence[str]) -> pd.DataFrame
     return evidence(scores, explainers, classes, subjects, controls)
 
 
-def as_csv(table: pd.DataFrame) -> bytes:
-    """Write a table as plain CSV; what a spreadsheet would take for a formula begins with an apostrophe."""
-    flat = table.reset_index()
-    for name in flat.columns:
-        if not pd.api.types.is_numeric_dtype(flat[name]):
-            flat[name] = flat[name].map(_no_formula)
-    return flat.to_csv(index=False, lineterminator="\n").encode()
-
-
-def _no_formula(text: str) -> str:
-    shown = plain(text)  # a tab or a line's end would begin a new cell
-    if not shown.startswith(("=", "+", "-", "@")):
-        return shown
-    try:
-        float(shown)
-    except ValueError:
-        return f"'{shown}"
-    return shown
-
-
 def families(table: pd.DataFrame, dataset: xr.Dataset, of_class: str = ALL_CLASSES) -> list[Family]:
     """Arrange the table of one class for reading."""
     found = []
@@ -154,17 +143,31 @@ def curves(dataset: xr.Dataset) -> list[Curve]:
 def _rows(table: pd.DataFrame, columns: Sequence[Column]) -> list[tuple[str, list[Cell]]]:
     explainers = list(dict.fromkeys(table.index.get_level_values("explainer")))
     explainers.sort(key=lambda name: name.startswith(CONTROLS))
-    has_controls = any(name.startswith(CONTROLS) for name in explainers)
+    controls = [name for name in explainers if name.startswith(CONTROLS)]
     rows = []
     for explainer in explainers:
         cells = []
         for column in columns:
             row = table.loc[(column.name, explainer)]
-            compared = has_controls and not explainer.startswith(CONTROLS) and not np.isnan(row["mean"])
-            is_chance = compared and not row["differs"]
-            cells.append(Cell(row["mean"], row["low"], row["high"], bool(is_chance)))
+            against = controls if explainer not in controls and not np.isnan(row["mean"]) else []
+            cells.append(_cell(row, against, _SIGNS[column.better]))
         rows.append((explainer, cells))
     return rows
+
+
+def _cell(row: pd.Series, controls: Sequence[str], sign: int) -> Cell:
+    """Hold a row of the table against some controls; `sign` is that of a difference which speaks for a map."""
+    ahead = [sign * row[f"minus_{name}"] > 0 for name in controls]
+    behind = [sign * row[f"minus_{name}"] < 0 and row[f"p_{name}"] < LEVEL for name in controls]
+    differs = bool(row["differs"])
+    return Cell(
+        row["mean"],
+        row["low"],
+        row["high"],
+        is_chance=bool(controls) and not differs,
+        is_better=bool(controls) and differs and all(ahead),
+        is_worse=any(behind),
+    )
 
 
 def metric_variables(dataset: xr.Dataset) -> list[str]:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from tasks.report.numbers import number
+
 _NAMED = 3
 """Fields that a sentence names of each explainer, those of the largest magnitude."""
 
@@ -43,6 +45,6 @@ def _sentences(image: xr.Dataset) -> Iterator[str]:
     for name in image["explainer"].values:
         values = image["attribution_record"].sel(explainer=name).values
         largest = [field for field in np.argsort(-np.abs(values), kind="stable")[:_NAMED] if values[field]]
-        fields = ", ".join(f"{image['field'].values[field]} ({values[field]:+.3g})" for field in largest)
+        fields = ", ".join(f"{image['field'].values[field]} ({number(values[field], sign='+')})" for field in largest)
         if fields and np.isfinite(values).all():
             yield f"By {name}, these fields count most: {fields}."

@@ -12,7 +12,7 @@ from tasks.report.anatomy import directions, space_of
 from tasks.report.pictures import Panel, Scale, case_panels, scales_of
 
 _MOST = 128
-_MOST_BYTES = 6 * 2**20
+_MOST_BYTES = 2 * 2**20
 _SEED = 20261124
 
 
@@ -31,7 +31,7 @@ class Group:
 
 
 def fitting(groups: Sequence[Group]) -> list[Group]:
-    """The first of the groups, as many as fill 6 MB."""
+    """The first of the groups, as many as fill 2 MB."""
     sizes = np.cumsum([group.size for group in groups])
     return list(groups[: int((sizes <= _MOST_BYTES).sum())])
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from tasks.plan.labels import read_labels
-from tasks.report.words import with_interval
+from tasks.report.numbers import interval, with_interval
 
 RESAMPLES = 1000
 _SEED = 20261124
@@ -30,6 +30,10 @@ class Estimate:
 
     def __str__(self) -> str:
         return with_interval(self.value, self.low, self.high)
+
+    @property
+    def interval(self) -> str:
+        return interval(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ class Performance:
     calibration: tuple[Bin, ...]
     calibration_error: Estimate
     confusion: NDArray[np.int64] | None
+
+    @property
+    def best_auc(self) -> float:
+        """The highest AUC of a class that has one; NaN if none has."""
+        return max((one.auc.value for one in self.classes if one.auc.value == one.auc.value), default=np.nan)
+
+    @property
+    def hardest(self) -> ClassPerformance:
+        """The class of the least AUC; of such that have the same, the last."""
+        return min(reversed(self.classes), key=lambda one: (np.isnan(one.auc.value), round(one.auc.value, 9)))
 
 
 def performance(

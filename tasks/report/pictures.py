@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from tasks.report.anatomy import View, view_of
 from tasks.report.slides import is_slide, on_overview, overview, share_on_white, tile_values
+from tasks.store.scales import reach_of
 
 INPUT = "network_input"
 """The image as the network takes it, in whose units changed images are; the store holds it before normalisation."""
@@ -40,9 +41,17 @@ class Scale:
         colour = colormaps["coolwarm"]((scaled + 1) / 2) if self.signed else colormaps["inferno"](np.clip(scaled, 0, 1))
         return colour[..., :3]
 
+    def showing(self, values: NDArray[np.floating]) -> "Scale":
+        """The scale that hides none of some values: that of the cohort is found by some images alone."""
+        return replace(self, signed=self.signed or bool((values < 0).any()))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return (-self.limit if self.signed else 0.0, self.limit)
+
     @property
     def bar(self) -> str:
-        values = np.linspace(-self.limit if self.signed else 0, self.limit, _BAR_PIXELS)
+        values = np.linspace(*self.ends, _BAR_PIXELS)
         return _picture(self.colours(np.tile(values, (8, 1))))
 
 
@@ -76,6 +85,11 @@ def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
     return scales
 
 
+def shared_scales(maps: xr.DataArray, explained: Sequence[int] | NDArray[np.intp]) -> list[Scale]:
+    """Make the scale of each explainer that report, viewer and exports share."""
+    return [Scale(name, reach.limit, reach.signed) for name, reach in reach_of(maps, explained).items()]
+
+
 def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:
     """Draw one image of the store: by itself, and with each map for one target laid over it, if it is finite."""
     if is_slide(image):
@@ -83,7 +97,7 @@ def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) 
     view = view_of(image)
     shown = None if view.across is None else slice_of(image, target, view.across)
     outline = _outline(view.cut(image["mask"].values == 1, shown)) if "mask" in image else ""
-    by_itself = _by_itself(image["image"].values, view, shown)
+    by_itself = picture_of(image["image"].values, view, shown)
     height, width = by_itself.shape[:2]
 
     def panel(title: str, colours: NDArray[np.floating]) -> Panel:
@@ -93,13 +107,13 @@ def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) 
     for scale in scales:
         values = view.cut(image["attribution"].isel(target=target).sel(explainer=scale.explainer).values, shown)
         if np.isfinite(values).all():
-            panels.append(panel(scale.explainer, _laid_over(by_itself, values, scale)))
+            panels.append(panel(scale.explainer, overlay(by_itself, values, scale)))
     for name in changed_images(image) if target is not None else ():
         changed = image[name].isel(target=target).values
         if np.isfinite(changed).all():
             limits, before = {scale.explainer: scale.limit for scale in scales}, image[INPUT].values
             difference = view.cut(_strongest(changed - before), shown)
-            panels.append(panel(f"{name}: changed image", _by_itself(changed, view, shown, as_in=before)))
+            panels.append(panel(f"{name}: changed image", picture_of(changed, view, shown, as_in=before)))
             panels.append(panel(f"{name} − image", Scale(name, limits[name], signed=True).colours(difference)))
     return panels
 
@@ -126,14 +140,15 @@ def _slide_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]
         if np.isfinite(values).all():
             share = share_on_white(image, values)
             title = f"{scale.explainer}, {share:.0%} on white tiles" if share else scale.explainer
-            laid_over = _laid_over(by_itself, np.nan_to_num(on_overview(image, values)), scale)
+            laid_over = overlay(by_itself, np.nan_to_num(on_overview(image, values)), scale)
             panels.append(Panel(title, _picture(laid_over), width, height, 1.0, ""))
     return panels
 
 
-def _laid_over(picture: NDArray[np.floating], values: NDArray[np.floating], scale: Scale) -> NDArray[np.floating]:
+def overlay(picture: NDArray[np.floating], values: NDArray[np.floating], scale: Scale) -> NDArray[np.floating]:
+    """Lay the colours of a map over a picture, ``(row, column, RGB)`` in [0, 1]: the stronger, the less transparent."""
     strength = _STRONGEST * np.clip(np.abs(values) / scale.limit, 0, 1)[..., None]
-    return (1 - strength) * picture + strength * scale.colours(values)
+    return (1 - strength) * picture + strength * scale.showing(values).colours(values)
 
 
 def slice_of(image: xr.Dataset, target: int | None, across: int) -> int:
@@ -148,7 +163,7 @@ def slice_of(image: xr.Dataset, target: int | None, across: int) -> int:
     return int(image["image"].shape[1 + across]) // 2
 
 
-def _by_itself(
+def picture_of(
     channels: NDArray[np.floating], view: View, shown: int | None, as_in: NDArray[np.floating] | None = None
 ) -> NDArray[np.floating]:
     """The picture of ``(channel, *space)``, ``(row, column, RGB)`` in [0, 1]: three channels of a slice are colours.

@@ -148,4 +148,4 @@ def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, StringIO]]:
     whole = svg.getvalue()
     svg.seek(0)
     svg.truncate()
-    svg.write(whole[whole.index("<svg") :])
+    svg.write(whole[whole.index("<svg") :].replace("<svg", '<svg class="plot"', 1))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.results import PrototypePatches
 from tasks.plan.plan import Plan
 from tasks.report.anatomy import space_of
+from tasks.report.numbers import number
 from tasks.report.shown import Group, Shown, show_alone
 
 _PROTOTYPES = 24
@@ -43,7 +44,8 @@ def _patches(result: PrototypePatches, own: xr.Dataset, dataset: xr.Dataset, row
     parts = (own[f"{result.prefix}_{part}"].values[:_PATCHES] for part in ("image", "similarity", "place"))
     for row, similarity, place in zip(*parts, strict=True):
         if row >= 0:
-            yield show_alone(dataset, rows, int(row), f"similarity {similarity:.2f}", partial(_around, place=place))
+            about = f"similarity {number(similarity, '.2f')}"
+            yield show_alone(dataset, rows, int(row), about, partial(_around, place=place))
 
 
 def _around(image: xr.Dataset, place: NDArray[np.floating]) -> xr.DataArray:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.results import Prototypes
 from tasks.plan.plan import Plan
+from tasks.report.numbers import number
 from tasks.report.shown import Group, Shown, show_alone
 
 _CLASSES = 8
@@ -35,8 +36,8 @@ def prototypes_of_classes(plan: Plan, dataset: xr.Dataset, rows: NDArray[np.intp
 
 
 def _cases(prefix: str, dataset: xr.Dataset, of_class: xr.Dataset, rows: NDArray[np.intp]) -> Iterator[Shown]:
-    for kind, number in (("image", "share"), ("criticism", "witness")):
-        values = (of_class[f"{prefix}_{name}"].values[:_CASES] for name in (kind, number))
+    for kind, measure in (("image", "share"), ("criticism", "witness")):
+        values = (of_class[f"{prefix}_{name}"].values[:_CASES] for name in (kind, measure))
         for row, value in zip(*values, strict=True):
             if row >= 0:
                 about = f"stands for {100 * value:.0f} %" if kind == "image" else _criticised(value)
@@ -44,4 +45,5 @@ def _cases(prefix: str, dataset: xr.Dataset, of_class: xr.Dataset, rows: NDArray
 
 
 def _criticised(witness: float) -> str:
-    return f"criticism, prototypes stand for it too {'little' if witness > 0 else 'much'} ({witness:+.2g})"
+    stand = "little" if witness > 0 else "much"
+    return f"criticism, prototypes stand for it too {stand} ({number(witness, '.2g', sign='+')})"

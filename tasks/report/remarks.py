@@ -54,6 +54,11 @@ _MEANING = {
         "the image had vanished from the cohort before this explainer was added, so there is no map",
         "bring the file back and run again",
     ),
+    "map inexact": (
+        "the explainer did not reach its tolerance with as many questions as it may ask; the map is the "
+        "best it came to",
+        "let it ask more (steps, samples), or state a larger tolerance",
+    ),
 }
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.outputs import Output
+from tasks.report.numbers import number
 from tasks.report.performance import Estimate
 from tasks.report.shown import Shown, show_alone
 from tasks.report.statistics import ALL_CLASSES, evidence
@@ -60,7 +61,7 @@ class Similar:
         return [("nearest", int(row), float(one)) for row, one in zip(rows, cosines, strict=True) if row >= 0]
 
     def _neighbour(self, relation: str, row: int, cosine: float) -> Neighbour:
-        return Neighbour(relation, show_alone(self.dataset, self.rows, row, f"cosine {cosine:.3f}"))
+        return Neighbour(relation, show_alone(self.dataset, self.rows, row, f"cosine {number(cosine, '.3f')}"))
 
 
 @dataclass(frozen=True)

@@ -44,16 +44,6 @@ class Findings:
     without: Sequence[str]
     pairs: Sequence[Pair]
 
-    @property
-    def mean_inside(self) -> float:
-        return float(np.mean(list(self.mask.held.values()))) if self.mask else np.nan
-
-    @property
-    def disagreement(self) -> float:
-        """Mean share of the pairs of different images that have as much in common as two explainers here; NaN: none."""
-        known = [1 - pair.beyond for pair in self.pairs if np.isfinite(pair.beyond)]
-        return float(np.mean(known)) if known else np.nan
-
 
 def findings(image: xr.Dataset, target: int, explainers: Sequence[str], pairs: Sequence[Pair] = ()) -> Findings | None:
     """Measure the maps of some explainers; None if none of them is finite and positive anywhere."""
@@ -150,11 +140,3 @@ def _agreement(pairs: Sequence[Pair]) -> list[str]:
 def _shared(pairs: Sequence[Pair]) -> str:
     first, *others = (f"{pair.one} with {pair.other} ({percent(pair.shared)}" for pair in pairs)
     return listed([f"{first} shared)", *(f"{pair})" for pair in others)])
-
-
-def with_interval(value: float, low: float, high: float) -> str:
-    """Write a value with its interval, if it has one; where numbers may be negative, no dash stands between them."""
-    if np.isnan(value):
-        return "undefined"
-    interval = "–" if np.isnan(low) else f"{low:z.3f}{'–' if low >= 0 else ' to '}{high:z.3f}"
-    return f"{value:z.3f} ({interval})"

@@ -4,12 +4,12 @@ import errno
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec import AbstractFileSystem
@@ -22,9 +22,14 @@ from tasks.storage.ranges import RangedFile
 PARTIAL = ".partial"
 """The end of the name of a file that is being written to a local folder; what a killed process leaves."""
 
+T = TypeVar("T")
+
 fsspec.register_implementation("s3", "tasks.storage.s3.PatientS3", clobber=True)
 
 _READS_AT_ONCE = 8
+_PART = 2**25
+"""Bytes of a part of a file that is uploaded piece by piece; one that is smaller takes one request."""
+
 _WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[\w.-]+|arn:[^/]+", re.ASCII)
 
@@ -142,6 +147,24 @@ class Location(BaseModel):
             return
         os.replace(self._write_beside(data), self.path)
 
+    @contextmanager
+    def writing(self) -> Iterator[BinaryIO]:
+        """Open the file to be written piece by piece: it is there when the block ends well, or stays as it was."""
+        if not self.is_local:
+            file = self.filesystem.open(self.path, "wb", block_size=_PART)
+            try:
+                yield file
+                file.close()
+            except BaseException:
+                file.closed = True  # or its end would be the end of the upload
+                with suppress(OSError):
+                    file.discard()
+                raise
+            return
+        with self._beside() as (partial, file):
+            yield file
+        os.replace(partial, self.path)
+
     def create(self, data: bytes) -> bool:
         """Write the whole file if there is none yet, and tell whether there was none: of several, one succeeds.
 
@@ -161,19 +184,24 @@ class Location(BaseModel):
         return True
 
     def _write_beside(self, data: bytes) -> str:
+        with self._beside() as (partial, file):
+            file.write(data)
+        return partial
+
+    @contextmanager
+    def _beside(self) -> Iterator[tuple[str, BinaryIO]]:
         """Write to a new name in the same folder; two who write the same file do not share it."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
         partial = f"{self.path}.{uuid.uuid4().hex}{PARTIAL}"
         try:
             with open(partial, "wb") as file:
-                file.write(data)
+                yield partial, file
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:
+        except BaseException:
             with suppress(OSError):  # a full disk is not to be kept full
                 os.unlink(partial)
             raise
-        return partial
 
     def remove(self) -> None:
         """Remove the file or the whole folder, if it is there."""
@@ -181,7 +209,7 @@ class Location(BaseModel):
             self.filesystem.rm(self.path, recursive=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes left half-written below this folder; on S3 there is no such thing."""
+        """Remove what killed processes left half-written below this folder; on S3, a rule of the bucket does."""
         for path in self.sizes() if self.is_local else ():
             if path.endswith(PARTIAL):
                 (self / path).remove()
@@ -196,19 +224,23 @@ class Location(BaseModel):
 
     def stamps_of(self, urls: Iterable[str]) -> dict[str, str]:
         """By URL, the stamps of some files, local or on this server; a file that is not there is left out."""
-        return {url: _stamp(facts) for url, facts in self._facts_of(urls).items()}
+        return self._known_of(urls, _stamp)
 
     def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:
         """When some files, local or on this server, were written last; those that are not there are left out."""
-        return {url: _time(facts) for url, facts in self._facts_of(urls).items()}
+        return self._known_of(urls, _time)
 
-    def _facts_of(self, urls: Iterable[str]) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
+    def _known_of(self, urls: Iterable[str], tell: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+        """Tell something of each file by the facts in the listing of its folder, which are too many to be kept."""
         wanted = set(urls)
-        folders = sorted({url.rpartition("/")[0] for url in wanted})
-        listed = _readers().map(lambda folder: self.at(folder)._directly(), folders)
-        for folder, files in zip(folders, listed, strict=True):
-            found |= {url: facts for name, facts in files.items() if (url := f"{folder}/{name}") in wanted}
+
+        def told(folder: str) -> dict[str, T]:
+            files = self.at(folder)._directly()
+            return {url: tell(facts) for name, facts in files.items() if (url := f"{folder}/{name}") in wanted}
+
+        found: dict[str, T] = {}
+        for known in _readers().map(told, sorted({url.rpartition("/")[0] for url in wanted})):
+            found |= known
         return found
 
     def names(self) -> list[str]:
@@ -263,7 +295,7 @@ class Location(BaseModel):
         """The URLs of all files below this folder or prefix, whatever its name holds, sorted, as `files` has them."""
         return [url for url, _ in self._visible(self.path.rstrip("/"))]
 
-    def _visible(self, folder: str, depth: int | None = None) -> list[tuple[str, str]]:
+    def _visible(self, folder: str, depth: int | None = None) -> Iterator[tuple[str, str]]:
         """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
         prefix = "" if self.is_local else "s3://"
         if self.is_local:
@@ -271,8 +303,8 @@ class Location(BaseModel):
         else:
             found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
             files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
-        named = [(f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files]
-        return [(url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/"))]
+        named = ((f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files)
+        return ((url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/")))
 
     def _split(self) -> tuple[str, str]:
         """Split a glob into the folder and the pattern of what lies below; another name is a folder alone."""

@@ -8,8 +8,8 @@ zarr-python reads it, and the tests hold it to that.
 
 import math
 from collections.abc import Sequence
-from itertools import product
-from typing import Any
+from itertools import accumulate, product
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -18,39 +18,66 @@ from numpy.typing import DTypeLike, NDArray
 
 from models.outputs import TEXT
 
-LEVEL = 1
-"""The level of zstd. Higher ones cost more than the few per cent that they save."""
+
+class Compression(NamedTuple):
+    """A compression by Blosc; the shuffle is by Zarr's name of it."""
+
+    cname: str
+    clevel: int
+    shuffle: str
+
+
+_SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
+
+
+def compression(dtype: DTypeLike) -> Compression:
+    """Choose by the type of values: LZ4 takes numbers whose bits are shuffled at a third of the time of zstd.
+
+    Maps are 5 per cent larger by it, and are read at twice the speed.
+    """
+    return Compression("zstd", 1, "noshuffle") if dtype == TEXT else Compression("lz4", 5, "bitshuffle")
 
 
 def encode_chunk(chunk: NDArray[Any]) -> bytes:
-    """Bytes in C order, little-endian, of texts as Zarr's ``vlen-utf8``; compressed by blosc after a byte shuffle."""
-    codec = Blosc(cname="zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE)
+    """Bytes in C order, little-endian, of texts as Zarr's ``vlen-utf8``; compressed by Blosc."""
+    name, level, shuffle = compression(chunk.dtype)
     if chunk.dtype == TEXT:
         chunk = VLenUTF8().encode(chunk.astype(object).ravel())
     else:
         chunk = np.ascontiguousarray(chunk, dtype=chunk.dtype.newbyteorder("<"))
-    encoded: bytes = codec.encode(chunk)
+    encoded: bytes = Blosc(name, level, _SHUFFLES[shuffle]).encode(chunk)
     return encoded
 
 
 def encode_shard(shard: NDArray[Any], chunk: Sequence[int]) -> bytes:
     """Encode an array that is cut into chunks of shape `chunk`, which divides its shape."""
     counts = [size // part for size, part in zip(shard.shape, chunk, strict=True)]
-    index = np.empty((math.prod(counts), 2), dtype="<u8")
-    parts = []
-    offset = 0
-    for number, place in enumerate(product(*map(range, counts))):
-        within = tuple(slice(at * part, (at + 1) * part) for at, part in zip(place, chunk, strict=True))
-        encoded = encode_chunk(shard[within])
-        index[number] = offset, len(encoded)
-        offset += len(encoded)
-        parts.append(encoded)
-    places = index.tobytes()
+    places = product(*map(range, counts))
+    return join_chunks([encode_chunk(shard[chunk_at(place, chunk)]) for place in places])
+
+
+def chunk_at(place: Sequence[int], chunk: Sequence[int]) -> tuple[slice, ...]:
+    """Find the chunk with a number along each axis."""
+    return tuple(slice(at * side, (at + 1) * side) for at, side in zip(place, chunk, strict=True))
+
+
+def join_chunks(chunks: Sequence[bytes]) -> bytes:
+    """Join the encoded chunks of a shard, in C order, and index them."""
+    sizes = np.array([len(chunk) for chunk in chunks], "<u8")
+    offsets = np.array([0, *accumulate(sizes[:-1].tolist())], "<u8")
+    places = np.stack([offsets, sizes], axis=1).tobytes()
     checksum = google_crc32c.value(places).to_bytes(4, "little")
-    return b"".join([*parts, places, checksum])
+    return b"".join([*chunks, places, checksum])
 
 
-def decode_chunk(data: bytes, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+def split_chunks(data: bytes, count: int) -> list[memoryview]:
+    """Undo `join_chunks`; nothing is copied."""
+    view = memoryview(data)
+    index = np.frombuffer(view[-16 * count - 4 : -4], "<u8").reshape(-1, 2)
+    return [view[offset : offset + length] for offset, length in index.tolist()]
+
+
+def decode_chunk(data: bytes | memoryview, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     """Undo `encode_chunk`."""
     decoded = Blosc().decode(data)
     if dtype == TEXT:
@@ -58,14 +85,19 @@ def decode_chunk(data: bytes, shape: Sequence[int], dtype: DTypeLike) -> NDArray
     return np.frombuffer(decoded, np.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
 
 
-def decode_shard(data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """Undo `encode_shard`."""
+def decode_shard(
+    data: bytes, shape: Sequence[int], chunk: Sequence[int], dtype: DTypeLike, rows: Sequence[int] | None = None
+) -> NDArray[Any]:
+    """Undo `encode_shard`, of some places along the first axis, where a chunk has one, or of all."""
     counts = [size // part for size, part in zip(shape, chunk, strict=True)]
-    index = np.frombuffer(data[-16 * math.prod(counts) - 4 : -4], "<u8").reshape(-1, 2)
-    whole = np.empty(shape, dtype)
-    for (offset, length), place in zip(index.tolist(), product(*map(range, counts)), strict=True):
-        within = tuple(slice(at * part, (at + 1) * part) for at, part in zip(place, chunk, strict=True))
-        whole[within] = decode_chunk(data[offset : offset + length], chunk, dtype)
+    chunks = split_chunks(data, math.prod(counts))
+    wanted = range(counts[0]) if rows is None else rows
+    whole = np.empty((len(wanted) * chunk[0], *shape[1:]), dtype)
+    each = math.prod(counts[1:])
+    for number, row in enumerate(wanted):
+        places = product([number], *map(range, counts[1:]))
+        for place, encoded in zip(places, chunks[row * each : (row + 1) * each], strict=True):
+            whole[chunk_at(place, chunk)] = decode_chunk(encoded, chunk, dtype)
     return whole
 
 

@@ -1,11 +1,10 @@
 """Objects of the store: arrays are cut into them, and put together again. Nobody else writes a part of an object."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numcodecs.bitround import BitRound
 from numpy.typing import NDArray
 
 from models.outputs import EXPLAINER, Output
@@ -13,7 +12,8 @@ from tasks.plan.plan import Plan
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.encoding import decode_chunk, decode_shard, encode_chunk, encode_shard, pad
-from tasks.store.record import Delivered, StoredObject, problem_with
+from tasks.store.record import StoredObject, problem_with
+from tasks.store.rows import Rows, round_mantissa
 from tasks.store.variables import Block, Layout, Variable, empty_block, layout, part_variables, variables
 
 NAME = "explanations.zarr"
@@ -32,19 +32,26 @@ class Piece(NamedTuple):
     def name(self) -> str:
         return self.variable.output.name
 
-    def encode(self, block: Block) -> bytes:
+    def encode(self, block: Block | Rows) -> bytes:
+        if isinstance(block, Rows):
+            if self.name in block.encoded:
+                return block.encoded[self.name].object(self.within)
+            block = block.values
         variable, whole = self.variable, block[self.name][self.within]
         if (bits := variable.output.mantissa) is not None:
             whole = round_mantissa(whole, bits)
         whole = pad(whole, self.layout.shape, variable.output.fill_value)
         return encode_shard(whole, self.layout.chunk) if self.layout.chunk else encode_chunk(whole)
 
-    def decode(self, data: bytes) -> NDArray[Any]:
-        """The values, padded at the ends."""
+    def decode(self, data: bytes, rows: Sequence[int] | None = None) -> NDArray[Any]:
+        """Decode the values, of some rows or whole, without what pads them."""
         shape, chunk = self.layout
         if chunk:
-            return decode_shard(data, shape, chunk, self.variable.dtype)
-        return decode_chunk(data, shape, self.variable.dtype)
+            values = decode_shard(data, shape, chunk, self.variable.dtype, rows)
+        else:
+            values = decode_chunk(data, shape, self.variable.dtype)
+            values = values if rows is None else values[list(rows)]
+        return values[tuple(slice(None) if at.stop is None else slice(at.stop - at.start) for at in self.within)]
 
 
 def pieces(plan: Plan, described: Mapping[str, Variable], shard: Shard | None) -> Iterator[Piece]:
@@ -66,7 +73,7 @@ def pieces(plan: Plan, described: Mapping[str, Variable], shard: Shard | None) -
             yield Piece(variable, "/".join([output.name, "c", *map(str, where)]), within, cut)
 
 
-def write(folder: Location, cut: Iterable[Piece], block: Block) -> dict[str, StoredObject]:
+def write(folder: Location, cut: Iterable[Piece], block: Block | Rows) -> dict[str, StoredObject]:
     """Store every object whole; return what was stored, by key."""
     objects: dict[str, StoredObject] = {}
     for piece in cut:
@@ -92,33 +99,49 @@ def read(output: Location, cut: Iterable[Piece], promised: Mapping[str, StoredOb
 
 
 def assemble(
-    described: Mapping[str, Variable], cut: Iterable[Piece], objects: Mapping[str, bytes], rows: int = 0
+    described: Mapping[str, Variable], cut: Iterable[Piece], objects: Mapping[str, bytes], rows: Sequence[int] = ()
 ) -> Block:
-    """Put objects together: the first rows of each variable, or the whole of one without `image_id`."""
-    block = empty_block(described, rows)
+    """Put objects together: some rows of each variable, or the whole of one without `image_id`."""
+    block = empty_block(described, len(rows))
     for piece in cut:
-        target = block[piece.name]
-        ends = tuple(slice(None) if at.stop is None else slice(at.stop - at.start) for at in piece.within)
-        values = piece.decode(objects[piece.key])
-        target[piece.within] = values[:rows, *ends[1:]] if piece.variable.output.per_image else values[ends]
+        values = piece.decode(objects[piece.key], rows if piece.variable.output.per_image else None)
+        block[piece.name][piece.within] = values
     return block
+
+
+def refill(rows: Rows, kept: Collection[int], cut: Iterable[Piece], objects: Mapping[str, bytes]) -> None:
+    """Take some rows from objects that were stored before."""
+    places = sorted(kept)
+    for piece in cut:
+        if piece.name in rows.encoded:
+            rows.encoded[piece.name].take(kept, piece.within, objects[piece.key])
+        else:
+            rows.values[piece.name][piece.within][places] = piece.decode(objects[piece.key], places)
 
 
 def part_pieces(plan: Plan, shard: Shard, part: int) -> list[Piece]:
     return list(pieces(plan, part_variables(plan, part), shard))
 
 
-def read_part(output: Location, plan: Plan, shard: Shard, part: int, promised: Delivered, rows: int) -> Block | None:
-    """Read the first rows of what a commit says is stored of a part; None if anything is missing or damaged."""
-    cut = part_pieces(plan, shard, part)
-    objects = read(output, cut, promised.objects)
-    return None if objects is None else assemble(part_variables(plan, part), cut, objects, rows)
+class Stored(NamedTuple):
+    """The objects of a shard as they are stored; rows are decoded when they are asked for."""
+
+    parts: tuple[tuple[Mapping[str, Variable], Sequence[Piece], Mapping[str, bytes]], ...]
+
+    def rows(self, rows: Sequence[int]) -> Block:
+        """Decode some rows, maps of all explainers together."""
+        found = Block()
+        for described, cut, objects in self.parts:
+            for name, values in assemble(described, cut, objects, rows).items():
+                axis = described[name].output.dims.index(EXPLAINER) if name in found else 0
+                found[name] = np.concatenate([found[name], values], axis=axis) if name in found else values
+        return found
 
 
-def read_shard(
+def open_shard(
     output: Location, plan: Plan, shard: Shard, promised: Mapping[str, StoredObject], names: Iterable[str]
-) -> Block:
-    """Read outputs of a delivered shard, maps of all explainers together.
+) -> Stored:
+    """Read the objects of some outputs of a delivered shard.
 
     Parameters
     ----------
@@ -130,7 +153,7 @@ def read_shard(
     OSError
         If any of the objects is missing or damaged.
     """
-    wanted, found = set(names), Block()
+    wanted, found = set(names), []
     parts = (part_variables(plan, part) for part in range(len(plan.parts)))
     for all_described in (*parts, *(variables(plan, one.outputs) for one in (*plan.evaluated, *plan.results))):
         described = {name: variable for name, variable in all_described.items() if name in wanted}
@@ -138,10 +161,15 @@ def read_shard(
         objects = read(output, cut, promised)
         if objects is None:
             raise OSError(f"shard {shard.index} of {output} is damaged: `cohortlens verify --repair` mends it")
-        for name, values in assemble(described, cut, objects, shard.images).items():
-            axis = described[name].output.dims.index(EXPLAINER) if name in found else 0
-            found[name] = np.concatenate([found[name], values], axis=axis) if name in found else values
-    return found
+        found.append((described, cut, objects))
+    return Stored(tuple(found))
+
+
+def read_shard(
+    output: Location, plan: Plan, shard: Shard, promised: Mapping[str, StoredObject], names: Iterable[str]
+) -> Block:
+    """Read outputs of a delivered shard whole; `open_shard` says how."""
+    return open_shard(output, plan, shard, promised, names).rows(range(shard.images))
 
 
 def read_whole(
@@ -152,12 +180,3 @@ def read_whole(
     cut = list(pieces(plan, described, None))
     objects = read(output, cut, promised)
     return None if objects is None else assemble(described, cut, objects)
-
-
-def round_mantissa(values: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
-    """Round float32 to some bits of mantissa, half to even; for 7 bits a relative error of at most 2**-8.
-
-    Maps are noise below that; rounded, they compress like 16 bits while every reader still sees float32.
-    """
-    rounded = BitRound(bits).encode(np.ascontiguousarray(values)).view(np.float32).reshape(values.shape)
-    return np.where(np.isfinite(values), rounded, values)

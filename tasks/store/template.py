@@ -5,7 +5,8 @@ xarray writes the template and reads. Workers write whole objects: `tasks.store.
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import dask.array as da
@@ -21,9 +22,10 @@ from zarr.storage import MemoryStore
 from models.errors import ConfigurationError
 from models.outputs import COVARIATE, EXPLAINER, Axis
 from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import packed
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
-from tasks.store.encoding import LEVEL
+from tasks.store.encoding import compression
 from tasks.store.objects import NAME
 from tasks.store.variables import layout, variables
 
@@ -97,22 +99,26 @@ def template(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> 
         data[name] = (output.dims, empty, output.cf_attrs)
         encoding[name] = {
             "fill_value": output.fill_value,
-            "compressors": [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")],
+            "compressors": [BloscCodec(**compression(variable.dtype)._asdict())],
             "chunks": chunk or shape,
             **({"shards": shape} if chunk else {}),
         }
     coordinates = _coordinates(plan, entries)
-    dataset = xr.Dataset(data, coords=coordinates, attrs={**_attributes(plan), **_names(coordinates)})
+    # Without indexes: that of the images would hold each id once more, as an object.
+    without_indexes = xr.Coordinates(coordinates, indexes={})
+    dataset = xr.Dataset(data, coords=without_indexes, attrs={**_attributes(plan), **_names(coordinates)})
     dataset["label"] = (
         "image_id",
-        _strings([entry.label or "" for entry in entries]),
+        _strings(label or "" for label in packed(entries).columns("label")),
         {"long_name": "reference label; empty where unknown", "units": "1"},
     )
     if names := plan.frame.covariates:
         blank = ("",) * len(names)
         dataset["covariate_value"] = (
             ("image_id", COVARIATE),
-            _strings([word for entry in entries for word in entry.covariates or blank]).reshape(-1, len(names)),
+            _strings(chain.from_iterable(words or blank for words in packed(entries).columns("covariates"))).reshape(
+                -1, len(names)
+            ),
             {"long_name": "what the cohort table says of the image; empty where unknown", "units": "1"},
         )
     for name, values in _index(plan, entries, status).items():
@@ -141,7 +147,7 @@ def open_store(output: Location) -> xr.Dataset:
 def _coordinates(plan: Plan, entries: Sequence[Entry]) -> dict[str, Any]:
     frame = plan.frame
     named = {
-        "image_id": ([entry.id for entry in entries], "image", "1"),
+        "image_id": (packed(entries).columns("id"), "image", "1"),
         "channel": (frame.channels, "channel of the image", "1"),
         "class": (frame.classes, "class", "1"),
         "target": (frame.targets, "explained output", "1"),
@@ -196,7 +202,7 @@ def _index(plan: Plan, entries: Sequence[Entry], status: NDArray[np.int8]) -> di
         ),
         "present": (
             "image_id",
-            np.array([entry.present for entry in entries], np.int8),
+            np.fromiter(packed(entries).columns("present"), np.int8, len(entries)),
             {
                 "long_name": "whether the image was in the cohort at the last run",
                 "units": "1",
@@ -241,5 +247,8 @@ def _digests(plan: Plan) -> tuple[str | None, ...]:
     return (*weights, *(head.sha256 for head in (model.head, model.reference) if head))
 
 
-def _strings(values: Sequence[str]) -> NDArray[Any]:
-    return np.array(list(values), dtype=np.dtypes.StringDType())
+def _strings(values: Iterable[str]) -> NDArray[Any]:
+    """Make an array of strings without a list of them all."""
+    left, kind = iter(values), np.dtypes.StringDType()
+    parts = [np.array(part, kind) for part in iter(lambda: list(islice(left, _INDEX_CHUNK)), [])]
+    return np.concatenate(parts) if parts else np.array([], kind)

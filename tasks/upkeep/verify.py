@@ -18,6 +18,7 @@ from tasks.plan.plan import NAME as PLAN
 from tasks.plan.plan import Plan
 from tasks.plan.planned import StoredObject
 from tasks.plan.shards import Shard, digest_rows
+from tasks.ratings.reading import damaged_ratings
 from tasks.run import complete
 from tasks.storage.location import PARTIAL, Location, Unavailable
 from tasks.store.commit import STAGED, Commit, disown, stamps
@@ -92,13 +93,14 @@ def verify(output: Location, progress: Progress = lambda done, of: None) -> list
         found.extend(_damaged_results(output, plan))
         found.extend(_misaligned(output, plan, entries, commits, written))
     found.extend(_strays(output, plan, written.keys()))
+    found.extend(Damage("rating", one.file, f"{one.kind}: {one.why}") for one in damaged_ratings(output, entries))
     return found
 
 
 def repair(output: Location, found: Sequence[Damage]) -> None:
     """Deliver again what is damaged, and write anew what is derived from the manifest and the commits.
 
-    Only a damaged manifest cannot be mended; and an image whose source has vanished is quarantined.
+    A damaged manifest cannot be mended, nor a rating; and an image whose source has vanished is quarantined.
     """
     plan = Plan.read(output)
     pending(output, plan)
@@ -143,7 +145,7 @@ def _damaged(output: Location, plan: Plan, shard: Shard, commit: Commit) -> Iter
         for key, problem in problems:
             yield Damage("object", key, problem, shard.index, part)
         if not problems:
-            blocks[part] = assemble(part_variables(plan, part), cut, objects, shard.images)
+            blocks[part] = assemble(part_variables(plan, part), cut, objects, range(shard.images))
     chosen = blocks.get(plan.part_with(TARGET_CLASS), {}).get(TARGET_CLASS)
     for part, block in blocks.items():
         for where, problem in _wrong(plan, part, block, chosen, np.array(commit.status)):

@@ -8,16 +8,21 @@ from dataclasses import dataclass
 from models.errors import ConfigurationError
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
+from tasks.export.folders import FOLDER as EXPORTS
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.planned import PlannedFit
-from tasks.plan.shards import digest_rows
 from tasks.prepare.replan import tombstone
-from tasks.report import remove_report, write_report
+from tasks.ratings.reading import erase_unknown
+from tasks.ratings.summary import fold_in
+from tasks.ratings.summary import forget as forget_ratings
+from tasks.report import remove_report
+from tasks.run import write_pages
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered, stamps
 from tasks.store.objects import NAME, part_pieces
 from tasks.store.template import set_up
+from tasks.viewer import remove_tables
 from tasks.work.engines import Engines
 from tasks.work.evaluate import erase_evaluation, evaluate_shards, unevaluated
 from tasks.work.explain import explain_shards
@@ -61,8 +66,8 @@ def withdraw(output: Location, subject: str) -> Erased:
 
     Their rows stay, empty.
 
-    The manifest goes first, so that a run that is killed half-way leaves an output that knows what is to be erased:
-    withdraw again, or run, to go on.
+    What was made of the store goes first: report, exports, ratings, the viewer's tables. Then the manifest, so that one
+    that is killed half-way leaves an output that knows what is to be erased: withdraw again, or run, to go on.
 
     Raises
     ------
@@ -84,19 +89,30 @@ def withdraw(output: Location, subject: str) -> Erased:
     engines = Engines()
     if rows:
         plan = _without(output, plan, entries, rows, names, engines)
+    _erase_beside(output, entries)
+    if rows:
         plan.write(output, entries)
     empty = [row for row, entry in enumerate(entries) if entry.withdrawn]
     shards = sorted({row // plan.images_per_shard for row in empty})
     objects = _erase(output, plan, shards, engines)
     erase_stale(output, plan)
     set_up(output, plan, entries)
-    remove_report(output)
     whole = _evaluated_again(output, plan, shards, engines)
     if whole:
         compute_results(output, engines)
         finish(output)
-        write_report(output)
+        fold_in(output)
+        write_pages(output)
     return Erased(tuple(rows or empty), objects, len(fitted), whole)
+
+
+def _erase_beside(output: Location, entries: Sequence[Entry]) -> None:
+    """Erase what was made of the store, and the ratings of images that are not among its entries."""
+    remove_report(output)
+    remove_tables(output)
+    (output / EXPORTS).remove()
+    forget_ratings(output)
+    erase_unknown(output, entries)
 
 
 def _names(plan: Plan, entries: Sequence[Entry], subject: str) -> set[str]:
@@ -123,10 +139,7 @@ def _without(
     gone = {entries[row].id for row in rows}
     for row in rows:
         entries[row] = Entry(id=f"withdrawn-{row}", present=False, withdrawn=True)
-    shards = tuple(
-        shard.model_copy(update={"digest": digest_rows(shard.rows(entries[shard.start : shard.stop]))})
-        for shard in plan.shards
-    )
+    shards = plan.shards.digested(entries, {row // plan.images_per_shard for row in rows})
     fits = [_fit_without(output, plan, planned, gone, entries, engines) for planned in plan.fits]
     return plan.model_copy(
         update={

@@ -51,7 +51,7 @@ def on_one_grid(sequences: Mapping[str, Decoded], align: Literal["same grid", "t
                 f"its {name} lies on another grid than its {first_name}, {_difference(first, other)}: resample the "
                 "files, or have them resampled by cohort.align: to first"
             )
-        channels.append(_resampled(other.pixels, matrix, covered))
+        channels.append(resampled(other.pixels, matrix, covered))
         is_covered &= bool(covered.all())
     return Decoded(np.concatenate(channels), first.affine), not is_covered
 
@@ -96,15 +96,24 @@ def _difference(first: Decoded, other: Decoded) -> str:
     return f"of the same shape, with corners up to {apart:.3g} mm apart"
 
 
-def _resampled(
+def resampled(
     pixels: NDArray[np.float32], matrix: NDArray[np.float64], covered: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Take a file to the grid of the first: ``(channel, *space)``, 0 where it is not covered.
+    """Take values to another grid, linearly: ``(channel, *space)``, 0 where the grid is not covered.
 
     A voxel reaches half-way to where its neighbours would be, so that the outermost hold as far beyond their centres.
+
+    Parameters
+    ----------
+    pixels
+        ``(channel, *space)``.
+    matrix
+        ``(4, 4)`` index of the other grid to index of the values.
+    covered
+        ``(*space)``, the places of the other grid that the values cover.
     """
-    resampled = np.empty((len(pixels), *covered.shape), np.float32)
-    for channel, values in zip(resampled, pixels, strict=True):
+    found = np.empty((len(pixels), *covered.shape), np.float32)
+    for channel, values in zip(found, pixels, strict=True):
         ndimage.affine_transform(
             values.reshape(as_volume(values.shape)),
             matrix[:3, :3],
@@ -114,4 +123,4 @@ def _resampled(
             mode="nearest",
         )
         channel[~covered] = 0
-    return resampled
+    return found

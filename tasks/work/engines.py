@@ -1,5 +1,6 @@
 """The engines of a worker: one network, whatever is asked of it, built of what an output holds."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -47,9 +48,16 @@ class PlanEngines:
 
 
 class Engines:
-    """The engines of a process: those of the plan that was worked on last, whatever the number of its tasks."""
+    """The engines of a process: those of the plan that was worked on last, whatever the number of its tasks.
+
+    Attributes
+    ----------
+    turn
+        Held by the task that asks the network; another one of the process reads or writes meanwhile.
+    """
 
     def __init__(self) -> None:
+        self.turn = threading.Lock()
         self._kept: tuple[tuple[Location, str], PlanEngines] | None = None
         self._network: tuple[str, Network] | None = None
 

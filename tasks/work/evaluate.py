@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,10 +30,11 @@ from tasks.plan.planned import PlannedMetric, PlannedUncertainty
 from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.objects import NAME, Piece, pieces, read_shard, write
+from tasks.store.objects import NAME, Piece, Stored, open_shard, pieces, write
 from tasks.store.record import Delivered, ShardRecord, StoredObject
-from tasks.store.template import EXPLAINED
-from tasks.store.variables import Block, empty_block, variables
+from tasks.store.rows import Rows
+from tasks.store.template import EXPLAINED, open_store
+from tasks.store.variables import variables
 from tasks.work.engines import Engines, PlanEngines
 from tasks.work.images import stack
 from tasks.work.other_outputs import maps_of
@@ -78,11 +80,12 @@ def evaluate_shards(
     }
     if not left:
         return
-    own = engines.of(output, plan)
-    for (index, planned), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
-        check()
-        ids = [entry.id for entry in entries]
-        _evaluate(own, output, plan, plan.shards[index], ids, commits[index], planned, evaluations.get(index))
+    with engines.turn:
+        own = engines.of(output, plan)
+        for (index, planned), entries in zip(left.items(), manifest.read_each(output, left), strict=True):
+            check()
+            ids = [entry.id for entry in entries]
+            _evaluate(own, output, plan, plan.shards[index], ids, commits[index], planned, evaluations.get(index))
 
 
 def unevaluated(output: Location, plan: Plan, commits: Mapping[int, Commit], sizes: Mapping[str, int]) -> list[int]:
@@ -148,26 +151,25 @@ def _evaluate(
 ) -> None:
     """Compute and store what is left, and record it beside what there is."""
     began, halvings = time.perf_counter(), engines.whole.halvings
-    stored = read_shard(output, plan, shard, commit.objects, (IMAGE, AFFINE, MASK, RECORD, TARGET_CLASS, MAPS))
+    stored = open_shard(output, plan, shard, commit.objects, (IMAGE, AFFINE, MASK, RECORD, TARGET_CLASS, MAPS))
     others = {
-        planned.title: np.stack([maps_of(other, plan, ids, stored[TARGET_CLASS]) for other in planned.others])
+        planned.title: [open_store(other) for other in planned.others]
         for planned in left
         if isinstance(planned, PlannedMetric) and planned.others
     }
     explained = np.array(commit.status) == EXPLAINED
     described = variables(plan, [one for planned in left for one in planned.outputs])
-    found = empty_block(described, shard.images)
+    found = Rows(plan, described, shard.images)
     for number, rows in enumerate(shard.batches):
         delivered = [row for row in rows if explained[row] and shard.delivering[row] == number]
         if delivered:
             # What is not explained leaves its place to another image, so that the batch keeps its size.
             there = [row if explained[row] else delivered[0] for row in rows]
-            places = [rows.index(row) for row in delivered]
             batch = StoredBatch.take(plan, stored, ids, there)
-            beside = {title: maps[:, there] for title, maps in others.items()}
-            for name, values in _values(engines, left, batch, beside).items():
-                if name in found:
-                    found[name][delivered] = values[places]
+            beside = {title: batch.maps_beside(plan, stores) for title, stores in others.items()}
+            values = _values(engines, left, batch, beside)
+            for row in delivered:
+                found.put(row, {name: of_batch[rows.index(row)] for name, of_batch in values.items()})
     wanted = {stem(planned) for planned in plan.evaluated}
     kept = {name: known for name, known in (before.delivered if before else {}).items() if name in wanted}
     digests = _digests(plan, commit, left)
@@ -195,16 +197,21 @@ class StoredBatch:
     record: Tensor | None
 
     @classmethod
-    def take(cls, plan: Plan, stored: Block, ids: Sequence[str], rows: Sequence[int]) -> "StoredBatch":
+    def take(cls, plan: Plan, stored: Stored, ids: Sequence[str], rows: Sequence[int]) -> "StoredBatch":
+        block = stored.rows(rows)
         return cls(
-            images=_inputs(plan, stored[IMAGE][rows]),
+            images=_inputs(plan, block[IMAGE]),
             ids=[ids[row] for row in rows],
-            maps=torch.from_numpy(stored[MAPS][rows]) if plan.maps else torch.empty(0),
-            masks=torch.from_numpy(stored[MASK][rows] == 1) if plan.masks else None,
-            spacing=spacing_of(torch.from_numpy(stored[AFFINE][rows]), len(plan.grid)),
-            target_class=torch.from_numpy(stored[TARGET_CLASS][rows]).long(),
-            record=torch.from_numpy(stored[RECORD][rows]) if plan.cohort.record else None,
+            maps=torch.from_numpy(block[MAPS]) if plan.maps else torch.empty(0),
+            masks=torch.from_numpy(block[MASK] == 1) if plan.masks else None,
+            spacing=spacing_of(torch.from_numpy(block[AFFINE]), len(plan.grid)),
+            target_class=torch.from_numpy(block[TARGET_CLASS]).long(),
+            record=torch.from_numpy(block[RECORD]) if plan.cohort.record else None,
         )
+
+    def maps_beside(self, plan: Plan, stores: Sequence[xr.Dataset]) -> NDArray[np.float32]:
+        """The maps that other outputs have of the images: ``(other, image, target, explainer, *space)``."""
+        return np.stack([maps_of(store, plan, self.ids, self.target_class.numpy()) for store in stores])
 
 
 def _inputs(plan: Plan, images: NDArray[Any]) -> Tensor:

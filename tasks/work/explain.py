@@ -1,13 +1,15 @@
 """A worker's work: read, explain, write and commit shards, the three overlapped."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -26,14 +28,15 @@ from tasks.plan.shards import Shard
 from tasks.storage.location import Location
 from tasks.store.commit import STAGED, Commit, DeliveredPart, settle
 from tasks.store.flags import raised
-from tasks.store.objects import NAME, part_pieces, write
+from tasks.store.objects import NAME, part_pieces, refill, write
+from tasks.store.rows import Rows
 from tasks.store.template import EXPLAINED, FAILED, PENDING, QUARANTINED, STATUS, WITHDRAWN
-from tasks.store.variables import Block, empty_block, part_variables
+from tasks.store.variables import Block, part_variables
 from tasks.work.batches import ReadBatch, read_batches
 from tasks.work.engines import Engines
 from tasks.work.images import Image, find_again
 from tasks.work.misfits import NotAsPlanned
-from tasks.work.prefetch import prefetch
+from tasks.work.prefetch import one_first, prefetch
 from tasks.work.remaining import Remaining
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class Delivery:
     """A shard on its way: the rows of its parts in memory, until they are written and committed."""
 
     remaining: Remaining
-    blocks: dict[int, Block]
+    parts: dict[int, Rows]
     status: NDArray[np.int8]
     reasons: dict[str, str] = field(default_factory=dict)
     again: set[int] = field(default_factory=set)
@@ -58,10 +61,10 @@ class Delivery:
         size = remaining.shard.images
         delivery = cls(remaining, {}, np.full(size, PENDING, np.int8))
         for part, kept in remaining.parts.items():
-            block = empty_block(part_variables(plan, part), size)
-            for name, values in (kept.block or {}).items():
-                block[name][kept.rows] = values[kept.rows]
-            delivery.blocks[part] = block
+            delivery.parts[part] = Rows(plan, part_variables(plan, part), size)
+            if kept.objects:
+                cut = part_pieces(plan, remaining.shard, part)
+                refill(delivery.parts[part], {*np.flatnonzero(kept.rows).tolist()}, cut, kept.objects)
         delivering, commit = remaining.shard.delivering, remaining.commit
         for row, entry in enumerate(remaining.entries):
             if entry.withdrawn:
@@ -84,16 +87,10 @@ class Delivery:
         """Quarantine an image; the maps that are added to one that was explained before are flagged instead."""
         if self.status[row] == PENDING:
             self.refuse(row, QUARANTINED, str(why))
-        elif self.status[row] == EXPLAINED and MAP_FLAGS in self.blocks[part]:
-            self.blocks[part][MAP_FLAGS][row] = MapFlag.NO_SOURCE
+        elif self.status[row] == EXPLAINED:
+            self.parts[part].put(row, {MAP_FLAGS: np.array(MapFlag.NO_SOURCE)})
         if isinstance(why, NotAsPlanned):
             self.again.add(row)
-
-    def put(self, part: int, row: int, values: Mapping[str, NDArray[Any]]) -> None:
-        """Put what was found of an image into the arrays that the part holds."""
-        block = self.blocks[part]
-        for name in block.keys() & values.keys():
-            block[name][row] = values[name]
 
 
 def explain_shards(
@@ -105,8 +102,10 @@ def explain_shards(
 ) -> int:
     """Deliver the given shards of the plan at `output`; return the number of images in them.
 
-    A shard that has a whole commit is left alone. While one batch is explained, the next are read and the last
-    shard is written: a worker holds two batches and one shard besides those it works on, whatever the cohort.
+    A shard that has a whole commit is left alone. While one batch is explained, the next are read, the maps of the
+    last are encoded, and the last shard is written: a worker holds three batches and one encoded shard besides those
+    it works on, whatever the cohort. Where another task of this process asks the network, the first batch is read, and
+    waits for its turn.
 
     Parameters
     ----------
@@ -138,48 +137,71 @@ def _explain_missing(
     find: Find,
     check: Callable[[], None],
 ) -> None:
+    kept: Future[None] | None = None
     written: Future[None] | None = None
+    ours = threading.Event()
     own = cache(lambda: engines.of(output, plan).parts)  # built when the first image was read
     with (
         ThreadPoolExecutor(1, thread_name_prefix="write") as write_thread,
-        closing(prefetch(read_batches(output, plan, todo, find), _BATCHES_AHEAD)) as batches,
+        ThreadPoolExecutor(1, thread_name_prefix="keep") as keep_thread,
+        closing(prefetch(one_first(read_batches(output, plan, todo, find), ours), _BATCHES_AHEAD)) as batches,
+        ExitStack() as at_the_end,
     ):
-        for batch in batches:
-            check()
-            if batch.is_first:
-                delivery = Delivery.begin(plan, batch.remaining)
-            if batch.number is not None:
-                _explain(plan, delivery, batch, batch.number, own())
-            if batch.is_last:
-                if written:
-                    written.result()
+        at_the_end.callback(ours.set)  # whoever reads does not wait for a turn that never comes
+        first = [*islice(batches, 1)]
+        with engines.turn:
+            ours.set()
+            for batch in chain(first, batches):
                 check()
-                written = write_thread.submit(copy_context().run, _deliver, output, plan, delivery)
+                if batch.is_first:
+                    delivery = Delivery.begin(plan, batch.remaining)
+                if batch.number is not None:
+                    found = _explain(delivery, batch, batch.number, own())
+                    if kept:
+                        kept.result()
+                    kept = keep_thread.submit(copy_context().run, _keep, plan, delivery, batch, batch.number, found)
+                if batch.is_last:
+                    if written:
+                        written.result()
+                    check()
+                    written = write_thread.submit(copy_context().run, _deliver, output, plan, delivery, kept)
         if written:
             written.result()
 
 
-def _explain(plan: Plan, delivery: Delivery, batch: ReadBatch, number: int, engines: Sequence[Engine]) -> None:
+Found = dict[int, dict[str, NDArray[Any]]]
+"""By part, the values of a batch by output."""
+
+
+def _explain(delivery: Delivery, batch: ReadBatch, number: int, engines: Sequence[Engine]) -> Found:
+    """Ask about a batch."""
+    began = time.perf_counter()
+    found: Found = {}
+    for part in delivery.parts:
+        if batch.readable and delivery.remaining.wanted(part, number):
+            halvings = engines[part].halvings
+            found[part] = {name: values.cpu().numpy() for name, values in _ask(engines[part], batch).items()}
+            telemetry.HALVINGS.inc(engines[part].halvings - halvings)
+    delivery.seconds["read"] += batch.seconds
+    delivery.seconds["explain"] += time.perf_counter() - began
+    return found
+
+
+def _keep(plan: Plan, delivery: Delivery, batch: ReadBatch, number: int, found: Found) -> None:
+    """Put what was read and found of a batch into the delivery, where it is encoded."""
     began = time.perf_counter()
     explained: set[int] = set()
-    for part in delivery.blocks:
+    for part, rows in delivery.parts.items():
         wanted = delivery.remaining.wanted(part, number)
         explained.update(wanted)
         for row in wanted:
             image = batch.images[row]
             if isinstance(image, Unreadable):
                 delivery.cannot_read(part, row, image)
-            else:
-                delivery.put(part, row, _as_read(image))
-        if batch.readable and wanted:
-            halvings = engines[part].halvings
-            found = {name: values.cpu().numpy() for name, values in _ask(engines[part], batch).items()}
-            telemetry.HALVINGS.inc(engines[part].halvings - halvings)
-            for index, row in enumerate(batch.rows):
-                if row in wanted and row in batch.readable:
-                    _put(delivery, part, row, {name: values[index] for name, values in found.items()})
-    delivery.seconds["read"] += batch.seconds
-    delivery.seconds["explain"] += time.perf_counter() - began
+                continue
+            rows.put(row, _as_read(image))
+            _put(delivery, part, row, {name: values[batch.rows.index(row)] for name, values in found[part].items()})
+    delivery.seconds["write"] += time.perf_counter() - began
     _tell(plan, delivery, sorted(explained))
 
 
@@ -202,10 +224,10 @@ def _put(delivery: Delivery, part: int, row: int, values: Mapping[str, NDArray[A
         else:
             delivery.refuse(row, FAILED, "the prediction is not finite: check the model and the preprocessing")
     if delivery.status[row] == EXPLAINED and np.isfinite(values[LOGIT]).all():
-        block = delivery.blocks[part]
-        if IMAGE_FLAGS in block:  # those of the mask were found when it was read
-            values = {**values, IMAGE_FLAGS: values[IMAGE_FLAGS] | block[IMAGE_FLAGS][row]}
-        delivery.put(part, row, values)
+        rows = delivery.parts[part]
+        if IMAGE_FLAGS in rows.values:  # those of the mask were found when it was read
+            values = {**values, IMAGE_FLAGS: values[IMAGE_FLAGS] | rows.values[IMAGE_FLAGS][row]}
+        rows.put(row, values)
 
 
 def _tell(plan: Plan, delivery: Delivery, rows: Sequence[int]) -> None:
@@ -220,18 +242,26 @@ def _tell(plan: Plan, delivery: Delivery, rows: Sequence[int]) -> None:
             logger.warning("image %s is %s: %s", name, status, reason, extra=about)
 
 
-def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
-    """Write the parts, then the commit; what an earlier commit speaks of is replaced only after that."""
+def _deliver(output: Location, plan: Plan, delivery: Delivery, kept: Future[None] | None) -> None:
+    """Write the parts, then the commit; what an earlier commit speaks of is replaced only after that.
+
+    Parameters
+    ----------
+    kept
+        The last batch of the shard on its way into the delivery.
+    """
+    if kept:
+        kept.result()
     began = time.perf_counter()
     remaining = delivery.remaining
     before = remaining.commit.parts if remaining.commit else {}
     parts = dict(before) if remaining.unchanged else {}
-    for part, block in delivery.blocks.items():
+    for part, rows in delivery.parts.items():
         folder = output / (STAGED if part in before else NAME)
-        objects = write(folder, part_pieces(plan, remaining.shard, part), block)
-        flags = {name: tuple(np.flatnonzero(rows).tolist()) for name, rows in _flagged(plan, part, block).items()}
+        objects = write(folder, part_pieces(plan, remaining.shard, part), rows)
+        flags = {name: tuple(np.flatnonzero(own).tolist()) for name, own in _flagged(plan, part, rows.values).items()}
         parts[part] = DeliveredPart(digest=plan.part_digests[part], objects=objects, flags=flags)
-    delivery.seconds["write"] = time.perf_counter() - began
+    delivery.seconds["write"] += time.perf_counter() - began
     commit = Commit(
         shard=remaining.shard.index,
         rows=remaining.rows,
@@ -246,7 +276,7 @@ def _deliver(output: Location, plan: Plan, delivery: Delivery) -> None:
         settle(output, output / NAME, [commit.shard], {commit.shard: commit})
     for stage, seconds in delivery.seconds.items():
         telemetry.SECONDS.labels(stage).inc(seconds)
-    telemetry.STORED.inc(sum(parts[part].size for part in delivery.blocks))
+    telemetry.STORED.inc(sum(parts[part].size for part in delivery.parts))
     logger.info("shard %d committed: %d images", commit.shard, remaining.shard.images, extra={"shard": commit.shard})
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import packed
 from tasks.plan.plan import Plan
 from tasks.store.commit import Commit
 from tasks.store.template import STATUS
@@ -26,7 +27,7 @@ def check_survey(plan: Plan, entries: Sequence[Entry]) -> None:
     TooManyFailures
         If it is more than the allowed share of the cohort.
     """
-    _check(plan, len(entries), Counter(entry.reason for entry in entries if entry.reason))
+    _check(plan, len(entries), Counter(filter(None, packed(entries).columns("reason"))))
 
 
 class Seen:

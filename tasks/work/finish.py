@@ -1,13 +1,14 @@
 """The end of a run: commits held against the plan, the per-image index, consolidated metadata."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.cohort.entry import Entry
+from tasks.cohort.packed_entries import Entries
 from tasks.plan import manifest
 from tasks.plan.plan import NAME as PLAN
 from tasks.plan.plan import Plan
@@ -74,7 +75,7 @@ def summarise(output: Location) -> Summary:
         If there is no plan at `output`.
     """
     plan = Plan.read(output)
-    return _summary(output, plan, delivered(output, plan), manifest.read(output, sources=False))
+    return _summary(output, plan, delivered(output, plan), manifest.load(output, sources=False))
 
 
 def finish(output: Location) -> Summary:
@@ -99,10 +100,10 @@ def finish(output: Location) -> Summary:
         raise Incomplete(f"not computed from what is delivered: {', '.join(titles)}; run again")
     for folder in (NAME, COMMITS):  # of workers that were killed, and whose work another has done
         (output / folder).sweep()
-    entries = manifest.read(output, sources=False)
+    entries = manifest.load(output, sources=False)
     explained = with_reasons(plan, entries, commits)
     if explained != entries:
-        plan.write(output, with_reasons(plan, manifest.read(output), commits))
+        plan.write(output, with_reasons(plan, manifest.load(output), commits))
     elif output.read_all([(output / PLAN).url]) != [plan.copy_for_people]:
         plan.write_copy(output)
     publish(output, plan, explained, status(plan, commits))
@@ -118,18 +119,19 @@ def status(plan: Plan, commits: Mapping[int, Commit]) -> NDArray[np.int8]:
     return found
 
 
-def with_reasons(plan: Plan, entries: Sequence[Entry], commits: Mapping[int, Commit]) -> list[Entry]:
+def with_reasons(plan: Plan, entries: Sequence[Entry], commits: Mapping[int, Commit]) -> Entries:
     """Enter into the manifest why images were left out."""
-    found = list(entries)
-    for index, commit in commits.items():
-        for row in range(plan.shards[index].start, plan.shards[index].stop):
-            reason = commit.reasons.get(found[row].id)
-            if reason != found[row].reason:
-                found[row] = replace(found[row], reason=reason)
-    return found
+
+    def reasoned() -> Iterator[Entry]:
+        for row, entry in enumerate(entries):
+            commit = commits.get(row // plan.images_per_shard)
+            reason = commit.reasons.get(entry.id) if commit else entry.reason
+            yield entry if reason == entry.reason else replace(entry, reason=reason)
+
+    return Entries(reasoned())
 
 
-def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: Sequence[Entry]) -> Summary:
+def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: Entries) -> Summary:
     became = Counter(STATUS[code] for commit in commits.values() for code in commit.status)
     flags: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
@@ -154,7 +156,7 @@ def _summary(output: Location, plan: Plan, commits: dict[int, Commit], entries: 
         failed=became["failed"],
         pending=plan.images - became.total() + became["pending"],
         withdrawn=became["withdrawn"],
-        vanished=sum(not entry.present and not entry.withdrawn for entry in entries),
+        vanished=sum(not present and not withdrawn for present, withdrawn in entries.columns("present", "withdrawn")),
         flagged=len(flagged),
         shards=len(plan.shards),
         shards_done=len(commits),

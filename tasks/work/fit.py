@@ -19,7 +19,7 @@ from tasks.plan.planned import PlannedFit, StoredObject
 from tasks.plan.shards import digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.objects import NAME, Piece, pieces, read, read_shard
+from tasks.store.objects import NAME, Piece, open_shard, pieces, read
 from tasks.store.record import Delivered, NamedRecord
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import variables
@@ -105,7 +105,7 @@ def fit(output: Location, find: Find, engines: Engines, check: Callable[[], None
     if tuple(planned_now) != plan.fits:
         check()
         plan = plan.model_copy(update={"fits": tuple(planned_now)})
-        plan.write(output, manifest.read(output))
+        plan.write(output, manifest.load(output))
     return plan
 
 
@@ -128,7 +128,9 @@ def _stored(output: Location, plan: Plan, planned: PlannedFit) -> dict[str, byte
 
 def _computed(output: Location, plan: Plan, planned: PlannedFit, find: Find, engines: Engines) -> dict[str, bytes]:
     """Compute an artefact, and encode each object that holds it."""
-    found = planned.fit.compute(engines.network(plan), _inputs(output, plan, planned, find))
+    inputs = _inputs(output, plan, planned, find)
+    with engines.turn:
+        found = planned.fit.compute(engines.network(plan), inputs)
     block = {name: values.cpu().numpy() for name, values in found.items()}
     return {piece.key: piece.encode(block) for piece in _pieces(plan, planned)}
 
@@ -140,7 +142,7 @@ def _pieces(plan: Plan, planned: PlannedFit) -> list[Piece]:
 def _inputs(output: Location, plan: Plan, planned: PlannedFit, find: Find) -> Tensor:
     """Take the images from the store where they are delivered, else from the cohort: both are the same."""
     preprocessing = plan.cohort.make_preprocessing()
-    rows = {entry.id: (row, entry) for row, entry in enumerate(manifest.read(output)) if entry.id in planned.images}
+    rows = {entry.id: (row, entry) for row, entry in enumerate(manifest.load(output)) if entry.id in planned.images}
     inputs = {
         id: preprocessing.network_input(torch.from_numpy(image))
         for id, image in _delivered(output, plan, {id: row for id, (row, _) in rows.items()}).items()
@@ -165,6 +167,6 @@ def _delivered(output: Location, plan: Plan, rows: Mapping[str, int]) -> dict[st
         own = {id: row - shard.start for id, row in rows.items() if shard.start <= row < shard.stop}
         there = {id: row for id, row in own.items() if commit.status[row : row + 1] == (EXPLAINED,)}
         if there and commit.is_whole(plan):
-            images = read_shard(output, plan, shard, commit.objects, ["image"])["image"]
-            found |= {id: images[row] for id, row in there.items()}
+            stored = open_shard(output, plan, shard, commit.objects, ["image"])
+            found |= dict(zip(there, stored.rows([*there.values()])["image"], strict=True))
     return found

@@ -14,10 +14,12 @@ from torch import Tensor
 from models.flags import ImageFlag
 from models.preprocessing import Preprocessed, Preprocessing, TransformError
 from models.records import record_digest
-from tasks.cohort.entry import Entry, combine, known_files
+from tasks.cohort.entry import Entry, combine
 from tasks.cohort.masks import drawn
+from tasks.cohort.packed_entries import known_files
 from tasks.cohort.readers import inspect, read, read_mask
 from tasks.cohort.reading import Decoded, Unreadable
+from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.slides.outputs import values_of
 from tasks.cohort.sources import Files, Find, Source, Sources
 from tasks.cohort.survey import survey
@@ -50,6 +52,22 @@ class Image(NamedTuple):
     record: tuple[float, ...] = ()
 
 
+class Original(NamedTuple):
+    """An image as its source has it, and as the network takes it.
+
+    Attributes
+    ----------
+    decoded
+        On the grid of the source, of the first sequence where there are several.
+    files
+        The bytes of the files whose grid that is, in the order in which the cohort lists them.
+    """
+
+    decoded: Decoded
+    prepared: Preprocessed
+    files: tuple[bytes, ...]
+
+
 def find_again(output: Location, plan: Plan) -> Find:
     """Find images by surveying the cohort once more, when the first of them is asked for."""
 
@@ -63,10 +81,10 @@ def find_again(output: Location, plan: Plan) -> Find:
     return find
 
 
-def survey_again(output: Location, plan: Plan) -> Sources:
+def survey_again(output: Location, plan: Plan, only: Selection = ALL) -> Sources:
     """Survey the cohort of an output once more; of a file that is as it was, nothing is read."""
-    known = known_files(manifest.read(output))
-    return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known).sources
+    known = known_files(manifest.load(output))
+    return survey(plan.cohort, plan.model.spatial_dims, plan.key, known=known, only=only).sources
 
 
 def read_images(
@@ -90,6 +108,25 @@ def read_images(
 
     read = partial(_image, plan, preprocessing, files, digest_of, frames_of)
     return [_or_reason(entry, source, read) for entry, source in found]
+
+
+def read_original(plan: Plan, entry: Entry, preprocessing: Preprocessing, find: Find) -> Original:
+    """Read an image once more, with the files that it is made of; its mask is left alone.
+
+    Raises
+    ------
+    Unreadable
+        If the source is not what the plan had seen, or cannot be read.
+    OSError
+        If its storage does not answer.
+    """
+    source = find(entry.id)
+    if source is None:
+        raise NotAsPlanned("the image is not in the cohort any more")
+    files = dict(zip(source.uris, plan.cohort.home.read_all(source.uris), strict=True))
+    decoded, _ = _decoded(plan, entry, source, files, lambda uri: hashlib.sha256(_present(files[uri])).hexdigest())
+    prepared = _prepare(decoded.pixels, decoded.affine, preprocessing, plan)
+    return Original(decoded, prepared, tuple(_present(files[uri]) for uri in source.parts[0].uris))
 
 
 def read_inputs(

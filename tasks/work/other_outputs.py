@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 
 from models.errors import ConfigurationError
@@ -13,7 +14,6 @@ from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.storage.location import Location
 from tasks.store.commit import delivered
-from tasks.store.template import open_store
 
 
 def check_comparable(plan: Plan, entries: Sequence[Entry], other: Location) -> str:
@@ -49,12 +49,13 @@ def check_comparable(plan: Plan, entries: Sequence[Entry], other: Location) -> s
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def maps_of(other: Location, plan: Plan, ids: Sequence[str], target_class: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Read the maps that another output has of some images: ``(image, target, explainer, *space)``.
+def maps_of(
+    dataset: xr.Dataset, plan: Plan, ids: Sequence[str], target_class: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Read the maps that the store of another output has of some images: ``(image, target, explainer, *space)``.
 
     NaN where it does not have the image, or explains another class than `target_class`, ``(image, target)``.
     """
-    dataset = open_store(other)
     index = dataset.indexes["image_id"].get_indexer(pd.Index(ids))
     rows = dataset.isel(image_id=index.clip(0)).sel(explainer=list(plan.maps))
     maps: NDArray[np.float32] = rows["attribution"].values.copy()

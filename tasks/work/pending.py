@@ -13,7 +13,18 @@ from tasks.work.evaluate import Evaluation, unevaluated
 from tasks.work.fit import FitRecord
 from tasks.work.results import ResultRecord
 
-_OURS = (STAGED, "report", ResultRecord.folder, Evaluation.folder, FOLDER, FitRecord.folder, objects.NAME, NAME)
+_OURS = (
+    STAGED,
+    "exports",
+    "report",
+    "viewer",
+    ResultRecord.folder,
+    Evaluation.folder,
+    FOLDER,
+    FitRecord.folder,
+    objects.NAME,
+    NAME,
+)
 
 
 def check_ours(output: Location) -> None:
@@ -54,7 +65,7 @@ def pending(output: Location, plan: Plan) -> list[int]:
 def _with_another_try(output: Location, plan: Plan, commits: Mapping[int, Commit]) -> dict[int, Commit]:
     """Take back the commits of shards with images that were not as planned when they were read, but now are."""
     tried = {shard: commit for shard, commit in commits.items() if commit.again and commit.is_whole(plan)}
-    entries = manifest.read(output) if tried else []
+    entries = manifest.load(output, sources=False) if tried else ()
     return {
         shard: disown(output, commit, commit.objects)
         for shard, commit in tried.items()

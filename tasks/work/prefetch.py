@@ -2,11 +2,18 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def one_first(items: Iterable[T], then: threading.Event) -> Iterator[T]:
+    """Make one item, and the others when something has happened."""
+    for item in items:
+        yield item
+        then.wait()
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T]:

@@ -1,7 +1,7 @@
 """The work that remains for a shard: which of its parts, and which of their rows cannot be taken from the store."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,15 @@ from tasks.plan.plan import Plan
 from tasks.plan.shards import Shard, digest_rows
 from tasks.storage.location import Location
 from tasks.store.commit import Commit
-from tasks.store.objects import read_part
-from tasks.store.variables import Block
+from tasks.store.objects import part_pieces, read
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows of a part that are stored already: which, and a block that holds them."""
+    """Rows of a part that are stored already: which, and by key the objects that hold them."""
 
     rows: NDArray[np.bool_]
-    block: Block | None
+    objects: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,11 @@ def remaining(output: Location, plan: Plan, shard: Shard, entries: Sequence[Entr
     parts = {}
     for part in range(len(plan.parts)):
         if commit is None or not commit.delivers(plan, part):
-            parts[part] = Kept(np.zeros(len(rows), bool), None)
+            parts[part] = Kept(np.zeros(len(rows), bool))
         elif commit.rows != rows:
-            block = read_part(output, plan, shard, part, commit.parts[part], len(rows))
+            objects = read(output, part_pieces(plan, shard, part), commit.parts[part].objects)
             same = np.array([before == now for before, now in zip(_padded(commit.rows, len(rows)), rows, strict=True)])
-            parts[part] = Kept(same if block else np.zeros(len(rows), bool), block)
+            parts[part] = Kept(np.zeros(len(rows), bool)) if objects is None else Kept(same, objects)
     predicting = plan.part_with(LOGIT)
     decided = parts[predicting].rows if predicting in parts else np.ones(len(rows), bool)
     return Remaining(shard, entries, rows, commit, parts, decided)

@@ -1,6 +1,7 @@
 """The cohort stage: results over all images, computed from the store once every shard is delivered."""
 
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,11 +19,11 @@ from tasks.cohort.entry import Entry
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.planned import PlannedResult
-from tasks.plan.shards import digest_of
+from tasks.plan.shards import OBJECT_LIMIT, digest_of
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
 from tasks.store.flags import raised
-from tasks.store.objects import NAME, Piece, pieces, read_shard, read_whole, write
+from tasks.store.objects import NAME, Piece, open_shard, pieces, read_whole, write
 from tasks.store.record import Delivered, NamedRecord, StoredObject
 from tasks.store.template import EXPLAINED
 from tasks.store.variables import Variable, empty_block, variables
@@ -131,9 +132,14 @@ class StoredCohort:
 
     def blocks(self, *names: str) -> Iterator[tuple[slice, Arrays]]:
         computed = self.computed
+        described = variables(self.plan, [self.outputs[name] for name in names if name in self.outputs])
+        row_bytes = sum(math.prod(one.shape) * one.itemsize for one in described.values())
+        step = max(1, OBJECT_LIMIT // max(1, row_bytes))
         for shard in self.plan.shards:
-            block = read_shard(self.output, self.plan, shard, self.promised(shard.index) | computed, names)
-            yield slice(shard.start, shard.stop), block
+            stored = open_shard(self.output, self.plan, shard, self.promised(shard.index) | computed, names)
+            for first in range(0, shard.images, step):
+                rows = range(first, min(first + step, shard.images))
+                yield slice(shard.start + rows.start, shard.start + rows.stop), stored.rows(rows)
 
     def whole(self, *names: str) -> Arrays:
         block = read_whole(self.output, self.plan, [self.outputs[name] for name in names], self.computed)
@@ -146,8 +152,10 @@ class StoredCohort:
         found: dict[int, NDArray[np.float32]] = {}
         for shard in self.plan.shards:
             if own := [row for row in rows.tolist() if shard.start <= row < shard.stop]:
-                images = read_shard(self.output, self.plan, shard, self.promised(shard.index), [IMAGE])[IMAGE]
-                found |= {row: preprocessing.network_input(torch.from_numpy(images[row - shard.start])) for row in own}
+                stored = open_shard(self.output, self.plan, shard, self.promised(shard.index), [IMAGE])
+                images = stored.rows([row - shard.start for row in own])[IMAGE]
+                prepared = (preprocessing.network_input(torch.from_numpy(image)) for image in images)
+                found |= dict(zip(own, prepared, strict=True))
         return np.stack([found[row] for row in rows.tolist()])
 
 

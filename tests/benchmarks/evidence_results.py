@@ -27,6 +27,7 @@ from models.results.shortcuts import hints
 from models.training import standardise
 from tasks.demo.phantom import phantom
 from tasks.demo.shipped import WEIGHTS
+from tasks.report import numbers
 from tasks.report.similar import Retrieval, Similar, retrieval
 from tests.models.cohorts import Cohort
 
@@ -64,7 +65,7 @@ def write_section(page: Path, images: int, cohorts: int) -> None:
     """Compute the section and write it at the end of the page, in the place of the one that is there."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = lambda value: "–" if np.isnan(value) else f"{value:.2f}"
+    environment.filters["number"] = numbers.number
     section = environment.get_template("evidence_results.md.j2").render(measured(images, cohorts))
     page.write_text(f"{page.read_text().partition(HEADING)[0].rstrip()}\n\n{HEADING}\n{section.rstrip()}\n")
 

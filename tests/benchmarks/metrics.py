@@ -8,6 +8,7 @@ one, and the ratio says what the metric itself costs beside it.
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import get_args
@@ -15,7 +16,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from flows.cluster import worker_environment
+from flows.forked import worker_environment
 from models.engine import Engine
 from models.explainers.base import Explainer
 from models.explainers.control_centre import ControlCentre
@@ -25,6 +26,7 @@ from models.metrics import METRICS, Metric, StackMetric, Values, evaluate
 from models.network import Network
 from models.targets import Classes
 from tests.benchmarks.explainers import DEVICE, best_batch, images_of, network_of, rows, seconds
+from tests.benchmarks.ratios import Ratio
 
 PAIRS = 3
 IMAGES = 4
@@ -65,19 +67,61 @@ def main() -> None:
         threads = len(os.sched_getaffinity(0))
         os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]],
                   {**os.environ, **worker_environment(threads)})  # fmt: skip
-    network = network_of(2)
-    setting = Setting(network, images_of(2, IMAGES), best_batch(network, False))
+    setting = Setting(network_of(2), images_of(2, IMAGES), best_batch(2, False))
     print(f"{DEVICE}, {torch.get_num_threads()} threads, batches of {setting.batch}")
     print("metric: passes and seconds a map; times one forward pass; times its passes run bare")
     for name in sys.argv[1:] or NAMES:
         print(line(setting, name), flush=True)
 
 
+def ratios() -> Iterator[Ratio]:
+    """Measure what `make bench` holds: one of each kind."""
+    setting = Setting(network_of(2), images_of(2, IMAGES), best_batch(2, False))
+    for name in ("deletion", "road_morf", "max_sensitivity", "cascading_randomisation"):
+        cost = measured(setting, name)
+        yield Ratio(f"{name} / its passes", cost.ratio, GOAL, better="lower", note=f"{cost.passes:.0f} passes a map")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a metric.
+
+    Attributes
+    ----------
+    passes
+        Passes a map.
+    ours, theirs
+        Seconds, of the metric and of its passes run bare.
+    ratio, times_forward
+        The cost as a multiple of its passes, and of one forward pass of each image.
+    asks
+        Whether the metric asks more than the plain question.
+    """
+
+    passes: float
+    ours: float
+    theirs: float
+    ratio: float
+    times_forward: float
+    asks: bool
+
+
 def line(setting: Setting, name: str) -> str:
-    metric = METRICS.adapter.validate_python({"name": name, **PARAMETERS.get(name, {})})
+    cost, maps = measured(setting, name), IMAGES * len(setting.engine(metric_of(name)).explainers)
+    goal = f"(goal {GOAL})" if cost.asks else ""
+    of_map, of_image = cost.ours / maps, cost.times_forward * IMAGES / maps
+    return f"{name:26} {cost.passes:7.1f} {of_map:8.3f}   {of_image:7.2f}   {cost.ratio:5.2f} {goal}"
+
+
+def metric_of(name: str) -> Metric:
+    metric: Metric = METRICS.adapter.validate_python({"name": name, **PARAMETERS.get(name, {})})
+    return metric
+
+
+def measured(setting: Setting, name: str) -> Cost:
+    metric = metric_of(name)
     engine = setting.engine(metric)
-    ids = [str(number) for number in range(IMAGES)]
-    maps = engine.explain(setting.images, ids).maps
+    maps = engine.explain(setting.images, [str(number) for number in range(IMAGES)]).maps
     forward, backward = engine.forward_passes, engine.backward_passes
     setting.evaluate(engine, metric, maps)  # which also warms up
     passes, back = engine.forward_passes - forward, engine.backward_passes - backward
@@ -94,11 +138,14 @@ def line(setting: Setting, name: str) -> str:
     timed = [
         (seconds(lambda: setting.evaluate(engine, metric, maps)), seconds(bare), seconds(one)) for _ in range(PAIRS)
     ]
-    cost, ratio = median(ours / plain for ours, _, plain in timed), median(ours / theirs for ours, theirs, _ in timed)
-    count = IMAGES * maps.shape[2]
-    goal = f"(goal {GOAL})" if passes > IMAGES or isinstance(metric, StackMetric) else ""
-    mine = median(ours for ours, _, _ in timed) / count
-    return f"{metric.name:26} {passes / count:7.1f} {mine:8.3f}   {cost / maps.shape[2]:7.2f}   {ratio:5.2f} {goal}"
+    return Cost(
+        passes=passes / (IMAGES * maps.shape[2]),
+        ours=median(ours for ours, _, _ in timed),
+        theirs=median(theirs for _, theirs, _ in timed),
+        ratio=median(ours / theirs for ours, theirs, _ in timed),
+        times_forward=median(ours / plain for ours, _, plain in timed),
+        asks=passes > IMAGES or isinstance(metric, StackMetric),
+    )
 
 
 if __name__ == "__main__":

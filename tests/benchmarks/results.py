@@ -1,11 +1,8 @@
 """The cost of results over a cohort, of made-up vectors; and of a pass that keeps what they are computed from.
 
-Seconds of a core are summed over threads, and much the same whatever else the machine does; the clock's are not. The
-process has the environment of a worker that has the whole machine.
+Seconds of a core are summed over threads, and much the same whatever else the machine does; the clock's are not.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.cluster import worker_environment
 from models.engine import Engine
 from models.explainers.embedding import Embedding
 from models.explainers.pooled import PooledActivations, gradient_of
@@ -25,8 +21,9 @@ from models.prediction import TARGET_CLASS
 from models.results import TCAV, Result, SimilarCases
 from models.targets import Classes
 from tests.benchmarks.explainers import images_of, network_of
+from tests.benchmarks.ratios import Ratio
 
-IMAGES = {"tcav": 100_000, "similar_cases": 20_000}
+IMAGES = {"tcav": 20_000, "similar_cases": 10_000}
 FEATURES, CONCEPTS, OF_CONCEPT, PAIRS, KEPT_OF = 512, 20, 50, 5, 32
 BLOCK = 2048
 FRAME = Frame(("a", "b"), ("a",), (), ("grey",), (8, 8), "softmax")
@@ -77,16 +74,21 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - began
 
 
-def line_of(name: str) -> str:
+def ratios() -> Iterator[Ratio]:
+    yield of_the_pass("layer3")
+    yield from map(of_result, IMAGES)
+
+
+def of_result(name: str) -> Ratio:
+    """Measure what a result costs an image; similar cases compare each image with every other."""
     result: Result = TCAV(concepts=tuple(f"c{one}" for one in range(CONCEPTS))) if name == "tcav" else SimilarCases()
     stored = Drawn(IMAGES[name])
-    began = time.perf_counter()
-    cores = cpu_seconds(lambda: result.compute(stored))
-    wall = time.perf_counter() - began
-    return f"{name}, {stored.images} images of {FEATURES} features: {cores:.1f} s of a core, {wall:.1f} s by the clock"
+    cost = 1000 * cpu_seconds(lambda: result.compute(stored)) / stored.images
+    note = f"of {stored.images} images of {FEATURES} features; no ratio"
+    return Ratio(f"{name}, ms of a core an image", cost, None, better="lower", note=note)
 
 
-def line_of_the_pass(layer: str) -> str:
+def of_the_pass(layer: str) -> Ratio:
     """Compare a pass that keeps embeddings and pooled activations beside saliency with one of saliency alone."""
     network, images = network_of(2), images_of(2, KEPT_OF)
     ids = [str(number) for number in range(KEPT_OF)]
@@ -98,17 +100,4 @@ def line_of_the_pass(layer: str) -> str:
         engine.explain(images, ids)
     pairs = [[cpu_seconds(lambda one=engine: one.explain(images, ids)) for engine in engines] for _ in range(PAIRS)]
     ratio = median(kept / plain for plain, kept in pairs)
-    return f"a pass that keeps embeddings and activations: {ratio:.3f} of one that does not (goal: 1.05)"
-
-
-def main() -> None:
-    if "MALLOC_TOP_PAD_" not in os.environ:  # threads are counted when numpy is imported
-        environment = {**os.environ, **worker_environment(len(os.sched_getaffinity(0)))}
-        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], environment)
-    print(line_of_the_pass("layer3"))
-    for name in IMAGES:
-        print(line_of(name), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    return Ratio("a pass that keeps embeddings and activations / one that does not", ratio, 1.05, better="lower")

@@ -5,7 +5,8 @@ S3 server. Two things are stood in for: the explaining (`tests.benchmarks.stub`:
 and, so that no million files have to be written, the survey: its entries are made, each with the facts of one file. The
 size of shards is the plan's own.
 
-At last 100,000 real files of 8 x 8 are surveyed and delivered, and the run is done once more onto what is there.
+At last 100,000 real files of 8 x 8 are surveyed and delivered, and the run is done once more onto what is there. What
+10,000,000 images take to be planned is measured by `tests.benchmarks.planning`.
 
 Requests to S3 are those that the S3 server counts, those to Prefect the lines of its server's log; memory is the peak
 of the flow's process, which holds Dask's scheduler as well. CPU seconds are those of the flow's process and of the
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,11 @@ import numpy as np
 
 from flows.server import prefect_server
 from tasks.cohort import entry
+from tasks.cohort.entry import Entry, Fact
+from tasks.cohort.packed import PackedMapping
+from tasks.cohort.packed_entries import Entries
 from tasks.cohort.sources import Source, Sources
+from tasks.storage.location import Location
 from tests.integration.processes import ask
 from tests.seaweedfs import SeaweedFS, seaweedfs
 
@@ -96,9 +102,11 @@ def flow(folder: str, endpoint: str, what: str, size: int) -> None:
 
     if what == "survey made":
         prepare.survey = made_survey(size)  # type: ignore[assignment]
-        prepare.read_images = lambda *_: []  # type: ignore[assignment] # there is none to try
+        prepare.read_some = lambda *_: None  # type: ignore[assignment] # there is no image to try
     output = f"{'made' if what == 'survey made' else 'files'}-{size}"
-    config = RunConfig.model_validate(content(Path(folder), endpoint, output))
+    bucket = Location(url=f"s3://{BUCKET}", endpoint_url=endpoint)
+    bucket.filesystem.makedirs(BUCKET, exist_ok=True)
+    config = RunConfig.model_validate(content(Path(folder), bucket / output))
     began = time.perf_counter()
     summary = explain_cohort(config)
     seconds = time.perf_counter() - began
@@ -123,24 +131,22 @@ def flow(folder: str, endpoint: str, what: str, size: int) -> None:
     )
 
 
-def content(folder: Path, endpoint: str, output: str) -> dict[str, Any]:
+def content(folder: Path, output: Location) -> dict[str, Any]:
     """The configuration of a run whose maps cost next to nothing."""
     from safetensors.torch import save_file
 
     from models.components import instantiate, locate
     from models.loading import NAMESPACES
-    from tasks.storage.location import Location
 
     weights = folder / "weights.safetensors"
     if not weights.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(instantiate(_NETWORK, locate(_NETWORK, NAMESPACES)).state_dict(), weights)
-    bucket = Location(url=f"s3://{BUCKET}", endpoint_url=endpoint)
-    bucket.filesystem.makedirs(BUCKET, exist_ok=True)
     return {
         "cohort": {"source": str(folder / "cohort"), "description": "to be counted"},
         "model": {"network": _NETWORK, "weights": str(weights), "classes": ["a", "b"], "input_shape": list(SHAPE)},
         "explainers": ["saliency"],
-        "output": (bucket / output).model_dump(),
+        "output": output.model_dump(),
         "compute": {"workers": WORKERS, "memory_per_worker": "3GiB"},
     }
 
@@ -151,19 +157,26 @@ def made_survey(size: int) -> Any:
     def survey(config: Any, spatial_dims: int, key: Any, *_: Any) -> Any:
         from tasks.cohort.survey import Survey
 
-        entries, places = [], {}
-        for number in range(size):
-            uri = f"s3://hospital/chest/2026/{number // 1000:06d}/{number:09d}.dcm"
-            digest = hashlib.sha256(uri.encode()).hexdigest()
-            file, stamp, series = key.pseudonym(uri), f"{2**20}-{digest[:32]}", digest[:16]
-            fact = entry.Fact(file, stamp, digest, "dicom", series, "CR", 2**20, 2**21, digest[16:32], "")
-            source = entry.Source("", "image", digest, (fact,))
-            made = entry.Entry(id=key.pseudonym(uri[14:]), digest=digest, format="dicom", sources=(source,))
-            entries.append(made)
-            places[made.id] = Source((uri,))
+        uris = map("s3://hospital/chest/2026/{0:09d}.dcm".format, range(size))
+        entries = Entries(entry_of(uri, key.pseudonym) for uri in uris)
+        uris = map("s3://hospital/chest/2026/{0:09d}.dcm".format, range(size))
+        places = PackedMapping((key.pseudonym(uri[14:]), Source((uri,))) for uri in uris)
         return Survey(entries, Sources(places))
 
     return survey
+
+
+def entry_of(uri: str, pseudonym: Callable[[str], str]) -> Entry:
+    """Make up an image of one DICOM file, whose size, stamp, series and patient are its own."""
+    digest, stamp, series = (
+        hashlib.sha256(f"{what} {uri}".encode()).hexdigest() for what in ("file", "ETag", "series")
+    )
+    size = 2**20 + int(stamp[:4], 16)
+    fact = Fact(
+        pseudonym(uri), f'{size}-"{stamp[:32]}"', digest, "dicom", series[:16], "CR", size, 2**21, series[16:32], ""
+    )
+    source = entry.Source("", "image", digest, (fact,))
+    return Entry(pseudonym(uri[14:]), digest, "dicom", subject=fact.person, sources=(source,))
 
 
 def write_files(folder: Path, count: int) -> None:

@@ -1,6 +1,7 @@
 """Benchmarks in their smallest form: they run, whatever they measure here."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.benchmarks import evidence_results, explainers, metrics, results, run
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explainers, "SHAPES", {2: (32, 32), 3: (16, 16, 16)})
-    monkeypatch.setattr(explainers, "best_batch", lambda network, backward: 8)
+    monkeypatch.setattr(explainers, "best_batch", lambda dims, backward: 8)
     monkeypatch.setattr(explainers, "PAIRS", 1)
     monkeypatch.setattr(metrics, "PAIRS", 1)
     monkeypatch.setattr(metrics, "IMAGES", 2)
@@ -30,15 +31,26 @@ def test_the_line_of_a_metric_is_printed(name: str) -> None:
     assert metrics.line(setting, name).startswith(name)
 
 
+@pytest.mark.parametrize("module", [explainers, metrics])
+def test_ratios_are_measured_with_their_goals(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "best_batch", lambda dims, backward: 8)
+    found = list(module.ratios())
+    assert len({one.name for one in found}) == len(found)
+    for one in found:
+        assert one.ratio > 0
+        assert one.goal is not None
+        assert one.error is None or one.error < 1e-2
+
+
 def test_lines_of_results_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "IMAGES", {"tcav": 100, "similar_cases": 50})
     monkeypatch.setattr(results, "OF_CONCEPT", 2)
     monkeypatch.setattr(results, "FEATURES", 32)
     monkeypatch.setattr(results, "KEPT_OF", 2)
     monkeypatch.setattr(results, "PAIRS", 1)
-    for name in results.IMAGES:
-        assert results.line_of(name).startswith(name)
-    assert "goal: 1.05" in results.line_of_the_pass("layer3")
+    lines = list(results.ratios())
+    assert [line.goal for line in lines] == [1.05, None, None]
+    assert all(line.ratio > 0 for line in lines)
 
 
 def test_the_section_of_results_takes_the_place_of_the_one_before(
@@ -57,16 +69,10 @@ def test_the_section_of_results_takes_the_place_of_the_one_before(
 
 
 @pytest.mark.parametrize("case", [name for name in run_against_bare_loop.CASES if "ResNet" in name])
-def test_the_line_of_a_run_is_printed(
-    case: str,
-    prefect: str,
-    slices: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(run_against_bare_loop, "WORKERS", 1)
-    monkeypatch.setattr(run_against_bare_loop, "SECONDS", 0.1)
-    monkeypatch.setattr(run_against_bare_loop, "BATCH", 4)
-    run_against_bare_loop.print_case(case, (2, 4), slices, tmp_path)
-    assert capsys.readouterr().out.startswith(f"{case}: run ")
+def test_a_run_is_held_against_the_bare_loop(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORKERS", 1), ("SECONDS", 0.1), ("FILES", 8)):
+        monkeypatch.setattr(run_against_bare_loop, name, value)
+    run, bare = run_against_bare_loop.measure(case, 48, tmp_path)
+    assert run.first_commit > 0 and run.pace > 0 and bare.pace > 0
+    assert run.cpu > bare.cpu > 0
+    assert 0 < run.around < 10

@@ -9,7 +9,7 @@ window is asked about once, and else twice. Peak memory is that of a process whi
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -24,13 +24,14 @@ from models.network import Network
 from models.network_config import NetworkConfig
 from models.targets import Region
 from models.windows import Windows
+from tests.benchmarks.ratios import Ratio
 from tests.models.networks import difference
 
-PAIRS, BATCH, WINDOW = 5, 8, (32, 32, 32)
+PAIRS, BATCH, WINDOW = 3, 8, (32, 32, 32)
 CASES = {
-    "8 windows, in one batch": ((56, 56, 56), "predicted", "0.95"),
-    "64 windows, of a region that is known": ((104, 104, 104), "mask", "0.95"),
-    "64 windows, of a region that is predicted": ((104, 104, 104), "predicted", ""),
+    "8 windows, in one batch": ((56, 56, 56), "predicted", 0.95),
+    "64 windows, of a region that is known": ((104, 104, 104), "mask", 0.95),
+    "64 windows, of a region that is predicted": ((104, 104, 104), "predicted", None),
 }
 
 
@@ -75,21 +76,18 @@ def memory(kind: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
 
 
-def main() -> None:
-    print(f"{'':42} theirs / ours  goal    peak here  by hand  apart")
+def ratios() -> Iterator[Ratio]:
     for case, (_, _, goal) in CASES.items():
         ours, theirs = sides(case)
-        apart = difference(ours(), theirs())
+        error = difference(ours(), theirs())
         ratio = median(1 / (seconds(ours) / seconds(theirs)) for _ in range(PAIRS))
-        print(f"{case:42} {ratio:13.2f}  {goal:4}  {peak(case, 0):>7} MiB  {peak(case, 1):>4} MiB  {apart:.0e}")
+        note = f"peak memory {peak(case, 0)} MiB here, {peak(case, 1)} MiB by hand"
+        yield Ratio(f"{case}: by hand / ours", ratio, goal, error, note=note)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        run = sides(sys.argv[1])[int(sys.argv[2])]
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
-        before = memory("VmRSS")
-        run()
-        print((memory("VmHWM") - before) // 1024)
+    run = sides(sys.argv[1])[int(sys.argv[2])]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from now on
+    before = memory("VmRSS")
+    run()
+    print((memory("VmHWM") - before) // 1024)

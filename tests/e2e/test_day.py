@@ -4,9 +4,11 @@ The tests belong together and run in this order; each says how long it took in a
 """
 
 import copy
+import re
 import shutil
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -125,7 +127,10 @@ def test_the_schedule_fires_and_the_result_is_read_with_xarray_alone(day: Topolo
     assert dataset.sizes["image_id"] == 32
     assert (dataset.status == dataset.status.attrs["flag_values"][1]).all(), dataset.status.attrs
     assert bool(dataset.attribution.notnull().all())
-    assert "report" in day.artifacts(scheduled)
+    shown = day.artifacts(scheduled)
+    for key in ("report", "viewer", "cases"):
+        (address,) = re.findall(r"https?://[^)\s]+", shown[key])
+        assert urllib.request.urlopen(address, timeout=10).status == 200
 
 
 def next_scheduled(day: Topology) -> str:
@@ -285,3 +290,21 @@ def test_make_down_leaves_no_process_and_make_up_finds_what_was_stored(day: Topo
     assert time.monotonic() - began < 90 * PATIENCE
     assert day.ask("flow_runs/count", {}) > 5
     assert opened(day, "demo").sizes["image_id"] == 47
+
+
+def test_a_backup_is_restored_into_an_empty_place_and_the_next_run_explains_nothing(day: Topology) -> None:
+    output, runs = day.at("s3://results/trouble"), day.ask("flow_runs/count", {})
+    before = maps(output)
+    backup = day.home / "backup"
+    day.local("backup", str(backup))
+    day.make("down")
+    for stored in ("postgres", "seaweedfs", "secrets.env"):
+        (shutil.rmtree if (day.home / stored).is_dir() else Path.unlink)(day.home / stored)
+    shutil.copy2(backup / "secrets.env", day.home)
+    day.make("up")
+    day.local("restore", str(backup))
+    assert day.ask("flow_runs/count", {}) >= runs
+    assert maps(output) == before
+    assert day.end(day.start(BACKFILL, config=long_run(day, "trouble"))) == "COMPLETED"
+    assert maps(output) == before
+    assert verify(output) == []

@@ -33,7 +33,7 @@ class Topology:
 
     def __init__(self, home: Path, **settings: str) -> None:
         names = ("S3_PORT", "S3_MASTER_PORT", "S3_VOLUME_PORT", "S3_FILER_PORT", "S3_ADMIN_PORT", "POSTGRES_PORT")
-        names = (*names, "PREFECT_PORT", "DASK_SCHEDULER_PORT", "DASK_DASHBOARD_PORT")
+        names = (*names, "PREFECT_PORT", "DASK_SCHEDULER_PORT", "DASK_DASHBOARD_PORT", "VIEW_PORT")
         ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         self.environment = kept | ports | settings | {"UP_HOME": str(home)}
@@ -47,6 +47,11 @@ class Topology:
         made = subprocess.run(command, cwd=CHECKOUT, env=self.environment, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stdout + made.stderr + self.logs()
         return made.stdout
+
+    def local(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "infra.local", *arguments]
+        ended = subprocess.run(command, cwd=CHECKOUT, env=self.environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr + self.logs()
 
     def save_block(self, slug: str, url: str) -> None:
         """Make a block of the server that notifies a URL, as one does in the UI."""

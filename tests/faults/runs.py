@@ -49,7 +49,9 @@ class Run:
         found = []
         for process in self.descendants:
             with suppress(psutil.NoSuchProcess):
-                if "spawn_main" in " ".join(process.cmdline()):
+                if process.ppid() != self.process.pid and is_forked(
+                    process
+                ):  # the other is what workers are forked from
                     found.append(process)
         return found
 
@@ -69,6 +71,12 @@ class Run:
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+
+
+def is_forked(process: psutil.Process) -> bool:
+    """Tell a process that was forked and has begun nothing of its own, as workers are."""
+    parent = process.parent()
+    return parent is not None and process.cmdline() == parent.cmdline()
 
 
 def worker_environment(folder: Path) -> dict[str, str]:

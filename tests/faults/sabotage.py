@@ -151,4 +151,8 @@ class AfterImport(MetaPathFinder, Loader):
 
 
 def dask_setup(worker: Any) -> None:
-    sys.meta_path.insert(0, AfterImport(lambda: install(Path(os.environ[FOLDER]))))
+    folder = Path(os.environ[FOLDER])
+    if "tasks.run" in sys.modules:  # a worker that was forked has it
+        install(folder)
+    else:
+        sys.meta_path.insert(0, AfterImport(lambda: install(folder)))

@@ -192,7 +192,7 @@ def test_a_scheduler_with_workers_elsewhere(
         output, plan = begin(content(whole))
         shuffled = random.Random(0).sample(range(len(plan.shards)), len(plan.shards))
         with Client(cluster.address) as client:
-            client.gather([client.submit(course.deliver, output, [shard], Engines()) for shard in shuffled])
+            client.gather(client.map(lambda shard: course.deliver(output, [shard], Engines()), shuffled))
         end(output)
         measured("two workers behind a scheduler, shards shuffled", 1, [whole], sabotage.explained(folder) / IMAGES)
 

@@ -38,7 +38,9 @@ def config(tmp_path: Path, slices: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("verb", ["demo", "plan", "run", "status", "verify", "withdraw", "which", "train"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "plan", "ratings", "run", "status", "train", "verify", "view", "which", "withdraw"]
+)
 def test_every_verb_shows_an_example(verb: str) -> None:
     result = CliRunner().invoke(main, [verb, "--help"])
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,3 +122,29 @@ def test_a_name_with_escapes_reaches_no_terminal_raw(option: list[str], tmp_path
     result = CliRunner().invoke(main, ["status", *option, f"{tmp_path}/\x1b]0;title\x07"], color=True)
     assert result.exit_code == 2
     assert "\x1b" not in result.output and "\\x1b]0;title\\x07" in result.output
+
+
+def in_a_shell(told: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(["sh", "-c", told], env=environment, check=False, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_ends_alike_if_its_standard_streams_are_closed(closed: str, tmp_path: Path) -> None:
+    assert in_a_shell(f"{sys.executable} -m flows.cli status {tmp_path} {closed}").returncode == 2
+
+
+_OPENS = """
+import os, sys
+from flows.cli.command import _open_closed_streams
+
+_open_closed_streams()
+print(os.open(sys.argv[0], os.O_RDONLY) > 2, os.get_inheritable(0))
+"""
+
+
+def test_no_file_gets_the_number_of_a_standard_stream_that_is_closed(tmp_path: Path) -> None:
+    """A process that is forked from the command would keep it open, and with it a lock that is held by it."""
+    script = tmp_path / "opens.py"
+    script.write_text(_OPENS)
+    assert in_a_shell(f"{sys.executable} {script} <&-").stdout.split() == ["True", "True"]

@@ -85,8 +85,8 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("compute", {"scheduler": "tcp://h:1", "workers": 2}, "leave them out here"),
         ("compute", {"scheduler": "tcp://h:1", "gpus": 2}, "leave them out here"),
         ("compute.precision", "fp16", "Input should be 'fp32' or 'bf16'"),
-        ("report_url", "https://name:secret@h/report", "report_url: String should match pattern"),
-        ("report_url", "https://h/report?X-Amz-Signature=1", "report_url: String should match pattern"),
+        ("output_url", "https://name:secret@h/report", "output_url: String should match pattern"),
+        ("output_url", "https://h/report?X-Amz-Signature=1", "output_url: String should match pattern"),
         ("compute", {"workers": 2, "adapt": {"maximum": 4}}, "adapt goes with cluster"),
         (
             "compute",
@@ -128,9 +128,9 @@ def test_an_error_names_the_field_what_was_found_and_what_is_allowed(
         ("output", {"url": "s3://bucket/x", "endpoint_url": "https://h/x?token=secret"}),
         ("compute.scheduler", "tls://user:secret@h:8786"),
         ("compute.scheduler", "http://h:8786?token=secret"),
-        ("report_url", "https://user:secret@h/report"),
-        ("report_url", "https://h/report?sig=secret"),
-        ("report_url", "https://h/report#access_token=secret"),
+        ("output_url", "https://user:secret@h/report"),
+        ("output_url", "https://h/report?sig=secret"),
+        ("output_url", "https://h/report#access_token=secret"),
     ],
 )
 def test_credentials_in_any_part_of_a_url_are_refused_and_not_repeated(path: str, address: Any) -> None:

@@ -42,6 +42,35 @@ def test_a_server_does_not_outlive_the_process_that_started_it_however_that_ends
     wait(lambda: not any(server.is_running() and server.status() != "zombie" for server in servers), 60)
 
 
+_DOES_OTHER_THINGS = """
+import fcntl, time
+from pathlib import Path
+from flows.server import prefect_server
+
+with prefect_server(), Path(".cohortlens/prefect-server.lock").open() as starting:
+    for _ in range(600):
+        try:
+            print(fcntl.flock(starting, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            break
+        except BlockingIOError:
+            time.sleep(0.1)
+"""
+
+
+def test_others_start_before_a_command_asks_for_its_server(tmp_path: Path) -> None:
+    """The demo writes its cohort first, which may take minutes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    ran = subprocess.run(
+        [sys.executable, "-c", _DOES_OTHER_THINGS],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    assert ran.stdout == "None\n"
+
+
 _TWO_AT_ONCE = """
 import sys, time, urllib.error, urllib.request
 from pathlib import Path

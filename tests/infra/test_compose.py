@@ -13,8 +13,16 @@ from compose_spec import PyCompose
 
 from tests.infra.files import INFRA, SETTINGS
 
+_OURS = ("view", "dask-scheduler", "dask-worker", "prefect-server", "prefect-worker")
 _SECRETS = dict.fromkeys(
-    ("POSTGRES_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "COHORTLENS_PSEUDONYM_KEY"), "made-up"
+    (
+        "POSTGRES_PASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "COHORTLENS_PSEUDONYM_KEY",
+        "COHORTLENS_VIEW_TOKEN",
+    ),
+    "made-up",
 )
 
 
@@ -59,7 +67,7 @@ def test_nothing_is_open_to_the_network_and_ours_have_no_more_rights_than_they_n
     services: dict[str, dict[str, Any]],
 ) -> None:
     assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", ()))
-    for name in ("dask-scheduler", "dask-worker", "prefect-server", "prefect-worker"):
+    for name in _OURS:
         service = services[name]
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
@@ -76,7 +84,7 @@ def test_it_is_the_topology_of_make_up(services: dict[str, dict[str, Any]]) -> N
         if section.startswith("program:")
     }
     assert services.keys() == commands.keys()
-    for name in ("dask-scheduler", "dask-worker", "prefect-server", "prefect-worker"):
+    for name in _OURS:
         here = [*services[name]["entrypoint"], *services[name]["command"]]
         there = commands[name].replace("%(ENV_UP_BIN)s/", "").split()
         assert here[:2] == there[:2]
@@ -84,6 +92,6 @@ def test_it_is_the_topology_of_make_up(services: dict[str, dict[str, Any]]) -> N
         for option in same:
             told = re.sub(r"%\(ENV_(\w+)\)s", lambda found: SETTINGS[found[1]], there[there.index(option) + 1])
             assert here[here.index(option) + 1] == told
-    assert services["dask-worker"]["deploy"]["replicas"] == int(SETTINGS["DASK_WORKERS"])
+    assert int(services["dask-worker"]["scale"]) == int(SETTINGS["DASK_WORKERS"])
     flags = {flag.partition("=")[0] for flag in services["seaweedfs"]["command"]}
     assert {"-master.telemetry", "-webdav", "-s3.port", "-s3.port.iceberg"} <= flags

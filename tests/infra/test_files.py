@@ -48,10 +48,10 @@ def test_yaml_is_well_formed(path: Path) -> None:
 @pytest.mark.parametrize("path", _FILES, ids=_name)
 def test_no_file_holds_a_secret(path: Path) -> None:
     """Whatever is called a password, key or token names where it is found, by a variable, a secret or a path."""
-    for line in path.read_text().splitlines():
+    for line in re.sub(r"\$\{\w+:\?\}", "$variable", path.read_text()).splitlines():
         found = re.search(r"(?i)(password|secret|token|api_?key|auth_?string)\w*['\"]?\s*[:=]\s*(\S.*)", line)
         if found and not line.lstrip().startswith("#"):
-            assert re.match(r"\$\{\w+:\?\}|prefect-auth\b|false|\{name: ", found[2]), line
+            assert re.match(r"\$variable|prefect-auth\b|false|\{name: ", found[2]), line
     assert not re.search(r"(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}|-----BEGIN", path.read_text())
 
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 
-from flows.cluster import worker_environment
+from flows.forked import worker_environment
 from tests.infra.files import CHECKOUT, IMAGE, image_environment
 
 

@@ -12,12 +12,13 @@ import yaml
 from distributed.cli import dask_scheduler, dask_worker
 from jsonschema import Draft7Validator
 
+from flows.cli.view import view
 from flows.config import load
 from tests.infra.files import INFRA, SETTINGS, documents
 
 _VERSION = "1.34"
 _CLUSTERS = ["cpu", "gpu"]
-_PLAIN = ["namespace.yaml", "service-account.yaml", "network-policies.yaml"]
+_PLAIN = ["namespace.yaml", "service-account.yaml", "network-policies.yaml", "view.yaml"]
 _CRDS = files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds"
 
 
@@ -58,6 +59,20 @@ def test_pods_are_valid_and_admitted_by_the_restricted_standard(kind: str) -> No
             }
             assert container["resources"]["requests"].keys() >= {"cpu", "memory", "ephemeral-storage"}
             assert container["resources"]["limits"].keys() >= {"memory", "ephemeral-storage"}
+
+
+def test_the_server_of_the_viewer_is_admitted_by_the_restricted_standard_and_found_by_its_service() -> None:
+    deployment, service = documents("kubernetes/view.yaml")
+    (dask,) = documents("kubernetes/dask-cpu.yaml")
+    pod, scheduler = deployment["spec"]["template"], dask["spec"]["scheduler"]["spec"]
+    (container,) = pod["spec"]["containers"]
+    for setting in ("securityContext", "automountServiceAccountToken", "volumes"):
+        assert pod["spec"][setting] == scheduler[setting]
+    assert container["securityContext"] == scheduler["containers"][0]["securityContext"]
+    told = view.make_context("view", container["command"][2:]).params
+    assert (told["output"], told["host"], told["port"]) == ("s3://results", "0.0.0.0", int(SETTINGS["VIEW_PORT"]))
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert service["spec"]["ports"] == [{"name": "http", "port": told["port"], "targetPort": "http"}]
 
 
 @pytest.mark.parametrize(

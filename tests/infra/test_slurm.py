@@ -13,8 +13,8 @@ import yaml
 from dask.utils import parse_timedelta
 from dask_jobqueue import SLURMCluster
 
-from flows.cluster import worker_environment
 from flows.config import load
+from flows.forked import worker_environment
 from tests.infra.files import INFRA
 
 

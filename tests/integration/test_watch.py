@@ -60,7 +60,7 @@ def seen(elsewhere: Cluster, prefect: str, bucket_of_module: Location, tmp_path_
         cohort={"source": str(cohort.folder / "manifest.csv"), "allowed_failures": 1.0},
         metrics=["gini"],
         batch_size=4,
-        report_url="https://reports.example.org/chest/",
+        output_url="https://reports.example.org/chest/",
         compute={
             "scheduler": elsewhere.address,
             "performance_report": True,
@@ -139,8 +139,8 @@ def test_the_ui_shows_progress_account_and_pictures(seen: Seen) -> None:
     assert float(cost) == pytest.approx(table["CPU seconds"] / 100, abs=0.001) and currency == "EUR"
     assert table["cost of PUT requests"] == f"{table['S3 PUT requests']:.4g} EUR"
     assert not [name for name in table if "GPUs" in name or "storage" in name or name == "cost of GET requests"]
-    assert "https://reports.example.org/chest/index.html" in seen.artifacts["report"]["data"]
-    assert seen.artifacts["cases"]["data"] == "https://reports.example.org/chest/cases.png"
+    assert "https://reports.example.org/chest/report/index.html" in seen.artifacts["report"]["data"]
+    assert seen.artifacts["cases"]["data"] == "https://reports.example.org/chest/report/cases.png"
 
 
 def test_the_picture_shows_the_first_cases_and_goes_with_a_withdrawn_subject(seen: Seen) -> None:

@@ -35,7 +35,7 @@ FEW: dict[str, dict[str, Any]] = {
     "kernel_shap": {"samples": 8, "segments": 4},
     "lime": {"samples": 8, "segments": 4},
     "feature_ablation": {"segments": 4},
-    "shapley_sampling": {"permutations": 1, "segments": 4},
+    "shapley_sampling": {"permutations": 2, "segments": 4},
 }
 """Parameters of explainers that ask little."""
 

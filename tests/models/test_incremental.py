@@ -12,7 +12,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.engine import Engine
-from models.explainers import occlusion
+from models.explainers import feature_ablation, occlusion
+from models.explainers.feature_ablation import FeatureAblation
 from models.explainers.occlusion import Occlusion
 from models.network import Network
 from models.networks import AttentionGatedClassifier
@@ -198,6 +199,34 @@ def test_occlusion_is_the_same_in_batches_of_any_size(
     assert all(difference(ours, maps(16)) < 1e-9 for ours in found)
 
 
+@pytest.mark.parametrize("shape", [(96, 80), (32, 36, 32)])
+def test_segments_are_hidden_as_boxes(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_of(AttentionGatedClassifier(len(shape), 2, 4), shape)
+    batch, explainer = images(shape), FeatureAblation(segments=30, compactness=10)
+
+    def maps() -> Tensor:
+        return Engine(network, [explainer], Classes(classes=("b",)), batch_size=8).explain(batch, names(batch)).maps
+
+    with torch.no_grad(), Multiplications() as counting:
+        found = maps()
+    by_boxes = counting.count
+    monkeypatch.setattr(feature_ablation, "AskBoxes", lambda *_: plainly)
+    with torch.no_grad(), Multiplications() as counting:
+        assert difference(found, maps()) < 1e-9
+    assert by_boxes < counting.count
+
+
+def test_an_operation_without_a_rule_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    network = network_of(Odd(nn.Upsample(scale_factor=2, mode="bilinear"), 4), (96, 80))
+    incremental._tell.cache_clear()
+    ask, asked = questions(network, (96, 80))
+    with torch.no_grad(), caplog.at_level("INFO", incremental.__name__):
+        ask(network, *asked)
+        ask(network, *asked)
+    (told,) = caplog.messages
+    assert told.startswith("aten.upsample_bilinear2d")
+
+
 def test_single_precision_is_as_good_as_it_gets() -> None:
     torch.manual_seed(0)
     network = network_of(NETWORKS["ResNet18"](2), (96, 80), torch.float32)
@@ -262,7 +291,8 @@ def questions(network: Network, shape: tuple[int, ...]) -> tuple[AskBoxes, tuple
     inputs = known[image]
     for row, corner in zip(inputs, corners[step], strict=True):
         row[(slice(None), *map(slice, corner, corner + sides))] = 3.0
-    return AskBoxes(known, corners, sides), (network.prepare(inputs), image, step)
+    at = corners.expand(2, -1, -1)
+    return AskBoxes(known, at, sides.expand_as(at)), (network.prepare(inputs), image, step)
 
 
 def assert_equal(network: Network, shape: tuple[int, ...], tolerance: float = 1e-9) -> None:

@@ -2,10 +2,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.preprocessing import Preprocessed, Preprocessing, TransformError, resample_mask
+from models.components import instantiate, locate
+from models.grids import nearest
+from models.preprocessing import NAMESPACES, Preprocessed, Preprocessing, TransformError, resample_mask
 
 SHAPE = {2: (24, 30), 3: (16, 24, 30)}
 CENTRE = {2: (14, 9), 3: (6, 14, 9)}
@@ -141,6 +144,19 @@ def test_a_transform_that_changes_the_number_of_axes_is_named() -> None:
         prepare(blob(3), AXIAL, component("SqueezeDim", dim=0), component("Spacing", pixdim=[1.0, 1.0]))
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("EnsureType", {"track_meta": False}),
+        ("EnsureType", {"data_type": "numpy"}),
+        ("ToTensor", {"track_meta": False}),
+    ],
+)
+def test_a_transform_that_loses_the_affine_is_named(name: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(TransformError, match=f"{name} leaves an image without its affine"):
+        prepare(blob(3), AXIAL, component(name, **arguments), component("Flip", spatial_axis=0))
+
+
 def test_without_a_geometry_a_pixel_is_a_millimetre() -> None:
     assert prepare(blob(2), None, component("Spacing", pixdim=[2.0, 1.0])).image.shape == (1, 12, 30)
 
@@ -148,6 +164,17 @@ def test_without_a_geometry_a_pixel_is_a_millimetre() -> None:
 def test_a_mask_that_is_enlarged_keeps_its_edge() -> None:
     prepared = prepare(blob(2), None, component("Resize", spatial_size=[48, 60]))
     assert resample_mask(np.ones(SHAPE[2], bool), prepared.to_source, (48, 60)).all()
+
+
+def test_images_of_one_shape_have_geometries_of_their_own() -> None:
+    one = Preprocessing([component("CropForeground", margin=1), component("NormalizeIntensity")])
+    other = np.roll(blob(2), 5, axis=1)
+    for pixels, affine in ((blob(2), AXIAL), (other, AXIAL), (other, CORONAL), (blob(2), AXIAL)):
+        prepared = one(pixels, affine)
+        found = prepared.affine @ centre_of_mass(prepared.image)
+        np.testing.assert_allclose(found, affine @ centre_of_mass(pixels), atol=1e-4)
+    with pytest.raises(TransformError, match="singular"):
+        one(other, np.diag([1.0, 1, 0, 1]))
 
 
 def test_without_transforms_nothing_changes() -> None:
@@ -187,6 +214,29 @@ def test_the_image_is_kept_as_it_was_before_the_last_intensity_transforms(
     np.testing.assert_array_equal(pixels, pristine)
 
 
+@pytest.mark.parametrize(
+    "intensity",
+    [
+        component("ScaleIntensity"),
+        component("ScaleIntensityRangePercentiles", lower=1, upper=99, b_min=0, b_max=1),
+        component("ClipIntensityPercentiles", lower=1, upper=99),
+        component("ThresholdIntensity", threshold=0.5),
+        component("AdjustContrast", gamma=2.0),
+        component("StdShiftIntensity", factor=1.0),
+        component("GaussianSmooth"),
+        component("GaussianSharpen"),
+        component("MedianSmooth"),
+        component("HistogramNormalize"),
+        component("GibbsNoise", alpha=0.5),
+    ],
+    ids=lambda intensity: str(intensity["_target_"]).rpartition(".")[2],
+)
+def test_intensity_transforms_give_what_they_give_alone(intensity: dict[str, Any]) -> None:
+    pixels = blob(2)
+    alone = instantiate(intensity, locate(intensity, NAMESPACES))(torch.from_numpy(pixels.copy()))
+    np.testing.assert_array_equal(prepare(pixels, AXIAL, intensity).network_input, np.asarray(alone, np.float32))
+
+
 def test_intensity_transforms_before_a_geometric_one_are_part_of_the_image() -> None:
     pixels = blob(2)
     pristine = pixels.copy()
@@ -206,6 +256,16 @@ def test_the_result_is_contiguous_float32_and_repeats() -> None:
     np.testing.assert_array_equal(first.network_input, second.network_input)
 
 
+@pytest.mark.parametrize("moved", [0.0, 1e-5, -1e-5])
+def test_a_mask_on_the_same_grid_is_the_mask_and_no_view_of_it(moved: float) -> None:
+    mask = np.random.default_rng(0).integers(0, 3, SHAPE[3]).astype(np.uint8)
+    to_mask = np.eye(4)
+    to_mask[:3, 3] = moved
+    found = nearest(mask, to_mask, SHAPE[3])
+    np.testing.assert_array_equal(found, mask)
+    assert not np.shares_memory(found, mask)
+
+
 def test_a_mask_is_empty_outside_its_source() -> None:
     prepared = prepare(blob(2), None, component("ResizeWithPadOrCrop", spatial_size=[44, 50]))
     mask = resample_mask(np.ones(SHAPE[2], bool), prepared.to_source, (44, 50))
@@ -218,11 +278,14 @@ def test_a_mask_is_empty_outside_its_source() -> None:
     [
         (component("RandFlip", prob=1.0), "RandFlip` is random; a cohort is prepared the same way"),
         (component("RandGaussianNoise"), "RandGaussianNoise` is random"),
+        (component("SavitzkyGolaySmooth", window_length=5, order=1), "depend on memory left over"),
         (component("Resized", keys=["image"]), "Resized` is a dictionary transform; use monai.transforms.Resize$"),
         (component("FlipDict", keys=["image"]), "use monai.transforms.Flip$"),
         (component("RandFlipd", keys=["image"]), "dictionary"),
         (component("Transpose", indices=[0, 2, 1]), "Transpose` moves pixels but not the affine; use Orientation"),
         (component("GridDistortion", num_cells=3, distort_steps=[[1] * 4] * 2), "moves pixels but not the affine"),
+        (component("Flip", spatial_axis=0, lazy=True), "Flip` with lazy: true puts off what it does"),
+        (component("Spacing", pixdim=[2.0] * 3, recompute_affine=True), "with recompute_affine: true states another"),
         (component("LoadImage"), "LoadImage` reads or writes files"),
         (component("SaveImage"), "SaveImage` reads or writes files"),
         (component("Resizee", spatial_size=[8, 8]), "monai.transforms.Resizee` cannot be imported"),

@@ -20,7 +20,6 @@ from tasks.cohort.sources import Find
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.prepare.prepare import Before, Prepared, prepare
-from tasks.report import write_report
 from tasks.storage.location import Location
 from tasks.store.objects import NAME
 from tasks.store.template import set_up
@@ -126,7 +125,7 @@ def carry_out(
     run.write_plan(output, ready, overwrite=overwrite)
     summary = run.complete(output, Engines(), ready.sources)
     if report:
-        write_report(output)
+        run.write_pages(output)
     return summary
 
 

@@ -32,7 +32,7 @@ def test_what_is_odd_is_flags_by_bit(store: xr.Dataset) -> None:
     flags = store["image_flags"].cf.flags
     assert set(flags) == {"constant", "not_finite", "saturated", "mask_unplaced", "partly_covered", "no_tissue"}
     assert flags["constant"].values.tolist() == [False, True, False, False]
-    assert {"blank", "not_finite", "no_source"} == set(store["map_flags"].cf.flags)
+    assert {"blank", "not_finite", "no_source", "inexact"} == set(store["map_flags"].cf.flags)
 
 
 def test_masks_are_flags_by_value(store: xr.Dataset) -> None:

@@ -10,7 +10,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from models.outputs import TEXT
-from tasks.store.encoding import LEVEL, decode_chunk, encode_chunk, encode_shard, pad
+from tasks.store.encoding import compression, decode_chunk, decode_shard, encode_chunk, encode_shard, pad
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])
@@ -27,7 +27,7 @@ def test_zarr_reads_what_was_encoded(
     tmp_path: Path, dtype: str, shape: tuple[int, ...], shard: tuple[int, ...], chunk: tuple[int, ...] | None
 ) -> None:
     values = (np.random.default_rng(0).standard_normal(shape) * 100).astype(dtype)
-    codec = BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")
+    codec = BloscCodec(**compression(np.dtype(dtype))._asdict())
     kind: dict[str, Any] = {"chunks": chunk, "shards": shard} if chunk else {"chunks": shard}
     array = zarr.create_array(
         tmp_path / "a", shape=shape, dtype=dtype, compressors=[codec], fill_value=0, zarr_format=3, **kind
@@ -44,7 +44,7 @@ def test_zarr_reads_what_was_encoded(
 
 @pytest.mark.parametrize("texts", [["", "a few words", "Größe 5 µm"], ["", "", ""]])
 def test_zarr_reads_texts_that_were_encoded(tmp_path: Path, texts: list[str]) -> None:
-    codec = BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")
+    codec = BloscCodec(**compression(TEXT)._asdict())
     array = zarr.create_array(tmp_path / "a", shape=(3,), chunks=(2,), dtype=str, compressors=[codec], zarr_format=3)
     values = np.array(texts, TEXT)
     for number, rows in enumerate((slice(0, 2), slice(2, 3))):
@@ -54,6 +54,15 @@ def test_zarr_reads_texts_that_were_encoded(tmp_path: Path, texts: list[str]) ->
         path.write_bytes(data)
         assert decode_chunk(data, (2,), TEXT).tolist() == [*texts[rows], *[""] * (number == 1)]
     assert array[...].tolist() == texts
+
+
+def test_some_rows_of_a_shard_are_decoded_in_the_order_in_which_they_are_asked_for() -> None:
+    values = np.random.default_rng(0).standard_normal((5, 2, 3, 4)).astype(np.float32)
+    data = encode_shard(values, (1, 1, 3, 4))
+    np.testing.assert_array_equal(decode_shard(data, values.shape, (1, 1, 3, 4), "float32"), values)
+    np.testing.assert_array_equal(
+        decode_shard(data, values.shape, (1, 1, 3, 4), "float32", [3, 0, 3]), values[[3, 0, 3]]
+    )
 
 
 def test_a_flipped_byte_in_the_index_is_noticed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.components import instantiate, locate
 from models.loading import NAMESPACES
 from tasks.report import write_report
+from tasks.report.numbers import number
 from tasks.storage.location import Location
 from tasks.store import template
 from tests.tasks.conftest import CONSTANT, EMPTY_MASK, SQUARES, WITHOUT_MASK, Planned, delivered_squares
@@ -84,7 +85,7 @@ def test_a_segmentation_is_explained_in_its_region(
     assert dataset.probability.attrs["long_name"] == "softmax of the logits, mean over space"
     page = write_report(output).read().decode()
     assert "Predictions are means over space" in page
-    shown = page.count("<article data-choices")
+    shown = page.count('<article class="case"')
     assert page.count("maps for square") + page.count("no maps: the image has no target") == shown
 
 
@@ -109,10 +110,11 @@ def test_a_regression_has_values_and_no_probabilities(
     assert close(dataset.attribution.values[:, 0, 0], gradient(values[:, 1], images))
     assert list(dataset.explainer.values) == ["saliency", "the same & again"]
     page = write_report(output).read().decode()
-    assert "12 random" in page and "uncertain" not in page
-    shown = [f"volume <b>{volume:.4g}</b> · age <b>{age:.4g}</b>" in page for volume, age in dataset.logit.values]
-    assert sum(shown) == 12
-    assert page.count("<figcaption>the same &amp; again</figcaption>") == page.count("<article") == 13  # and the mean
+    assert "random <span" in page and "uncertain" not in page
+    values = [[number(value, ".4g") for value in row] for row in dataset.logit.values]
+    shown = [f"volume <b>{volume}</b> · age <b>{age}</b>" in page for volume, age in values]
+    assert sum(shown) == page.count('<article class="case"') >= 6
+    assert page.count("<figcaption>the same &amp; again</figcaption>") == page.count("<article") == sum(shown) + 1
 
 
 def test_only_classes_over_their_thresholds_have_maps(
@@ -175,13 +177,13 @@ def test_odd_images_and_maps_are_flagged_and_explained(output: Location, planned
     }
     assert (dataset.image_flags.values == np.where(rows == CONSTANT, masks["constant"], 0)).all()
     # What is zero everywhere after standardisation has no product with a gradient.
-    assert dataset.map_flags.attrs["flag_meanings"] == "blank not_finite no_source"
+    assert dataset.map_flags.attrs["flag_meanings"] == "blank not_finite no_source inexact"
     assert (dataset.map_flags.sel(explainer="product").values == (rows == CONSTANT)[:, None]).all()
     assert not dataset.map_flags.sel(explainer="saliency").values.any()
     assert not dataset.attribution.sel(explainer="product").values[CONSTANT].any()
     page = write_report(output).read().decode()
-    assert 'image constant</th><td class="number">1</td>' in page and 'map blank</th><td class="number">1</td>' in page
-    card = page[page.index(f"<h3>square-{CONSTANT}</h3>") :].split("</article>")[0]
+    assert "image constant</b> (1 image)" in page and "map blank</b> (1 image)" in page
+    card = page[page.index(f"<h4>square-{CONSTANT}</h4>") :].split("</article>")[0]
     assert '<p class="flags">image constant</p>' in card
     assert card.count("map blank: product") == 2
     assert page.count("map blank: product") <= 4  # on no other card
@@ -202,5 +204,5 @@ def test_prediction_alone_leaves_a_store_and_a_report_without_maps(
     assert "attribution" not in dataset and "map_flags" not in dataset
     assert dataset.image_flags.values[CONSTANT] == 1
     page = write_report(output).read().decode()
-    assert page.count("<article data-choices") == page.count('<div class="frame"') >= 12
+    assert page.count('<article class="case"') == page.count('<div class="frame"') >= 6
     assert "no maps: the image" not in page

@@ -12,8 +12,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from models.results.statistics import holm
-from tasks.report.evidence import as_csv
 from tasks.report.statistics import evidence
+from tasks.tables import as_csv
 
 EXPLAINERS = ("good", "poor", "control_random", "control_edges")
 CONTROLS = EXPLAINERS[2:]

@@ -22,6 +22,7 @@ def test_flags_are_told_in_words_row_by_row() -> None:
         "map blank": [False, True, True, False],
         "map not finite": [False, False, True, False],
         "map no source": [False, False, False, False],
+        "map inexact": [False, False, False, False],
     }
 
 
@@ -36,4 +37,4 @@ def test_the_flags_of_a_stored_array_are_those_that_were_declared() -> None:
         flags=flags_of(MapFlag),
     )
     stored = xr.DataArray(np.zeros(3, np.uint8), dims="image_id", attrs=output.cf_attrs)
-    assert flags_in(stored) == flags_of(MapFlag) == {"blank": 1, "not_finite": 2, "no_source": 4}
+    assert flags_in(stored) == flags_of(MapFlag) == {"blank": 1, "not_finite": 2, "no_source": 4, "inexact": 8}

@@ -97,6 +97,14 @@ def test_a_perfect_share_is_not_certain(pairs: int) -> None:
 def test_a_class_that_nobody_has_is_undefined() -> None:
     found = held(np.array([[0.9, 0.1], [0.6, 0.4]]), ["well", "well"])
     assert str(found.classes[1].auc) == str(found.classes[1].sensitivity) == "undefined"
+    assert np.isnan(found.best_auc)
+
+
+def test_a_class_that_nobody_has_hides_no_auc() -> None:
+    found = performance(
+        np.array([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]), ["b", "c"], ["1", "2"], ("a", "b", "c"), exclusive=True
+    )
+    assert np.isnan(found.classes[0].auc.value) and found.best_auc == 1
 
 
 def test_labels_of_several_classes_and_of_none() -> None:
@@ -144,7 +152,7 @@ def test_of_one_subject_there_is_no_interval() -> None:
     assert found.accuracy is not None and found.subjects == 1
     of = [found.accuracy, found.calibration_error, found.classes[1].auc, *found.classes[1].roc]
     assert all(np.isfinite(one.value) and np.isnan(one.low) and np.isnan(one.high) for one in of)
-    assert str(found.accuracy) == f"{found.accuracy.value:.3f} (–)"
+    assert str(found.accuracy) == f"{found.accuracy.value:.3f} (no interval)"
 
 
 def test_a_class_of_one_subject_has_no_interval() -> None:

@@ -14,7 +14,7 @@ from tasks.cohort.pseudonyms import Key
 from tasks.plan.plan import Plan, make_plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import ModelConfig, Recipe
-from tasks.plan.shards import OBJECT_LIMIT, groups, images_per_shard, object_rows
+from tasks.plan.shards import OBJECT_LIMIT, SHARD_LIMIT, groups, images_per_shard, object_rows
 
 
 def plan(count: int = 100, **changes: Any) -> Plan:
@@ -44,12 +44,33 @@ def test_shards_cover_every_image_once_in_order(count: int) -> None:
     assert found.shards[-1].start < count
 
 
-@pytest.mark.parametrize("image_bytes", [10**3, 10**5, 10**7, 10**9])
-@pytest.mark.parametrize("images", [1, 200, 10**6])
-def test_a_shard_object_stays_under_the_limit(images: int, image_bytes: int) -> None:
-    size = images_per_shard(images, image_bytes)
-    assert 1 <= size <= 256
-    assert size == 1 or size * image_bytes <= OBJECT_LIMIT
+@pytest.mark.parametrize("explainers", [1, 6, 40])
+@pytest.mark.parametrize("map_bytes", [10**3, 10**5, 10**7, 10**9])
+@pytest.mark.parametrize("images", [1, 200, 10_000, 10**5, 10**6])
+def test_a_shard_and_its_objects_stay_under_their_limits(images: int, map_bytes: int, explainers: int) -> None:
+    size = images_per_shard(images, explainers * map_bytes, map_bytes)
+    assert 1 <= size <= 1024
+    assert size == 1 or size * map_bytes <= OBJECT_LIMIT
+    assert size == 1 or size * explainers * map_bytes <= SHARD_LIMIT
+    assert size <= 256 or images / size >= 128
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "explainers", "expected"),
+    [
+        (39, (112, 96), 6, 16),
+        (2_000, (224, 224), 10, 32),  # few shards: many small ones end together
+        (10**5, (112, 96), 10, 624),
+        (10**5, (224, 224), 10, 128),
+        (10**5, (96, 112, 96), 10, 6),
+        (10**6, (8, 8), 1, 1024),
+    ],
+)
+def test_objects_are_large_where_maps_are_small_and_images_many(
+    images: int, side: tuple[int, ...], explainers: int, expected: int
+) -> None:
+    map_bytes = 4 * math.prod(side)
+    assert images_per_shard(images, explainers * map_bytes, map_bytes) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,8 +89,19 @@ def test_groups_are_neighbours_that_cover_every_shard_once(images: int, workers:
     dealt = groups(range(len(found.shards)), workers)
     assert [index for group in dealt for index in group] == [shard.index for shard in found.shards]
     assert len(dealt) <= 256
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
-    assert len(dealt) == min(len(found.shards), 8 * workers, 256)
+    assert len(dealt) >= min(len(found.shards), 4 * workers, 128)
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(24, 2), (400, 2), (2000, 32), (100_000, 64)])
+def test_groups_get_smaller_so_that_workers_end_together(shards: int, workers: int) -> None:
+    """Each worker takes the next group when it is done: none is left waiting for long, whatever the number."""
+    sizes = [*map(len, groups(range(shards), workers))]
+    assert len(sizes) <= 256
+    assert sizes == sorted(sizes, reverse=True)
+    busy = [0] * workers
+    for size in sizes:
+        busy[busy.index(min(busy))] += size
+    assert max(busy) - min(busy) <= max(1, shards // 1000)
 
 
 def test_the_digest_changes_with_all_that_decides_the_result_and_nothing_else() -> None:

@@ -46,7 +46,7 @@ def test_they_are_stored_shown_and_forgotten_with_a_subject(cohort: Cohort, tmp_
     assert (first.patch_similarity[0] == first.prototype_similarity.max()).all()
     np.testing.assert_array_equal(first.patch_place[0], first.prototype_place[rows[0, 0]])
     page = " ".join((tmp_path / "out/report/index.html").read_text().split())
-    section = page[page.index("<h3>Prototypes of the network</h3>") : page.index('<h2 id="cases-title">')]
+    section = page[page.index("<h3>Prototypes of the network</h3>") : page.index('<h2 id="cases">')]
     assert section.count("<figure>") == rows.size and section.count("<h4>") == 4
     shown = f"labelled <b>{dataset.label.values[rows[0, 0]]}</b>, similarity {float(first.patch_similarity[0]):.2f}"
     assert f"{dataset.image_id.values[rows[0, 0]]}, {shown}" in section

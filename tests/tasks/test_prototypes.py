@@ -36,7 +36,7 @@ def test_they_are_stored_and_verified(cohort: Cohort, tmp_path: Path) -> None:
         assert (predicted[rows[rows >= 0]] == index).all()
     page = " ".join((tmp_path / "out/report/index.html").read_text().split())
     shown = int((dataset.prototype_image >= 0).sum() + (dataset.prototype_criticism >= 0).sum())
-    section = page[page.index("<h3>Prototypes</h3>") : page.index('<h2 id="cases-title">')]
+    section = page[page.index("<h3>Prototypes</h3>") : page.index('<h2 id="cases">')]
     assert section.count("<figure>") == shown > 2
     row = dataset.prototype_image.max()
     share = float(dataset.prototype_share.where(dataset.prototype_image == row).max())

@@ -17,6 +17,7 @@ from tasks import run
 from tasks.cohort.survey import which
 from tasks.plan import manifest
 from tasks.plan import shards as shards_module
+from tasks.report.numbers import number
 from tasks.storage.location import Location
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -216,11 +217,12 @@ def test_the_report_says_how_much_fields_count(patients: Patients, output: Locat
     dataset = open_store(output).load()
     page = (output / "report/index.html").read().decode()
     assert "Which modality mattered?" in page
-    assert "Fields of the record" in page and '<th class="number">Age</th><th class="number">sex</th>' in page
+    assert "Fields of the record" in page
+    assert '<th scope="col" class="number">Age</th><th scope="col" class="number">sex</th>' in page
     means = np.abs(dataset.attribution_record.sel(explainer="occlusion")).mean(("image_id", "target")).values
     cells = "".join(f'<td class="number">{mean:.3g}</td>' for mean in means)
     assert f'<th scope="row">occlusion</th>{cells}' in page
     age, sex = dataset.attribution_record[0, 0, 0].values
     named = sorted((("Age", age), ("sex", sex)), key=lambda pair: -abs(pair[1]))
-    listed = ", ".join(f"{name} ({value:+.3g})" for name, value in named)
+    listed = ", ".join(f"{name} ({number(value, sign='+')})" for name, value in named)
     assert f"By saliency, these fields count most: {listed}." in page

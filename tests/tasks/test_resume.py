@@ -310,7 +310,7 @@ def test_a_finished_run_of_100_000_images_is_found_finished_in_seconds(
     count = 100_000
     entries = [Entry(f"{n:016x}", f"{n:064x}", "png", sources=(source_of(n),)) for n in range(count)]
     plan: Plan = planned(entries=entries)
-    assert len(plan.shards) == 391
+    assert len(plan.shards) == 131
     plan.write(output, entries)
     template.set_up(output, plan, entries)
     for shard in plan.shards:

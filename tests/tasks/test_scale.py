@@ -57,7 +57,7 @@ def test_a_worker_looks_at_manifest_and_plan_as_often_for_three_shards_as_for_on
 def test_the_benchmark_delivers_whole_shards_without_explaining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((batches, "read_images"), (explain, "_explain")):
+    for module, name in ((batches, "read_images"), (explain, "_explain"), (explain, "_keep")):
         monkeypatch.setattr(module, name, getattr(module, name))  # so that it is as it was, afterwards
     stub.install()
     cohort, output = Cohort(tmp_path / "cohort", range(20)), Location(url=str(tmp_path / "out"))

@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from tasks.cohort.config import CohortConfig
-from tasks.cohort.entry import known_files
+from tasks.cohort.packed_entries import known_files
 from tasks.cohort.pseudonyms import Key
 from tasks.cohort.survey import Survey, survey
 from tasks.plan import manifest

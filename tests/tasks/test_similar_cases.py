@@ -101,9 +101,9 @@ def test_the_report_shows_them_beside_the_case_and_says_how_well_they_tell_label
     carry_out(demo | more, report=True)
     page = " ".join((tmp_path / "out/report/index.html").read_text().split())
     dataset = open_store(Location(url=str(tmp_path / "out"))).load()
-    shown = page.count("<article data-choices")
+    shown = page.count('<article class="case"')
     assert page.count("nearest with the same label: ") == page.count("nearest with another label: ") == shown > 0
-    one = dataset.sel(image_id=re.findall(r"<h3>(phantom-\d+)</h3>", page)[0])
+    one = dataset.sel(image_id=re.findall(r"<h4>(phantom-\d+)</h4>", page)[0])
     for kind in ("same", "other"):
         near = dataset.isel(image_id=int(one[f"similar_{kind}_label"]))
         assert (near.label == one.label) == (kind == "same")

@@ -1,4 +1,6 @@
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -6,7 +8,7 @@ from pydantic import ValidationError
 from models.errors import ConfigurationError
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.listing import list_images, would_list
-from tasks.storage.location import Location
+from tasks.storage.location import Location, Unavailable
 from tasks.storage.s3 import PatientS3
 from tasks.store.template import open_store
 from tasks.upkeep.verify import verify
@@ -181,3 +183,42 @@ def test_a_run_whose_names_are_patterns_stays_within_them(folder: Location, tmp_
         assert verify(output) == []
         assert open_store(output)["attribution"].notnull().all()
     assert (folder / "chest 1").sizes() == {"plan.json": 10}
+
+
+def test_a_file_that_is_written_piece_by_piece_is_there_whole_or_not_at_all(
+    folder: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.storage.location._PART", 5 * 2**20)  # the least that S3 takes
+    location, pieces = folder / "large.bin", [bytes([number]) * 3_000_000 for number in range(5)]
+    for written in (pieces, pieces[:1]):
+        with location.writing() as file:
+            for piece in written:
+                file.write(piece)
+        assert location.read() == b"".join(written)
+    with suppress(RuntimeError), location.writing() as file:
+        for piece in pieces:
+            file.write(piece)
+        raise RuntimeError
+    assert location.read() == pieces[0]
+    assert folder.sizes() == {"large.bin": 3_000_000}
+
+
+@pytest.mark.parametrize("refused", ["upload_part", "complete_multipart_upload"])
+def test_a_failed_upload_leaves_no_parts(refused: str, bucket: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.storage.location._PART", 5 * 2**20)
+    location, filesystem = bucket / f"{refused}.bin", bucket.filesystem
+    location.write(b"before")
+    call = filesystem.call_s3
+
+    def fails(method: str, *arguments: Any, **options: Any) -> Any:
+        if method == refused and options.get("PartNumber") != 1:
+            raise Unavailable("S3 answered InternalError to all attempts")
+        return call(method, *arguments, **options)
+
+    monkeypatch.setattr(filesystem, "call_s3", fails)
+    with suppress(Unavailable), location.writing() as file:
+        for _ in range(5):
+            file.write(bytes(3_000_000))
+    assert location.read() == b"before"
+    name, _, key = location.path.partition("/")
+    assert not call("list_multipart_uploads", Bucket=name, Prefix=key).get("Uploads")

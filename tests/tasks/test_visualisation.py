@@ -41,7 +41,7 @@ def test_classes_are_forecast_stored_and_shown(cohort: Cohort, output: Location)
     assert (rows[:2] == -1).all() and (rows[2:] >= 0).all()
     np.testing.assert_allclose(score[:, 2:, 0].T, dataset.logit.values[rows[2:]], rtol=1e-4)
     page = (output / "report/index.html").read().decode()
-    section = page[page.index("<h3>What raises a class</h3>") : page.index('<h2 id="cases-title">')]
+    section = page[page.index("<h3>What raises a class</h3>") : page.index('<h2 id="cases">')]
     assert section.count("<h4>") == 2 and section.count("<svg") == 2
     for row in rows[2:]:
         assert f"{dataset.image_id.values[row]} as it is, logit" in section

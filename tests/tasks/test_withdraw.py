@@ -47,7 +47,7 @@ def test_nothing_is_left_of_a_subject_and_the_rest_is_as_it_was(cohort: Cohort, 
     assert (after.mask.values[4:6] == 255).all()
     assert verify(output) == []
     page = (output / "report/index.html").read().decode()
-    assert "id-4" not in page and page.count("<article data-choices") == 8
+    assert "id-4" not in page and 6 <= page.count('<article class="case"') <= 8
 
     # A later run does not bring it back, and neither does one that overwrites.
     stored_before = stored(output)

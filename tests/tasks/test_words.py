@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from tasks.report.agreement import Pair
-from tasks.report.words import findings, sentences, with_interval
+from tasks.report.words import findings, sentences
 
 UNKNOWN = np.full((4, 4), np.nan)
 
@@ -62,7 +62,6 @@ def test_what_is_not_evidence() -> None:
     found = findings(image(maps | {"a": corner()}, np.zeros((9, 9), bool)), 0, [*maps, "a"])
     assert found is not None
     assert (found.mask, found.without) == (None, ["nothing", "against", "missing"])
-    assert np.isnan(found.mean_inside) and np.isnan(found.disagreement)
     assert "nothing, against and missing show no evidence." in sentences("lesion", 0.97, "", None, found)
 
 
@@ -93,12 +92,6 @@ def test_sentences_are_honest_where_there_is_nothing() -> None:
     )
 
 
-def test_cases_are_ordered_by_how_common_such_agreement_is() -> None:
-    pairs = [Pair("a", "b", 0.9, 1.0), Pair("a", "c", 0.1, 0.5), Pair("b", "c", 0.1, np.nan)]
-    found = findings(image({"a": corner()}), 0, ["a"], pairs)
-    assert found is not None and found.disagreement == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize(
     ("probability", "text"), [(0.97, "97 %"), (0.996, "99.6 %"), (0.99999, "over 99.9 %"), (1.0, "100 %")]
 )
@@ -106,16 +99,3 @@ def test_no_probability_below_1_is_called_100_percent(probability: float, text: 
     assert sentences("lesion", probability, "", None, None).startswith(
         f"The model says lesion, almost certainly ({text})."
     )
-
-
-@pytest.mark.parametrize(
-    ("numbers", "text"),
-    [
-        ((0.5, 0.25, 0.75), "0.500 (0.250–0.750)"),
-        ((-0.104, -0.108, -0.1), "-0.104 (-0.108 to -0.100)"),
-        ((-0.0001, -0.002, 0.001), "0.000 (-0.002 to 0.001)"),
-        ((np.nan, np.nan, np.nan), "undefined"),
-    ],
-)
-def test_an_interval_of_negative_numbers_can_be_read(numbers: tuple[float, float, float], text: str) -> None:
-    assert with_interval(*numbers) == text

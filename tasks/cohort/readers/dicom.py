@@ -1,5 +1,6 @@
 """Read DICOM: single frames, multi-frame objects, and series of slices as one volume."""
 
+from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 from typing import ClassVar, NamedTuple
@@ -12,7 +13,7 @@ from pydicom.uid import UID
 from tasks.cohort.modalities import MODALITIES
 from tasks.cohort.readers.dicom_elements import first_item
 from tasks.cohort.readers.dicom_frames import Groups, counts_of, wanted
-from tasks.cohort.readers.dicom_parsing import begins_dicom, dataset_of, header_of
+from tasks.cohort.readers.dicom_parsing import MEMORY, DicomHeader, begins_dicom, dataset_of, header_of, with_pixels
 from tasks.cohort.readers.dicom_pixels import brightness, plane_values
 from tasks.cohort.readers.dicom_planes import Plane, arranged, plane_columns, slice_orientation
 from tasks.cohort.readers.dicom_segments import is_segmentation, label_map, segment_of, spacing_of
@@ -49,7 +50,7 @@ class Dicom(Reader):
 
     def header(self, data: bytes) -> Declared:
         """Refuse what has no pixels, too many frames, more beside them than an image needs, or is part of an object."""
-        header, _ = _header(data)
+        header = _header(data).dataset
         series = series_of(header)
         modality = str(header.get("Modality", ""))
         return Declared(
@@ -66,7 +67,7 @@ class Dicom(Reader):
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse slices that do not make one volume; of a slice that is there in several copies, one is taken."""
         parts = list(dict.fromkeys(parts)) if len(parts) > 1 else parts
-        described = [_described(part, request) for part in parts]
+        described, headers = _all_described(parts, request)
         check_one_volume([one.part for one in described])
         check_decoded(4 * sum(one.values for one in described), request.largest)
         inverted = {one.inverted for one in described}
@@ -75,7 +76,7 @@ class Dicom(Reader):
         planes = [
             plane
             for part, one in zip(parts, described, strict=True)
-            for plane in _planes(dataset_of(part, one.length), [*chain(*one.groups)], request)
+            for plane in _planes(_dataset(part, one, headers.popleft()), [*chain(*one.groups)], request)
         ]
         sizes = {plane.values.shape for plane in planes}
         if len(sizes) > 1:
@@ -88,13 +89,13 @@ class Dicom(Reader):
         return Decoded(_pixels(planes, any(inverted), request.window), affine)
 
 
-def _header(data: bytes) -> tuple[Dataset, int]:
-    """Read all that comes before the pixels, and where these begin."""
+def _header(data: bytes) -> DicomHeader:
+    """Read all that comes before the pixels."""
     header = header_of(data)
     if not header.has_pixels:
         raise _without_pixels(header.dataset)
     refuse_part(header.dataset)
-    return header.dataset, header.length
+    return header
 
 
 class _Described(NamedTuple):
@@ -107,13 +108,28 @@ class _Described(NamedTuple):
     groups: Groups
 
 
-def _described(data: bytes, request: Request) -> _Described:
-    header, begin = _header(data)
+def _all_described(parts: Sequence[bytes], request: Request) -> tuple[list[_Described], deque[DicomHeader | None]]:
+    """Describe each file; headers are kept as long as all of them together take no more memory than one may."""
+    described, headers, memory = [], deque[DicomHeader | None](), 0
+    for part in parts:
+        header = _header(part)
+        described.append(_described(header.dataset, header.length, request))
+        memory += header.memory
+        headers.append(None if memory > MEMORY or header.is_inflated else header)
+    return described, headers
+
+
+def _described(header: Dataset, begin: int, request: Request) -> _Described:
     values = value_count(header)
     length = begin + _LARGEST_STORED * values + _BESIDE_PIXELS
     groups = wanted(header, request)
     asked = values * sum(map(len, groups)) // frame_count(header)
     return _Described(asked, photometric(header) == "MONOCHROME1", length, part_of(header), groups)
+
+
+def _dataset(data: bytes, described: _Described, header: DicomHeader | None) -> Dataset:
+    """Parse a file whole; of one whose header was kept, what is left."""
+    return with_pixels(header, data) if header else dataset_of(data, described.length)
 
 
 def _text(header: Dataset, tag: str) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydicom import config
 from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_partial
+from pydicom.filereader import data_element_generator, read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -35,7 +35,7 @@ _OBJECT, _GROWTH = 256, 32
 ITEMS = 2**17
 """A file may hold this many items of sequences, which are objects of more than half a KiB however short they are."""
 
-_SEQUENCES = (0x00283000, 0x00283010, 0x52009229, 0x52009230)
+_SEQUENCES = frozenset({0x00283000, 0x00283010, 0x52009229, 0x52009230})
 """Tables and functional groups, the sequences that are taken apart after the file was parsed."""
 
 _FIRST_GROUPS = (0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028)
@@ -53,6 +53,7 @@ class _Header(BytesIO):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.left = MEMORY
+        self.is_implicit = self.has_pixels = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         taken = super().read(size)
@@ -65,7 +66,8 @@ class _Header(BytesIO):
         """Tell whether the pixels are reached, before the value of an element is read."""
         if tag in _SEQUENCES and length != _UNDEFINED:
             self.left -= _GROWTH * length
-        return tag >= _PIXELS.start
+        self.is_implicit, self.has_pixels = vr is None, tag >= _PIXELS.start
+        return self.has_pixels
 
 
 def begins_dicom(data: bytes) -> bool:
@@ -105,11 +107,20 @@ class DicomHeader(NamedTuple):
         Its bytes, once the file is inflated.
     has_pixels
         Whether pixels follow.
+    memory
+        Bytes that it takes as objects, by a rough count.
+    is_implicit
+        Whether the element that follows leaves out its VR.
+    is_inflated
+        Whether the file was deflated as a whole, so that there are no pixels in it as it is.
     """
 
     dataset: Dataset
     length: int
     has_pixels: bool
+    memory: int
+    is_implicit: bool
+    is_inflated: bool
 
 
 def header_of(data: bytes) -> DicomHeader:
@@ -124,7 +135,24 @@ def header_of(data: bytes) -> DicomHeader:
     _check_items(inflated)
     file = _Header(inflated)
     dataset = _parsed(file, file.reaches)
-    return DicomHeader(dataset, file.tell(), file.tell() < len(inflated))
+    memory = MEMORY - file.left
+    return DicomHeader(dataset, file.tell(), file.has_pixels, memory, file.is_implicit, inflated is not data)
+
+
+def with_pixels(header: DicomHeader, data: bytes) -> Dataset:
+    """Add the pixels to what the header of a file says; the file is not deflated.
+
+    The header's own data set is taken, which then holds the pixels.
+    """
+    file, dataset = BytesIO(data), header.dataset
+    file.seek(header.length)
+    _, is_little_endian = dataset.original_encoding
+    try:
+        for element in data_element_generator(file, header.is_implicit, bool(is_little_endian), _is_past_pixels):
+            dataset[element.tag] = element
+    except (EOFError, NotImplementedError):
+        raise _cut_short() from None
+    return dataset
 
 
 def dataset_of(data: bytes, most: int) -> Dataset:
@@ -138,7 +166,7 @@ def dataset_of(data: bytes, most: int) -> Dataset:
     inflated = _inflated(data, most)
     if inflated is not data:  # or its header was found to be in order with all that follows
         _check_items(inflated)
-    return _parsed(BytesIO(inflated), lambda tag, vr, length: tag >= _PIXELS.stop)
+    return _parsed(BytesIO(inflated), _is_past_pixels)
 
 
 def _parsed(file: BytesIO, ends: Callable[[BaseTag, str | None, int], bool]) -> Dataset:
@@ -147,12 +175,16 @@ def _parsed(file: BytesIO, ends: Callable[[BaseTag, str | None, int], bool]) -> 
     except RecursionError:
         raise Unreadable("damaged DICOM: sequences in sequences, too deep to be read") from None
     if not len(dataset):  # pydicom then drops all that came before
-        raise Unreadable("damaged: the DICOM file ends early; copy it again from its source")
+        raise _cut_short()
     if "TransferSyntaxUID" not in dataset.file_meta:  # only uncompressed files may leave it out
         implicit, little_endian = dataset.original_encoding
         native = ExplicitVRLittleEndian if little_endian else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else native
     return dataset
+
+
+def _cut_short() -> Unreadable:
+    return Unreadable("damaged: the DICOM file ends early; copy it again from its source")
 
 
 def _check_items(data: bytes) -> None:
@@ -163,6 +195,8 @@ def _check_items(data: bytes) -> None:
 
 def _inflated(data: bytes, most: int) -> bytes:
     """Inflate a file that is deflated as a whole, up to `most` bytes, or a little more."""
+    if DeflatedExplicitVRLittleEndian.encode() not in data:
+        return data
     file = _Header(data)
     file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_is_past_meta)
@@ -178,6 +212,10 @@ def _inflated(data: bytes, most: int) -> bytes:
     except zlib.error:
         raise Unreadable("damaged: a deflated DICOM file cannot be inflated; copy it again from its source") from None
     return inflated.getvalue()
+
+
+def _is_past_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag >= _PIXELS.stop
 
 
 def _is_past_meta(tag: BaseTag, vr: str | None, length: int) -> bool:

@@ -51,7 +51,9 @@ def plane_values(
     found = values.astype(np.float32)
     if not (np.isfinite(used).all() and np.isfinite(found).all()):
         raise Unreadable("pixels that are not finite numbers: NaN, infinite, or too large for float32")
-    found[_is_padding(stored, dataset) | _is_padding(used, dataset)] = -np.inf
+    is_padding = _is_padding(stored, dataset) | _is_padding(used, dataset)
+    if is_padding.any():
+        found[is_padding] = -np.inf
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ class Plane:
     columns: Columns | Unreadable | None
 
 
+AnyPlane = TypeVar("AnyPlane", bound=Plane)
+
+
 def slice_orientation(header: Dataset) -> tuple[float, ...]:
     """Read the cosines of a single frame's rows and columns to four digits; none if there are none that can be."""
     shared, own = (
@@ -61,7 +64,12 @@ def plane_columns(dataset: Dataset, shared: Dataset, own: Dataset, number: int) 
         return reason
 
 
-def arranged(planes: list[Plane], files: int) -> tuple[list[Plane], NDArray[np.float64] | None]:
+def slice_thickness(dataset: Dataset, shared: Dataset, own: Dataset) -> float | None:
+    """Read the thickness of a frame in mm; None if the file does not say, or says none that can be."""
+    return _Tags(dataset, shared, own).distance("SliceThickness")
+
+
+def arranged(planes: list[AnyPlane], files: int) -> tuple[list[AnyPlane], NDArray[np.float64] | None]:
     """Order the planes of `files` files along their normal, and find the affine of the volume.
 
     Frames of one file that do not say where they lie stay in their own order, and have no affine.

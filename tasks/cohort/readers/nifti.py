@@ -55,20 +55,19 @@ class Nifti(Reader):
         """Refuse a header without its image, a geometry that is none, and a plain file that is cut."""
         with _opened(data) as stream:
             header = _header(stream.read(_HEAD))
-        if not data.startswith(_GZIP):
-            check_length(_end(header), len(data))
+        declared = _declared(header, data)
         _affine(header)
-        shape = header.get_data_shape()
-        return Declared(math.prod(shape), counts=Counts(math.prod(shape[2:]), math.prod(shape[3:])))
+        return declared
 
     def decode(self, parts: Sequence[bytes], request: Request) -> Decoded:
         """Refuse shapes that are neither picture nor volume."""
         (data,) = parts
-        declared = self.header(data)
-        frames = 1 if request.frame is None else declared.counts.of(request.spatial_dims)
-        check_decoded(4 * declared.values // frames, request.largest)
         with _opened(data) as stream:
             header = _header(stream.read(_HEAD))
+            declared = _declared(header, data)
+            affine = _affine(header)
+            frames = 1 if request.frame is None else declared.counts.of(request.spatial_dims)
+            check_decoded(4 * declared.values // frames, request.largest)
             shape = header.get_data_shape()
             while len(shape) > 3 and shape[-1] == 1:
                 shape = shape[:-1]
@@ -82,7 +81,6 @@ class Nifti(Reader):
                 raise Unreadable(
                     f"the gzip expands to more than the {_end(header)} bytes that its header declares: damaged"
                 )
-        affine = _affine(header)
         affine = None if affine is None else affine[:, [2, 1, 0, 3]]
         if request.spatial_dims == 2 and (request.frame is not None or request.as_channels):
             pixels = voxels.reshape(-1, *shape[1::-1])
@@ -91,6 +89,14 @@ class Nifti(Reader):
         if request.frame is not None:
             shape = shape[:3]
         return Decoded(voxels.reshape(shape[::-1] if len(shape) == 4 else (1, *shape[::-1])), affine)
+
+
+def _declared(header: Any, data: bytes) -> Declared:
+    """Say what a header declares; a plain file holds all of it."""
+    if not data.startswith(_GZIP):
+        check_length(_end(header), len(data))
+    shape = header.get_data_shape()
+    return Declared(math.prod(shape), counts=Counts(math.prod(shape[2:]), math.prod(shape[3:])))
 
 
 def _gunzip_head(data: bytes) -> bytes:

@@ -220,13 +220,38 @@ def by_sparse_solve(image: Any, hidden: Any, offsets: list[tuple[int, ...]]) -> 
     return solved
 
 
-def test_imputation_leaves_less_than_the_noise_that_is_added() -> None:
+@pytest.mark.parametrize("brightness", [0, 1000])
+def test_imputation_leaves_less_than_a_quarter_of_the_noise_that_is_added(brightness: float) -> None:
     rough = torch.randn(2, 1, 96, 80, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    batch = nn.functional.avg_pool2d(rough, 5, 1, 2)
+    batch = nn.functional.avg_pool2d(rough, 5, 1, 2) + brightness
     places = torch.meshgrid(torch.arange(96) - 40, torch.arange(80) - 45, indexing="ij")
     hidden = (places[0] ** 2 + places[1] ** 2 < 34**2).expand(2, 1, -1, -1)  # one large piece is the hardest
     left = (impute(batch, hidden) - impute(batch, hidden, tolerance=1e-10))[hidden]
-    assert 0 < left.square().mean().sqrt() < 0.01 * (batch.max() - batch.min())
+    assert 0 < left.square().mean().sqrt() < 0.01 / 4 * (batch.max() - batch.min())
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_imputation_is_as_near_for_small_and_large_numbers(size: float) -> None:
+    batch = nn.functional.avg_pool2d(torch.randn(1, 1, 24, 20, generator=torch.Generator().manual_seed(3)), 5, 1, 2)
+    hidden = torch.rand(1, 1, 24, 20, generator=torch.Generator().manual_seed(4)) < 0.8
+    torch.testing.assert_close(impute(batch * size, hidden) / size, impute(batch, hidden), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 6), (3, 1, 4)])
+def test_an_image_of_which_all_is_hidden_becomes_nought_and_leaves_others_as_they_are(shape: tuple[int, ...]) -> None:
+    batch = torch.randn(2, 1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    hidden = torch.ones(2, 1, *shape, dtype=torch.bool)
+    hidden[1].flatten()[0] = False
+    found = impute(batch, hidden)
+    assert not found[0].any()
+    torch.testing.assert_close(found[1], batch[1].flatten()[0].expand(found[1].shape))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_road_hides_all_of_an_image_of_few_squares(dims: int) -> None:
+    network, batch = curved(dims), images(dims, count=1)
+    score = values_of(network, ROADMoRF(patch=max(SHAPES[dims])), batch, torch.ones(1, *SHAPES[dims]))
+    assert score.value.isfinite().all()
 
 
 @pytest.mark.parametrize("dims", [2, 3])

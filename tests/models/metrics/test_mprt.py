@@ -9,17 +9,17 @@ from scipy.stats import entropy
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from models.draws import Draws
 from models.engine import Engine
 from models.explainers.base import MapExplainer
 from models.explainers.control_edges import ControlEdges
 from models.explainers.input_x_gradient import InputXGradient
-from models.explainers.noise import generator
 from models.explainers.saliency import Saliency
 from models.metrics.efficient_mprt import EfficientMPRT
-from models.metrics.randomisation import Randomisation, wholly_random
+from models.metrics.randomisation import Randomisation, layers_with_parameters, randomised
 from models.metrics.smooth_mprt import SmoothMPRT
 from models.network import Network
-from models.questions import Answer
+from models.questions import Answer, Batch
 from tests.models.metrics.cases import SHAPES, B, curved, images, names, values_of
 
 
@@ -27,6 +27,10 @@ def credit(network: Network, inputs: Tensor) -> Tensor:
     inputs = inputs.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(network(inputs)[:, 1].sum(), inputs)
     return (inputs * gradient).detach()[:, 0]
+
+
+def wholly_random(batch: Batch) -> Network:
+    return randomised(batch, layers_with_parameters(batch.network), whole=False)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -63,7 +67,7 @@ def test_means_over_the_same_noise_are_compared(dims: int, batch_size: int) -> N
     noise = ((inputs[0] - batch) / (flat.amax(1) - flat.amin(1)).view(3, *[1] * (dims + 1))).std()
     assert 0.18 < noise < 0.22
     means = [credit(part, inputs[0].flatten(0, 1)).unflatten(0, (4, 3)).mean(0)
-             for part in (network, wholly_random(network))]  # fmt: skip
+             for part in (network, wholly_random(engine.batch(batch, names(3))))]  # fmt: skip
     for row in range(3):
         pair = [((part[row] - part[row].min()) / (part[row].max() - part[row].min())).numpy() for part in means]
         alike = structural_similarity(*pair, data_range=1.0, use_sample_covariance=False)
@@ -80,7 +84,7 @@ def test_entropies_are_those_of_numpys_histograms_and_scipy(dims: int) -> None:
     for row in range(3):
         before, after = (
             entropy(np.histogram(credit(part, batch[[row]]).numpy(), bins=100)[0])
-            for part in (network, wholly_random(network))
+            for part in (network, wholly_random(engine.batch(batch, names(3))))
         )
         assert abs(float(score.companions["entropy"][row, 0, 0]) - before) < 1e-5
         assert abs(float(score.companions["random_entropy"][row, 0, 0]) - after) < 1e-5
@@ -104,7 +108,7 @@ class Learnt(MapExplainer):
         if float(network.module[0].weight.sum()) == self.total:
             maps.flatten(1)[:, 7] = 1.0
             return maps
-        return torch.rand(maps.shape, generator=generator("image", "learnt", 0), dtype=maps.dtype)
+        return Draws("learnt", ["image"]).uniform(maps.shape)[0].to(maps)
 
 
 def test_complexity_rises_where_a_simple_map_becomes_noise() -> None:

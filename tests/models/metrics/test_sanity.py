@@ -4,17 +4,23 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity
-from torch import nn
+from torch import Tensor, nn
 
 from models.engine import Engine
 from models.explainers.control_edges import ControlEdges
 from models.explainers.gradcam import GradCAM
 from models.explainers.saliency import Saliency
 from models.metrics.label_randomisation import LabelRandomisation
-from models.metrics.randomisation import Randomisation
+from models.metrics.randomisation import Randomisation, layers_with_parameters
+from models.network import Network
+from models.questions import Batch
 from tests.models.metrics.cases import SHAPES, B, curved, images, linear, names, network_of, values_of
 
 LAYERS = ("6", "2", "0")
+
+
+def asked(network: Network) -> Batch:
+    return Engine(network, [Saliency()], B).batch(images(2), names(3))
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -43,7 +49,7 @@ def test_a_cascade_goes_on_where_it_was_and_layers_alone_do_not() -> None:
     weights = {name: network.module.get_submodule(name).weight for name in LAYERS}
     for name, counts in (("cascading_randomisation", [1, 2, 3]), ("independent_randomisation", [1, 1, 1])):
         changed = []
-        for random in Randomisation(name=name)._random(network, LAYERS):
+        for random in Randomisation(name=name)._random(asked(network), LAYERS):
             changed.append(
                 [not torch.equal(random.module.get_submodule(layer).weight, weights[layer]) for layer in LAYERS]
             )
@@ -51,9 +57,42 @@ def test_a_cascade_goes_on_where_it_was_and_layers_alone_do_not() -> None:
         assert all(layers[place] for place, layers in enumerate(changed))
 
 
+def test_random_networks_are_made_once_and_share_what_they_can() -> None:
+    batch = asked(curved(2))
+    one, two, three = Randomisation()._random(batch, LAYERS)
+    assert next(Randomisation()._random(batch, LAYERS)) is one
+    made = (one, two, three)
+    first, second, third = ([network.module.get_submodule(name).weight for network in made] for name in LAYERS)
+    assert first[0] is first[1] is first[2]
+    assert second[1] is second[2] and second[0] is batch.network.module.get_submodule(LAYERS[1]).weight
+    assert third[0] is third[1] is batch.network.module.get_submodule(LAYERS[2]).weight
+
+
+class PartlyScript(nn.Module):
+    """A network with a part in TorchScript, which copies itself as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = torch.jit.script(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()))
+        self.head = nn.Linear(4, 2)
+        self.register_buffer("scale", torch.full((4,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.part(x).flatten(2).mean(-1) * self.scale)
+
+
+def test_parts_in_torchscript_are_made_random_as_others() -> None:
+    network = network_of(PartlyScript().double(), 2)
+    *_, random = Randomisation()._random(asked(network), layers_with_parameters(network))
+    for before, after in zip(network.module.parameters(), random.module.parameters(), strict=True):
+        assert not torch.equal(before, after)
+    assert not torch.allclose(network(images(2)), random(images(2)))
+    assert random.module.scale is network.module.scale
+
+
 def test_random_weights_are_of_the_size_they_were_and_the_same_in_every_run() -> None:
     network, _ = linear(2)
-    (one,), (two,) = (list(Randomisation()._random(network, ("1",))) for _ in range(2))
+    (one,), (two,) = (list(Randomisation()._random(asked(network), ("1",))) for _ in range(2))
     ours, theirs = (part.module[1].weight for part in (one, network))
     assert torch.equal(ours, two.module[1].weight)
     assert abs(float(ours.square().mean() / theirs.square().mean()) - 1) < 0.2
@@ -101,7 +140,7 @@ def test_layers_are_named_with_all_they_hold_or_refused() -> None:
     with pytest.raises(ValueError, match="layer '1' has no parameters"):
         values_of(network, Randomisation(layers=("1",)), batch, maps, engine=engine)
     nested = network_of(nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(320, 5), nn.Linear(5, 2))), 2)
-    (random,) = Randomisation(layers=("1",))._random(nested, ("1",))
+    (random,) = Randomisation(layers=("1",))._random(asked(nested), ("1",))
     for part in (0, 1):
         assert not torch.equal(random.module[1][part].weight, nested.module[1][part].weight)
     assert SHAPES[2][0] * SHAPES[2][1] == 320

@@ -3,19 +3,22 @@
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_partial
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
-from tasks.cohort.readers import detect, dicom_parsing, inspect, read
+from tasks.cohort.readers import detect, dicom, dicom_parsing, inspect, read
 from tasks.cohort.reading import Unreadable
 from tests.tasks.readers.test_dicom import RAMP, dataset, encode, pixels
 
@@ -31,6 +34,7 @@ FIRST = {
 }
 PRIVATE = struct.pack("<HH2sHL", 0x0009, 0x1000, b"OB", 0, 2**25) + bytes(2**25)
 UNDEFINED = 0xFFFFFFFF
+LYING = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1]}
 
 
 def bare(made: Dataset, syntax: str) -> bytes:
@@ -175,3 +179,44 @@ def test_what_a_header_may_take_is_enough_for_a_volume_of_frames() -> None:
     made.PerFrameFunctionalGroupsSequence = [groups] * frames
     made.PerFrameFunctionalGroupsSequence.is_undefined_length = True
     assert read([encode(made)], 3).pixels.shape == (1, frames, 2, 2)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless])
+@pytest.mark.parametrize(
+    ("memory", "parsed"),
+    [pytest.param(dicom_parsing.MEMORY, 1, id="kept"), pytest.param(0, 2, id="too much to be kept")],
+)
+def test_headers_are_parsed_once_as_long_as_they_can_be_kept(
+    memory: int, parsed: int, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = [dataset(RAMP + z, ImagePositionPatient=[0, 0, z], **LYING) for z in range(3)]
+    if syntax == RLELossless:
+        for made in slices:
+            made.file_meta = FileMetaDataset()
+            made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            made.compress(syntax, generate_instance_uid=False)
+    parts = [encode(made, syntax) for made in slices]
+    asked = []
+    monkeypatch.setattr(dicom, "MEMORY", memory)
+    monkeypatch.setattr(
+        dicom_parsing, "read_partial", lambda *args, **named: asked.append(1) or read_partial(*args, **named)
+    )
+    np.testing.assert_array_equal(read(parts, 3).pixels[0], [RAMP, RAMP + 1, RAMP + 2])
+    assert len(asked) == parsed * len(parts)
+
+
+def test_a_compressed_file_that_ends_within_its_pixels_is_damaged() -> None:
+    made = dataset(RAMP)
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.compress(RLELossless, generate_instance_uid=False)
+    with pytest.raises(Unreadable, match="ends early"):
+        read([encode(made, RLELossless)[:-20]], 2)
+
+
+@pytest.mark.parametrize("attempt", [inspect, lambda data: read([data], 2)], ids=["inspect", "read"])
+def test_pixels_behind_the_end_of_the_data_set_are_none(attempt: Callable[[bytes], object]) -> None:
+    data = encode(dataset(RAMP))
+    at = data.index(b"\xe0\x7f\x10\x00")
+    with pytest.raises(Unreadable, match="without its pixels"):
+        attempt(data[:at] + struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + data[at:])

@@ -1,5 +1,10 @@
+import gc
 import os
 import struct
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -109,3 +114,25 @@ def test_a_header_that_cannot_be_is_a_reason(data: bytes) -> None:
 
 def test_the_memory_is_in_the_order_of_the_axes() -> None:
     assert read([encode(np.asfortranarray(COUNTS, ">f8"))], 3).pixels.flags.c_contiguous
+
+
+@contextmanager
+def many_switches() -> Iterator[None]:
+    """Let threads take turns wherever they can, also while memory is collected, as where Dask watches that."""
+    watch, interval, thresholds = lambda *_: sum(range(20)), sys.getswitchinterval(), gc.get_threshold()
+    gc.callbacks.append(watch)
+    gc.set_threshold(10, 2, 2)
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(watch)
+
+
+def test_threads_that_read_at_once_find_no_damage() -> None:
+    data = encode(COUNTS)
+    with many_switches(), ThreadPoolExecutor(8) as pool:
+        assert {header.format for header in pool.map(lambda _: inspect(data), range(2000))} == {"npy"}
+        assert {image.pixels.shape for image in pool.map(lambda _: read([data], 3), range(1000))} == {(1, 4, 5, 6)}

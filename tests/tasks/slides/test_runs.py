@@ -23,7 +23,7 @@ from tasks.cohort.slides.bag import Bag, make_bag
 from tasks.cohort.slides.tissue import SLIDE_BYTES
 from tasks.cohort.sources import Source
 from tasks.plan import shards as shards_module
-from tasks.prepare import cost
+from tasks.prepare import memory
 from tasks.storage.location import Location
 from tasks.storage.ranges import RangedFile
 from tasks.store.template import EXPLAINED, QUARANTINED, WITHDRAWN, open_store
@@ -289,8 +289,8 @@ def test_explainers_are_added_and_a_subject_is_withdrawn(made: Path, copied: Pat
 
 
 def test_the_forecast_counts_a_bag_and_no_file(undisturbed: Location) -> None:
-    files, decoding = cost._reading(*promised(undisturbed))
-    assert files == 0 and decoding == cost._DECODING * 4 * 3 * 8 * 32 * 32 + SLIDE_BYTES
+    files, decoding = memory.reading(*promised(undisturbed))
+    assert files == 0 and decoding == memory.DECODING * 4 * 3 * 8 * 32 * 32 + SLIDE_BYTES
 
 
 def test_a_map_is_written_as_a_pyramid(undisturbed: Location, store: xr.Dataset, tmp_path: Path) -> None:

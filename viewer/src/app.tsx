@@ -1,0 +1,104 @@
+import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
+import { CaseView } from "./case/case.tsx";
+import { CohortView } from "./cohort/cohort.tsx";
+import { Text } from "./cohort/text.tsx";
+import { useLoaded } from "./loading.tsx";
+import { Message } from "./message.tsx";
+import { inWords, Refusal } from "./output/errors.ts";
+import { noticesOf } from "./output/notices.ts";
+import { type Output, openOutput } from "./output/output.ts";
+import { readRoute, type Route, writeRoute } from "./route.ts";
+import { WorklistView } from "./worklist/worklist.tsx";
+
+export function App() {
+  const route = useRoute();
+  const { value: output, error } = useLoaded(() => openOutput(new URL("../", location.href)), []);
+  useTitle(route, output);
+  if (error) return <Message error={error} />;
+  if (!output) return <p class="message" role="status">Opening the output …</p>;
+  return (
+    <>
+      <Bar output={output} route={route} />
+      <Notices output={output} />
+      <View key={`${route.view}/${route.image}`} output={output} route={route} />
+    </>
+  );
+}
+
+/** One view; if it fails, the others can still be reached. */
+function View({ output, route }: { output: Output; route: Route }) {
+  const [failure] = useErrorBoundary();
+  if (failure) return <Message error={inWords(failure)} />;
+  if (route.view === "case") return <CaseView output={output} route={route} />;
+  if (route.view === "cohort") return <CohortView output={output} route={route} />;
+  return <WorklistView output={output} route={route} />;
+}
+
+function Bar({ output, route }: { output: Output; route: Route }) {
+  const link = (view: "worklist" | "cohort", title: string) => (
+    <a href={writeRoute({ view, image: "", settings: new URLSearchParams() })} aria-current={route.view === view ? "page" : undefined}>
+      {title}
+    </a>
+  );
+  return (
+    <header class="bar">
+      <nav aria-label="Views">
+        {link("worklist", "Worklist")}
+        {link("cohort", "Cohort")}
+        <a href="../report/index.html">Report</a>
+      </nav>
+      <p><Text of={nameOf(output)} /></p>
+    </header>
+  );
+}
+
+/** What holds for the whole output, and what no view has caught. */
+function Notices({ output }: { output: Output }) {
+  const known = useLoaded(() => noticesOf(output), [output]);
+  const uncaught = useUncaught();
+  const told = [...(known.value ?? []), ...(known.error ? [known.error.message] : []), ...uncaught];
+  return <div role="status">{told.map((notice) => <p class="notice" key={notice}>{notice}</p>)}</div>;
+}
+
+function useUncaught(): string[] {
+  const [said, setSaid] = useState<string[]>([]);
+  useEffect(() => {
+    const take = (event: PromiseRejectionEvent) => {
+      const { title, message } = inWords(event.reason);
+      setSaid((before) => [...new Set([...before, `${title}: ${message}`])]);
+      if (event.reason instanceof Refusal) event.preventDefault(); // a bug goes to the console as well
+    };
+    addEventListener("unhandledrejection", take);
+    return () => removeEventListener("unhandledrejection", take);
+  }, []);
+  return said;
+}
+
+/** The page's title says where one is, and a change of the view leads the focus to its heading. */
+function useTitle(route: Route, output: Output | undefined): void {
+  const before = useRef(route.view);
+  useEffect(() => {
+    const view = route.view === "case" ? route.image : route.view === "cohort" ? "Cohort" : "Worklist";
+    document.title = [view, output && nameOf(output), "cohortlens"].filter(Boolean).join(" · ").slice(0, 200);
+    if (before.current === route.view) return;
+    before.current = route.view;
+    const heading = document.querySelector<HTMLElement>("main h1");
+    heading?.setAttribute("tabindex", "-1");
+    heading?.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }, [route.view, route.image, output]);
+}
+
+function nameOf(output: Output): string {
+  return String(output.attributes.comment ?? output.attributes.title ?? "");
+}
+
+function useRoute(): Route {
+  const [fragment, setFragment] = useState(location.hash);
+  useEffect(() => {
+    const follow = () => setFragment(location.hash);
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  return readRoute(fragment);
+}
