@@ -171,6 +171,16 @@ def test_keys_open_the_next_case_and_the_one_before(page: Page, serve: Serve, de
     expect(page.get_by_role("dialog")).to_contain_text("next case")
 
 
+def test_a_key_that_is_pressed_on_sight_of_the_case_is_followed(page: Page, serve: Serve, demo: Path) -> None:
+    page.add_init_script("""new MutationObserver((_, observer) => {
+        if (!document.querySelector("main.case h1")) return;
+        observer.disconnect();
+        dispatchEvent(new KeyboardEvent("keydown", { key: "?" }));
+    }).observe(document, { childList: true, subtree: true })""")
+    open_case(page, serve(demo), CASE)
+    expect(page.get_by_role("dialog")).to_contain_text("next case")
+
+
 def test_what_is_known_of_the_case_is_beside_it(page: Page, serve: Serve, demo: Path, stored: xr.Dataset) -> None:
     open_case(page, serve(demo), CASE)
     expect(page.get_by_label("Status")).to_contain_text(f"label{stored['label'].values}")

@@ -2,6 +2,7 @@ import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
 import { CaseView } from "./case/case.tsx";
 import { CohortView } from "./cohort/cohort.tsx";
 import { Text } from "./cohort/text.tsx";
+import { useListener } from "./listening.ts";
 import { useLoaded } from "./loading.tsx";
 import { Message } from "./message.tsx";
 import { inWords, Refusal } from "./output/errors.ts";
@@ -62,15 +63,11 @@ function Notices({ output }: { output: Output }) {
 
 function useUncaught(): string[] {
   const [said, setSaid] = useState<string[]>([]);
-  useEffect(() => {
-    const take = (event: PromiseRejectionEvent) => {
-      const { title, message } = inWords(event.reason);
-      setSaid((before) => [...new Set([...before, `${title}: ${message}`])]);
-      if (event.reason instanceof Refusal) event.preventDefault(); // a bug goes to the console as well
-    };
-    addEventListener("unhandledrejection", take);
-    return () => removeEventListener("unhandledrejection", take);
-  }, []);
+  useListener("unhandledrejection", (event) => {
+    const { title, message } = inWords(event.reason);
+    setSaid((before) => [...new Set([...before, `${title}: ${message}`])]);
+    if (event.reason instanceof Refusal) event.preventDefault(); // a bug goes to the console as well
+  });
   return said;
 }
 
@@ -95,10 +92,6 @@ function nameOf(output: Output): string {
 
 function useRoute(): Route {
   const [fragment, setFragment] = useState(location.hash);
-  useEffect(() => {
-    const follow = () => setFragment(location.hash);
-    addEventListener("hashchange", follow);
-    return () => removeEventListener("hashchange", follow);
-  }, []);
+  useListener("hashchange", () => setFragment(location.hash));
   return readRoute(fragment);
 }

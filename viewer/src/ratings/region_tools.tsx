@@ -1,4 +1,5 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
+import { useListener } from "../listening.ts";
 import type { Tool } from "./drawing.tsx";
 import type { Rated } from "./form.tsx";
 import { strongest } from "./region.ts";
@@ -57,15 +58,11 @@ function FromMap({ shown, map, drawing }: Rated) {
 }
 
 function useUndoKey(undo: () => void): void {
-  useEffect(() => {
-    const press = (event: KeyboardEvent) => {
-      const isTyped = event.target instanceof HTMLElement && event.target.matches("input:not([type=range]):not([type=radio]):not([type=checkbox]), textarea");
-      if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isTyped) return;
-      event.preventDefault();
-      undo();
-    };
-    addEventListener("keydown", press);
-    return () => removeEventListener("keydown", press);
+  useListener("keydown", (event) => {
+    const isTyped = event.target instanceof HTMLElement && event.target.matches("input:not([type=range]):not([type=radio]):not([type=checkbox]), textarea");
+    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || isTyped) return;
+    event.preventDefault();
+    undo();
   });
 }
 

@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import { useListener } from "../listening.ts";
 import type { Route } from "../route.ts";
 import { resettle, setAll, settle } from "./address.ts";
 import { asCsv, download } from "./csv.ts";
@@ -60,15 +61,11 @@ function Search({ route }: { route: Route }) {
     const timer = setTimeout(() => resettle(route, (settings) => (text ? settings.set("search", text) : settings.delete("search"))), 250);
     return () => clearTimeout(timer);
   }, [text]);
-  useEffect(() => {
-    const focus = (event: KeyboardEvent) => {
-      if (event.key !== "/" || (event.target as Element).matches("input, select, textarea")) return;
-      event.preventDefault();
-      field.current?.focus();
-    };
-    addEventListener("keydown", focus);
-    return () => removeEventListener("keydown", focus);
-  }, []);
+  useListener("keydown", (event) => {
+    if (event.key !== "/" || (event.target as Element).matches("input, select, textarea")) return;
+    event.preventDefault();
+    field.current?.focus();
+  });
   return (
     <input
       ref={field}
@@ -122,18 +119,9 @@ function ColumnChoice({ listing, columns, route }: { listing: Listing; columns: 
 /** A panel that opens below its title, and closes by Escape or by a press elsewhere. */
 function Panel({ title, children }: { title: string; children: preact.ComponentChildren }) {
   const panel = useRef<HTMLDetailsElement>(null);
-  useEffect(() => {
-    const close = (event: Event) => {
-      const isOutside = event instanceof KeyboardEvent ? event.key === "Escape" : !panel.current?.contains(event.target as Node);
-      if (isOutside) panel.current?.removeAttribute("open");
-    };
-    addEventListener("pointerdown", close);
-    addEventListener("keydown", close);
-    return () => {
-      removeEventListener("pointerdown", close);
-      removeEventListener("keydown", close);
-    };
-  }, []);
+  const close = () => panel.current?.removeAttribute("open");
+  useListener("keydown", ({ key }) => key === "Escape" && close());
+  useListener("pointerdown", ({ target }) => !panel.current?.contains(target as Node) && close());
   return (
     <details ref={panel}>
       <summary>{title}</summary>
