@@ -10,6 +10,7 @@ from torch import Tensor
 from models.capability import GRADIENT, RULES
 from models.draws import Draws
 from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
+from models.explainers.rounds import relative_error
 from models.network import Network
 from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
 from models.rules.relu import deconvolved, guided, require_relu
@@ -21,16 +22,6 @@ def range_of(images: Tensor) -> Tensor:
     """Compute the range of values of each image, ``(image, 1, ...)``."""
     flat = images.flatten(1)
     return per_question(flat.amax(1) - flat.amin(1), images)
-
-
-def relative_error(one: Tensor, other: Tensor) -> Tensor:
-    """Estimate the relative standard error of the mean of two independent maps ``(..., place)``, of one distribution.
-
-    ``(|one - other| / 2) / sqrt(one . other)``: the difference is all noise, and the product has none in its mean,
-    where the norm of either map would grow by its noise. Infinite where the product is not positive, 0 of equal maps.
-    """
-    error, size = (one - other).norm(dim=-1) / 2, (one * other).sum(-1).clamp_min(0).sqrt()
-    return (error / size).where(error != 0, 0.0)
 
 
 class NoisyGradient(ChannelExplainer):

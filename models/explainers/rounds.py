@@ -23,10 +23,22 @@ AskRound = Callable[[Tensor, slice], Generator[Questions, None, Tensor]]
 all images, ``(target, image)``."""
 
 
+def relative_error(one: Tensor, other: Tensor) -> Tensor:
+    """Estimate the relative standard error of the mean of two independent maps ``(..., place)``, of one distribution.
+
+    ``(|one - other| / 2) / sqrt(one . other)``: the difference is all noise, and the product has none in its mean,
+    where the norm of either map would grow by its noise. Infinite where the product is not positive, 0 of equal maps.
+    """
+    error, size = (one - other).norm(dim=-1) / 2, (one * other).sum(-1).clamp_min(0).sqrt()
+    return (error / size).where(error != 0, 0.0)
+
+
 def in_rounds(
-    batch: Batch, most: int, tolerance: float | None, ask: AskRound
+    batch: Batch, most: int, tolerance: float | None, ask: AskRound, size: int | None = None
 ) -> Generator[Questions, None, Tensor | None]:
-    """Ask at most `most` draws: all at once, or in eighths until the error of each image is within `tolerance`.
+    """Ask at most `most` draws: all at once, or in rounds until the error of each image is within `tolerance`.
+
+    A round is of `size` draws, or of an eighth of all.
 
     Returns
     -------
@@ -38,7 +50,8 @@ def in_rounds(
         yield from ask(among, slice(0, most))
         return None
     inexact = there = batch.chosen.classes.T != NO_CLASS
-    stops = sorted({-(-most * part // _ROUNDS) for part in range(_ROUNDS + 1)})
+    eighths = {-(-most * part // _ROUNDS) for part in range(_ROUNDS + 1)}
+    stops = sorted(eighths if size is None else {*range(0, most, size), most})
     for start, stop in pairwise(stops):
         errors = yield from ask(among, slice(start, stop))
         inexact = ~(errors <= tolerance) & there

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.draws import Draws
 from models.engine import Engine
-from models.explainers.noise import relative_error
+from models.explainers.rounds import relative_error
 from models.explainers.smoothgrad import SmoothGrad
 from models.explainers.smoothgrad_squared import SmoothGradSquared
 from models.network import Network

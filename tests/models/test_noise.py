@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from models.engine import Engine
-from models.explainers.noise import NoisyGradient, relative_error
+from models.explainers.noise import NoisyGradient
+from models.explainers.rounds import relative_error
 from models.explainers.smoothgrad import SmoothGrad
 from models.explainers.smoothgrad_squared import SmoothGradSquared
 from models.explainers.vargrad import VarGrad

@@ -238,3 +238,55 @@ def test_expected_gradients_are_closer_to_the_limit_than_independent_draws() -> 
     spread = torch.cat(of_each)[:, 0].sub(expected).square().sum((1, 2)).mean().sqrt()
     assert error < 0.6 * spread / 20**0.5
     assert (maps.mean(0) - expected).norm() < 3 * error / draws**0.5  # in the mean over draws nothing is missed
+
+
+def limit_of_expected(network: Network, image: Tensor, background: Tensor) -> Tensor:
+    """Expected gradients of one image by 300 midpoints of each path."""
+    places = ((torch.arange(300) + 0.5) / 300).to(image)[:, None, None, None]
+    paths = []
+    for start in background:
+        points = (start + places * (image - start)).requires_grad_()
+        (gradient,) = torch.autograd.grad(network.module(points)[:, 1].sum(), points)
+        paths.append(((image - start) * gradient).sum(1).mean(0))
+    return torch.stack(paths).mean(0)
+
+
+def test_halves_are_spread_over_background_and_path_at_any_number_of_samples() -> None:
+    ids = [str(name) for name in range(50)]
+    others, places = ExpectedGradients(samples=64, tolerance=0.1).draw_halves(ids, 4, torch.device("cpu"))
+    fewer = ExpectedGradients(samples=13, tolerance=0.1).draw_halves(ids, 4, torch.device("cpu"))
+    assert torch.equal(fewer[0], others[:, :13]) and torch.equal(fewer[1], places[:, :13])
+    for half in (0, 1):
+        own, at = others[:, half::2].unflatten(1, (8, 4)), places[:, half::2].unflatten(1, (8, 4))
+        assert (own.sort(2).values == torch.arange(4)).all()
+        for cycles in (2, 4, 8):  # each path is cut into equal parts
+            gaps = at[:, :cycles].sort(1).values.diff(dim=1)
+            torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / cycles))
+    assert (places[:, 0] != places[:, 1]).all() and (others[:, 0] != others[:, 1]).any()
+    assert abs(float(places[:, 0].mean()) - 0.5) < 0.15
+
+
+@pytest.mark.parametrize("tolerance", [0.2, 0.1])
+def test_expected_gradients_are_asked_for_until_the_error_is_under_the_tolerance(tolerance: float) -> None:
+    network, batch = small()
+    batch, background = batch[:2], batch[2:]
+    explainer = ExpectedGradients(samples=4000, tolerance=tolerance)
+    engine = Engine(network, [explainer], B, 64, fitted={"background": background})
+    draws = 24
+    found = engine.explain(batch.repeat(draws, 1, 1, 1), [str(name) for name in range(draws * len(batch))])
+    assert engine.backward_passes % 8 == 0 and engine.backward_passes < draws * len(batch) * 4000 / 8
+    assert not found.map_flags.any()
+    limits = torch.stack([limit_of_expected(network, image, background) for image in batch]).repeat(draws, 1, 1)
+    true = (found.maps[:, 0, 0] - limits).flatten(1).norm(dim=1) / limits.flatten(1).norm(dim=1)
+    assert true.square().mean().sqrt() < 1.2 * tolerance and true.max() < 3 * tolerance
+    alone = Engine(network, [explainer], B, fitted={"background": background}).explain(batch[1:2], ["1"])
+    assert difference(alone.maps[0], found.maps[1]) < 1e-9
+
+
+def test_expected_gradients_that_miss_the_tolerance_are_flagged() -> None:
+    network, batch = small()
+    fitted = {"background": batch[2:]}
+    explainers = [ExpectedGradients(samples=samples, tolerance=1e-6) for samples in (1, 30)]
+    for explainer in explainers:
+        found = Engine(network, [explainer], B, fitted=fitted).explain(batch[:2], names(batch[:2]))
+        assert (found.map_flags == MapFlag.INEXACT.value).all() and found.maps.isfinite().all()
