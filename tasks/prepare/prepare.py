@@ -23,7 +23,8 @@ from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
 from tasks.plan.labels import UnreadLabel, unread_labels
-from tasks.plan.plan import Lasting, Plan, begun, make_plan
+from tasks.plan.making import make_plan
+from tasks.plan.plan import Lasting, Plan, begun
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.prepare.cost import Cost, estimate
