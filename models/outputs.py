@@ -107,7 +107,7 @@ class Output(BaseModel):
 
     @property
     def is_map(self) -> bool:
-        """Whether each explainer has a value at each place of an image: attribution, or what is made of it."""
+        """True where each explainer has a value at each place of an image: attribution, or what is made of it."""
         return self.per_image and EXPLAINER in self.dims and not {*SPACE}.isdisjoint(self.dims)
 
     @property

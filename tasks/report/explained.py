@@ -56,7 +56,7 @@ class ExplainedImages:
 
     @property
     def exclusive(self) -> bool:
-        """Whether classes exclude each other."""
+        """True where classes exclude each other."""
         return self.plan.model.activation == "softmax"
 
     @property

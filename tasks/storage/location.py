@@ -1,4 +1,4 @@
-"""Where bytes live: a local folder or an S3 prefix, through one interface."""
+"""The place of bytes: a local folder or an S3 prefix, through one interface."""
 
 import errno
 import os
@@ -226,7 +226,7 @@ class Location(BaseModel):
         return self._known_of(urls, _stamp)
 
     def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:
-        """When some files, local or on this server, were written last; those that are not there are left out."""
+        """Look up when some files, local or on this server, were written last; missing ones are left out."""
         return self._known_of(urls, _time)
 
     def _known_of(self, urls: Iterable[str], tell: Callable[[dict[str, Any]], T]) -> dict[str, T]:

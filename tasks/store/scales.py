@@ -1,4 +1,4 @@
-"""How far maps reach over a cohort: their colours mean the same in report, viewer and exports, and in every case."""
+"""The reach of maps over a cohort: their colours mean the same in report, viewer and exports, and in every case."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import floor, log10
@@ -20,7 +20,7 @@ _PLACES = 2**18
 
 
 class Reach(NamedTuple):
-    """How far the maps of an explainer reach.
+    """The reach of the maps of an explainer.
 
     Attributes
     ----------
