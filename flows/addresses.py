@@ -1,4 +1,4 @@
-"""Where a browser finds an output."""
+"""The address at which a browser finds an output."""
 
 import os
 from urllib.parse import quote

@@ -55,7 +55,7 @@ class Adapt(BaseModel):
 
 
 class PlaceConfig(BaseModel):
-    """Where the work is done; empty: a Dask cluster on this machine, one worker a core or a GPU."""
+    """The cluster that the work is done on; empty: a Dask cluster on this machine, one worker a core or a GPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module, reload
 from multiprocessing import forkserver, resource_tracker, util
@@ -16,6 +16,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from flows import logs
+from flows.environment import environment
 
 PRELOADED = ("flows.shards", "tasks.work.preloaded")
 """Modules that the process imports. None may start a thread, an event loop or a file system: no fork would have it."""
@@ -40,7 +41,8 @@ def begin() -> None:
         return
     told = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}  # no module of the folder it starts in
     resource_tracker.ensure_running()  # it would let Ctrl-C through again
-    with _environment(worker_environment(threads=1) | told), _without_interrupts():
+    # malloc and BLAS read theirs when they begin
+    with environment(worker_environment(threads=1) | told), _without_interrupts():
         forkserver.set_forkserver_preload([*PRELOADED])
         forkserver.ensure_running()
 
@@ -125,17 +127,3 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment(told: Mapping[str, str]) -> Iterator[None]:
-    """Give processes that start in the body another environment: malloc and BLAS read theirs when they begin."""
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from flows.environment import environment
 from flows.errors import Stopped
 
 HOME = Path(".cohortlens")
@@ -76,18 +77,29 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
         return
     port, password = _free_port(), f"cohortlens:{secrets.token_urlsafe(24)}"
     url = f"http://127.0.0.1:{port}/api"
-    told = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}
-    before = {name: os.environ.get(name) for name in told}
     shown, log = password_file(url, home), home / "prefect-server.log"
+    with environment({"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": password}):
+        server = _start(home, port, password, shown, log)
+        handler = _end_in_order()
+        try:
+            yield lambda: _wait(server, url, log)
+        finally:
+            if handler is not None:
+                signal.signal(signal.SIGTERM, handler)
+            _end(server)
+            shown.unlink(missing_ok=True)
+
+
+def _start(home: Path, port: int, password: str, shown: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a server as soon as no other starts in `home`: two that make one database at once would fail."""
     prefect = f"server start --host 127.0.0.1 --port {port}".split()
     with (home / "prefect-server.lock").open("w") as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)  # two that make one database at once would fail; the server releases it
+        fcntl.flock(starting, fcntl.LOCK_EX)  # the server releases it
         lock = starting.fileno()
-        os.environ |= told
         _write_private(shown, password)
         log.unlink(missing_ok=True)  # a server that runs already keeps its own
         with log.open("wb") as sink:
-            server = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(lock), *prefect],
                 env=dict.fromkeys(_UNNEEDED, "false") | os.environ | {"PREFECT_SERVER_API_AUTH_STRING": password},
                 stdin=subprocess.PIPE,
@@ -96,23 +108,15 @@ def prefect_server(home: Path = HOME) -> Iterator[Callable[[], str]]:
                 start_new_session=True,
                 pass_fds=[lock],
             )
-    handler = _end_in_order()
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    server.terminate()
     try:
-        yield lambda: _wait(server, url, log)
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
-        for name, value in before.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        shown.unlink(missing_ok=True)
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def password_file(url: str, home: Path = HOME) -> Path:

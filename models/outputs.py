@@ -106,6 +106,11 @@ class Output(BaseModel):
         return self.dims[:1] == (IMAGE_ID,)
 
     @property
+    def is_map(self) -> bool:
+        """True where each explainer has a value at each place of an image: attribution, or what is made of it."""
+        return self.per_image and EXPLAINER in self.dims and not {*SPACE}.isdisjoint(self.dims)
+
+    @property
     def own_dims(self) -> tuple[str, ...]:
         """The dimensions after `image_id`."""
         return self.dims[1:] if self.per_image else self.dims

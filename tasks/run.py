@@ -16,7 +16,8 @@ from tasks.prepare.place import HERE, Place
 from tasks.prepare.prepare import Before, Prepared, prepare
 from tasks.storage.lease import lease
 from tasks.storage.location import Location
-from tasks.store.template import set_up
+from tasks.store.scales import reaches_of
+from tasks.store.template import open_store, set_up
 from tasks.work.engines import Engines
 from tasks.work.evaluate import evaluate_shards
 from tasks.work.explain import explain_shards
@@ -91,8 +92,9 @@ def write_pages(output: Location) -> Location:
     from tasks.report import write_report  # workers import this module, and the report's imports take a second
     from tasks.viewer import write_viewer
 
-    report = write_report(output)
-    write_viewer(output)
+    reaches = reaches_of(open_store(output), Plan.read(output).outputs.values())
+    report = write_report(output, reaches)
+    write_viewer(output, reaches)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Whether each process of the topology does what it is there for."""
+"""A look at whether each process of the topology does what it is there for."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from models.errors import ConfigurationError
 from models.forms.archives import entries
 
 WEIGHTS = ("models/model.safetensors", "models/model.pt", "models/model.ts")
-"""Where the weights of a bundle lie; the first that is there is taken."""
+"""The places where weights of a bundle may lie; the first that is there is taken."""
 
 _METADATA = "configs/metadata.json"
 _MOST_EXPANDED = 20

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from models.capability import LAYERS
-from models.explainers.base import Explaining, LayerExplainer, upsample
+from models.explainers.base import Explaining
+from models.explainers.looking import LayerExplainer, upsample
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions
 

@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import LookingExplainer, upsample
+from models.explainers.looking import LookingExplainer, upsample
 from models.network import Network
 from models.questions import Seen
 

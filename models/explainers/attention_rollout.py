@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ConfigurationError
-from models.explainers.base import LookingExplainer, upsample
+from models.explainers.looking import LookingExplainer, upsample
 from models.network import Network
 from models.questions import Seen
 

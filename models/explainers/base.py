@@ -5,19 +5,16 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
-from models.capability import GRADIENT, LAYERS
 from models.errors import ConfigurationError
 from models.fits.base import Fit
 from models.flags import MapFlag, flag_maps
 from models.network import Network
-from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Output, flags_of
+from models.outputs import EXPLAINER, IMAGE_ID, Axis, Computed, Frame, Kind, Output, flags_of
 from models.prediction import FIELD, field_axes
 from models.producer import Producer
-from models.questions import Answer, Batch, Needs, Questions, Seen
+from models.questions import Answer, Batch, Needs, Questions
 
 RECORD_VALUES, MODALITY_SHARE = "attribution_record", "modality_share"
 MAPS, MAP_FLAGS = "attribution", "map_flags"
@@ -108,15 +105,7 @@ class MapExplainer(Explainer):
         own = (Axis(name=EXPLAINER, labels=(self.title,), long_name="explainer"),)
         of = (IMAGE_ID, "target", EXPLAINER)
         return (
-            Output(
-                name=MAPS,
-                dims=(*of, *frame.space),
-                kind="map",
-                long_name="attribution map, raw and signed; NaN where not computed",
-                axes=own,
-                mantissa=MANTISSA_KEPT,
-                attrs={"comment": f"mantissa rounded to {MANTISSA_KEPT} bits"},
-            ),
+            _maps(MAPS, "map", (*of, *frame.space), "attribution map, raw and signed; NaN where not computed", own),
             Output(
                 name=MAP_FLAGS,
                 dims=of,
@@ -194,50 +183,6 @@ class ChannelExplainer(MapExplainer):
         raise NotImplementedError
 
 
-class LookingExplainer(MapExplainer):
-    """An explainer whose map is made of the outputs of layers, of each window by itself.
-
-    Where an image has several windows, their maps are averaged by the windows' weights.
-    """
-
-    requires = LAYERS
-
-    def watched(self, network: Network) -> tuple[str, ...]:
-        """Name the layers that are looked at."""
-        raise NotImplementedError
-
-    def look(self, seen: Seen, network: Network) -> Tensor:
-        """Make the maps ``(window, *space)`` of some windows; zeros where all gradients are, if these are required."""
-        raise NotImplementedError
-
-    def needs(self, network: Network) -> Needs:
-        self.watched(network)
-        return Needs(maps=frozenset({self}))
-
-    def attribute(self, answer: Answer, network: Network) -> Tensor:
-        return answer.maps[self]
-
-
-class LayerExplainer(LookingExplainer):
-    """An explainer that looks at the output of one layer, and the gradient with respect to it."""
-
-    requires = LAYERS | GRADIENT
-
-    layer: str | None = Field(None, description="Layer by its dotted name; none: the last with a spatial extent")
-
-    def watched(self, network: Network) -> tuple[str, ...]:
-        return (network.layer(self.layer),)
-
-    def look(self, seen: Seen, network: Network) -> Tensor:
-        (layer,) = self.watched(network)
-        cam = self.combine(seen.activations[layer], seen.gradients[layer])
-        return upsample(cam.relu(), seen.inputs)
-
-    def combine(self, activations: Tensor, gradients: Tensor) -> Tensor:
-        """Make ``(image, *layer_space)`` of ``(image, feature, *layer_space)``; it is rectified afterwards."""
-        raise NotImplementedError
-
-
 def _flags(made: Attribution, maps: Tensor) -> Tensor:
     """Flag the maps ``(image, target, *space)``: uint8 ``(image, target)``."""
     flags = flag_maps(maps)
@@ -263,18 +208,16 @@ def require_channels(explainers: Iterable[Explainer], channels: int) -> None:
         )
 
 
+def _maps(name: str, kind: Kind, dims: tuple[str, ...], about: str, own: tuple[Axis, ...]) -> Output:
+    rounded = {"comment": f"mantissa rounded to {MANTISSA_KEPT} bits"}
+    return Output(name=name, dims=dims, kind=kind, long_name=about, axes=own, mantissa=MANTISSA_KEPT, attrs=rounded)
+
+
 def _declare_channels(frame: Frame, own: tuple[Axis, ...]) -> tuple[Output, ...]:
     of = (IMAGE_ID, "target", EXPLAINER, "channel")
+    about = "attribution to each channel, raw and signed; NaN where the explainer takes all at once"
     return (
-        Output(
-            name=CHANNEL_MAPS,
-            dims=(*of, *frame.space),
-            kind="channel map",
-            long_name="attribution to each channel, raw and signed; NaN where the explainer takes all at once",
-            axes=own,
-            mantissa=MANTISSA_KEPT,
-            attrs={"comment": f"mantissa rounded to {MANTISSA_KEPT} bits"},
-        ),
+        _maps(CHANNEL_MAPS, "channel map", (*of, *frame.space), about, own),
         Output(
             name=CHANNEL_SHARE,
             dims=of,
@@ -339,14 +282,3 @@ def strongest_channel(values: Tensor, channel: int = 1) -> Tensor:
     if values.shape[channel] == 1:
         return values.squeeze(channel)
     return values.gather(channel, values.abs().argmax(channel, keepdim=True)).squeeze(channel)
-
-
-def weighted_sum(weights: Tensor, activations: Tensor) -> Tensor:
-    """Sum ``(image, feature, *layer_space)`` over features with weights ``(image, feature)``."""
-    return (weights.view(*weights.shape, *[1] * (activations.ndim - 2)) * activations).sum(1)
-
-
-def upsample(maps: Tensor, images: Tensor) -> Tensor:
-    """Interpolate ``(image, *layer_space)`` bi- or trilinearly to the grid of `images`."""
-    mode = "bilinear" if images.ndim == 4 else "trilinear"
-    return functional.interpolate(maps[:, None], size=images.shape[2:], mode=mode, align_corners=False)[:, 0]

@@ -3,7 +3,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.errors import ConfigurationError
-from models.explainers.base import LayerExplainer, upsample, weighted_sum
+from models.explainers.looking import LayerExplainer, upsample, weighted_sum
 from models.network import Network
 from models.questions import Seen
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from models.capability import LAYERS
-from models.explainers.base import LayerExplainer, upsample
+from models.explainers.looking import LayerExplainer, upsample
 from models.network import Network
 from models.questions import Seen
 

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from models.capability import GRADIENT, LAYERS, Capabilities
 from models.errors import ConfigurationError
-from models.explainers.base import Explaining, MapExplainer, upsample
+from models.explainers.base import Explaining, MapExplainer
 from models.explainers.integrated_gradients import IntegratedGradients, quadrature
+from models.explainers.looking import upsample
 from models.layers import hooked
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions, Seen, per_question

@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import LayerExplainer, weighted_sum
+from models.explainers.looking import LayerExplainer, weighted_sum
 
 
 class GradCAM(LayerExplainer):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from models.capability import GRADIENT, LAYERS
 from models.explainers.attention_rollout import attention_layers, taken_from_patches
-from models.explainers.base import LookingExplainer
+from models.explainers.looking import LookingExplainer
 from models.network import Network
 from models.questions import Seen
 

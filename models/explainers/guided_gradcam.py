@@ -3,9 +3,10 @@ from typing import Literal
 import torch
 
 from models.capability import LAYERS, RULES
-from models.explainers.base import ChannelExplainer, ExplainingChannels, LayerExplainer, strongest_channel
+from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
 from models.explainers.gradcam import GradCAM
 from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.looking import LayerExplainer
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relu import guided, require_relu

@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from models.explainers.base import LayerExplainer
+from models.explainers.looking import LayerExplainer
 
 
 class HiResCAM(LayerExplainer):

@@ -7,7 +7,7 @@ from torch import Tensor
 from models.answers import is_opposite
 from models.capability import GRADIENT, LAYERS
 from models.errors import ConfigurationError
-from models.explainers.base import LookingExplainer, upsample
+from models.explainers.looking import LookingExplainer, upsample
 from models.network import INPUT_OF, Network
 from models.outputs import IMAGE_ID, Axis, Computed, Frame, Output
 from models.questions import Batch, Needs, Questions, Seen

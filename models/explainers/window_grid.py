@@ -44,7 +44,7 @@ class WindowGrid:
 
     @cached_property
     def coarse(self) -> Tensor:
-        """Whether a window is at every second start, or the last, along each axis: ``(window,)``."""
+        """Tell whether a window is at every second start, or the last, along each axis: ``(window,)``."""
         along = [[at % 2 == 0 or at == length - 1 for at in range(length)] for length in self.lengths]
         return torch.tensor([all(chosen) for chosen in product(*along)])
 

@@ -204,7 +204,7 @@ class CohortConfig(BaseModel):
 
     @property
     def home(self) -> Location:
-        """Where the images lie: the folder or prefix that no file is read outside of."""
+        """The place of the images: the folder or prefix that no file is read outside of."""
         if not is_table(self.source):
             return self.source
         return self.root or self.source.at(dirname(self.source.url))

@@ -134,12 +134,6 @@ class Entry:
         return tuple(fact for source in self.sources for fact in source.files)
 
     @property
-    def decoded(self) -> int:
-        """Bytes of its pixels as float32, and of its mask's."""
-        mask = sum(source.decoded for source in self.sources if source.kind == "mask")
-        return decoded_together(self.sources) + mask
-
-    @property
     def names(self) -> frozenset[str]:
         """All that the image goes by: its id, its file's, its subject, and the PatientIDs in its files."""
         named = (self.id, self.listed, self.subject, *(fact.patient for fact in self.facts))

@@ -1,4 +1,4 @@
-"""Where the files of a cohort lie and what they are called. A run knows it; nothing of it is ever written down."""
+"""The places and names of the files of a cohort. A run knows it; nothing of it is ever written down."""
 
 import errno
 import os
@@ -116,7 +116,7 @@ def bids_subject(path: str) -> str | None:
 
 
 class Sources:
-    """Where images lie, by id. It shows nothing of that when it is printed: Dask logs the arguments of what failed."""
+    """The places of images, by id. None is shown when it is printed: Dask logs the arguments of what failed."""
 
     def __init__(self, places: Mapping[str, Source]) -> None:
         self._places = places

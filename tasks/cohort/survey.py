@@ -22,7 +22,7 @@ from tasks.cohort.reading import Unreadable, check_file
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.series import join, narrow
 from tasks.cohort.slides import opening as slides
-from tasks.cohort.sources import Listed, Sources, check_is_file
+from tasks.cohort.sources import Listed, Source, Sources, check_is_file
 from tasks.cohort.table import is_table
 from tasks.storage.location import Location, nameless
 
@@ -135,15 +135,29 @@ def survey(
 
     with ThreadPoolExecutor(_READERS) as pool:
         surveyed = Entries(written_down(pool))
-    if left_out:
+    _tell_left_out(config, len(left_out))
+    places = PackedMapping((alias(image.name), image.source) for image in chain.from_iterable(kept))
+    _check_names_differ(config, places, surveyed)
+    if only == ALL:
+        return Survey(surveyed, Sources(places))
+    entries = Entries(only.sampled([entry for entry in surveyed if only.by_header(entry)]))
+    others = (alias(image.name) for image in chain.from_iterable(kept) if not selects(image))
+    ids = {*surveyed.columns("id"), *others}
+    return Survey(entries, Sources(places), frozenset(ids.difference(entries.columns("id"))))
+
+
+def _tell_left_out(config: CohortConfig, files: int) -> None:
+    if files:
         logger.warning(
             "%d files in folders that the cohort table names are left out: they are no images, copies, or pictures "
             "beside the volume"
             if is_table(config.source)
             else "%d files that are named as one of the sequences are left out: they are no images",
-            len(left_out),
+            files,
         )
-    places = PackedMapping((alias(image.name), image.source) for image in chain.from_iterable(kept))
+
+
+def _check_names_differ(config: CohortConfig, places: PackedMapping[Source], surveyed: Entries) -> None:
     if places.repeats:
         raise ConfigurationError(
             f"cohort.source: files at {config.source} have the same name once it is written as text: rename those "
@@ -153,12 +167,6 @@ def survey(
         raise ConfigurationError(
             f"cohort.source: an image at {config.source} has the name of another one's frame, such as name#1: rename it"
         )
-    if only == ALL:
-        return Survey(surveyed, Sources(places))
-    entries = Entries(only.sampled([entry for entry in surveyed if only.by_header(entry)]))
-    others = (alias(image.name) for image in chain.from_iterable(kept) if not selects(image))
-    ids = {*surveyed.columns("id"), *others}
-    return Survey(entries, Sources(places), frozenset(ids.difference(entries.columns("id"))))
 
 
 def which(

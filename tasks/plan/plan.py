@@ -2,31 +2,25 @@
 
 import hashlib
 import json
-import math
-import platform
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.errors import ConfigurationError
-from models.explainers.base import Explainer, MapExplainer
-from models.network import Network, Precision
+from models.explainers.base import Explainer
+from models.network import Precision
 from models.outputs import Channels, Frame, Output, joined
 from models.precision import Deviation
-from models.prediction import declare_prediction, declare_source
 from models.targets import TargetConfig
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
-from tasks.cohort.packed_entries import packed
 from tasks.cohort.pseudonyms import Key
-from tasks.cohort.slides.outputs import declare_slide
 from tasks.plan import manifest
 from tasks.plan.planned import Part, PlannedFit, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.recipe import ModelConfig, Recipe
-from tasks.plan.shards import Shards, cut, digest_of, images_per_shard
+from tasks.plan.shards import Shards, digest_of
 from tasks.storage.location import Location
 
 NAME = "plan.json"
@@ -249,51 +243,6 @@ def _stored(output: Location) -> str:
     return text
 
 
-def make_plan(recipe: Recipe, entries: Sequence[Entry], network: Network, *, key: Key) -> Plan:
-    """Cut `entries`, in their order, into shards, and let the explainers declare what they store.
-
-    The size of a shard depends on the work alone, never on the workers.
-    """
-    masks = any(packed(entries).columns("mask"))
-    maps = tuple(explainer.title for explainer in recipe.explainers if isinstance(explainer, MapExplainer))
-    frame = frame_of(recipe, maps, segments=network.segments, masks=masks)
-    of_slides = declare_slide() if recipe.cohort.slides else ()
-    channels, targets, grid_bytes = len(frame.channels), len(frame.targets), math.prod(frame.grid) * 4
-    grids = max(len(maps) * targets * (1 + channels * frame.keeps_channels), channels)
-    largest = max(targets * (channels if frame.keeps_channels else 1), channels)
-    size = images_per_shard(len(entries), grids * grid_bytes, largest * grid_bytes)
-    return Plan(
-        shards=cut(entries, size, recipe.model.tiles.at_once(recipe.batch_size)),
-        cohort=recipe.cohort,
-        model=recipe.model,
-        target=recipe.target,
-        batch_size=recipe.batch_size,
-        precision=recipe.precision,
-        channels=recipe.channels,
-        grid=frame.grid,
-        masks=masks,
-        segments=network.segments,
-        parts=(make_part(recipe.explainers, frame, network, first=True, beside=of_slides),),
-        key=key,
-        versions=versions(),
-    )
-
-
-def make_part(
-    explainers: Sequence[Explainer], frame: Frame, network: Network, *, first: bool, beside: Sequence[Output] = ()
-) -> Part:
-    """Let explainers declare what they store; the `first` part holds the images and predictions, too.
-
-    Parameters
-    ----------
-    beside
-        What is stored beside the images as they are explained.
-    """
-    common = (*declare_source(frame), *beside, *declare_prediction(frame)) if first else ()
-    declared = joined(common, *(explainer.declare(frame, network) for explainer in explainers))
-    return Part(explainers=tuple(explainers), outputs=tuple(declared.values()))
-
-
 def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, masks: bool) -> Frame:
     """Collect the common dimensions of a run's outputs."""
     model = of.model
@@ -316,8 +265,3 @@ def frame_of(of: "Recipe | Plan", maps: tuple[str, ...], *, segments: bool, mask
 def begun(output: Location) -> bool:
     """Tell whether a run was begun."""
     return (output / manifest.NAME).exists()
-
-
-def versions() -> dict[str, str]:
-    packages = ("cohortlens", "torch", "monai", "zarr", "xarray", "numpy", "pydicom", "nibabel", "pillow")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}

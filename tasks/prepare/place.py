@@ -1,11 +1,11 @@
-"""Where the work is done, which decides nothing of the result."""
+"""The place where the work is done, which decides nothing of the result."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the work is done; it decides nothing of the result.
+    """The place where the work is done; it decides nothing of the result.
 
     Attributes
     ----------

@@ -23,7 +23,8 @@ from tasks.cohort.sources import Find, Sources
 from tasks.cohort.survey import survey
 from tasks.plan import manifest
 from tasks.plan.labels import UnreadLabel, unread_labels
-from tasks.plan.plan import Lasting, Plan, begun, make_plan
+from tasks.plan.making import make_plan
+from tasks.plan.plan import Lasting, Plan, begun
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.prepare.cost import Cost, estimate
@@ -174,11 +175,7 @@ def prepare(
     if not entries:
         raise ConfigurationError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
     plan = make_plan(recipe, entries, network, key=key)
-    if isinstance(recipe.target, Region) and recipe.target.of == "mask" and not plan.masks:
-        raise ConfigurationError(
-            "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
-            "cohort table, or explain the predicted region"
-        )
+    _check_region(plan)
     fits, fitted = _plan_fits(recipe, plan, entries, network, sources)
     plan = plan.model_copy(update={"fits": fits})
     images = read_some(plan, entries, sources) if before.plan is None else None
@@ -187,12 +184,7 @@ def prepare(
     folds = disagreement(network, *images) if images is not None else None
     if recipe.precision == "bf16":
         plan = plan.model_copy(update={"deviation": check_deviation(plan, entries, lambda: engine(fitted), sources)})
-    computed_later = {
-        "metrics": plan_metrics(recipe.metrics, network, plan),
-        "uncertainty": plan_uncertainty(recipe.uncertainty, network, plan),
-    }
-    plan = plan.model_copy(update=computed_later)
-    plan = plan.model_copy(update={"results": plan_results(recipe.results, network, plan)})
+    plan = _with_later_stages(plan, recipe, network)
     check_names(plan)
     check_atlases(plan, entries, sources)
     kept = before.plan.results if before.plan else ()
@@ -224,6 +216,24 @@ def _read(model: ModelConfig) -> Files:
     except (FileNotFoundError, IsADirectoryError):
         field, missing = next((one for one in model.files if not one[1].filesystem.isfile(one[1].path)), model.files[0])
         raise ConfigurationError(f"model.{field}: there is no file {missing}") from None
+
+
+def _check_region(plan: Plan) -> None:
+    if isinstance(plan.target, Region) and plan.target.of == "mask" and not plan.masks:
+        raise ConfigurationError(
+            "target `region` of the mask: no image of the cohort has a mask; name masks in the column `mask` of a "
+            "cohort table, or explain the predicted region"
+        )
+
+
+def _with_later_stages(plan: Plan, recipe: Recipe, network: Network) -> Plan:
+    """Plan what is computed of stored shards, and then the results, which may read it."""
+    computed_of_shards = {
+        "metrics": plan_metrics(recipe.metrics, network, plan),
+        "uncertainty": plan_uncertainty(recipe.uncertainty, network, plan),
+    }
+    plan = plan.model_copy(update=computed_of_shards)
+    return plan.model_copy(update={"results": plan_results(recipe.results, network, plan)})
 
 
 def _plan_fits(

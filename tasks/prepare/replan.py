@@ -15,7 +15,8 @@ from models.errors import ConfigurationError
 from models.network import Network
 from tasks.cohort.entry import Entry
 from tasks.cohort.packed_entries import AT_ONCE, Entries, flags, packed, with_columns
-from tasks.plan.plan import Plan, make_part
+from tasks.plan.making import make_part
+from tasks.plan.plan import Plan
 from tasks.plan.planned import Part, PlannedMetric, PlannedResult, PlannedUncertainty
 from tasks.plan.shards import cut
 from tasks.store.commit import Commit

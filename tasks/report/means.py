@@ -1,4 +1,4 @@
-"""Where the model looks over the whole cohort: mean maps of what it called rightly, wrongly and not at all."""
+"""Mean maps over the cohort: where the model looks at what it called rightly, wrongly and not at all."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Pictures of the report: the image in grey or in its colours, a map over it, the mask's outline as vectors."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 
 from tasks.report.anatomy import View, view_of
 from tasks.report.slides import is_slide, on_overview, overview, share_on_white, tile_values
-from tasks.store.scales import reach_of
+from tasks.store.scales import Reach, reach_of
 
 INPUT = "network_input"
 """The image as the network takes it, in whose units changed images are; the store holds it before normalisation."""
@@ -87,7 +87,12 @@ def scales_of(maps: Sequence[xr.DataArray]) -> list[Scale]:
 
 def shared_scales(maps: xr.DataArray, explained: Sequence[int] | NDArray[np.intp]) -> list[Scale]:
     """Make the scale of each explainer that report, viewer and exports share."""
-    return [Scale(name, reach.limit, reach.signed) for name, reach in reach_of(maps, explained).items()]
+    return scales_by(reach_of(maps, explained))
+
+
+def scales_by(reaches: Mapping[str, Reach]) -> list[Scale]:
+    """Make the scale of each explainer by how far its maps reach over the cohort."""
+    return [Scale(name, reach.limit, reach.signed) for name, reach in reaches.items()]
 
 
 def case_panels(image: xr.Dataset, target: int | None, scales: Sequence[Scale]) -> list[Panel]:

@@ -1,4 +1,4 @@
-"""Which part of the input mattered: shares of the attribution, of a channel say, over the cohort and of one image."""
+"""Parts of the input that mattered: shares of the attribution, of a channel say, over the cohort and of one image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

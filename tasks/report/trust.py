@@ -1,4 +1,4 @@
-"""Which explainers can be trusted here: for each, by which tests its maps know more than the controls do."""
+"""The explainers that can be trusted here: for each, by which tests its maps know more than the controls do."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Where bytes live, and who may write there."""
+"""The places of bytes, and who may write there."""

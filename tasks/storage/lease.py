@@ -37,7 +37,7 @@ _WATCH_SECONDS = 2 * RENEW_SECONDS + 5
 
 
 class Holder(BaseModel):
-    """Who holds a lease, as its file says.
+    """The holder of a lease, as its file says.
 
     Attributes
     ----------

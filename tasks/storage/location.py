@@ -1,4 +1,4 @@
-"""Where bytes live: a local folder or an S3 prefix, through one interface."""
+"""The place of bytes: a local folder or an S3 prefix, through one interface."""
 
 import errno
 import os
@@ -13,10 +13,10 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 
 import fsspec
 from fsspec import AbstractFileSystem
-from fsspec.utils import glob_translate
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.storage.credentials import plain_address, without_credentials
+from tasks.storage.globs import matching, split, visible
 from tasks.storage.ranges import RangedFile
 
 PARTIAL = ".partial"
@@ -30,7 +30,6 @@ _READS_AT_ONCE = 8
 _PART = 2**25
 """Bytes of a part of a file that is uploaded piece by piece; one that is smaller takes one request."""
 
-_WILDCARD = re.compile(r"[*?\[]")
 _BUCKET = re.compile(r"[\w.-]+|arn:[^/]+", re.ASCII)
 
 
@@ -227,7 +226,7 @@ class Location(BaseModel):
         return self._known_of(urls, _stamp)
 
     def times_of(self, urls: Iterable[str]) -> dict[str, datetime]:
-        """When some files, local or on this server, were written last; those that are not there are left out."""
+        """Look up when some files, local or on this server, were written last; missing ones are left out."""
         return self._known_of(urls, _time)
 
     def _known_of(self, urls: Iterable[str], tell: Callable[[dict[str, Any]], T]) -> dict[str, T]:
@@ -269,7 +268,7 @@ class Location(BaseModel):
     @property
     def folder(self) -> str:
         """The path of this folder; of a glob, that of the folder which its first wildcard is looked for in."""
-        return self._split()[0]
+        return split(self.filesystem, self.path)[0]
 
     def files(self) -> list[str]:
         """The URLs of all files below this folder or prefix, or that match this glob, sorted; hidden ones left out.
@@ -277,66 +276,14 @@ class Location(BaseModel):
         A step with wildcards is a pattern only if there is nothing of just that name. Links, pipes and whatever else is
         no folder are among the files, and so is a local folder that cannot be listed; its name ends with /.
         """
-        folder, pattern = self._split()
-        if not pattern:
-            return self.below()
-        steps = pattern.split("/")
-        depth = None if "**" in pattern else len(steps)
-
-        def matches(name: str) -> bool:
-            if not name.endswith("/"):
-                return bool(re.match(glob_translate(pattern), name))
-            above = steps[: name.count("/")]
-            return depth is None or bool(re.match(glob_translate("/".join(above)), name.rstrip("/")))
-
-        return [url for url, name in self._visible(folder, depth) if matches(name)]
+        return self._urls(matching(self.filesystem, self.path))
 
     def below(self) -> list[str]:
         """The URLs of all files below this folder or prefix, whatever its name holds, sorted, as `files` has them."""
-        return [url for url, _ in self._visible(self.path.rstrip("/"))]
+        return self._urls(visible(self.filesystem, self.path.rstrip("/")))
 
-    def _visible(self, folder: str, depth: int | None = None) -> Iterator[tuple[str, str]]:
-        """URLs of files, and their paths below a folder; without the empty objects by which S3's consoles make one."""
-        prefix = "" if self.is_local else "s3://"
-        if self.is_local:
-            files = sorted(_walked(folder or "/", depth))
-        else:
-            found = self.filesystem.find(folder or "/", maxdepth=depth, detail=True)
-            files = [path for path in sorted(found) if found[path]["type"] != "directory" and not path.endswith("/")]
-        named = ((f"{prefix}{path}", path.removeprefix(folder).lstrip("/")) for path in files)
-        return ((url, name) for url, name in named if not any(step.startswith(".") for step in name.split("/")))
-
-    def _split(self) -> tuple[str, str]:
-        """Split a glob into the folder and the pattern of what lies below; another name is a folder alone."""
-        path = self.path.rstrip("/")
-        wildcard = _WILDCARD.search(path)
-        if wildcard is None:
-            return path, ""
-        folder, _, pattern = path[: wildcard.start()].rpartition("/")
-        pattern += path[wildcard.start() :]
-        while pattern:
-            step, _, below = pattern.partition("/")
-            try:
-                if not self.filesystem.exists(f"{folder}/{step}"):
-                    break
-            except PermissionError:  # S3 says so of a name that is not there, where a policy allows but some prefixes
-                break
-            folder, pattern = f"{folder}/{step}", below
-        return folder, pattern
-
-
-def _walked(folder: str, depth: int | None) -> Iterator[str]:
-    """Go through what is no folder, links to folders included, and through folders that cannot be listed, with a /."""
-    if os.path.lexists(folder) and not os.path.isdir(folder):
-        yield folder
-        return
-    errors: list[OSError] = []
-    for place, folders, files in os.walk(folder, onerror=errors.append):
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        yield from (os.path.join(place, name) for name in (*files, *links))
-        if depth is not None and len(place.removeprefix(folder).split("/")) >= depth:
-            folders.clear()
-    yield from (f"{error.filename}/" for error in errors if not isinstance(error, FileNotFoundError))
+    def _urls(self, paths: Iterable[str]) -> list[str]:
+        return list(paths) if self.is_local else [f"s3://{path}" for path in paths]
 
 
 def _checked_key(url: str) -> str:

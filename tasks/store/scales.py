@@ -1,6 +1,6 @@
-"""How far maps reach over a cohort: their colours mean the same in report, viewer and exports, and in every case."""
+"""The reach of maps over a cohort: their colours mean the same in report, viewer and exports, and in every case."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import floor, log10
 from typing import NamedTuple
 
@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from models.outputs import EXPLAINER, IMAGE_ID, SPACE
+from models.outputs import EXPLAINER, IMAGE_ID, SPACE, Output
+from tasks.store.template import EXPLAINED
 
 _PERCENTILE = 99.5
 _SEED = 20261126
@@ -19,7 +20,7 @@ _PLACES = 2**18
 
 
 class Reach(NamedTuple):
-    """How far the maps of an explainer reach.
+    """The reach of the maps of an explainer.
 
     Attributes
     ----------
@@ -32,6 +33,16 @@ class Reach(NamedTuple):
 
     limit: float
     signed: bool
+
+
+Reaches = Mapping[str, Mapping[str, Reach]]
+"""By output and explainer."""
+
+
+def reaches_of(stored: xr.Dataset, outputs: Iterable[Output]) -> Reaches:
+    """Find how far the maps among some outputs reach."""
+    explained = np.flatnonzero(stored["status"].values == EXPLAINED)
+    return {output.name: reach_of(stored[output.name], explained) for output in outputs if output.is_map}
 
 
 def reach_of(maps: xr.DataArray, explained: Sequence[int] | NDArray[np.intp]) -> dict[str, Reach]:

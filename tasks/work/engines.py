@@ -19,7 +19,7 @@ from tasks.store.objects import read_whole
 
 
 def device() -> str:
-    """Where this process computes."""
+    """The device on which this process computes."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

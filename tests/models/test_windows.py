@@ -13,9 +13,10 @@ from torch.nn import functional
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.explainers import EXPLAINERS
-from models.explainers.base import LookingExplainer, MapExplainer
+from models.explainers.base import MapExplainer
 from models.explainers.gradcam import GradCAM
 from models.explainers.integrated_gradients import IntegratedGradients
+from models.explainers.looking import LookingExplainer
 from models.explainers.occlusion import Occlusion
 from models.explainers.saliency import Saliency
 from models.metrics import evaluate

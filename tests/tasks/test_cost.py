@@ -6,7 +6,7 @@ from zlib import crc32
 
 import pytest
 
-from tasks.cohort.entry import Entry, Fact, Source
+from tasks.cohort.entry import Entry, Fact, Source, decoded_together
 from tasks.cohort.packed_entries import batch_of
 from tasks.prepare.memory import _Files
 from tasks.storage.location import Location
@@ -46,6 +46,12 @@ def image_of(number: int) -> Entry:
     return Entry(f"{number}", sources=(*sources, *mask), frame=2 if number % 5 == 3 else None)
 
 
+def decoded(entry: Entry) -> int:
+    """Bytes of its pixels as float32, and of its mask's."""
+    mask = sum(source.decoded for source in entry.sources if source.kind == "mask")
+    return decoded_together(entry.sources) + mask
+
+
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_the_bytes_of_a_batch_and_of_an_image_are_those_of_its_files(spatial_dims: int) -> None:
     entries = list(map(image_of, range(100)))
@@ -53,5 +59,5 @@ def test_the_bytes_of_a_batch_and_of_an_image_are_those_of_its_files(spatial_dim
     for batch in ((0,), (3, 4, 1, 99), (4,), range(100)):
         assert files.together(batch) == sum({f.file: f.size for row in batch for f in entries[row].facts}.values())
     frames = [entry.facts[0].count(spatial_dims) if entry.frame else 1 for entry in entries]
-    expected = [entry.decoded // count for entry, count in zip(entries, frames, strict=True)]
+    expected = [decoded(entry) // count for entry, count in zip(entries, frames, strict=True)]
     assert files.decoded(spatial_dims).tolist() == expected

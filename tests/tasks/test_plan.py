@@ -11,7 +11,8 @@ from models.targets import Predicted
 from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.pseudonyms import Key
-from tasks.plan.plan import Plan, make_plan
+from tasks.plan.making import make_plan
+from tasks.plan.plan import Plan
 from tasks.plan.planned import PlannedFit
 from tasks.plan.recipe import ModelConfig, Recipe
 from tasks.plan.shards import OBJECT_LIMIT, SHARD_LIMIT, groups, images_per_shard, object_rows

@@ -192,7 +192,7 @@ def test_the_forecast_counts_all_files(cohort: Pairs, output: Location) -> None:
     ready = prepared(cohort.content(output))
     files = [(cohort.folder / name).stat().st_size for name in ("0_t1.npy", "0_t2.npy", "0-mask.npy")]
     assert [sum(fact.size for fact in entry.facts) for entry in ready.entries] == [sum(files)] * 6
-    assert [entry.decoded for entry in ready.entries] == [(2 + 1) * 16 * 16 * 4] * 6
+    assert [sum(fact.decoded for fact in entry.facts) for entry in ready.entries] == [(2 + 1) * 16 * 16 * 4] * 6
     assert ready.plan.frame.sizes["channel"] == 2 and ready.cost.bytes_stored > 6 * 2 * 16 * 16 * 4
 
 

@@ -12,7 +12,8 @@ from tasks.plan.plan import Plan
 from tasks.plan.shards import cut
 from tasks.storage.location import Location
 from tasks.store.objects import NAME
-from tasks.store.template import EXPLAINED, publish
+from tasks.store.scales import reaches_of
+from tasks.store.template import EXPLAINED, open_store, publish
 from tasks.viewer import write_viewer
 
 IMAGES_PER_SHARD = 256
@@ -34,7 +35,7 @@ def make_large(demo: Path, output: Path, images: int) -> list[str]:
     plan.write(location, entries)
     publish(location, plan, manifest.read(location, sources=False), np.full(images, EXPLAINED, np.int8))
     _fill(zarr.open_group(output / NAME, mode="r+"), zarr.open_group(demo / NAME, mode="r"), images)
-    write_viewer(location)
+    write_viewer(location, reaches_of(open_store(location), plan.outputs.values()))
     return ids
 
 

@@ -15,6 +15,7 @@ from models.prediction import declare_prediction, declare_source
 from tasks.plan.plan import LAYOUT
 from tasks.storage.location import Location
 from tasks.store.objects import NAME
+from tasks.store.scales import reaches_of
 from tasks.store.template import EXPLAINED, STATUS
 from tasks.viewer.page import write_page
 from tasks.viewer.scales import write_scales
@@ -83,7 +84,7 @@ def write_store(
     output = Location(url=str(folder))
     write_page(output)
     if shared:
-        write_scales(output)
+        write_scales(output, reaches_of(dataset, outputs))
 
 
 def _labels(of: Sequence[str | float]) -> NDArray[Any]:

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tasks.plan import shards as shards_module
 from tasks.storage.location import Location
-from tasks.viewer import write_viewer
 from tasks.viewer.page import write_page
 from tasks.viewer.server import make_app
 from tests.tasks.outputs import NETWORK, Cohort, carry_out, explained, planned, squares_model
@@ -251,7 +250,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["model"] = squares_model(cohort.folder, (MARKUP, LONG[:500]), NETWORK)
     content["cohort"]["description"] = MARKUP + TURNED + LONG
     carry_out(content, report=True)
-    write_viewer(output)
     return folder / "output"
 
 

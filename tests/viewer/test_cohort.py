@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page, expect
 
+from tasks.plan.plan import Plan
 from tasks.report.numbers import with_interval
 from tasks.storage.location import Location
+from tasks.store.scales import reaches_of
 from tasks.store.template import open_store
 from tasks.viewer import write_viewer
 from tests.tasks.every_result import of_every_result
@@ -25,7 +27,7 @@ def every(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("every")
     output = Location(url=str(folder / "output"))
     carry_out(of_every_result(folder) | {"output": output.model_dump()})
-    write_viewer(output)
+    write_viewer(output, reaches_of(open_store(output), Plan.read(output).outputs.values()))
     return folder / "output"
 
 
@@ -136,7 +138,6 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         report=True,
     )
-    write_viewer(output)
     return folder / "output"
 
 

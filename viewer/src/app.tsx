@@ -3,7 +3,7 @@ import { CaseView } from "./case/case.tsx";
 import { CohortView } from "./cohort/cohort.tsx";
 import { Text } from "./cohort/text.tsx";
 import { useListener } from "./listening.ts";
-import { useLoaded } from "./loading.tsx";
+import { loaded, useLoaded } from "./loading.tsx";
 import { Message } from "./message.tsx";
 import { inWords, Refusal } from "./output/errors.ts";
 import { noticesOf } from "./output/notices.ts";
@@ -13,9 +13,9 @@ import { WorklistView } from "./worklist/worklist.tsx";
 
 export function App() {
   const route = useRoute();
-  const { value: output, error } = useLoaded(() => openOutput(new URL("../", location.href)), []);
-  useTitle(route, output);
-  if (error) return <Message error={error} />;
+  const output = useLoaded(() => openOutput(new URL("../", location.href)), []);
+  useTitle(route, loaded(output));
+  if (output instanceof Error) return <Message error={output} />;
   if (!output) return <p class="message" role="status">Opening the output …</p>;
   return (
     <>
@@ -57,7 +57,7 @@ function Bar({ output, route }: { output: Output; route: Route }) {
 function Notices({ output }: { output: Output }) {
   const known = useLoaded(() => noticesOf(output), [output]);
   const uncaught = useUncaught();
-  const told = [...(known.value ?? []), ...(known.error ? [known.error.message] : []), ...uncaught];
+  const told = [...(known instanceof Error ? [known.message] : known ?? []), ...uncaught];
   return <div role="status">{told.map((notice) => <p class="notice" key={notice}>{notice}</p>)}</div>;
 }
 

@@ -1,4 +1,5 @@
 import { useCallback, useMemo, useState } from "preact/hooks";
+import { loaded, useLoaded } from "../loading.tsx";
 import type { Output } from "../output/output.ts";
 import { rowOf } from "../output/rows.ts";
 import { RateCase } from "../ratings/section.tsx";
@@ -9,7 +10,7 @@ import { type Overlay, SetOverlay } from "./image.tsx";
 import { useKeys } from "./keys.ts";
 import { Navigation } from "./navigation.tsx";
 import { Pictures } from "./pictures.tsx";
-import { caseOf, loaded, namesOf, useLoaded } from "./reading.ts";
+import { caseOf, namesOf } from "./reading.ts";
 import { Side } from "./side.tsx";
 import { useSettings } from "./view.ts";
 

@@ -1,10 +1,11 @@
 import { useMemo } from "preact/hooks";
+import { type Loaded, loaded, useLoaded } from "../loading.tsx";
 import type { Numbers } from "../output/output.ts";
 import type { Shown } from "./controls.tsx";
 import { channelsOf, type Mask, readChannels, readMask, startOf } from "./found.ts";
 import { type Grid, nearestVoxel, type Place, planesOf } from "./geometry.ts";
 import { chosenLayers, type Layer, layersOf, modeOf, readMap } from "./layers.ts";
-import { type Case, loaded, namesOf, useLoaded } from "./reading.ts";
+import { type Case, namesOf } from "./reading.ts";
 import { readScales } from "./scales.ts";
 import type { Settings } from "./settings.ts";
 import { presetsOf } from "./windows.ts";
@@ -64,7 +65,7 @@ function useImage(one: Case, settings: Settings) {
 }
 
 /** The place that the case is opened at; the middle until the mask, or without one a map, has been read. */
-function useStart(one: Case, grid: Grid, mask: Mask | null | Error | undefined, layer: Layer | undefined): Place {
+function useStart(one: Case, grid: Grid, mask: Loaded<Mask | null>, layer: Layer | undefined): Place {
   const isRead = mask !== undefined;
   const start = useLoaded(async () => {
     if (!isRead) return undefined;

@@ -1,4 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
+import { inWords, type Refusal } from "../output/errors.ts";
 import type { Numbers } from "../output/output.ts";
 import { type Grid, gridOf, type Place } from "./geometry.ts";
 import { type FoundMap, type Layer, readMap, spaceOf } from "./layers.ts";
@@ -81,16 +82,16 @@ export function placeOf(grid: Grid, offset: number): number[] {
 }
 
 /** Maps as they are found, by the layer's name; each is read when it is first shown. */
-export function useMaps(one: Case, layers: readonly Layer[]): ReadonlyMap<Layer["id"], FoundMap | Error> {
+export function useMaps(one: Case, layers: readonly Layer[]): ReadonlyMap<Layer["id"], FoundMap | Refusal> {
   const asked = useRef(new Set<string>());
-  const [found, setFound] = useState<ReadonlyMap<string, FoundMap | Error>>(new Map());
+  const [found, setFound] = useState<ReadonlyMap<string, FoundMap | Refusal>>(new Map());
   useEffect(() => {
     for (const layer of layers) {
       const key = keyOf(layer);
       if (asked.current.has(key)) continue;
       asked.current.add(key);
-      const keep = (map: FoundMap | Error) => setFound((before) => new Map(before).set(key, map));
-      readMap(one, layer).then(keep, (error: unknown) => keep(error instanceof Error ? error : new Error(String(error))));
+      const keep = (map: FoundMap | Refusal) => setFound((before) => new Map(before).set(key, map));
+      readMap(one, layer).then(keep, (error: unknown) => keep(inWords(error)));
     }
   }, [one, layers.map(keyOf).join()]);
   return found;

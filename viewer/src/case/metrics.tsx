@@ -1,6 +1,7 @@
+import { loaded, useLoaded } from "../loading.tsx";
 import type { Variable } from "../output/output.ts";
 import { rounded } from "./numbers.ts";
-import { type Case, kindOf, loaded, namesOf, ofImages, titleOf, useLoaded } from "./reading.ts";
+import { type Case, kindOf, namesOf, ofImages, titleOf } from "./reading.ts";
 
 const BETTER: Readonly<Record<string, string>> = { higher: "↑ higher is better", lower: "↓ lower is better" };
 

@@ -1,7 +1,8 @@
+import { loaded, useLoaded } from "../loading.tsx";
 import { writeRoute } from "../route.ts";
 import { neighbours, orderSettings } from "../worklist/order.ts";
 import { useKeys } from "./keys.ts";
-import { type Case, loaded, useLoaded } from "./reading.ts";
+import type { Case } from "./reading.ts";
 import { forAnotherCase, type Settings, writeSettings } from "./settings.ts";
 
 /** Links to the case before and the next in the order of the worklist, and back to it as it was left. */

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useMemo } from "preact/hooks";
+import type { Loaded } from "../loading.tsx";
 import type { Scale } from "./colours.ts";
 import type { FoundMap, Layer } from "./layers.ts";
 import { doubtsOf, ownScale, showing } from "./layers.ts";
@@ -24,7 +25,7 @@ export function ImagePanel({ shared, title, error }: { shared: Shared; title: st
 export function MapPanel({ shared, layer, map, scale, opacity, waits }: {
   shared: Shared;
   layer: Layer;
-  map: FoundMap | Error | undefined;
+  map: Loaded<FoundMap>;
   scale: Scale | undefined;
   opacity: number | undefined;
   /** Whether the scales of the cohort are still being read. */

@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { loaded, useLoaded } from "../loading.tsx";
 import { useChosen } from "./chosen.ts";
 import { Controls, type Shown } from "./controls.tsx";
 import { keyOf, type Mask, readGrid, useMaps } from "./found.ts";
@@ -8,7 +9,7 @@ import type { Overlay } from "./image.tsx";
 import { useKeys } from "./keys.ts";
 import { ImagePanel, MapPanel, type Shared } from "./panels.tsx";
 import { Readout, type Told } from "./readout.tsx";
-import { type Case, loaded, useLoaded } from "./reading.ts";
+import type { Case } from "./reading.ts";
 import { sharedScale } from "./scales.ts";
 import { clamp, MOST_ZOOM, type Settings } from "./settings.ts";
 import { SlidePanel } from "./slide.tsx";

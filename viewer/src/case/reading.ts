@@ -1,4 +1,3 @@
-import { useEffect, useState } from "preact/hooks";
 import { Refusal } from "../output/errors.ts";
 import type { Numbers, Output, Values, Variable } from "../output/output.ts";
 
@@ -46,25 +45,6 @@ export function missing(name: string): Refusal {
     "A part of the store is missing",
     `The store says that this image was explained, but its part of ${name} is not there. A run that is still at work brings it; if none is, run \`cohortlens verify --repair OUTPUT\`.`,
   );
-}
-
-/** Loads when something that it depends on changes: undefined until then, an error if it failed. */
-export function useLoaded<Value>(load: () => Promise<Value>, depends: readonly unknown[]): Value | Error | undefined {
-  const [found, setFound] = useState<{ depends: readonly unknown[]; value: Value | Error }>();
-  useEffect(() => {
-    let isCurrent = true;
-    const keep = (value: Value | Error) => isCurrent && setFound({ depends, value });
-    load().then(keep, (error: unknown) => keep(error instanceof Error ? error : new Error(String(error))));
-    return () => {
-      isCurrent = false;
-    };
-  }, depends);
-  return found && found.depends.every((one, at) => Object.is(one, depends[at])) ? found.value : undefined;
-}
-
-/** The value of what was loaded; undefined while it loads, and where loading failed. */
-export function loaded<Value>(found: Value | Error | undefined): Value | undefined {
-  return found instanceof Error ? undefined : found;
 }
 
 /** The arrays of a store with a value, or an array, of each image. */

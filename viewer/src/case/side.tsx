@@ -1,9 +1,10 @@
 import type { ComponentChildren } from "preact";
+import { loaded, useLoaded } from "../loading.tsx";
 import { readFlags } from "./facts.ts";
 import { Metrics } from "./metrics.tsx";
 import { More } from "./more.tsx";
 import { percent, rounded } from "./numbers.ts";
-import { type Case, isSmall, kindOf, loaded, namesOf, ofImages, titleOf, useLoaded } from "./reading.ts";
+import { type Case, isSmall, kindOf, namesOf, ofImages, titleOf } from "./reading.ts";
 import { Similar } from "./similar.tsx";
 import { Table } from "./values.tsx";
 

@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "preact/hooks";
+import { loaded, useLoaded } from "../loading.tsx";
 import type { Variable } from "../output/output.ts";
 import { idOf } from "../output/rows.ts";
 import { writeRoute } from "../route.ts";
@@ -7,7 +8,7 @@ import { planesOf } from "./geometry.ts";
 import { paint } from "./painting.ts";
 import { extent } from "./projection.ts";
 import { rounded } from "./numbers.ts";
-import { type Case, caseOf, kindOf, loaded, ofImages, titleOf, useLoaded } from "./reading.ts";
+import { type Case, caseOf, kindOf, ofImages, titleOf } from "./reading.ts";
 import { cut } from "./slices.ts";
 import { presetsOf } from "./windows.ts";
 

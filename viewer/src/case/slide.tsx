@@ -1,9 +1,10 @@
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { type Loaded, useLoaded } from "../loading.tsx";
 import { colourOf, css, type Scale } from "./colours.ts";
 import type { Grid } from "./geometry.ts";
 import { type FoundMap, type Layer, ownScale } from "./layers.ts";
 import { Legend } from "./legend.tsx";
-import { type Case, useLoaded } from "./reading.ts";
+import type { Case } from "./reading.ts";
 
 interface Tiles {
   readonly picture: OffscreenCanvas;
@@ -18,7 +19,7 @@ export function SlidePanel({ one, grid, tile, layer, map, choose }: {
   grid: Grid;
   tile: number;
   layer: Layer | undefined;
-  map: FoundMap | Error | undefined;
+  map: Loaded<FoundMap>;
   choose: (tile: number) => void;
 }) {
   const tiles = useLoaded(() => readTiles(one), [one]);

@@ -1,6 +1,7 @@
+import { useLoaded } from "../loading.tsx";
 import type { Variable } from "../output/output.ts";
 import { rounded } from "./numbers.ts";
-import { type Case, namesOf, titleOf, useLoaded } from "./reading.ts";
+import { type Case, namesOf, titleOf } from "./reading.ts";
 
 /** A small array of a case: a number, a list along one dimension, or a table along the last of several. */
 export function Table({ one, variable, target }: { one: Case; variable: Variable; target: number }) {

@@ -9,11 +9,11 @@ import { Text } from "./text.tsx";
 
 /** The evidence table of the metrics: a table a family, for all classes together or one of them. */
 export function EvidenceSection({ output, route }: { output: Output; route: Route }) {
-  const loaded = useLoaded(() => readEvidence(output), [output]);
+  const found = useLoaded(() => readEvidence(output), [output]);
   return (
     <section aria-labelledby="evidence">
       <h2 id="evidence">Evidence: can the maps be trusted</h2>
-      <WhenLoaded of={loaded} what="the evidence table">
+      <WhenLoaded of={found} what="the evidence table">
         {(evidence) => (evidence ? <Families evidence={evidence} route={route} targets={targetsOf(output)} /> : <Nothing />)}
       </WhenLoaded>
     </section>

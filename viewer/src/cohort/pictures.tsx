@@ -14,11 +14,11 @@ import { Text } from "./text.tsx";
 
 /** An array over space as pictures, one for each place of its other dimensions; maps share one scale, which is signed. */
 export function Pictures({ output, of, grid, behind }: { output: Output; of: Variable; grid: Grid; behind: Behind }) {
-  const loaded = useLoaded(() => readPictures(output, of), [output, of]);
+  const found = useLoaded(() => readPictures(output, of), [output, of]);
   return (
     <figure class="arrays" data-name={of.name}>
       <figcaption>{String(of.attributes.long_name ?? of.name)}</figcaption>
-      <WhenLoaded of={loaded} what="pictures">
+      <WhenLoaded of={found} what="pictures">
         {(pictures) => <Sheet of={of} pictures={pictures} dims={namedDims(of)} grid={grid} behind={behind} />}
       </WhenLoaded>
     </figure>

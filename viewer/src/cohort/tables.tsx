@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useLoaded, WhenLoaded } from "../loading.tsx";
+import { loaded, useLoaded, WhenLoaded } from "../loading.tsx";
 import type { Output, Variable } from "../output/output.ts";
 import { idOf } from "../output/rows.ts";
 import { isOfImages, labelsAlong } from "./arrays.ts";
@@ -25,9 +25,9 @@ export function ArrayTable({ output, columns, behind, dims = columns[0]!.dims, r
   const first = columns[0]!;
   const shape = dims.map((dim) => first.shape[first.dims.indexOf(dim)]!);
   const name = columns.map((column) => column.name).join();
-  const loaded = useLoaded(() => readTable(output, columns, dims, shape, read), [output, name]);
+  const found = useLoaded(() => readTable(output, columns, dims, shape, read), [output, name]);
   return (
-    <WhenLoaded of={loaded} what="numbers">
+    <WhenLoaded of={found} what="numbers">
       {({ labels, values }) => (
         <div class="scroll" role="region" tabIndex={0} aria-label={`Table of ${columns.map(wordsOf).join(", ")}`}>
           <table>
@@ -76,8 +76,8 @@ function Value({ of, value, ids }: { of: Variable; value: number; ids: Output })
 
 /** A link to the case at a row of the store. */
 export function CaseLink({ output, row }: { output: Output; row: number }) {
-  const { value } = useLoaded(() => idOf(output, row), [output, row]);
-  return value === undefined ? <>row {row}</> : <a href={caseLink(value)}><Text of={value} /></a>;
+  const id = loaded(useLoaded(() => idOf(output, row), [output, row]));
+  return id === undefined ? <>row {row}</> : <a href={caseLink(id)}><Text of={id} /></a>;
 }
 
 async function readTable(

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import type { Grid } from "../case/geometry.ts";
-import { useLoaded } from "../loading.tsx";
+import { loaded, useLoaded } from "../loading.tsx";
 import { inWords } from "../output/errors.ts";
 import type { Numbers, Output } from "../output/output.ts";
 import type { Drawing } from "./drawing.tsx";
@@ -56,7 +56,7 @@ export function RatingForm(rated: Rated) {
   };
   return (
     <>
-      <Earlier ratings={earlier.value ?? []} />
+      <Earlier ratings={loaded(earlier) ?? []} />
       <form
         onSubmit={(event) => {
           event.preventDefault();

@@ -6,7 +6,7 @@ import { useKeys } from "../case/keys.ts";
 import { chosenLayers, type Layer, layersOf } from "../case/layers.ts";
 import { type Case, namesOf } from "../case/reading.ts";
 import type { Settings } from "../case/settings.ts";
-import { useLoaded, WhenLoaded } from "../loading.tsx";
+import { loaded, useLoaded, WhenLoaded } from "../loading.tsx";
 import { useDrawing } from "./drawing.tsx";
 import { RatingForm } from "./form.tsx";
 import { rememberedRater } from "./rater.ts";
@@ -57,7 +57,7 @@ function Rate({ one, settings, target, grid }: { one: Case; settings: Settings; 
       shown={shown.map(({ explainer }) => explainer!)}
       grid={grid}
       drawing={drawing}
-      mask={mask.value?.values}
+      mask={loaded(mask)?.values}
       map={map}
     />
   );
