@@ -81,5 +81,5 @@ async function answerTo(request: Request): Promise<Response> {
 function tooShort({ url, headers }: Request): string {
   const repair = "run `cohortlens verify --repair OUTPUT`";
   if (!headers.get("Range")?.startsWith("bytes=-")) return `${url} is shorter than it should be: ${repair}.`;
-  return `The end of ${url} was answered by 416. Either the file is empty: ${repair}; or the server does not count a Range from the end of a file: serve the output by \`cohortlens view\`, or a bucket that does.`;
+  return `The end of ${url} was answered by 416. Either the file is shorter than it should be: ${repair}; or the server does not count a Range from the end of a file: serve the output by \`cohortlens view\`, or a bucket that does.`;
 }
