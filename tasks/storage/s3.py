@@ -22,6 +22,7 @@ from s3fs.core import S3_RETRYABLE_ERRORS, set_custom_error_handler
 
 from tasks import telemetry
 from tasks.storage.location import CredentialsRefused, Unavailable
+from tasks.storage.media_types import media_type
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,9 @@ class PatientS3(S3FileSystem):  # type: ignore[misc]
     async def get_s3(self, bucket: str | None = None) -> Any:
         client = await super().get_s3(bucket)
         client.meta.events.register("before-send.s3", _count, unique_id="cohortlens")
+        for operation in ("PutObject", "CreateMultipartUpload"):
+            event = f"before-parameter-build.s3.{operation}"
+            client.meta.events.register(event, _describe, unique_id=f"cohortlens-{event}")
         return client
 
     def split_path(self, path: str) -> tuple[str, str, None]:
@@ -109,6 +113,16 @@ def _count(event_name: str, request: Any, **_: Any) -> None:
         logger.warning(
             "S3 at %s does not answer, or errs: it is asked again for some three minutes", urlsplit(request.url).netloc
         )
+
+
+def _describe(params: dict[str, Any], **_: Any) -> None:
+    """Say with an object what browsers need of it.
+
+    They download a page of another type, run no module of another type, and take an object of which nothing is said
+    from their own copy for a tenth of its age, so that parts of two runs would be shown as one.
+    """
+    params.setdefault("ContentType", media_type(params["Key"]))
+    params.setdefault("CacheControl", "no-cache")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from tasks.storage.location import Location
+from tasks.storage.media_types import media_type
 from tasks.store.objects import NAME
 
 OPEN_TO_READERS = frozenset(
@@ -21,16 +22,6 @@ OPEN_TO_READERS = frozenset(
 """The parts of an output that are served. Not the manifest, which may hold the key of the pseudonyms; nor ratings, of
 which a rater is told only their own."""
 
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".json": "application/json",
-    ".csv": "text/csv; charset=utf-8",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".pdf": "application/pdf",
-}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _STRETCH = 2**22
 """Bytes that are in memory at once of an answer."""
@@ -109,7 +100,7 @@ def answer(request: Request, found: Found) -> Response:
 
     A header that asks for several ranges, or for none that can be read, is as if it were not there (RFC 9110, 14.2).
     """
-    headers = {"etag": found.etag, "accept-ranges": "bytes", "content-type": _type_of(found.location.url)}
+    headers = {"etag": found.etag, "accept-ranges": "bytes", "content-type": media_type(found.location.url)}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     part, status = range(found.size), 200
@@ -139,7 +130,3 @@ def _range(request: Request, size: int) -> range | None:
     if last and int(last) < int(first):
         return None
     return range(int(first), min(int(last) + 1, size) if last else size)
-
-
-def _type_of(url: str) -> str:
-    return _TYPES.get(os.path.splitext(url)[1], "application/octet-stream")

@@ -71,19 +71,43 @@ function useUncaught(): string[] {
   return said;
 }
 
-/** The page's title says where one is, and a change of the view leads the focus to its heading. */
+/**
+ * The page's title says where one is, and what is opened leads the focus to its heading, as soon as it is there.
+ *
+ * From one image to the next the focus would otherwise be lost with the link that was followed; it stays where it is on
+ * something that is still there.
+ */
 function useTitle(route: Route, output: Output | undefined): void {
-  const before = useRef(route.view);
+  const before = useRef(route);
   useEffect(() => {
     const view = route.view === "case" ? route.image : route.view === "cohort" ? "Cohort" : "Worklist";
     document.title = [view, output && nameOf(output), "cohortlens"].filter(Boolean).join(" · ").slice(0, 200);
-    if (before.current === route.view) return;
-    before.current = route.view;
-    const heading = document.querySelector<HTMLElement>("main h1");
-    heading?.setAttribute("tabindex", "-1");
-    heading?.focus({ preventScroll: true });
-    scrollTo(0, 0);
   }, [route.view, route.image, output]);
+  useEffect(() => {
+    const isSameView = before.current.view === route.view;
+    if (isSameView && before.current.image === route.image) return undefined;
+    before.current = route;
+    if (!isSameView) scrollTo(0, 0);
+    return onceThere("main h1", (heading) => {
+      if (isSameView && document.activeElement !== document.body) return;
+      heading.setAttribute("tabindex", "-1");
+      heading.focus({ preventScroll: true });
+    });
+  }, [route.view, route.image]);
+}
+
+/** Does something with an element of the page, now or when it comes; returns what ends the waiting. */
+function onceThere(selector: string, meet: (element: HTMLElement) => void): () => void {
+  const look = () => {
+    const element = document.querySelector<HTMLElement>(selector);
+    if (!element) return;
+    observer.disconnect();
+    meet(element);
+  };
+  const observer = new MutationObserver(look);
+  observer.observe(document.body, { childList: true, subtree: true });
+  look();
+  return () => observer.disconnect();
 }
 
 function nameOf(output: Output): string {

@@ -129,7 +129,7 @@ function moveByKey(event: KeyboardEvent, { grid, plane, cursor, onCursor }: Imag
     PageDown: [plane.across, 1],
   };
   const step = steps[event.key];
-  if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (step?.[0] === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   onCursor(moved(grid, cursor, ...step));
 }

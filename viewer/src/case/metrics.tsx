@@ -20,7 +20,7 @@ export function Metrics({ one, target }: { one: Case; target: number }) {
               <td />
               {metrics.map((metric) => {
                 const better = BETTER[String(metric.attributes.better)] ?? "neither is better";
-                return <th scope="col" key={metric.name} title={String(metric.attributes.references ?? "")}>{titleOf(metric)} <span title={better} aria-label={better}>{better[0] === "n" ? "" : better[0]}</span></th>;
+                return <th scope="col" key={metric.name} title={String(metric.attributes.references ?? "")}>{titleOf(metric)} <span title={better} aria-hidden="true">{better[0] === "n" ? "" : better[0]}</span><span class="unseen">{better.replace(/^. /, "")}</span></th>;
               })}
             </tr>
           </thead>

@@ -26,5 +26,5 @@ export function Navigation({ one, settings }: { one: Case; settings: Settings })
 }
 
 function Step({ title, address }: { title: string; address: string | undefined }) {
-  return address ? <a href={address}>{title}</a> : <span class="quiet" aria-disabled="true">{title}</span>;
+  return address ? <a href={address}>{title}</a> : <a class="quiet" role="link" aria-disabled="true">{title}</a>;
 }

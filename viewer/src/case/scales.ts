@@ -1,3 +1,4 @@
+import { fetchFile } from "../output/fetching.ts";
 import type { Output } from "../output/output.ts";
 import type { Scale } from "./colours.ts";
 import type { Layer } from "./layers.ts";
@@ -10,7 +11,7 @@ export interface Scales {
 
 /** Reads the scales that are the same for every case; null where the output has none. */
 export async function readScales({ address }: Output): Promise<Scales | null> {
-  const answer = await fetch(new URL("viewer/scales.json", address));
+  const answer = await fetchFile(new Request(new URL("viewer/scales.json", address)));
   return answer.ok ? ((await answer.json()) as Scales) : null;
 }
 

@@ -1,3 +1,4 @@
+import { fetchFile } from "../output/fetching.ts";
 import type { Output } from "../output/output.ts";
 import { parseCsv } from "./csv.ts";
 
@@ -38,7 +39,7 @@ export interface Evidence {
 
 /** Reads the table that the report wrote, so that both have the same numbers; nothing where there is none. */
 export async function readEvidence(output: Output): Promise<Evidence | null> {
-  const answer = await fetch(new URL("report/evidence.csv", output.address));
+  const answer = await fetchFile(new Request(new URL("report/evidence.csv", output.address)));
   if (!answer.ok) return null;
   return arrangeEvidence(await answer.text(), declaredMetrics(output));
 }

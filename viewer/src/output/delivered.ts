@@ -1,3 +1,4 @@
+import { fetchFile } from "./fetching.ts";
 import type { Output } from "./output.ts";
 
 interface Shards {
@@ -20,7 +21,7 @@ export async function deliveredStatus({ address }: Output, row: number): Promise
 }
 
 async function readJson<Content>(url: URL): Promise<Content | undefined> {
-  const answer = await fetch(url).catch(() => undefined);
+  const answer = await fetchFile(new Request(url)).catch(() => undefined);
   return answer?.ok ? ((await answer.json().catch(() => undefined)) as Content | undefined) : undefined;
 }
 

@@ -1,7 +1,7 @@
 import * as zarr from "zarrita";
 import "./codecs.ts";
 import { Refusal } from "./errors.ts";
-import { fetchPart } from "./fetching.ts";
+import { fetchFile, isForbidden } from "./fetching.ts";
 
 export const LAYOUT = 9;
 
@@ -92,17 +92,26 @@ interface Metadata {
 }
 
 export async function openOutput(address: URL): Promise<Output> {
-  const url = new URL("explanations.zarr", address);
-  const store = new zarr.FetchStore(url, { fetch: fetchPart, useSuffixRequest: true });
+  const url = new URL("explanations.zarr/", address);
+  const store = new zarr.FetchStore(url, { fetch: fetchFile, useSuffixRequest: true });
   const bytes = await store.get("/zarr.json");
-  if (!bytes) {
-    throw new Refusal("No store here", `${url} has no store: is the run still being planned, or has the folder been moved?`);
-  }
+  if (!bytes) throw noStore(url);
   const metadata = parse(bytes, url);
   checkLayout(metadata.attributes);
   if (!metadata.consolidated_metadata?.metadata) throw damaged("The store's list of its arrays is missing");
   const consolidated = await zarr.withMaybeConsolidatedMetadata(store, { format: "v3" });
   return new Output(address, zarr.root(consolidated), metadata);
+}
+
+function noStore(url: URL): Refusal {
+  const described = new URL("zarr.json", url);
+  if (!isForbidden(described)) {
+    return new Refusal("No store here", `${url} has no store: is the run still being planned, or has the folder been moved?`);
+  }
+  return new Refusal(
+    "The store cannot be read",
+    `${described} was answered by 403: the server keeps it back, or it is not there and the bucket does not say so. Who reads this page has to be allowed to read explanations.zarr, viewer, report, commits and plan.json as well, each of them whole; a link that opens one file does not do.`,
+  );
 }
 
 function checkLayout({ layout, source }: Readonly<Record<string, unknown>>): void {
@@ -122,7 +131,7 @@ function parse(bytes: Uint8Array, url: URL): Metadata {
     const metadata = JSON.parse(new TextDecoder().decode(bytes)) as Partial<Metadata> | null;
     return { ...metadata, attributes: metadata?.attributes ?? {} };
   } catch {
-    throw damaged(`${url}/zarr.json is no JSON`);
+    throw damaged(`${new URL("zarr.json", url)} is no JSON`);
   }
 }
 

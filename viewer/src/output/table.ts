@@ -1,7 +1,7 @@
 import { decompress } from "fzstd";
 import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects, parquetScan, type ParquetScan } from "hyparquet";
 import { Refusal } from "./errors.ts";
-import { changed, fetchPart } from "./fetching.ts";
+import { changed, fetchFile } from "./fetching.ts";
 
 /** The bytes at the end of a file that are read first: what describes it is there, and where its pages begin. */
 const TAIL = 64 * 1024;
@@ -56,28 +56,21 @@ async function readStretches(scan: ParquetScan, column: string, start: number, e
 }
 
 async function openFile(url: URL): Promise<AsyncBuffer | undefined> {
-  const last = await fetchPart(new Request(url, { headers: { Range: `bytes=-${TAIL}` } }));
+  const last = await fetchFile(new Request(url, { headers: { Range: `bytes=-${TAIL}` } }));
   if (last.status === 404) return undefined;
   const tail = await last.arrayBuffer();
   const byteLength = Number(last.headers.get("Content-Range")?.split("/")[1] ?? NaN);
   if (!last.ok || !byteLength) throw new Refusal("The server failed", `${url} was answered by ${last.status}.`);
   const from = byteLength - tail.byteLength;
-  const version = versionOf(last);
   return {
     byteLength,
     async slice(start, end = byteLength) {
       if (start >= from) return tail.slice(start - from, end - from);
-      const part = await fetchPart(new Request(url, { headers: { Range: `bytes=${start}-${end - 1}` } }));
-      if (!part.ok || versionOf(part) !== version) throw changed(url);
+      const part = await fetchFile(new Request(url, { headers: { Range: `bytes=${start}-${end - 1}` } }));
+      if (!part.ok) throw changed(url);
       return part.arrayBuffer();
     },
   };
-}
-
-/** Tells one version of a file from another: by what the server says of it, and by its size. */
-function versionOf({ headers }: Response): string {
-  const size = headers.get("Content-Range")?.split("/")[1];
-  return [headers.get("ETag") ?? headers.get("Last-Modified"), size].join();
 }
 
 function topLevel(metadata: FileMetaData): string[] {

@@ -42,7 +42,7 @@ export function Helps(props: { shown: readonly string[]; helps: readonly string[
         <label key={name}>
           <input type="checkbox" checked={helps?.includes(name) ?? false} onChange={() => toggle(name)} />
           <Text of={name} />
-          {helps?.includes(name) && <b aria-label={`rank ${helps.indexOf(name) + 1}`}>{helps.indexOf(name) + 1}</b>}
+          {helps?.includes(name) && <b><span class="unseen">rank </span>{helps.indexOf(name) + 1}</b>}
         </label>
       ))}
       <label>

@@ -1,4 +1,5 @@
 import { Refusal } from "../output/errors.ts";
+import { fetchFile } from "../output/fetching.ts";
 import type { Output } from "../output/output.ts";
 import type { Runs } from "./region.ts";
 
@@ -46,8 +47,9 @@ export function newId(): string {
 export async function seenAt(output: Output, row: number): Promise<Seen> {
   const shards = (await output.read("shard")).data as Int32Array;
   const shard = shards[row]!;
-  const answer = await fetch(new URL(`commits/${String(shard).padStart(6, "0")}.json`, output.address));
-  if (!answer.ok) throw new Refusal("No commit", `The record of what was stored of this image, ${answer.url}, is not there: a rating has to name it.`);
+  const url = new URL(`commits/${String(shard).padStart(6, "0")}.json`, output.address);
+  const answer = await fetchFile(new Request(url));
+  if (!answer.ok) throw new Refusal("No commit", `The record of what was stored of this image, ${url}, is not there, or cannot be read: a rating has to name it.`);
   const commit = (await answer.json()) as { rows: string[]; parts: Record<string, { digest: string }> };
   return { shard, row: commit.rows[row - shards.indexOf(shard)]!, parts: Object.values(commit.parts).map(({ digest }) => digest) };
 }

@@ -1,3 +1,4 @@
+import { isForbidden } from "../output/fetching.ts";
 import type { Output } from "../output/output.ts";
 import { isOfStore, openBeside } from "../output/rows.ts";
 import type { Cells, Table } from "../output/table.ts";
@@ -33,6 +34,8 @@ export interface Listing {
   whole(column: Column): Promise<Whole>;
 }
 
+const WORKLIST = "viewer/worklist.parquet";
+
 const USUAL = ["id", "label", "predicted", "right", "certainty", "entropy", "status", "image_flags", "reason"];
 
 const OF_MANIFEST: readonly Column[] = [
@@ -56,13 +59,15 @@ export function openListing(output: Output): Promise<Listing> {
 }
 
 async function open(output: Output): Promise<Listing> {
-  const worklist = await openBeside(output, "viewer/worklist.parquet");
+  const worklist = await openBeside(output, WORKLIST);
   if (worklist && isOfStore(output, worklist)) {
     return listed(worklist, (worklist.told as { columns: Column[] }).columns, []);
   }
   const why = worklist
     ? "The worklist is of an earlier run: another was begun on this output, and is not finished."
-    : "No run of this output is finished.";
+    : isForbidden(new URL(WORKLIST, output.address))
+      ? `The server answered 403 for ${WORKLIST}: it keeps the file back, or no run of this output is finished.`
+      : "No run of this output is finished.";
   const manifest = await openBeside(output, "manifest.parquet");
   const by = manifest ? "manifest" : "store";
   const then = `Images are listed by the ${by}, without predictions, metrics and flags, and not all of them can be opened. Run again to go on.`;

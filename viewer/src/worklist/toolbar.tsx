@@ -120,7 +120,11 @@ function ColumnChoice({ listing, columns, route }: { listing: Listing; columns: 
 function Panel({ title, children }: { title: string; children: preact.ComponentChildren }) {
   const panel = useRef<HTMLDetailsElement>(null);
   const close = () => panel.current?.removeAttribute("open");
-  useListener("keydown", ({ key }) => key === "Escape" && close());
+  useListener("keydown", ({ key }) => {
+    if (key !== "Escape" || !panel.current?.open) return;
+    if (panel.current.contains(document.activeElement)) panel.current.querySelector("summary")!.focus(); // not to be lost with the panel
+    close();
+  });
   useListener("pointerdown", ({ target }) => !panel.current?.contains(target as Node) && close());
   return (
     <details ref={panel}>
