@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.cohort.entry import Entry
+from tasks.export.drawn import DrawnRegion
 from tasks.export.native import Way
 from tasks.export.threshold import Threshold
 from tasks.report.pictures import Scale
@@ -93,6 +94,10 @@ class Case:
         Titles of the maps that are not finite.
     mask
         ``(*space)``, the reference region as metrics were given it; None where the image has none.
+    drawn
+        The regions that raters drew, of ratings that count.
+    lost
+        Titles of those that are left out, since no voxel of the source is nearest to a place in them.
     scores
         By output of the store, its values by the names along each dimension: prediction, metrics, uncertainty, words.
     kinds
@@ -115,6 +120,8 @@ class Case:
     maps: tuple[Map, ...]
     left_out: tuple[str, ...]
     mask: NDArray[np.bool_] | None
+    drawn: tuple[DrawnRegion, ...]
+    lost: tuple[str, ...]
     scores: Mapping[str, Any]
     kinds: Mapping[str, str]
     flags: tuple[str, ...]

@@ -20,9 +20,11 @@ from tasks.cohort.entry import Entry
 from tasks.cohort.reading import Unreadable
 from tasks.cohort.sources import Find
 from tasks.export.case import Case, Map, Network
+from tasks.export.drawn import drawn_in
 from tasks.export.native import Way
 from tasks.export.threshold import Threshold
 from tasks.plan.plan import Plan
+from tasks.ratings.rating import Rating
 from tasks.report.pictures import Scale
 from tasks.storage.location import Location
 from tasks.store.flags import flags_in, raised
@@ -65,13 +67,15 @@ class Cases:
     def _preprocessing(self) -> Preprocessing:
         return self.plan.cohort.make_preprocessing()
 
-    def read(self, row: int, entry: Entry) -> Case:
+    def read(self, row: int, entry: Entry, ratings: Sequence[Rating] = ()) -> Case:
         """Read a case.
 
         Parameters
         ----------
         row
             Its place in the store.
+        ratings
+            Those of it that count.
 
         Raises
         ------
@@ -86,6 +90,8 @@ class Cases:
         space = original.decoded.pixels.shape[1:]
         way = Way.back(original.prepared.to_source, self.plan.grid, space)
         maps = list(self._maps(image, way))
+        drawn = drawn_in(ratings, way, self._explained(image))
+        lost = [one.rating for one in drawn if one.is_lost]
         mask = image[MASK].values if MASK in image else None
         has_mask = mask is not None and bool((mask <= 1).any())
         return Case(
@@ -97,6 +103,8 @@ class Cases:
             maps=tuple(one for one in maps if np.isfinite(one.on_grid).all()),
             left_out=tuple(one.title for one in maps if not np.isfinite(one.on_grid).all()),
             mask=way.labels((mask == 1).view(np.uint8)) == 1 if mask is not None and has_mask else None,
+            drawn=tuple(one for one in drawn if one.rating not in lost),
+            lost=tuple(one.title for one in drawn if one.rating in lost),
             scores=self._scores(image),
             kinds={name: output.kind for name, output in self.plan.outputs.items()},
             flags=_raised(image[IMAGE_FLAGS]),
@@ -115,7 +123,8 @@ class Cases:
 
     def _maps(self, image: xr.Dataset, way: Way) -> Iterator[Map]:
         """Read the maps of the targets that the image has."""
-        there = np.flatnonzero(image[TARGET_CLASS].values != NO_CLASS).tolist()
+        explained = self._explained(image)
+        there = [at for at, name in enumerate(image["target"].values) if name in explained]
         for output in self.plan.outputs.values():
             if not _is_map(output) or output.name not in image:
                 continue
@@ -124,18 +133,25 @@ class Cases:
                 for channel in self.plan.frame.channels if "channel" in values.dims else ("",):
                     yield self._map(image, output, target, scale, channel, values, way)
 
+    def _explained(self, image: xr.Dataset) -> dict[str, str]:
+        """Name the class that each target is which the image has; a target that is no class keeps its name."""
+        by_rank = isinstance(self.plan.target, Predicted)
+        classes = zip(image["target"].values.tolist(), image[TARGET_CLASS].values.tolist(), strict=True)
+        return {
+            name: self.plan.model.classes[number] if by_rank else name for name, number in classes if number != NO_CLASS
+        }
+
     def _map(
         self, image: xr.Dataset, output: Output, target: int, scale: Scale, channel: str, values: xr.DataArray, way: Way
     ) -> Map:
         flags = image[MAP_FLAGS].isel(target=target).sel(explainer=scale.explainer)
-        by_rank = isinstance(self.plan.target, Predicted)
         name = str(image["target"].values[target])
         on_grid = (values.sel(channel=channel) if channel else values).values
         return Map(
             output=output.name,
             explainer=scale.explainer,
             target=name,
-            explained=self.plan.model.classes[int(image[TARGET_CLASS].values[target])] if by_rank else name,
+            explained=self._explained(image)[name],
             channel=channel,
             about=output.long_name,
             parameters=next(one.deciding for one in self.plan.explainers if one.title == scale.explainer),

@@ -15,6 +15,7 @@ from tasks.cohort.reading import Unreadable
 from tasks.export.case import Case, Map
 from tasks.export.dicom_objects import SOFTWARE, Origin, text
 from tasks.export.dicom_source import DicomSource, dicom_source
+from tasks.export.drawn import names_of
 from tasks.export.format import CannotExport, Format
 from tasks.export.names import labels, stem
 
@@ -55,9 +56,13 @@ class DicomMap(Dicom):
 
 
 class DicomSegmentation(Dicom):
-    """A segmentation of where each map is strongest, and of the reference region if there is one."""
+    """A segmentation of where each map is strongest, of the reference region, and of each region that a rater drew.
+
+    Each is an object of one segment, so that a further rating adds an object, and leaves those alone that a PACS has.
+    """
 
     name = "dicom-seg"
+    shows_drawn = True
     marks = True
 
     def made(self, case: Case, source: DicomSource, when: datetime) -> Iterator[tuple[str, Dataset]]:
@@ -69,6 +74,11 @@ class DicomSegmentation(Dicom):
         if case.mask is not None:
             origin = _origin(case, "reference region", "The reference region of the cohort", when)
             yield "reference_seg", segmentation(_on_planes(case.mask), source, origin, by_hand=True)
+        for drawn, name in zip(case.drawn, names_of(case.drawn), strict=True):
+            how = f"{drawn.title}, rating {drawn.rating} of {drawn.time}"
+            origin = _origin(case, drawn.title, how, when)
+            made = segmentation(_on_planes(drawn.values), source, origin, by_hand=True, creator=drawn.rater)
+            yield f"{name}_seg", made
 
 
 class DicomReport(Dicom):

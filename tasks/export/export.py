@@ -19,6 +19,7 @@ from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.sources import Find, Sources
 from tasks.export import FORMATS
 from tasks.export.cases import Cases
+from tasks.export.drawn import SHOWN
 from tasks.export.folders import FOLDER, held, is_whole, is_within, place_of, sweep, written
 from tasks.export.format import CannotExport
 from tasks.export.native import check_way_back
@@ -26,6 +27,8 @@ from tasks.export.threshold import STANDARD, Threshold
 from tasks.plan import manifest
 from tasks.plan.plan import Plan
 from tasks.plan.shards import digest_of
+from tasks.ratings.rating import Rating
+from tasks.ratings.reading import ratings_of
 from tasks.report.pictures import Scale, shared_scales
 from tasks.storage.location import Location
 from tasks.store.commit import Commit, delivered
@@ -204,6 +207,8 @@ def find_sources(export: Export, ids: Sequence[str] = ()) -> Sources:
 def export_rows(export: Export, rows: Sequence[int], find: Find, check: Callable[[], None] = lambda: None) -> Exported:
     """Export some images; those whose folders are whole, and made of the same, are left alone.
 
+    Regions that raters drew are those of the ratings which are there when an image's shard is begun with.
+
     Parameters
     ----------
     check
@@ -214,9 +219,11 @@ def export_rows(export: Export, rows: Sequence[int], find: Find, check: Callable
     shards = {shard: [*own] for shard, own in groupby(rows, lambda row: row // plan.images_per_shard)}
     for (shard, own), entries in zip(shards.items(), manifest.read_each(export.output, shards), strict=True):
         stored = _stored(export.output, plan, shard)
-        for row in own:
+        asked = {row: entries[row - plan.shards[shard].start] for row in own}
+        ratings = ratings_of(export.output, plan, asked)
+        for row, entry in asked.items():
             check()
-            done += _export_one(export, cases, row, entries[row - plan.shards[shard].start], stored)
+            done += _export_one(export, cases, row, entry, stored, ratings.get(entry.id, []))
     return done
 
 
@@ -238,16 +245,22 @@ def export(
         return chosen, export_rows(drawn_up, chosen.rows, sources)
 
 
-def _export_one(export: Export, cases: Cases, row: int, entry: Entry, stored: Mapping[str, str]) -> Exported:
+def _export_one(
+    export: Export, cases: Cases, row: int, entry: Entry, stored: Mapping[str, str], ratings: Sequence[Rating]
+) -> Exported:
     """Export one image in all formats that lack it."""
     places = {name: place_of(export.to, name, entry.id) for name in export.formats}
-    digests = {name: _digest(export, cases.plan, entry, stored, name) for name in places}
+    drawn = {one.key: digest_of(one.model_dump(mode="json", include={*SHOWN})) for one in ratings if one.region}
+    digests = {
+        name: _digest(export, cases.plan, entry, {**stored, **(drawn if FORMATS[name].shows_drawn else {})}, name)
+        for name in places
+    }
     lacking = [name for name, place in places.items() if not is_whole(place, digests[name])]
     kept = len(places) - len(lacking)
     if not lacking:
         return Exported(kept=kept)
     try:
-        case = cases.read(row, entry)
+        case = cases.read(row, entry, ratings)
     except Unreadable as reason:
         return _failed(entry, [reason], 0, kept)
     refused = []

@@ -26,6 +26,8 @@ class Format(ABC):
         The package that the format needs, and the extra of cohortlens that brings the package; empty: none.
     identifies
         Whether the files name the patient as the source's do, so that they must not lie in the output.
+    shows_drawn
+        Whether the files hold the regions that raters drew, so that they are other ones after another rating.
     marks
         Whether the files show where maps are strongest, so that they are other ones for another threshold.
     """
@@ -35,6 +37,7 @@ class Format(ABC):
     package: ClassVar[str] = ""
     extra: ClassVar[str] = ""
     identifies: ClassVar[bool] = False
+    shows_drawn: ClassVar[bool] = False
     marks: ClassVar[bool] = False
 
     @abstractmethod

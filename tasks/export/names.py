@@ -1,7 +1,7 @@
 """Names of files, as BIDS has them: labels of letters and digits alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _STEM, _LABEL = 64, 36
 """Characters of each, so that a name of all parts has no more than the 255 that a file system takes."""
@@ -26,3 +26,9 @@ def labels(names: Sequence[str]) -> list[str]:
             number += 1
         found[name] = numbered if label else ""
     return [found[name] for name in names]
+
+
+def named(entities: Mapping[str, Sequence[str]]) -> list[str]:
+    """Join entities, in the order that BIDS gives them, with their labels: a name each, without what has no label."""
+    rows = zip(*([f"{entity}-{label}" * bool(label) for label in of] for entity, of in entities.items()), strict=True)
+    return ["_".join(filter(None, row)) for row in rows]

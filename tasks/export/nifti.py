@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.export.case import Case, Map
+from tasks.export.drawn import DrawnRegion, names_of
 from tasks.export.format import Format
-from tasks.export.names import labels, stem
+from tasks.export.names import labels, named, stem
 
 _SCANNER = 1
 """NIfTI's code of patient coordinates as the scanner has them."""
@@ -21,7 +22,7 @@ _PERPENDICULAR = 1e-4
 
 
 class Nifti(Format):
-    """Maps as float32, signed, and masks as uint8; each is a file beside a JSON of the same name, as BIDS has it.
+    """Maps as float32, signed, masks and drawn regions as uint8: each a file beside a JSON of its name, as BIDS has it.
 
     The affine is the source's. A picture is a volume of one slice; a source without geometry has neither sform nor
     qform. Readers of NIfTI know no missing values: a map is 0 where the network was not shown the image, and
@@ -30,6 +31,7 @@ class Nifti(Format):
     """
 
     name = "nifti"
+    shows_drawn = True
 
     def write(self, case: Case, folder: Path) -> None:
         begin = stem(case.id)
@@ -43,19 +45,21 @@ class Nifti(Format):
         if not case.seen.all():
             about = {"Description": "where the network was shown the image", "Type": "ROI"}
             _save(_image(case.seen.view(np.uint8), case), folder / f"{begin}_desc-seen_mask", about)
+        for drawn, name in zip(case.drawn, names_of(case.drawn), strict=True):
+            _save(_image(drawn.values.view(np.uint8), case), folder / f"{begin}_{name}_mask", _about_drawn(drawn))
         (folder / f"{begin}_scores.json").write_text(_json(_scores(case)))
 
 
 def _names(maps: tuple[Map, ...]) -> list[str]:
-    """Name maps by what they are of; entities are in the order that BIDS gives them."""
-    entities = {
-        "target": labels([one.target for one in maps]),
-        "channel": labels([one.channel for one in maps]),
-        "stat": labels([one.output.removeprefix("attribution").strip("_") for one in maps]),
-        "desc": labels([one.explainer for one in maps]),
-    }
-    rows = zip(*([f"{entity}-{label}" * bool(label) for label in of] for entity, of in entities.items()), strict=True)
-    return ["_".join(filter(None, row)) for row in rows]
+    """Name maps by what they are of."""
+    return named(
+        {
+            "target": labels([one.target for one in maps]),
+            "channel": labels([one.channel for one in maps]),
+            "stat": labels([one.output.removeprefix("attribution").strip("_") for one in maps]),
+            "desc": labels([one.explainer for one in maps]),
+        }
+    )
 
 
 def _image(values: NDArray[np.generic], case: Case) -> nibabel.Nifti1Image:
@@ -93,6 +97,19 @@ def _about(one: Map) -> dict[str, Any]:
     }
 
 
+def _about_drawn(drawn: DrawnRegion) -> dict[str, Any]:
+    return {
+        "Description": "region that a rater drew on the network's grid",
+        "Type": "ROI",
+        "Rater": drawn.rater,
+        "Rating": drawn.rating,
+        "Time": drawn.time,
+        **({"Target": drawn.target, "Explained": drawn.explained} if drawn.target else {}),
+        "SpatialReference": "orig",
+        "Interpolation": "none" if drawn.way.is_exact else "nearest",
+    }
+
+
 def _scores(case: Case) -> dict[str, Any]:
     return {
         "Image": case.id,
@@ -100,6 +117,7 @@ def _scores(case: Case) -> dict[str, Any]:
         "Flags": list(case.flags),
         "Words": case.words,
         "MapsLeftOutAsNotFinite": list(case.left_out),
+        **({"RegionsLeftOutAsOnNoVoxel": list(case.lost)} if case.lost else {}),
         **case.scores,
     }
 

@@ -1,6 +1,6 @@
-"""OME-Zarr 0.5: a case a group, image and maps as its channels, masks as its labels."""
+"""OME-Zarr 0.5: a case a group, image and maps as its channels, masks and drawn regions as its labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from tasks.export.case import Case
+from tasks.export.drawn import names_of
 from tasks.export.format import Format
 from tasks.export.names import stem
 
@@ -18,7 +19,7 @@ _SMALLEST = 64
 
 _CHUNK = {"c": 1, "z": 64, "y": 256, "x": 256}
 _COLOURS = ("FF4040", "40C0FF", "FFC040", "60E060", "E060E0", "40E0D0")
-_LABEL_COLOUR = [255, 160, 0, 255]
+_LABEL_COLOUR = (255, 160, 0, 255)
 
 
 class OmeZarr(Format):
@@ -33,6 +34,7 @@ class OmeZarr(Format):
     """
 
     name = "ome-zarr"
+    shows_drawn = True
     package, extra = "ome_zarr_models", "ome-zarr"
 
     def write(self, case: Case, folder: Path) -> None:
@@ -173,28 +175,47 @@ def _own_attributes(case: Case) -> dict[str, Any]:
         "words": case.words,
         "scores": dict(case.scores),
         "left_out": list(case.left_out),
+        **({"regions_left_out": list(case.lost)} if case.lost else {}),
     }
 
 
 def _write_labels(case: Case, group: Any, levels: Sequence[_Level]) -> None:
-    from ome_zarr_models.v05.image_label import ImageLabelAttrs
     from ome_zarr_models.v05.labels import LabelsAttrs
 
     masks = {"reference": case.mask, "seen": None if case.seen.all() else case.seen}
-    there = {name: mask.view(np.uint8) for name, mask in masks.items() if mask is not None}
-    if not there:
+    there = {name: mask for name, mask in masks.items() if mask is not None}
+    drawn = names_of(case.drawn)
+    if not there and not drawn:
         return
     of_labels = group.create_group("labels")
-    of_labels.attrs["ome"] = LabelsAttrs(version="0.5", labels=list(there)).model_dump()
+    of_labels.attrs["ome"] = LabelsAttrs(version="0.5", labels=[*there, *drawn]).model_dump()
     for name, values in there.items():
-        own = of_labels.create_group(name)
-        multiscale = _multiscale(case, levels, "max", has_channels=False)
-        shown = {"colors": [{"label-value": 1, "rgba": _LABEL_COLOUR}], "source": {"image": "../../"}}
-        attributes = ImageLabelAttrs.model_validate(
-            {"version": "0.5", "image-label": shown, "multiscales": [multiscale]}
-        )
-        own.attrs["ome"] = attributes.model_dump(exclude_none=True, by_alias=True)
-        reduced = values
-        for level, array in zip(levels, _arrays(own, levels, np.dtype(np.uint8)), strict=True):
-            reduced = _reduced(reduced, level.factors, np.max)
-            array[...] = reduced
+        _write_label(case, of_labels.create_group(name), levels, values, _LABEL_COLOUR)
+    for number, (name, one) in enumerate(zip(drawn, case.drawn, strict=True)):
+        colour = (*bytes.fromhex(_COLOURS[number % len(_COLOURS)]), 255)
+        said = {"rater": one.rater, "rating": one.rating, "time": one.time}
+        said |= {"target": one.target, "explained": one.explained} if one.target else {}
+        _write_label(case, of_labels.create_group(name), levels, one.values, colour, said)
+
+
+def _write_label(
+    case: Case,
+    group: Any,
+    levels: Sequence[_Level],
+    values: NDArray[np.bool_],
+    colour: tuple[int, ...],
+    said: Mapping[str, str] | None = None,
+) -> None:
+    """Write one label; `said` are its properties."""
+    from ome_zarr_models.v05.image_label import ImageLabelAttrs
+
+    shown: dict[str, Any] = {"colors": [{"label-value": 1, "rgba": colour}], "source": {"image": "../../"}}
+    if said:
+        shown["properties"] = [{"label-value": 1, **said}]
+    multiscale = _multiscale(case, levels, "max", has_channels=False)
+    attributes = ImageLabelAttrs.model_validate({"version": "0.5", "image-label": shown, "multiscales": [multiscale]})
+    group.attrs["ome"] = attributes.model_dump(exclude_none=True, by_alias=True)
+    reduced = values.view(np.uint8)
+    for level, array in zip(levels, _arrays(group, levels, np.dtype(np.uint8)), strict=True):
+        reduced = _reduced(reduced, level.factors, np.max)
+        array[...] = reduced

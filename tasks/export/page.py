@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,6 +41,16 @@ _EDGES = (
 _EDGED = [Stroke(linewidth=1.2, foreground="black"), Normal()]
 """Letters can be read on black and on white."""
 
+_DRAWN = {
+    "magenta": "#FF40FF",
+    "yellow": "#FFE000",
+    "cyan": "#00E0FF",
+    "orange": "#FF9000",
+    "pink": "#FFB0C0",
+    "lilac": "#B090FF",
+}
+"""Colours of the regions that raters drew, one after the other."""
+
 _COLUMNS = 130
 """Characters of a line of text."""
 
@@ -49,12 +60,14 @@ _STYLE: Any = {"font.family": "sans-serif", "font.size": 7, "pdf.fonttype": 42, 
 class Page(Format):
     """A page of A4's width, as long as the case needs.
 
-    The image is in grey, or in its colours, the mask is outlined in green, and what the network was shown in white
-    dashes where that is not everything. Each map is laid over the image, with its colour bar, which has the same ends
-    in all cases. Of a volume one slice is shown, the one that the report shows.
+    The image is in grey, or in its colours, the mask is outlined in green, each region that a rater drew in a colour of
+    its own, and what the network was shown in white dashes where that is not everything. Each map is laid over the
+    image, with its colour bar, which has the same ends in all cases. Of a volume one slice is shown, the one that the
+    report shows; where there is no mask, that with most of what raters drew.
     """
 
     name: ClassVar[str] = ""
+    shows_drawn = True
     dots: ClassVar[int] = 150
 
     def write(self, case: Case, folder: Path) -> None:
@@ -86,13 +99,21 @@ class _Panel(NamedTuple):
     map: Map | None
 
 
+class _Outline(NamedTuple):
+    """The outline of places of one picture."""
+
+    places: NDArray[np.bool_]
+    colour: str
+    style: str = "-"
+
+
 class _Shown(NamedTuple):
-    """The part of a case that is drawn: how it is looked at, and outlines in that view."""
+    """The part of a case that is drawn: how it is looked at, outlines in that view, and words on drawn regions."""
 
     view: View
     slice: int | None
-    mask: NDArray[np.bool_] | None
-    seen: NDArray[np.bool_] | None
+    outlines: tuple[_Outline, ...]
+    drawn: str
 
 
 def _drawn(case: Case) -> Figure:
@@ -101,7 +122,7 @@ def _drawn(case: Case) -> Figure:
     panels = list(_panels(case, shown))
     side = (_WIDTH - 2 * _MARGIN - (_ABREAST - 1) * _GAP) / _ABREAST
     tall = min(max(side / shown.view.aspect, 0.3 * side), 2 * side)
-    head, tail = _head(case), _tail(case)
+    head, tail = _head(case), _tail(case, shown)
     beneath = _BENEATH + _LINE * max(len(panel.beneath) for panel in panels)
     rows = -(-len(panels) // _ABREAST)
     height = 2 * _MARGIN + (len(head) + len(tail) + 1) * _LINE + rows * (tall + beneath)
@@ -125,14 +146,24 @@ def _shown(case: Case) -> _Shown:
     )
     view = view_of(image)
     number = None
+    drawn = [one.values for one in case.drawn]
     if view.across is not None:
-        if case.mask is not None:
-            image["mask"] = (tuple(space), case.mask.view(np.uint8))
+        marked = case.mask
+        if drawn and (marked is None or not marked.any()):
+            marked = np.any(drawn, axis=0)
+        if marked is not None:
+            image["mask"] = (tuple(space), marked.view(np.uint8))
         if case.maps:
             image["attribution"] = (("target", "explainer", *space), case.maps[0].values[None, None])
         number = slice_of(image, 0, view.across)
-    mask = None if case.mask is None else view.cut(case.mask, number)
-    return _Shown(view, number, mask, None if case.seen.all() else view.cut(case.seen, number))
+    outlines = [] if case.mask is None else [_Outline(view.cut(case.mask, number), "#00E060")]
+    said = [f"{title} (on no voxel of the image)" for title in case.lost]
+    for one, values, colour in zip(case.drawn, drawn, cycle(_DRAWN), strict=False):
+        outlines.append(_Outline(view.cut(values, number), _DRAWN[colour]))
+        where = colour if outlines[-1].places.any() else "on other slices" if values.any() else "no finding"
+        said.append(f"{one.title} ({where})")
+    outlines += [] if case.seen.all() else [_Outline(view.cut(case.seen, number), "white", "--")]
+    return _Shown(view, number, tuple(outlines), f"Regions: {'; '.join(said)}." if said else "")
 
 
 def _panels(case: Case, shown: _Shown) -> Iterator[_Panel]:
@@ -148,11 +179,11 @@ def _draw(figure: Figure, panel: _Panel, shown: _Shown, box: tuple[float, float,
     axes = _axes(figure, box)
     rows, columns = panel.colours.shape[:2]
     axes.imshow(panel.colours, aspect=columns / (rows * shown.view.aspect))
-    for outline, colour, style in ((shown.mask, "#00E060", "-"), (shown.seen, "white", "--")):
-        if outline is not None and outline.any():
-            padded = np.pad(outline.astype(float), 1)
-            places = np.arange(-1, columns + 1), np.arange(-1, rows + 1)
-            axes.contour(*places, padded, levels=[0.5], colors=[colour], linestyles=[style], linewidths=0.7)
+    for places, colour, style in shown.outlines:
+        if places.any():
+            padded = np.pad(places.astype(float), 1)
+            grid = np.arange(-1, columns + 1), np.arange(-1, rows + 1)
+            axes.contour(*grid, padded, levels=[0.5], colors=[colour], linestyles=[style], linewidths=0.7)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
     _letters(axes, shown.view)
     figure.text(left / _WIDTH, _up(figure, bottom + height + 0.05), plain(panel.title), fontsize=7.5)
@@ -196,7 +227,7 @@ def _predicted(case: Case) -> str:
     return ", ".join(f"{name} {100 * value:.1f} %" for name, value in likeliest)
 
 
-def _tail(case: Case) -> list[str]:
+def _tail(case: Case, shown: _Shown) -> list[str]:
     """Say in words what there is to say, and what is not shown."""
     left_out = f"Not shown, since they are not finite: {', '.join(case.left_out)}." if case.left_out else ""
     mask = "The reference region is outlined in green." if case.mask is not None and case.mask.any() else ""
@@ -204,7 +235,7 @@ def _tail(case: Case) -> list[str]:
     about = "Colours have the same ends in all cases of the cohort." if case.maps else ""
     return [
         *_wrapped(case.words),
-        *_wrapped(" ".join(filter(None, (left_out, mask, seen, about if case.maps else "")))),
+        *_wrapped(" ".join(filter(None, (left_out, mask, shown.drawn, seen, about if case.maps else "")))),
     ]
 
 

@@ -1,4 +1,6 @@
-"""DICOM segmentations: where a map is strongest, and the reference region, on the planes of their source."""
+"""DICOM segmentations on the planes of their source: where a map is strongest, the reference region, drawn regions."""
+
+import re
 
 import highdicom as hd
 import numpy as np
@@ -10,7 +12,9 @@ from tasks.export.dicom_objects import SOFTWARE, Origin, check_on_planes, identi
 from tasks.export.dicom_source import DicomSource
 
 
-def segmentation(marked: NDArray[np.bool_], source: DicomSource, origin: Origin, *, by_hand: bool = False) -> Dataset:
+def segmentation(
+    marked: NDArray[np.bool_], source: DicomSource, origin: Origin, *, by_hand: bool = False, creator: str = ""
+) -> Dataset:
     """Make a binary segmentation of one segment (PS3.3 A.51).
 
     Parameters
@@ -20,6 +24,8 @@ def segmentation(marked: NDArray[np.bool_], source: DicomSource, origin: Origin,
         place are left out, as is usual, unless none has one.
     by_hand
         Whether the region was drawn, and not computed.
+    creator
+        Who has drawn it, by a pseudonym; empty: it is not said.
 
     Raises
     ------
@@ -36,6 +42,7 @@ def segmentation(marked: NDArray[np.bool_], source: DicomSource, origin: Origin,
             **identity("segmentation", source, origin, np.packbits(marked).tobytes()),
             content_label="REGION",
             content_description=origin.title,
+            content_creator_name=text(re.sub("[=^]", " ", creator)).strip() or None,
         )
         refer(made, source)
         stamp(made, origin)

@@ -1,6 +1,6 @@
 """The ratings of an output: those that count, and those that are kept apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -35,11 +35,39 @@ class Apart(BaseModel):
 
 def read_ratings(output: Location, plan: Plan, entries: Sequence[Entry]) -> tuple[list[Rating], list[Apart]]:
     """Read all ratings: those that count, by image, and what is kept apart."""
+    found = _of_images(output, _files(output), entries)
     rows = {entry.id: row for row, entry in enumerate(entries)}
-    commits = Commit.read(output, range(len(plan.shards)))
+    return _told_apart(found, rows, plan, Commit.read(output, range(len(plan.shards))))
+
+
+def ratings_of(output: Location, plan: Plan, entries: Mapping[int, Entry]) -> dict[str, list[Rating]]:
+    """Read the ratings of some images that count, by image.
+
+    Parameters
+    ----------
+    entries
+        The images by their rows in the store.
+    """
+    own = folders_of(entry.id for entry in entries.values())
+    files = {file: size for file, size in _files(output).items() if file.rpartition("/")[0] in own}
+    if not files:
+        return {}
+    shards = {row // plan.images_per_shard for row in entries}
+    rows = {entry.id: row for row, entry in entries.items()}
+    ratings, _ = _told_apart(_of_images(output, files, [*entries.values()]), rows, plan, Commit.read(output, shards))
+    found: dict[str, list[Rating]] = {}
+    for rating in ratings:
+        found.setdefault(rating.image_id, []).append(rating)
+    return found
+
+
+def _told_apart(
+    files: Iterable[tuple[str, "Rating | Apart"]], rows: Mapping[str, int], plan: Plan, commits: Mapping[int, Commit]
+) -> tuple[list[Rating], list[Apart]]:
+    """Tell those that count from the others, by the rows of the images and the commits of their shards."""
     counted: dict[str, Rating] = {}
     apart: list[Apart] = []
-    for file, rating in _of_images(output, entries):
+    for file, rating in files:
         if isinstance(rating, Apart):
             apart.append(rating)
         elif not _was_seen(rating, rows[rating.image_id], plan, commits):
@@ -59,7 +87,7 @@ def read_ratings(output: Location, plan: Plan, entries: Sequence[Entry]) -> tupl
 
 def damaged_ratings(output: Location, entries: Sequence[Entry]) -> list[Apart]:
     """Find the files that are no ratings of images of the output."""
-    return [one for _, one in _of_images(output, entries) if isinstance(one, Apart)]
+    return [one for _, one in _of_images(output, _files(output), entries) if isinstance(one, Apart)]
 
 
 def erase_unknown(output: Location, entries: Sequence[Entry]) -> None:
@@ -70,13 +98,18 @@ def erase_unknown(output: Location, entries: Sequence[Entry]) -> None:
         (output / folder).remove()
 
 
-def _of_images(output: Location, entries: Sequence[Entry]) -> Iterator[tuple[str, "Rating | Apart"]]:
-    """Read all files, each with the rating of an image that it holds, or with why it holds none."""
+def _files(output: Location) -> dict[str, int]:
+    """List what may be ratings, by path below the output, with sizes in bytes."""
+    sizes = (output / FOLDER).sizes()
+    return {f"{FOLDER}/{name}": size for name, size in sizes.items() if "/" in name and name.endswith(".json")}
+
+
+def _of_images(
+    output: Location, files: Mapping[str, int], entries: Sequence[Entry]
+) -> Iterator[tuple[str, "Rating | Apart"]]:
+    """Read files, each with the rating of an image that it holds, or with why it holds none."""
     known = {entry.id for entry in entries if not entry.withdrawn}
-    folder = output / FOLDER
-    sizes = {name: size for name, size in folder.sizes().items() if "/" in name and name.endswith(".json")}
-    for name, rating in parsed(folder, sizes):
-        file = f"{FOLDER}/{name}"
+    for file, rating in parsed(output, files):
         if isinstance(rating, Refused):
             yield file, Apart(file=file, kind="damaged", why=str(rating))
         elif rating.key != file:

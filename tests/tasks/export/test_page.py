@@ -12,6 +12,7 @@ from PIL import Image
 
 from tasks.cohort.entry import Entry
 from tasks.export.case import Case, Map, Network
+from tasks.export.drawn import DrawnRegion
 from tasks.export.native import Way
 from tasks.export.page import Pdf, Png, _drawn, _panels, _shown
 from tasks.export.threshold import Threshold
@@ -50,6 +51,8 @@ def case_of(space: tuple[int, ...], affine: NDArray[np.float64] | None = None, c
         maps=(one,),
         left_out=(),
         mask=mask,
+        drawn=(),
+        lost=(),
         scores={
             "probability": {"normal": 0.25, "lesion": 0.75},
             "metric_gini": {"lesion": {"saliency": -0.625}},
@@ -131,6 +134,41 @@ def test_three_channels_are_colours() -> None:
     coloured = replace(case, pixels=pixels)
     image = next(iter(_panels(coloured, _shown(coloured)))).colours
     assert image[:, -1, 0].min() > 0.9 and image[..., 1:].max() == 0
+
+
+def region_of(case: Case, rater: str, marked: NDArray[np.bool_]) -> DrawnRegion:
+    way = Way(np.eye(4), case.space, case.space)
+    return DrawnRegion(rater, "0" * 32, "", "", "2026-11-26T10:15:00+00:00", marked, way)
+
+
+def test_regions_that_raters_drew_are_outlined_in_colours_that_the_page_names(tmp_path: Path) -> None:
+    case = replace(case_of((16, 20)), maps=())
+    marked = np.zeros((16, 20), bool)
+    marked[10:14, 12:18] = True
+    drawn = (region_of(case, "reader-a", marked), region_of(case, "reader-b", marked & False))
+    Png().write(replace(case, drawn=drawn), tmp_path)
+    with Image.open(tmp_path / "0123456789abcdef.png") as picture:
+        red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(int), -1, 0)
+    rows, columns = np.nonzero((red > 200) & (green < 120) & (blue > 200))
+    outline_rows, outline_columns = np.nonzero((green > 180) & (red < 60) & (blue < 150))
+    assert len(rows) > 50 and rows.min() > outline_rows.max() and columns.min() > outline_columns.max()
+    sides = (np.ptp(columns) / np.ptp(outline_columns), np.ptp(rows) / np.ptp(outline_rows))
+    np.testing.assert_allclose(sides, (6 / 4, 1), rtol=0.05)
+    found = " ".join(texts(replace(case, drawn=drawn, lost=("drawn by c",))))
+    assert (
+        "Regions: drawn by c (on no voxel of the image); drawn by reader-a (magenta); drawn by reader-b (no finding)."
+        in found
+    )
+
+
+def test_a_volume_without_a_mask_shows_the_slice_that_raters_drew_on() -> None:
+    case = replace(case_of((5, 16, 20), AXIAL), mask=None)
+    first, second = np.zeros((2, 5, 16, 20), bool)
+    first[1, 2:12, 3:12] = second[3, 5, 5] = True
+    drawn = (region_of(case, "reader-a", first), region_of(case, "reader-b", second))
+    found = texts(replace(case, drawn=drawn))
+    assert "image, axial, slice 2 of 5" in found
+    assert any("reader-a (magenta); drawn by reader-b (on other slices)" in text for text in found)
 
 
 def test_a_pdf_is_one_page_and_the_same_bytes_each_time(tmp_path: Path) -> None:
