@@ -203,6 +203,28 @@ class Questions:
     make_record: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PlainAnswers:
+    """The network's answers about images as they are.
+
+    Attributes
+    ----------
+    logits
+        ``(image, class[, *space])``.
+    chosen
+        The explained classes of each image.
+    answers
+        For each target, the answer to the plain question, with what `Explainer.needs` asked for.
+    windows
+        The logits of the windows of the images, once they were asked for.
+    """
+
+    logits: Tensor
+    chosen: Chosen
+    answers: tuple[Answer, ...]
+    windows: list[Tensor]
+
+
 @dataclass(frozen=True)
 class Batch:
     """The images to explain, and the network's answers about them as they are.
@@ -213,35 +235,39 @@ class Batch:
         ``(image, channel, *space)``.
     ids
         Names of the images: noise depends on them and on nothing else.
-    logits
-        ``(image, class[, *space])``.
-    chosen
-        The explained classes of each image.
-    answers
-        For each target, the answer to the plain question, with what `Explainer.needs` asked for.
+    record
+        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
+    plain
+        A function that puts the plain question to the network when it is called first, and remembers the answers:
+        nobody may look at them.
     fitted
         By name, the artefacts that were computed before: `models.fits`.
     known
         Values that explainers worked out once for all images.
-    record
-        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
     keeps_channels
         Whether the maps of each channel are asked for, too.
-    windows
-        The logits of the windows of the images as they are, once they were asked for.
     """
 
     network: Network
     images: Tensor
     ids: tuple[str, ...]
-    logits: Tensor
-    chosen: Chosen
-    answers: tuple[Answer, ...]
     record: Tensor
+    plain: Callable[[], PlainAnswers]
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
     keeps_channels: bool = False
-    windows: list[Tensor] = field(default_factory=list)
+
+    @property
+    def logits(self) -> Tensor:
+        return self.plain().logits
+
+    @property
+    def chosen(self) -> Chosen:
+        return self.plain().chosen
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        return self.plain().answers
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""
