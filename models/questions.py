@@ -11,6 +11,7 @@ from torch import Tensor
 from models.capability import GRADIENT, Capabilities
 from models.few_channels import few_channels
 from models.network import Network
+from models.relus import BackwardRule
 from models.targets import Chosen
 
 
@@ -52,22 +53,26 @@ class Needs:
         Layers whose outputs are kept.
     maps
         Those who make maps of layers, whose outputs are not kept.
+    rules
+        Other backward rules of ReLU, by which the gradient of the input is taken, too.
     """
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
     maps: frozenset[Looking] = frozenset()
+    rules: frozenset[BackwardRule] = frozenset()
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             self.input_gradient or other.input_gradient,
             self.activations | other.activations,
             self.maps | other.maps,
+            self.rules | other.rules,
         )
 
     @property
     def gradients(self) -> bool:
-        return self.input_gradient or any(one.requires >= GRADIENT for one in self.maps)
+        return self.input_gradient or bool(self.rules) or any(one.requires >= GRADIENT for one in self.maps)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Answer:
         Layer name to its output ``(question, feature, *layer_space)``.
     maps
         Explainer to the maps that it made of layers, ``(question, *space)``; those of windows are stitched together.
+    by_rule
+        Backward rule to the gradient of `score` with respect to `inputs` by that rule, same shape.
     image, step
         ``(question,)``: the image that is asked about, and the number of the question about it.
     target
@@ -111,6 +118,7 @@ class Answer:
     record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[Looking, Tensor] = field(default_factory=dict)
+    by_rule: dict[BackwardRule, Tensor] = field(default_factory=dict)
 
     @property
     def gradient(self) -> Tensor:
