@@ -1,4 +1,4 @@
-"""Asking: inputs are put to the network, forward once and backward once for each target.
+"""Asking: inputs are put to the network, forward once and backward once for each target and backward rule.
 
 Where the network takes one window of an image at once, its windows are asked about in full batches. What is explained,
 a sum of the merged logits, is then the sum of what each window adds to it, so that the gradients of the windows add up
@@ -8,7 +8,7 @@ asked about once more then, for the gradient. Memory depends on the batch of win
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ from models.layers import Head
 from models.merging import Merging, Plain, merging
 from models.network import Network
 from models.questions import Answer, Ask, Looking, Needs, Seen, Within, plainly
+from models.relus import BackwardRule, Relus
 from models.targets import NO_CLASS, Chosen
 from models.trial import no_gradient
 
@@ -86,6 +87,8 @@ def put(network: Network, asked: Asked, limit: int) -> Reply:
     ConfigurationError
         If no gradient comes back to what is explained, or a layer has no row for each window.
     """
+    if asked.needs.rules and network.precision == "bf16":
+        return _put_twice(network, asked, limit)
     while True:
         asking = _Asking(network, asked, limit)
         try:
@@ -93,6 +96,22 @@ def put(network: Network, asked: Asked, limit: int) -> Reply:
         except _NotLinear as error:
             for layer in error.layers:
                 network.without_linear_head(layer)
+
+
+def _put_twice(network: Network, asked: Asked, limit: int) -> Reply:
+    """Ask again in fp32 by other backward rules, which count on differences that bf16 would round away."""
+    needs = replace(asked.needs, rules=frozenset())
+    rounded = put(network, replace(asked, needs=needs), limit)
+    again = replace(asked, needs=Needs(rules=asked.needs.rules), choose=lambda _: rounded.chosen, chosen=rounded.chosen)
+    with network.exact():
+        exact = put(network, again, limit)
+    pairs = zip(rounded.answers, exact.answers, strict=True)
+    return replace(
+        rounded,
+        answers=[replace(answer, by_rule=by_rules.by_rule) for answer, by_rules in pairs],
+        forward_passes=rounded.forward_passes + exact.forward_passes,
+        backward_passes=rounded.backward_passes + exact.backward_passes,
+    )
 
 
 class _NotLinear(Exception):
@@ -111,6 +130,8 @@ class _Run:
     ----------
     numbers
         ``(window,)``, question by question: ``question * count + window``.
+    relus
+        The ReLUs on the way, which say by which rule it is walked back.
     """
 
     numbers: Tensor
@@ -118,6 +139,11 @@ class _Run:
     record: Tensor
     logits: Tensor
     activations: dict[str, Tensor]
+    relus: Relus
+
+
+_Part = Looking | BackwardRule | Literal["gradient"]
+"""The parts of an answer that are put together of those of windows."""
 
 
 class _Asking:
@@ -134,7 +160,7 @@ class _Asking:
         self.watched = self.needs.activations.union(*(one.watched(network) for one in self.needs.maps))
         self.heads = self._closed_heads()
         self.activations: dict[str, Tensor] = {}
-        self.found: dict[tuple[int | None, Looking | Literal["gradient"]], Tensor] = {}
+        self.found: dict[tuple[int | None, _Part], Tensor] = {}
         self.of_record: dict[int, Tensor] = {}
 
     def _closed_heads(self) -> list[Head]:
@@ -155,7 +181,7 @@ class _Asking:
         pieces = self._pieces(self._numbers())
         is_one, looks = len(pieces) == 1, bool(needs.gradients or self.watched)
         at_once = not is_one and (known is not None or not needs.gradients)
-        graph = needs.gradients and not self.heads
+        graph = bool(needs.rules) or (needs.gradients and not self.heads)
         for piece in pieces:
             run = self._run(piece, graph and (is_one or at_once))
             self.merging.add(piece, run.logits.detach())
@@ -189,13 +215,15 @@ class _Asking:
     def _run(self, numbers: Tensor, graph: bool) -> _Run:
         asked, network = self.asked, self.network
         question = numbers // self.tiles.count
-        by_gradient = graph and self.needs.input_gradient
-        inputs = network.prepare(self.tiles.cut(self.padded, numbers)).requires_grad_(by_gradient)
-        record = asked.record[question].detach().requires_grad_(by_gradient)
+        to_input, by_rules = graph and self.needs.input_gradient, graph and bool(self.needs.rules)
+        inputs = network.prepare(self.tiles.cut(self.padded, numbers)).requires_grad_(to_input or by_rules)
+        record = asked.record[question].detach().requires_grad_(to_input)
         # Another backward rule counts on differences that bf16 would round away.
         precision = nullcontext() if asked.ask is plainly else network.exact()
+        relus = Relus()
         with (
             precision,
+            relus if by_rules else nullcontext(),
             torch.set_grad_enabled(graph),
             network.watch(self.watched) as activations,
             network.beside(record),
@@ -208,7 +236,7 @@ class _Asking:
                     "each image"
                 )
         self.forward_passes += len(inputs)
-        run = _Run(numbers, inputs, record, logits, dict(activations))
+        run = _Run(numbers, inputs, record, logits, dict(activations), relus)
         self._check_heads(run)
         return run
 
@@ -225,7 +253,7 @@ class _Asking:
             return
         pairs = zip(self.layers, self.heads, strict=True)
         logits = run.logits.detach()
-        if wrong := [layer for layer, head in pairs if not head.explains(run.activations[layer], logits)]:
+        if wrong := [layer for layer, head in pairs if not head.explains(run.activations[layer].detach(), logits)]:
             raise _NotLinear(wrong)
 
     def _take(self, run: _Run, chosen: Chosen | None) -> None:
@@ -237,38 +265,54 @@ class _Asking:
             self._add_map(run, (None, one), one.look(seen, self.network))
         if chosen is None or not self.needs.gradients:
             return
-        for target, gradients in enumerate(self._gradients(run, chosen)):
+        rules = list(self.needs.rules)
+        for target, gradients in enumerate(self._gradients(run, chosen, again=bool(rules))):
             if self.needs.input_gradient:
                 self._add_record(run, target, gradients.pop())
                 self._add(run, (target, "gradient"), gradients.pop())
             seen = Seen(seen.inputs, activations, dict(zip(self.layers, map(_full, gradients), strict=True)))
             for one in self.by_gradient:
                 self._add_map(run, (target, one), one.look(seen, self.network))
+        while rules:
+            rule = run.relus.rule = rules.pop()
+            for target, (gradient,) in enumerate(self._walked_back(run, chosen, [run.inputs], again=bool(rules))):
+                self._add(run, (target, rule), gradient)
 
-    def _gradients(self, run: _Run, chosen: Chosen) -> Iterator[list[Tensor]]:
+    def _gradients(self, run: _Run, chosen: Chosen, again: bool) -> Iterator[list[Tensor]]:
         """Yield for each target the gradients of the score with respect to layers, then inputs and records."""
         wanted = [run.activations[layer] for layer in self.layers]
         wanted += [run.inputs, run.record] * self.needs.input_gradient
-        logits = run.logits.detach().requires_grad_() if self.heads else run.logits
-        with torch.enable_grad():
-            # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
-            sums = self.merging.shares(run.numbers, chosen, logits).sum(0).unbind()
-        if not sums[0].requires_grad:
-            raise ConfigurationError(no_gradient(self.network.name))
-        self.backward_passes += 0 if self.heads else len(run.inputs) * len(sums)
-        for target, total in enumerate(sums):
-            retain = target + 1 < len(sums)
-            if self.heads:
-                (factors,) = torch.autograd.grad(total, logits, retain_graph=retain)
+        if self.heads:
+            logits = run.logits.detach().requires_grad_()
+            for score in self._scores(run, chosen, logits):
+                (factors,) = torch.autograd.grad(score, logits, retain_graph=True)
                 yield [_through(head, part, factors) for head, part in zip(self.heads, wanted, strict=True)]
-            elif (chosen.classes[:, target] != NO_CLASS).any():
-                found = torch.autograd.grad(total, wanted, retain_graph=retain, allow_unused=True)
+        elif wanted:
+            yield from self._walked_back(run, chosen, wanted, again)
+
+    def _walked_back(self, run: _Run, chosen: Chosen, wanted: list[Tensor], again: bool) -> Iterator[list[Tensor]]:
+        """Yield for each target the gradients of the score; the graph is kept if it is walked back `again`."""
+        scores = self._scores(run, chosen, run.logits)
+        self.backward_passes += len(run.inputs) * len(scores)
+        for target, score in enumerate(scores):
+            if (chosen.classes[:, target] != NO_CLASS).any():
+                retain = again or target + 1 < len(scores)
+                found = torch.autograd.grad(score, wanted, retain_graph=retain, allow_unused=True)
                 pairs = list(zip(found, wanted, strict=True))
                 if any(gradient is None and part is not run.record for gradient, part in pairs):
                     raise ConfigurationError(no_gradient(self.network.name))
                 yield [torch.zeros_like(part) if gradient is None else gradient for gradient, part in pairs]
             else:
                 yield [torch.zeros_like(part) for part in wanted]
+
+    def _scores(self, run: _Run, chosen: Chosen, logits: Tensor) -> tuple[Tensor, ...]:
+        """Sum what is explained of each target over windows."""
+        with torch.enable_grad():
+            # Images do not mix in evaluation mode, so the gradient of the sum holds each image's own.
+            scores = self.merging.shares(run.numbers, chosen, logits).sum(0).unbind()
+        if not scores[0].requires_grad:
+            raise ConfigurationError(no_gradient(self.network.name))
+        return scores
 
     def _add_record(self, run: _Run, target: int, gradient: Tensor) -> None:
         total = self.of_record.setdefault(target, torch.zeros_like(self.asked.record))
@@ -278,7 +322,7 @@ class _Asking:
         maps = maps[:, None]
         self._add(run, key, maps if self.tiles.is_whole else maps * self.tiles.factors(maps, run.numbers))
 
-    def _add(self, run: _Run, key: tuple[int | None, Looking | Literal["gradient"]], values: Tensor) -> None:
+    def _add(self, run: _Run, key: tuple[int | None, _Part], values: Tensor) -> None:
         if self.tiles.is_whole:
             self.found[key] = values
             return
@@ -286,7 +330,7 @@ class _Asking:
             self.found[key] = values.new_zeros(len(self.asked.inputs), values.shape[1], *self.tiles.padded)
         self.tiles.add(self.found[key], run.numbers, values)
 
-    def _added(self, key: tuple[int | None, Looking | Literal["gradient"]], channels: int) -> Tensor:
+    def _added(self, key: tuple[int | None, _Part], channels: int) -> Tensor:
         inputs = self.asked.inputs
         if key not in self.found:  # no window matters
             return inputs.new_zeros(len(inputs), channels, *inputs.shape[2:])
@@ -316,6 +360,7 @@ class _Asking:
                 maps={
                     one: self._added((target if one in self.by_gradient else None, one), 1)[:, 0] for one in needs.maps
                 },
+                by_rule={rule: self._added((target, rule), asked.inputs.shape[1]) for rule in needs.rules},
             )
             for target in range(scores.shape[1])
         ]

@@ -9,7 +9,7 @@ answers are folded as they come: memory depends on the batch, never on the numbe
 import logging
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Any, TypeVar
 
@@ -33,7 +33,7 @@ from models.merging import Plain
 from models.network import Network
 from models.outputs import Computed
 from models.prediction import IMAGE_FLAGS, LOGIT, PROBABILITY, TARGET_CLASS
-from models.questions import Answer, Ask, Batch, Needs, Questions, plainly, together
+from models.questions import Answer, Ask, Batch, Needs, PlainAnswers, Questions, plainly, together
 from models.streams import Stream, ways
 from models.targets import NO_CLASS, Chosen, Target
 from models.trial import told
@@ -166,8 +166,9 @@ class Engine:
         images = self.network.prepare(images)
         finite = _finite(images)
         batch = replace(self.batch(images, ids, masks, record=record), keeps_channels=self.keeps_channels)
+        logits = batch.logits
         found = self.answer(batch, [_produce(explainer, batch) for explainer in self.asking])
-        logits, made = batch.logits, [one for one in found if MAPS in one]
+        made = [one for one in found if MAPS in one]
         maps = self._stacked([one[MAPS] for one in made], batch)
         flags = torch.stack([one[MAP_FLAGS] for one in made], dim=2) if made else maps.new_zeros(maps.shape[:3]).byte()
         there = (batch.chosen.classes >= 0) & finite[:, None]
@@ -201,7 +202,7 @@ class Engine:
         chosen: Chosen | None = None,
         record: Tensor | None = None,
     ) -> Batch:
-        """Ask the plain question about ``(image, channel, *space)``: all others start from its answer.
+        """Make a batch of ``(image, channel, *space)``, about which the plain question is asked once its answers count.
 
         An image that is not finite is replaced by zeros. `needs` says which parts of the answer are used, None: those
         that the explainers need. `chosen` says which classes are explained, None: the target chooses by the answer.
@@ -218,6 +219,17 @@ class Engine:
         masks = None if masks is None else masks.to(images.device)
         record = images.new_zeros(len(images), 0) if record is None else record.detach().to(images)
         needs = self.needs if needs is None else needs
+
+        @cache
+        def plain() -> PlainAnswers:
+            return self._ask_plainly(images, masks, record, needs, chosen)
+
+        return Batch(self.network, images, tuple(ids), record, plain, self.fitted, self._known)
+
+    def _ask_plainly(
+        self, images: Tensor, masks: Tensor | None, record: Tensor, needs: Needs, chosen: Chosen | None
+    ) -> PlainAnswers:
+        """Ask about the images as they are: all other questions start from the answer."""
         replies: list[Reply] = []
 
         def ask(rows: slice) -> None:
@@ -231,20 +243,13 @@ class Engine:
             asked = Asked(own, record[rows], image, torch.zeros_like(image), needs, plainly, choose, known)
             replies.append(self._put(asked))
 
-        self._in_batches(len(images), ask, tiles.at_once)
-        answers = tuple(Answer.join(parts) for parts in zip(*(reply.answers for reply in replies), strict=True))
+        self._in_batches(len(images), ask, self.network.tiles.at_once)
         windows = [reply.windows for reply in replies if reply.windows is not None]
-        return Batch(
-            self.network,
-            images,
-            tuple(ids),
+        return PlainAnswers(
             together([reply.logits for reply in replies]),
             Chosen.join([reply.chosen for reply in replies]),
-            answers,
-            record,
-            self.fitted,
-            self._known,
-            windows=[together(windows)] if len(windows) == len(replies) else [],
+            tuple(Answer.join(parts) for parts in zip(*(reply.answers for reply in replies), strict=True)),
+            [together(windows)] if len(windows) == len(replies) else [],
         )
 
     def _put(self, asked: Asked) -> Reply:
@@ -308,7 +313,8 @@ class Engine:
 
     def _plain(self, batch: Batch) -> Plain:
         """Look up the answers about the windows of the images as they are; where there are none, ask for them."""
-        if not batch.windows:
+        windows = batch.plain().windows
+        if not windows:
             found: list[Tensor] = []
 
             def ask(rows: slice) -> None:
@@ -322,8 +328,8 @@ class Engine:
                 found.append(reply.windows)
 
             self._in_batches(len(batch.images), ask, self.network.tiles.at_once)
-            batch.windows.append(together(found))
-        return Plain(batch.images, batch.logits, batch.windows[0])
+            windows.append(together(found))
+        return Plain(batch.images, batch.logits, windows[0])
 
     def _in_batches(
         self, total: int, put: Callable[[slice], Callable[[], None] | None], size: Callable[[int], int]

@@ -11,6 +11,7 @@ from torch import Tensor
 from models.capability import GRADIENT, Capabilities
 from models.few_channels import few_channels
 from models.network import Network
+from models.relus import BackwardRule
 from models.targets import Chosen
 
 
@@ -52,22 +53,26 @@ class Needs:
         Layers whose outputs are kept.
     maps
         Those who make maps of layers, whose outputs are not kept.
+    rules
+        Other backward rules of ReLU, by which the gradient of the input is taken, too.
     """
 
     input_gradient: bool = False
     activations: frozenset[str] = frozenset()
     maps: frozenset[Looking] = frozenset()
+    rules: frozenset[BackwardRule] = frozenset()
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
             self.input_gradient or other.input_gradient,
             self.activations | other.activations,
             self.maps | other.maps,
+            self.rules | other.rules,
         )
 
     @property
     def gradients(self) -> bool:
-        return self.input_gradient or any(one.requires >= GRADIENT for one in self.maps)
+        return self.input_gradient or bool(self.rules) or any(one.requires >= GRADIENT for one in self.maps)
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Answer:
         Layer name to its output ``(question, feature, *layer_space)``.
     maps
         Explainer to the maps that it made of layers, ``(question, *space)``; those of windows are stitched together.
+    by_rule
+        Backward rule to the gradient of `score` with respect to `inputs` by that rule, same shape.
     image, step
         ``(question,)``: the image that is asked about, and the number of the question about it.
     target
@@ -111,6 +118,7 @@ class Answer:
     record_gradient: Tensor | None = None
     activations: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[Looking, Tensor] = field(default_factory=dict)
+    by_rule: dict[BackwardRule, Tensor] = field(default_factory=dict)
 
     @property
     def gradient(self) -> Tensor:
@@ -203,6 +211,28 @@ class Questions:
     make_record: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PlainAnswers:
+    """The network's answers about images as they are.
+
+    Attributes
+    ----------
+    logits
+        ``(image, class[, *space])``.
+    chosen
+        The explained classes of each image.
+    answers
+        For each target, the answer to the plain question, with what `Explainer.needs` asked for.
+    windows
+        The logits of the windows of the images, once they were asked for.
+    """
+
+    logits: Tensor
+    chosen: Chosen
+    answers: tuple[Answer, ...]
+    windows: list[Tensor]
+
+
 @dataclass(frozen=True)
 class Batch:
     """The images to explain, and the network's answers about them as they are.
@@ -213,35 +243,39 @@ class Batch:
         ``(image, channel, *space)``.
     ids
         Names of the images: noise depends on them and on nothing else.
-    logits
-        ``(image, class[, *space])``.
-    chosen
-        The explained classes of each image.
-    answers
-        For each target, the answer to the plain question, with what `Explainer.needs` asked for.
+    record
+        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
+    plain
+        A function that puts the plain question to the network when it is called first, and remembers the answers:
+        nobody may look at them.
     fitted
         By name, the artefacts that were computed before: `models.fits`.
     known
         Values that explainers worked out once for all images.
-    record
-        ``(image, field)``, the records beside the images; without fields where the network takes images alone.
     keeps_channels
         Whether the maps of each channel are asked for, too.
-    windows
-        The logits of the windows of the images as they are, once they were asked for.
     """
 
     network: Network
     images: Tensor
     ids: tuple[str, ...]
-    logits: Tensor
-    chosen: Chosen
-    answers: tuple[Answer, ...]
     record: Tensor
+    plain: Callable[[], PlainAnswers]
     fitted: Mapping[str, Tensor] = field(default_factory=dict)
     known: dict[Hashable, Any] = field(default_factory=dict)
     keeps_channels: bool = False
-    windows: list[Tensor] = field(default_factory=list)
+
+    @property
+    def logits(self) -> Tensor:
+        return self.plain().logits
+
+    @property
+    def chosen(self) -> Chosen:
+        return self.plain().chosen
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        return self.plain().answers
 
     def once(self, key: Hashable, work_out: Callable[[], Any]) -> Any:
         """Look up a value that does not depend on the images: it is worked out for the first batch, and remembered."""

@@ -5,7 +5,7 @@ from torch import Tensor
 from models.capability import GRADIENT
 from models.errors import ConfigurationError
 from models.explainers.base import ChannelExplainer, ExplainingChannels
-from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.by_rule import gradients_by_rule
 from models.network import Network
 from models.networks import BcosClassifier
 from models.questions import Batch, Needs

@@ -1,10 +1,11 @@
 from typing import Literal
 
+from torch import Tensor
+
 from models.capability import RULES
-from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
-from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.base import ChannelExplainer, strongest_channel
 from models.network import Network
-from models.questions import Batch, Needs
+from models.questions import Answer, Needs
 from models.rules.relu import deconvolved, require_relu
 
 
@@ -21,8 +22,10 @@ class Deconvolution(ChannelExplainer):
 
     def needs(self, network: Network) -> Needs:
         require_relu(network)
-        return Needs()
+        return Needs(rules=frozenset({deconvolved}))
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        gradients = yield from gradients_by_rule(batch, deconvolved)
-        return strongest_channel(gradients, channel=2), gradients
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        return strongest_channel(answer.by_rule[deconvolved])
+
+    def attribute_channels(self, answer: Answer, network: Network) -> Tensor:
+        return answer.by_rule[deconvolved]

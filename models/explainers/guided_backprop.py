@@ -1,14 +1,12 @@
-from collections.abc import Generator
 from typing import Literal
 
 from torch import Tensor
 
 from models.capability import RULES
-from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
+from models.explainers.base import ChannelExplainer, strongest_channel
 from models.network import Network
-from models.questions import Answer, Ask, Batch, Needs, Questions
+from models.questions import Answer, Needs
 from models.rules.relu import guided, require_relu
-from models.rules.requirements import require_same_scores
 
 
 class GuidedBackprop(ChannelExplainer):
@@ -25,23 +23,10 @@ class GuidedBackprop(ChannelExplainer):
 
     def needs(self, network: Network) -> Needs:
         require_relu(network)
-        return Needs()
+        return Needs(rules=frozenset({guided}))
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        gradients = yield from gradients_by_rule(batch, guided)
-        return strongest_channel(gradients, channel=2), gradients
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        return strongest_channel(answer.by_rule[guided])
 
-
-def gradients_by_rule(batch: Batch, rule: Ask) -> Generator[Questions, None, Tensor]:
-    """Ask about each image once by `rule`; return the gradients ``(target, image, channel, *space)``."""
-    found = batch.zeros(batch.images.shape[1])
-
-    def fold(answer: Answer) -> None:
-        require_same_scores(batch, answer)
-        found[answer.target, answer.image] = answer.gradient
-
-    def make(image: Tensor, step: Tensor) -> Tensor:
-        return batch.images[image]
-
-    yield Questions(1, make, fold, Needs(input_gradient=True), rule, key=rule)
-    return found
+    def attribute_channels(self, answer: Answer, network: Network) -> Tensor:
+        return answer.by_rule[guided]

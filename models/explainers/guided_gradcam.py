@@ -1,14 +1,13 @@
 from typing import Literal
 
-import torch
+from torch import Tensor
 
 from models.capability import LAYERS, RULES
-from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
+from models.explainers.base import ChannelExplainer, strongest_channel
 from models.explainers.gradcam import GradCAM
-from models.explainers.guided_backprop import gradients_by_rule
 from models.explainers.looking import LayerExplainer
 from models.network import Network
-from models.questions import Batch, Needs
+from models.questions import Answer, Needs
 from models.rules.relu import guided, require_relu
 
 
@@ -21,10 +20,14 @@ class GuidedGradCAM(ChannelExplainer, LayerExplainer):
 
     def needs(self, network: Network) -> Needs:
         require_relu(network)
-        return GradCAM(layer=self.layer).needs(network)
+        return self._gradcam.needs(network) | Needs(rules=frozenset({guided}))
 
-    def explain_channels(self, batch: Batch) -> ExplainingChannels:
-        gradients = yield from gradients_by_rule(batch, guided)
-        gradcam = GradCAM(layer=self.layer)
-        cams = torch.stack([gradcam.attribute(answer, batch.network) for answer in batch.answers])
-        return cams * strongest_channel(gradients, channel=2), cams[:, :, None] * gradients
+    def attribute(self, answer: Answer, network: Network) -> Tensor:
+        return self._gradcam.attribute(answer, network) * strongest_channel(answer.by_rule[guided])
+
+    def attribute_channels(self, answer: Answer, network: Network) -> Tensor:
+        return self._gradcam.attribute(answer, network)[:, None] * answer.by_rule[guided]
+
+    @property
+    def _gradcam(self) -> GradCAM:
+        return GradCAM(layer=self.layer)

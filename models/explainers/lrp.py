@@ -9,7 +9,7 @@ from torch import Tensor
 from models.capability import RULES
 from models.errors import ConfigurationError
 from models.explainers.base import ChannelExplainer, ExplainingChannels
-from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.by_rule import gradients_by_rule
 from models.network import Network
 from models.questions import Batch, Needs
 from models.rules.relevance import AskRelevance, Linear, RelevanceMode, ratio

@@ -12,7 +12,8 @@ from models.draws import Draws
 from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
 from models.explainers.rounds import relative_error
 from models.network import Network
-from models.questions import Answer, Ask, Batch, Needs, Questions, per_question, plainly
+from models.questions import Answer, Batch, Needs, Questions, per_question
+from models.relus import BackwardRule
 from models.rules.relu import deconvolved, guided, require_relu
 
 _ROUND = 16
@@ -52,14 +53,15 @@ class NoisyGradient(ChannelExplainer):
     )
 
     def needs(self, network: Network) -> Needs:
-        if self._ask is not plainly:
+        if self._rule is not None:
             network.require(self.title, RULES)
             require_relu(network)
         return Needs()
 
     @property
-    def _ask(self) -> Ask:
-        return {"guided_backprop": guided, "deconvolution": deconvolved}.get(self.of, plainly)
+    def _rule(self) -> BackwardRule | None:
+        rules: dict[str, BackwardRule] = {"guided_backprop": guided, "deconvolution": deconvolved}
+        return rules.get(self.of)
 
     def statistic(self, mean: Tensor, square: Tensor) -> Tensor:
         """Make values of each channel from mean and mean square of the gradients, all of them of one shape."""
@@ -94,13 +96,16 @@ class NoisyGradient(ChannelExplainer):
             noise = sigma[image] * draws.gaussian(shape, *pairs)[row]
             return batch.images[image] + per_question(1 - sample % 2 * 2, noise) * noise
 
+        rule = self._rule
+
         def fold(answer: Answer) -> None:
-            by_input = self.of == "input_x_gradient"
-            gradient = answer.gradient * answer.inputs if by_input else answer.gradient
+            gradient = answer.gradient if rule is None else answer.by_rule[rule]
+            gradient = gradient * answer.inputs if self.of == "input_x_gradient" else gradient
             moments.add(answer, first + answer.step, gradient)
 
-        key = ("gaussian", first, count, self.noise_level, self._ask, tuple(among.tolist()))
-        return Questions(count, make, fold, Needs(input_gradient=True), self._ask, key, among)
+        needs = Needs(input_gradient=True) if rule is None else Needs(rules=frozenset({rule}))
+        key = ("gaussian", first, count, self.noise_level, rule, tuple(among.tolist()))
+        return Questions(count, make, fold, needs, key=key, among=among)
 
 
 class _Moments:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.capability import RULES
 from models.explainers.base import ChannelExplainer, ExplainingChannels
-from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.by_rule import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
 from models.questions import Batch, Needs, per_question

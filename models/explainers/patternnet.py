@@ -8,11 +8,11 @@ from torch import Tensor
 from models.capability import RULES
 from models.errors import ConfigurationError
 from models.explainers.base import ChannelExplainer, ExplainingChannels, strongest_channel
-from models.explainers.guided_backprop import gradients_by_rule
+from models.explainers.by_rule import gradients_by_rule
 from models.fits.background import Background
 from models.network import Network
+from models.overloads import as_function
 from models.questions import Batch, Needs
-from models.rules.overloads import as_function
 from models.rules.patterns import PatternMode, learn_patterns, pattern_of
 from models.rules.relevance import GATES, LINEAR, Linear, count_varying, refused
 from models.rules.requirements import require_rules

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from hashlib import blake2b
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from models.engine import Engine
 from models.errors import ConfigurationError
 from models.metrics.base import Evaluated, Explained, MapMetric, Metric, StackMetric, Truth, Values
-from models.questions import Batch, Needs
+from models.questions import Batch, Needs, PlainAnswers
 
 
 def evaluate(
@@ -79,15 +80,21 @@ def as_explained(
     target_class: Tensor | None,
     record: Tensor | None = None,
 ) -> Batch:
-    """Ask the plain question about images whose maps are there, and stay with the classes that the maps explain.
+    """Make a batch of images whose maps are there, which stays with the classes that the maps explain.
 
     On another machine the network may decide otherwise where probabilities are nearly equal, or near a half.
     """
     batch = engine.batch(images, ids, masks, needs=Needs(), record=record)
-    if target_class is None or torch.equal(batch.chosen.classes, target_class.to(batch.chosen.classes)):
-        return batch
-    chosen = replace(batch.chosen, classes=target_class.to(batch.chosen.classes))
-    return engine.batch(images, ids, masks, needs=Needs(), chosen=chosen, record=record)
+
+    @cache
+    def plain() -> PlainAnswers:
+        chosen = batch.chosen
+        if target_class is None or torch.equal(chosen.classes, target_class.to(chosen.classes)):
+            return batch.plain()
+        chosen = replace(chosen, classes=target_class.to(chosen.classes))
+        return engine.batch(images, ids, masks, needs=Needs(), chosen=chosen, record=record).plain()
+
+    return replace(batch, plain=plain)
 
 
 def spacing_of(affine: Tensor, dims: int) -> Tensor:

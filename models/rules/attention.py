@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.overloads import as_function
+from models.overloads import as_function
 from models.rules.relevance import PRODUCTS, Linear, RelevanceMode, count_varying, refused
 from models.trial import exact_convolutions
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.overloads import as_function
+from models.overloads import as_function
 from models.rules.relevance import NORMS, Linear, RelevanceMode, Rule, refused
 
 

@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.overloads import as_function
 from models.rules.known import Known
-from models.rules.overloads import as_function
 
 _CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 _TRANSPOSED = {torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d}

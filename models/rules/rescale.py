@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from models.errors import ConfigurationError
 from models.network import Network
-from models.rules.overloads import as_function
+from models.overloads import as_function
 from models.rules.relevance import ACTIVATIONS, LINEAR, MAXIMA, PASSING, PRODUCTS, refused, scales
 from models.rules.requirements import require_rules, total
 from models.trial import exact_convolutions

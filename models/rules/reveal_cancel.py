@@ -19,8 +19,8 @@ from torch import Tensor
 
 from models.errors import ConfigurationError
 from models.network import Network
+from models.overloads import as_function
 from models.rules.known import Known
-from models.rules.overloads import as_function
 from models.rules.relevance import LINEAR, MOVING, moved, ratio
 from models.rules.rescale import ELEMENTWISE, SMALL, Noted, RescaleMode, note
 from models.trial import exact_convolutions

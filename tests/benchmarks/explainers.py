@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from flows.forked import worker_environment
 from models.engine import Engine
 from models.explainers.base import Explainer
+from models.explainers.deconvolution import Deconvolution
 from models.explainers.expected_gradients import ExpectedGradients
 from models.explainers.gradcam import GradCAM
 from models.explainers.gradcam_plusplus import GradCAMPlusPlus
@@ -153,18 +154,18 @@ def ours(network: Network, explainers: Sequence[Explainer], images: Tensor, batc
     return lambda: engine.explain(images, ids).maps[:, 0, take]
 
 
-def rows(network: Network, total: int, batch: int, backward: bool = True) -> Run:
-    """Bare passes of `total` images."""
+def rows(network: Network, total: int, batch: int, backward: int = 1) -> Run:
+    """Bare passes of `total` images, forward once and back as often as is said."""
     dims = network.config.spatial_dims
     inputs = network.prepare(images_of(dims, min(batch, total)))
 
     def run() -> Tensor:
         for start in range(0, total, batch):
-            part = inputs[: min(batch, total - start)].detach().requires_grad_(backward)
-            with torch.set_grad_enabled(backward), few_channels():
+            part = inputs[: min(batch, total - start)].detach().requires_grad_(backward > 0)
+            with torch.set_grad_enabled(backward > 0), few_channels():
                 score = network.module(part)[:, TARGET].sum()
-            if backward:
-                (answer,) = torch.autograd.grad(score, part)
+            for left in reversed(range(backward)):
+                (answer,) = torch.autograd.grad(score, part, retain_graph=left > 0)
         return answer[:, 0] if backward else score[None, None]
 
     return run
@@ -187,10 +188,18 @@ def plain_cases() -> list[Case]:
         cam = attr.LayerGradCam(network.module, layer).attribute(images, TARGET, relu_attributions=True)
         return attr.LayerAttribution.interpolate(cam, SHAPES[2], "bilinear")[:, 0]
 
-    both, forward = rows(network, batch, batch), rows(network, batch, batch, False)
+    loaded = as_loaded(2)
+
+    def captum_guided() -> Tensor:
+        return attr.GuidedBackprop(loaded).attribute(images.clone(), target=TARGET)[:, 0]
+
+    guided, by_rules = [GuidedBackprop()], [Saliency(), GuidedBackprop(), Deconvolution()]
+    forward, both, thrice = (rows(network, batch, batch, backward) for backward in (0, 1, 3))
     return [
         Case("six of one pass / forward and backward", ours(network, six, images, batch, 0), both, 1.1),
         Case("Grad-CAM / forward", ours(network, [GradCAM()], images, batch), forward, 1.1, captum_cam),
+        Case("guided backprop / forward and backward", ours(network, guided, images, batch), both, 1.1, captum_guided),
+        Case("three backward rules / forward and three backward", ours(network, by_rules, images, batch), thrice, 1.1),
     ]
 
 

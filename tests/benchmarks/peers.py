@@ -59,10 +59,7 @@ NOTES = {
     "zennit: SmoothGrad": "other noise",
     "captum: integrated gradients": "Gauss-Legendre on both sides",
     "quantus: deletion": f"in {POINTS} steps, pixel by pixel",
-    "quantus: Gini index": "adds 1e-7 to each place; ours with the prediction, which metrics share",
-    "quantus: entropy": "ours with the prediction, which metrics share",
-    "quantus: relevance rank": "ours with the prediction, which metrics share",
-    "captum: guided backprop": "ours with the prediction, a forward pass",
+    "quantus: Gini index": "adds 1e-7 to each place",
 }
 """Why maps differ, or what a package cannot do."""
 

@@ -389,7 +389,7 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("explainer", ["guided_backprop", "deconvolution", "lrp", "deep_taylor", "deeplift"])
+@pytest.mark.parametrize("explainer", ["lrp", "deep_taylor", "deeplift"])
 @pytest.mark.parametrize("how", IN_PLACE)
 def test_a_value_in_place_that_rules_do_not_see_is_refused(how: str, explainer: str) -> None:
     torch.manual_seed(0)

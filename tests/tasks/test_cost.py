@@ -17,8 +17,8 @@ from tests.tasks.outputs import Cohort, prepared
     ("asked", "forward", "backward"),
     [
         ({}, 0, 0),
-        ({"metrics": ["gini"]}, 1, 0),  # what the maps explain
-        ({"metrics": [{"name": "deletion", "points": 4, "patch": 4}]}, 5, 0),  # and three shares hidden, and all
+        ({"metrics": ["gini"]}, 0, 0),
+        ({"metrics": [{"name": "deletion", "points": 4, "patch": 4}]}, 5, 0),  # as it is, three shares hidden, and all
         ({"uncertainty": [{"name": "test_time_augmentation", "samples": 3}]}, 1 + 3, 3),
     ],
 )

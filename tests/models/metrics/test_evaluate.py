@@ -112,6 +112,40 @@ def test_where_there_is_no_map_there_is_no_value_and_no_question() -> None:
     assert engine.forward_passes == 4 + 3 + 3 * distinct
 
 
+ASK_NOTHING = {
+    *("gini", "entropy", "relevance_rank", "relevance_mass", "hit_rate", "iou", "auprc"),
+    *("explainer_agreement", "network_agreement", "repeatability", "reproducibility", "label_randomisation"),
+}
+
+
+def test_the_network_is_asked_when_a_metric_looks_at_its_answers_first() -> None:
+    network, batch, given = setting(2)
+    calls: list[int] = []
+    network.module.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    batch[1, 0, 0, 0] = torch.nan
+    given["maps"][1] = torch.nan
+    decided = network.module(batch.nan_to_num()).topk(2).indices
+    given["target_class"] = torch.where(torch.arange(4)[:, None] == 2, decided.flip(1), decided)
+    calls.clear()
+    alone = {}
+    for metric in METRICS:
+        engine = Engine(network, EXPLAINERS, Predicted(k=2), 16)
+        (alone[metric.name],) = evaluate(engine, [metric], batch, names(4), **given)
+        assert (engine.forward_passes == 0) == (metric.name in ASK_NOTHING), metric.name
+        assert bool(calls) == (metric.name not in ASK_NOTHING), metric.name
+        calls.clear()
+    silent = [metric for metric in METRICS if metric.name in ASK_NOTHING]
+    engine = Engine(network, EXPLAINERS, Predicted(k=2), 16)
+    for metric, score in zip(METRICS, evaluate(engine, METRICS, batch, names(4), **given), strict=True):
+        if metric.name in ASK_NOTHING | {"deletion", "infidelity", "completeness_gap"}:
+            assert torch.equal(everything(score).nan_to_num(7), everything(alone[metric.name]).nan_to_num(7))
+    engine, asking = Engine(network, EXPLAINERS, Predicted(k=2), 16), METRICS[:1]
+    evaluate(engine, asking, batch, names(4), **given)
+    passes = engine.forward_passes
+    evaluate(engine, [*silent, *asking, *silent], batch, names(4), **given)
+    assert engine.forward_passes == 2 * passes  # the answers are remembered
+
+
 def test_memory_that_does_not_suffice_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     network, batch, given = setting(2)
     engine = Engine(network, EXPLAINERS, Predicted(k=2), 16)
