@@ -24,11 +24,11 @@ class ExpectedGradients(ChannelExplainer):
     over background and path, and sums to ``S(x) - mean_b S(b)``. With a background of 16 the relative error of a map is
     of the order of 0.5 with 20 samples, 0.2 with 50, 0.1 with 100 and 0.05 with 200 (the demo's network of slices).
 
-    With a `tolerance`, samples go by turns to two halves, whose maps are independent, and `relative_error` of the two is
-    the estimate. In a cycle a half takes each image of the background once, the `i`-th of its order at the place
-    ``(v(cycle) + i g + u) mod 1``, with the radical inverse ``v`` in base 2 (van der Corput 1935), the golden ratio `g`
-    and a shift `u` that is drawn: later cycles go between the places of earlier ones. A round is a cycle of both halves.
-    At the same count the error is 1.4 times that of parts that know the count.
+    With a `tolerance`, samples go by turns to two halves, whose maps are independent, and `relative_error` of the two
+    is the estimate. In a cycle a half takes each image of the background once, the `i`-th of its order at the place
+    ``(v(cycle) + i g + u) mod 1``, with the radical inverse ``v`` in base 2 (van der Corput 1935), the golden ratio
+    `g` and a shift `u` that is drawn: later cycles go between the places of earlier ones. A round is a cycle of both
+    halves. At the same count the error is 1.4 times that of parts that know the count.
     """
 
     requires = GRADIENT
