@@ -197,7 +197,9 @@ def _damage_as_a_reason(format: str) -> Iterator[None]:
     except Unreadable:
         raise
     except Exception as error:
-        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
+        raise Unreadable(
+            f"damaged or unsupported {format} ({type(error).__name__}): copy the file again from its source, or convert it"
+        ) from None
 
 
 def _titles(readers: Iterable[Reader]) -> list[str]:
