@@ -99,6 +99,8 @@ def state_dict(weights: bytes, key: str | None, field: str = "model.weights") ->
                 f"{field}: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {ALONE}"
             ) from error
         return state_within(checkpoint, key, field)
+    if weights.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ConfigurationError(f"{field}: a pointer of Git LFS in place of the file: fetch it by `git lfs pull`")
     try:
         stored = load_safetensors(weights)
     except SafetensorError as error:

@@ -177,6 +177,10 @@ def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
     ("weights", "message"),
     [
         (b"\x08\x07\x12\x07tf2onnx" + bytes(range(200)), "neither safetensors nor a .pt state dict"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a pointer of Git LFS .* `git lfs pull`",
+        ),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "neither safetensors nor a .pt state dict"),
         (pt(fresh()), "the file holds no state dict, .* save the state dict alone"),
         (pt({**STATE, "epoch": 1}), "the file holds no state dict, .* save the state dict alone"),
@@ -184,7 +188,10 @@ def test_a_key_may_lead_on_to_the_beginning_of_names(key: str) -> None:
         (pt(STATE)[:300], "is damaged"),
         (pt({"0.weight": torch.zeros(2, 1, 3, 3)}), "5 of 9 tensors are missing|tensors are missing"),
         (pt({name: tensor.to(torch.int8) for name, tensor in STATE.items()}), "8 tensors are torch.int8, such as"),
-        (pt({name: tensor.to(torch.float8_e4m3fn) for name, tensor in STATE.items()}), "tensors are torch.float8_e4m3fn"),
+        (
+            pt({name: tensor.to(torch.float8_e4m3fn) for name, tensor in STATE.items()}),
+            "tensors are torch.float8_e4m3fn",
+        ),
         (pt({name: tensor.to(torch.complex64) for name, tensor in STATE.items()}), "tensors are torch.complex64"),
         (pt({name: tensor.to("meta") for name, tensor in STATE.items()}), r"'0.weight' has no numbers \(meta\)"),
         (pt({**STATE, "0.weight": STATE["0.weight"].to_sparse()}), "'0.weight' has torch.sparse_coo"),

@@ -42,7 +42,8 @@ class Nifti(Reader):
     """The reader of NIfTI: ``(i, j[, k[, channel]])`` becomes ``(channel, [k,] j, i)``.
 
     Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one, in mm whatever the
-    header's unit. Its pictures are the slices of all time points, one time point after the other; its volumes are the time points.
+    header's unit. Its pictures are the slices of all time points, one time point after the other; its volumes are the
+    time points.
     """
 
     formats: ClassVar = {"nifti": "NIfTI"}
