@@ -202,8 +202,8 @@ def _damage_as_a_reason(format: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise Unreadable(
-            f"damaged or unsupported {format} ({type(error).__name__}): copy the file again from its source, or convert "
-            "it"
+            f"damaged or unsupported {format} ({type(error).__name__}): copy the file again from its source, or "
+            "convert it"
         ) from None
 
 

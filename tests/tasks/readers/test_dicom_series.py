@@ -204,7 +204,7 @@ def test_the_distance_between_slices_is_that_of_their_positions() -> None:
 def test_a_mosaic_of_slices_is_refused_by_its_header() -> None:
     made = dataset(np.zeros((4, 6), np.uint16), Rows=4, Columns=6, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
     made.Modality = "MR"
-    with pytest.raises(Unreadable, match="a mosaic .*convert it to NIfTI"):
+    with pytest.raises(Unreadable, match=r"a mosaic .*convert it to NIfTI"):
         inspect(encode(made))
     made.Modality = "OP"  # a panorama of the retina
     assert read([encode(made)], 2).pixels.shape == (1, 4, 6)

@@ -207,7 +207,7 @@ def test_pages_that_two_things_tell_apart_are_no_volume(kind: str, axes: str, sh
         np.testing.assert_array_equal(read([data], 3).pixels[0], pages)
         return
     with pytest.raises(
-        Unreadable, match="pages are 3 slices and 2 (channels|frames), which are no slices of one volume"
+        Unreadable, match=r"pages are 3 slices and 2 (channels|frames), which are no slices of one volume"
     ):
         read([data], 3)
 
