@@ -169,7 +169,19 @@ def _line(detail: Any) -> str:
     secret = "credentials" in detail["msg"] or holds_credentials(repr(detail["input"]))
     shown = field and detail["type"] != "missing" and not secret
     found = f" (found {detail['input']!r:.80})" if shown else ""
-    return f"  {field or 'as a whole'}: {detail['msg'].removeprefix('Value error, ')}{found}"
+    return f"  {field or 'as a whole'}: {detail['msg'].removeprefix('Value error, ')}{found}{_remedy(detail)}"
+
+
+def _remedy(detail: Any) -> str:
+    """Say how YAML writes what was meant, where it was read as something else."""
+    wanted, value = detail["type"], detail["input"]
+    if wanted == "string_type" and (value is None or isinstance(value, bool | int | float)):
+        return ": put it in quotes, spelt as it is meant"
+    if wanted == "tuple_type":
+        return ": a list is needed, such as [a, b]"
+    if wanted in ("int_type", "float_type") and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d+)?", value):
+        return ": leave out the quotes"
+    return ""
 
 
 def _allowed(loc: tuple[str | int, ...]) -> str:

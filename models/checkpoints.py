@@ -14,6 +14,8 @@ from models.errors import ConfigurationError
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """Beginnings of names that DataParallel, `torch.compile`, Lightning and people put before those of the network."""
 
+ALONE = "save the state dict alone, by `torch.save(network.state_dict(), path)` or safetensors"
+
 _LONGEST_HEADER = 100_000_000
 """In bytes: safetensors reads no longer one."""
 
@@ -114,6 +116,11 @@ def state_within(checkpoint: Any, key: str | None, field: str = "model.weights")
         If there is none at the key, or without a key none or several.
     """
     found = dict(_state_dicts(checkpoint))
+    if not found:
+        raise ConfigurationError(
+            f"{field}: the file holds no state dict, which is names with their tensors and nothing else, but a whole "
+            f"network, say, or arrays: {ALONE}"
+        )
     if key is not None:
         if part := found.get(key) or _part(found, key):
             return key, part
@@ -148,7 +155,7 @@ def _part(found: Mapping[str, dict[str, Tensor]], key: str) -> dict[str, Tensor]
 
 
 def _listed(found: Mapping[str, Any]) -> str:
-    return f"there are {', '.join(map(repr, found))}" if found else "the file holds none"
+    return f"there are {', '.join(map(repr, found))}"
 
 
 def unwrapped(state: dict[str, Tensor], own: Iterable[str], place: str = "") -> tuple[str, dict[str, Tensor]]:
@@ -177,7 +184,9 @@ def unwrapped(state: dict[str, Tensor], own: Iterable[str], place: str = "") -> 
         return "", state
     begin, taken = next(iter(found.items()))
     others = [
-        other for other, held in found.items() if not all(torch.equal(taken[name], held[name]) for name in wanted)
+        other
+        for other, held in found.items()
+        if other != begin and not all(torch.equal(taken[name], held[name]) for name in wanted)
     ]
     if begin and others:
         names = " and ".join(repr(name) for name in (begin, *others))

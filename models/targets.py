@@ -106,6 +106,8 @@ class Target(BaseModel):
         unknown = [name for name in names if name not in network.config.classes]
         if unknown:
             raise ConfigurationError(f"target names {unknown}, but model.classes are {list(network.config.classes)}")
+        if len(set(names)) < len(names):
+            raise ConfigurationError(f"target names a class twice: {', '.join(names)}: name each once")
 
 
 class Predicted(Target):
@@ -161,6 +163,9 @@ class OverThreshold(Target):
             raise ConfigurationError(
                 f"target.threshold has {sorted(self.threshold)}, but model.classes are {list(network.config.classes)}"
             )
+        limits = [*self.threshold.values()] if isinstance(self.threshold, dict) else [self.threshold]
+        if beyond := [limit for limit in limits if not 0 <= limit <= 1 and network.config.activation != "identity"]:
+            raise ConfigurationError(f"target.threshold is {beyond[0]:g}, and probabilities lie between 0 and 1")
 
     def choose(self, logits: Tensor, network: Network, masks: Tensor | None) -> Chosen:
         names = network.config.classes

@@ -3,15 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from models.checkpoints import is_safetensors, read_checkpoint, state_within, unwrapped
+from models.checkpoints import ALONE, is_safetensors, read_checkpoint, state_within, unwrapped
 from models.errors import ConfigurationError
 from models.trial import summary
-
-_ALONE = "save the state dict alone, by `torch.save(network.state_dict(), path)` or safetensors"
 
 
 def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
@@ -49,13 +48,34 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
 
 
 def _check_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse quantised weights, which torch would take for real numbers."""
+    """Refuse what torch would take for real numbers, or load without a word: quantised weights, and no numbers at all.
+
+    A buffer may hold infinite numbers, as a mask of attention does.
+    """
+    title = type(module).__name__
     real = [name for name, tensor in module.state_dict().items() if tensor.is_floating_point() and name in state]
-    if whole := [name for name in real if not state[name].is_floating_point()]:
+    for name in real:
+        tensor = state[name]
+        if tensor.is_meta or tensor.layout != torch.strided:
+            raise ConfigurationError(
+                f"model.weights: the tensor {name!r} has {'no numbers (meta)' if tensor.is_meta else tensor.layout}: "
+                "save the weights from memory, as dense tensors"
+            )
+    if other := [name for name in real if not state[name].is_floating_point() or state[name].itemsize == 1]:
         raise ConfigurationError(
-            f"model.weights: {len(whole)} tensors are whole numbers, such as {whole[0]!r}, and {type(module).__name__} "
-            "computes with real ones: save the weights as they were before they were quantised"
+            f"model.weights: {len(other)} tensors are {state[other[0]].dtype}, such as {other[0]!r}, and {title} "
+            "computes with real numbers: save the weights as they were before they were quantised"
         )
+    parameters = {name for name, _ in module.named_parameters()}
+    if bad := [name for name in real if _is_bad(state[name], may_be_infinite=name not in parameters)]:
+        raise ConfigurationError(
+            f"model.weights: {len(bad)} of {len(real)} tensors hold NaN or infinite numbers, such as {bad[0]!r}: "
+            "the training diverged; take a checkpoint from before"
+        )
+
+
+def _is_bad(tensor: Tensor, *, may_be_infinite: bool) -> bool:
+    return bool((tensor.isnan() if may_be_infinite else ~tensor.isfinite()).any())
 
 
 def state_dict(weights: bytes, key: str | None, field: str = "model.weights") -> tuple[str, dict[str, Tensor]]:
@@ -76,14 +96,16 @@ def state_dict(weights: bytes, key: str | None, field: str = "model.weights") ->
             checkpoint = read_checkpoint(weights)
         except Exception as error:
             raise ConfigurationError(
-                f"{field}: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {_ALONE}"
+                f"{field}: the file of PyTorch is damaged ({type(error).__name__}): copy it again, or {ALONE}"
             ) from error
         return state_within(checkpoint, key, field)
+    if weights.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise ConfigurationError(f"{field}: a pointer of Git LFS in place of the file: fetch it by `git lfs pull`")
     try:
         stored = load_safetensors(weights)
     except SafetensorError as error:
         raise ConfigurationError(
-            f"{field}: the file is neither safetensors nor a .pt state dict ({summary(error)}): {_ALONE}"
+            f"{field}: the file is neither safetensors nor a .pt state dict ({summary(error)}): {ALONE}"
         ) from error
     return ("", stored) if key is None else state_within(stored, key, field)
 

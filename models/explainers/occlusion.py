@@ -53,6 +53,12 @@ class Occlusion(ChannelExplainer):
 
     def needs(self, network: Network) -> Needs:
         sides, strides = self._of_axes(network.config.spatial_dims)
+        grid = network.config.grid
+        if any(side < min(step, size) for side, step, size in zip(sides, strides, grid, strict=False)):
+            raise ConfigurationError(
+                f"no window of {sides} hides the places between those at a stride of {strides}, whose map would be 0: "
+                "choose a stride of the window's sides at most"
+            )
         if self.tolerance is not None and any(2 * step > side for step, side in zip(strides, sides, strict=False)):
             raise ConfigurationError(
                 f"with a tolerance every second window has to cover each place: a stride of at most half "

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from models.errors import ConfigurationError
 from tasks.cohort.reading import Decoded, Unreadable
 
+_EXACT = 2**24
+"""Masks are read in single precision, which tells whole numbers apart below this one."""
+
 _FEW = 6
 """A reason lists the values of a mask where there are no more than this."""
 
@@ -69,6 +72,11 @@ def drawn(mask: Decoded, rule: MaskRule | None) -> NDArray[np.bool_]:
     if rule and rule.labels is not None:
         if (np.rint(values) != values).any():
             raise Unreadable(f"its mask has {_shown(values)}, and cohort.mask.labels takes whole numbers: a label map")
+        if np.abs(values).max() >= _EXACT or max(map(abs, rule.labels)) >= _EXACT:
+            raise Unreadable(
+                f"its mask or cohort.mask.labels has labels of {_EXACT} and above, which are not told apart when they "
+                "are read: number the labels anew"
+            )
         return np.isin(values, rule.labels)
     return _two_valued(values)
 

@@ -38,6 +38,9 @@ _BYTE_ORDER_MARKS = {
 _EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
 """By their bits, the whole number above which floating-point numbers do not tell all whole ones apart."""
 
+_MISSING = {"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "unknown", "-"}
+"""Words, in lower case, by which programs and people write that a cell is empty."""
+
 _WHOLE = re.compile(r"-?\d+\.0")
 
 
@@ -116,7 +119,9 @@ def read_table(
             names, records, read_as = *read_datalist(data, section, wanted.uris[0], wanted.reads), ""
         else:
             names, records, read_as = _text(source, data, wanted)
-        return _whole(list(_rows(source, wanted.places(names, read_as), records)))
+        rows = _whole(list(_rows(source, wanted.places(names, read_as), records)))
+        _check_subjects(source, rows)
+        return rows
     except ConfigurationError:
         raise
     except Unusable as error:
@@ -164,6 +169,17 @@ def _whole(rows: list[Row]) -> list[Row]:
         if 0 < len(there) < len(rows) and all(map(_WHOLE.fullmatch, there)):
             rows = [row._replace(**{name: (text := getattr(row, name)) and text.removesuffix(".0")}) for row in rows]
     return rows
+
+
+def _check_subjects(source: Location, rows: list[Row]) -> None:
+    """Check that images of unknown subjects do not become those of one."""
+    unknown = [row.number for row in rows if row.subject and row.subject.lower() in _MISSING]
+    if len(unknown) > 1:
+        raise ConfigurationError(
+            f"cohort.source: the `subject` in {len(unknown)} rows of {source}, such as rows {unknown[0]} and "
+            f"{unknown[1]}, is a word for an empty cell ({', '.join(sorted(_MISSING))}), which would make their images "
+            "those of one subject: leave these cells empty, and each is a subject of its own"
+        )
 
 
 def _text(source: Location, data: bytes, wanted: Wanted) -> tuple[list[str], Iterator[Record], str]:

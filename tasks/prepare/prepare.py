@@ -14,9 +14,11 @@ from models.network import Network
 from models.precision import check_instructions
 from models.targets import Region
 from models.trial import told
+from tasks.cohort.config import CohortConfig
 from tasks.cohort.entry import Entry
 from tasks.cohort.packed_entries import known_files
 from tasks.cohort.pseudonyms import Key
+from tasks.cohort.reading import Window
 from tasks.cohort.selection import ALL, Selection
 from tasks.cohort.slides.opening import check_installed
 from tasks.cohort.sources import Find, Sources
@@ -174,6 +176,7 @@ def prepare(
     entries: Sequence[Entry] = without_withdrawn(surveyed.entries, before.withdrawn)
     if not entries:
         raise ConfigurationError("cohort.source: no image of the cohort is selected, or all such were withdrawn")
+    _check_window(cohort, entries)
     plan = make_plan(recipe, entries, network, key=key)
     _check_region(plan)
     fits, fitted = _plan_fits(recipe, plan, entries, network, sources)
@@ -208,6 +211,19 @@ def prepare(
     )
     is_written = (plan, entries) == (before.plan, before.entries)
     return Prepared(plan, entries, sources, cost, network.form, offered, folds, changes, is_written)
+
+
+def _check_window(cohort: CohortConfig, entries: Sequence[Entry]) -> None:
+    """Check that a fixed window is of all images, since only DICOM is windowed."""
+    others = [entry for entry in entries if not entry.reason and entry.format != "dicom"]
+    if isinstance(cohort.window, Window) and others:
+        low, high = (cohort.window.center + sign * cohort.window.width / 2 for sign in (-1, 1))
+        raise ConfigurationError(
+            f"cohort.window is for DICOM, and {len(others)} of {len(entries)} images are of another format, such as "
+            f"{others[0].id!r}, which would stay as they are: leave it out, and clip all by cohort.preprocessing, such "
+            f"as `{{_target_: monai.transforms.ScaleIntensityRange, a_min: {low:g}, a_max: {high:g}, b_min: {low:g}, "
+            f"b_max: {high:g}, clip: true}}`"
+        )
 
 
 def _read(model: ModelConfig) -> Files:

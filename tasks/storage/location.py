@@ -30,6 +30,8 @@ _READS_AT_ONCE = 8
 _PART = 2**25
 """Bytes of a part of a file that is uploaded piece by piece; one that is smaller takes one request."""
 
+_UNFILLED = re.compile(r"\$\{?\w+\}?|%\w+%|[A-Za-z]:[\\/]")
+"""A variable of a shell or a drive of Windows, which would become the name of a folder here."""
 _BUCKET = re.compile(r"[\w.-]+|arn:[^/]+", re.ASCII)
 
 
@@ -70,6 +72,8 @@ class Location(BaseModel):
             return _checked_key(url)
         if "://" in url:
             raise ValueError(f"{url!r} is neither a local path nor an s3:// URL")
+        if unfilled := _UNFILLED.match(url):
+            raise ValueError(f"{url!r} begins with {unfilled[0]!r}, which is not filled in here: write the path itself")
         trailing = "/" if url.endswith("/") else ""
         return os.path.abspath(os.path.expanduser(url)) + trailing
 

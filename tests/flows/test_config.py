@@ -73,6 +73,22 @@ def test_a_configuration_survives_the_way_through_json() -> None:
         ("cohort.sorce", "x", "cohort.sorce: there is no such field; allowed are source, root, identifiers"),
         ("model.channels", "three", "model.channels: Input should be a valid integer (found 'three')"),
         ("model.channels", True, "model.channels: Input should be a valid integer (found True)"),
+        (
+            "model.classes",
+            [0, True],
+            "model.classes.0: Input should be a valid string (found 0): put it in quotes, spelt",
+        ),
+        (
+            "model.classes",
+            ["a", None],
+            "model.classes.1: Input should be a valid string (found None): put it in quotes",
+        ),
+        (
+            "explainers",
+            "saliency",
+            "Input should be a valid tuple (found 'saliency'): a list is needed, such as [a, b]",
+        ),
+        ("batch_size", "4", "batch_size: Input should be a valid integer (found '4'): leave out the quotes"),
         ("model.input_shape", [64], "model.input_shape: Tuple should have at least 2 items"),
         ("model.network", {"spatial_dims": 2}, "needs `_target_: package.Class`, found None"),
         ("explainers", ["grad-cam"], "explainers.0: there is no 'grad-cam'; the nearest are gradcam"),

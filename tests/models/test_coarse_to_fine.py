@@ -226,3 +226,11 @@ def test_between_coarse_windows_drops_are_linear(name: str) -> None:
     linear = RegularGridInterpolator([axes[axis] for axis in several], expected.squeeze().numpy())
     assert torch.allclose(found[0], torch.as_tensor(linear(grid.corners[:, several].numpy())))
     assert torch.equal(grid.interpolated(drops, torch.ones_like(grid.coarse)), drops)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(4, 8), ((16, 4), (16, 5))])
+def test_windows_with_places_between_them_are_refused(window: Any, stride: Any) -> None:
+    network = make("AttentionGated", 2)
+    with pytest.raises(ConfigurationError, match="hides the places between"):
+        Engine(network, [Occlusion(window=window, stride=stride)], B)
+    Engine(network, [Occlusion(window=100, stride=200)], B)  # one hides all

@@ -133,6 +133,10 @@ def test_the_layer_of_a_segmentation_networks_cam_is_its_bottleneck() -> None:
         (Classes(classes=("e",)), r"target names \['e'\]"),
         (Difference(of="a", against="z"), r"target names \['z'\]"),
         (OverThreshold(threshold={"a": 0.5}), r"target.threshold has \['a'\]"),
+        (OverThreshold(threshold=50), "target.threshold is 50, and probabilities lie between 0 and 1"),
+        (OverThreshold(threshold=dict.fromkeys("abcd", -0.5)), "target.threshold is -0.5"),
+        (Classes(classes=("a", "b", "a")), "target names a class twice: a, b, a"),
+        (Difference(of="a", against="a"), "target names a class twice: a, a"),
         (Region(classes=("a",)), "needs a model that returns a map for each class"),
     ],
 )

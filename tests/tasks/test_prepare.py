@@ -57,6 +57,16 @@ def content(squares: Path, **cohort: Any) -> dict[str, Any]:
     }
 
 
+def test_a_fixed_window_is_refused_where_images_would_stay_as_they_are(
+    tmp_path: Path, planned: Planned, squares: Path
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"window is for DICOM, and 20 of 20 .* a_min: -160, a_max: 240, b_min"
+    ):
+        planned(Location(url=str(tmp_path / "out")), **content(squares, window={"center": 40, "width": 400}))
+    assert planned(Location(url=str(tmp_path / "out")), **content(squares, window="file")).cohort.window == "file"
+
+
 def test_no_background_is_chosen_where_nobody_needs_it(tmp_path: Path, planned: Planned, squares: Path) -> None:
     assert planned(Location(url=str(tmp_path / "out")), **content(squares)).fits == ()
 

@@ -68,6 +68,10 @@ def test_text_alone_is_a_location_and_local_paths_become_absolute(monkeypatch: p
     ("value", "message"),
     [
         ("http://example.org/x", "neither a local path nor an s3:// URL"),
+        ("$HOME/out", r"begins with '\$HOME', which is not filled in here"),
+        ("${DATA}", "which is not filled in here"),
+        ("%USERPROFILE%\\out", "which is not filled in here"),
+        ("C:\\data\\out", r"begins with 'C:\\\\', which is not filled in here"),
         ("s3://", "names no bucket"),
         ("s3://buck*/x", "names no bucket"),
         ("s3://b/x/../y", "read differently"),

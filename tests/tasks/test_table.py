@@ -138,6 +138,16 @@ def test_parquet_that_cannot_be_read_is_told(tmp_path: Path, frame: dict[str, ob
     assert "Doe" not in str(error.value)
 
 
+@pytest.mark.parametrize("word", ["NA", "nan", "None", "Unknown", "-"])
+def test_subjects_that_are_not_known_are_not_one_subject(tmp_path: Path, word: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"the `subject` in 2 rows of .*, such as rows 1 and 3, is a word for an empty"
+    ):
+        read(tmp_path / "t.csv", f"uri,subject\na,{word}\nb,p2\nc,{word}\n")
+    assert read(tmp_path / "t.csv", f"uri,subject\na,{word}\nb,p2\n")[0].subject == word
+    assert [row.label for row in read(tmp_path / "t.csv", f"uri,label\na,{word}\nb,{word}\n")] == [word, word]
+
+
 def test_an_index_of_pandas_is_a_column_if_it_has_a_name(tmp_path: Path) -> None:
     frame = pd.DataFrame({"uri": ["a", "b"], "id": ["x", "y"]})
     frame.set_index("id").to_parquet(tmp_path / "t.parquet")

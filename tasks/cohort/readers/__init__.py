@@ -36,6 +36,8 @@ READERS: tuple[Reader, ...] = (
 )
 """All readers; a file is offered to them in this order."""
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def _silence(readers: Iterable[Reader]) -> None:
     """Keep the libraries from remarking on files, since they may quote them."""
@@ -183,6 +185,8 @@ def _recognised(data: bytes) -> tuple[Reader, str]:
         format = reader.recognise(data)
         if format is not None:
             return reader, format
+    if data.startswith(_POINTER):  # the image is missing, so that it may not be left out as no image
+        raise Unreadable("a pointer of Git LFS in place of the file: fetch it by `git lfs pull`")
     raise NoImage(
         f"not a known image format: expected {enumerated(_titles(READERS), 'or')}; "
         "narrow the source with a glob if it is no image"
@@ -197,7 +201,10 @@ def _damage_as_a_reason(format: str) -> Iterator[None]:
     except Unreadable:
         raise
     except Exception as error:
-        raise Unreadable(f"damaged or unsupported {format} ({type(error).__name__})") from None
+        raise Unreadable(
+            f"damaged or unsupported {format} ({type(error).__name__}): copy the file again from its source, or "
+            "convert it"
+        ) from None
 
 
 def _titles(readers: Iterable[Reader]) -> list[str]:

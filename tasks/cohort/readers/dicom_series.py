@@ -21,7 +21,12 @@ def is_localizer(header: Dataset) -> bool:
 
 
 def refuse_part(header: Dataset) -> None:
-    """Refuse a part of a multi-frame object that was cut into several files."""
+    """Refuse a part of a multi-frame object that was cut into several files, and the slices of a volume in one picture.
+
+    A mosaic has the position of its own corner, where none of its slices lies.
+    """
+    if header.get("Modality") == "MR" and "MOSAIC" in (header.get("ImageType") or ""):
+        raise Unreadable("a mosaic (ImageType): the slices of a volume side by side: convert it to NIfTI (dcm2niix)")
     if header.get("ConcatenationUID") and header.get("InConcatenationTotalNumber") != 1:
         raise Unreadable(
             "a part of a multi-frame object that was cut into several files (ConcatenationUID): join these into one"

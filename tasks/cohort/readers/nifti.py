@@ -34,12 +34,16 @@ _SINGULAR = 1e-6
 _SMALLEST, _FURTHEST = 1e-6, 1e6
 """Voxels are no smaller, and nothing of a patient lies further from the origin, in mm."""
 
+_MILLIMETRES = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+"""The mm in a header's unit of length by its code (xyzt_units): unknown, m, mm, µm."""
+
 
 class Nifti(Reader):
     """The reader of NIfTI: ``(i, j[, k[, channel]])`` becomes ``(channel, [k,] j, i)``.
 
-    Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one. Its pictures are
-    the slices of all time points, one time point after the other; its volumes are the time points.
+    Voxels are scaled as the header says. The affine is the sform's or the qform's, if there is one, in mm whatever the
+    header's unit. Its pictures are the slices of all time points, one time point after the other; its volumes are the
+    time points.
     """
 
     formats: ClassVar = {"nifti": "NIfTI"}
@@ -158,7 +162,7 @@ def _check_spacing(header: Any) -> None:
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
         return
     for axis in (1, 2) if _is_flat(header) else (1, 2, 3):
-        spacing = float(header["pixdim"][axis])
+        spacing = float(header["pixdim"][axis]) * _millimetres(header)
         if not _SMALLEST <= abs(spacing) <= _FURTHEST:
             raise Unreadable(f"pixdim[{axis}] is {spacing:g} mm: mend the header, or convert the volume again")
 
@@ -176,6 +180,7 @@ def _affine(header: Any) -> NDArray[np.float64] | None:
     else:
         return None
     affine = affine.astype(np.float64)
+    affine[:3] *= _millimetres(header)
     axes = affine[:3, :3]
     if _is_flat(header) and not axes[:, 2].any():
         normal = np.cross(axes[:, 0], axes[:, 1])
@@ -185,6 +190,15 @@ def _affine(header: Any) -> NDArray[np.float64] | None:
     if not is_sane or abs(np.linalg.det(axes / lengths)) < _SINGULAR:
         raise Unreadable(f"{fields} place no volume in the patient: mend the header, or convert the volume again")
     return affine
+
+
+def _millimetres(header: Any) -> float:
+    unit = int(header["xyzt_units"]) % 8
+    if unit not in _MILLIMETRES:
+        raise Unreadable(
+            f"xyzt_units has the unit of length {unit}, which NIfTI does not know: set it to 2 (mm), 3 (µm) or 1 (m)"
+        )
+    return _MILLIMETRES[unit]
 
 
 def _is_flat(header: Any) -> bool:

@@ -1,5 +1,6 @@
 """Read TIFF and BigTIFF."""
 
+import re
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from itertools import chain, islice
@@ -20,6 +21,7 @@ from tasks.cohort.reading import (
     check_decoded,
     check_frames,
     check_length,
+    enumerated,
 )
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -70,6 +72,8 @@ class Tiff(Reader):
             values = (_values(page, request.as_mask) for page in (_pages(file) if own is None else own))
             check_decoded(4 * sum(values), request.largest)
             decoded = [_decoded(page, data, request.as_mask) for page in (_pages(file) if own is None else own)]
+            if len(decoded) > 1 and request.spatial_dims == 3:
+                _check_slices(file)
         if len({(page.pixels.shape, page.names) for page in decoded}) > 1:
             raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
         if len(decoded) == 1:
@@ -88,6 +92,34 @@ def _pages(file: TiffFile) -> Iterator[TiffPage]:
             yield page
     if file.is_imagej and (held := int((file.imagej_metadata or {}).get("images", 1))) > number:
         raise Unreadable(f"an ImageJ stack of {held} images with {number} page: save the stack with a page for each")
+
+
+def _check_slices(file: TiffFile) -> None:
+    """Check that the pages are not told apart by two things, such as slice and channel, by what ImageJ or OME say."""
+    counts = {name: number for name, number in _counts(file).items() if number > 1}
+    if len(counts) > 1:
+        said = enumerated([f"{number} {name}" for name, number in counts.items()], "and")
+        raise Unreadable(
+            f"a TIFF whose pages are {said}, which are no slices of one volume: save the slices of each channel and "
+            "time point as a file of its own (cohort.sequences names several as channels)"
+        )
+
+
+def _counts(file: TiffFile) -> dict[str, int]:
+    """Count the slices, channels, time points and images that the pages are."""
+    if file.is_imagej:
+        return {name: int((file.imagej_metadata or {}).get(name, 1)) for name in ("slices", "channels", "frames")}
+    if not file.is_ome:
+        return {}
+    said = str(file.ome_metadata)
+    sizes = {axis: [int(size) for size in re.findall(rf'\bSize{axis}="(\d+)"', said)] for axis in "ZCT"}
+    samples = file.pages.first.samplesperpixel
+    return {
+        "slices": max(sizes["Z"], default=1),
+        "channels": max(sizes["C"], default=1) // samples,
+        "frames": max(sizes["T"], default=1),
+        "images": len(sizes["Z"]),
+    }
 
 
 def _values(page: TiffPage, as_mask: bool) -> int:

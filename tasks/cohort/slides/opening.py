@@ -102,4 +102,7 @@ def _damage_as_a_reason(format: str, files: Sequence[RangedFile]) -> Iterator[No
         except Unreadable:
             raise
         except Exception as error:  # a damaged file can raise anything, and must not stop the run
-            raise Unreadable(f"damaged or unsupported slide in {format.upper()} ({type(error).__name__})") from None
+            raise Unreadable(
+                f"damaged or unsupported slide in {format.upper()} ({type(error).__name__}): copy it again from its "
+                "source, or convert it"
+            ) from None

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tasks.cohort.readers import detect, read
-from tasks.cohort.reading import Unreadable
+from tasks.cohort.reading import NoImage, Unreadable
 from tasks.demo.cohort import dicom_slices
 from tasks.demo.phantom import Phantom
 
@@ -69,3 +69,9 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(data: bytes, message: st
     for refuse in (lambda: detect(data), lambda: read([data], 2)):
         with pytest.raises(Unreadable, match=message):
             refuse()
+
+
+def test_a_pointer_of_git_lfs_is_no_file_that_may_be_left_out() -> None:
+    with pytest.raises(Unreadable, match="git lfs pull") as error:
+        detect(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert not isinstance(error.value, NoImage)

@@ -201,6 +201,15 @@ def test_the_distance_between_slices_is_that_of_their_positions() -> None:
     np.testing.assert_allclose(affine @ [2, 0, 0, 1], [-10, -20, 36, 1])
 
 
+def test_a_mosaic_of_slices_is_refused_by_its_header() -> None:
+    made = dataset(np.zeros((4, 6), np.uint16), Rows=4, Columns=6, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
+    made.Modality = "MR"
+    with pytest.raises(Unreadable, match=r"a mosaic .*convert it to NIfTI"):
+        inspect(encode(made))
+    made.Modality = "OP"  # a panorama of the retina
+    assert read([encode(made)], 2).pixels.shape == (1, 4, 6)
+
+
 def test_empty_functional_groups_say_nothing() -> None:
     made = dataset(np.zeros((2, 4, 6), np.uint16), Rows=4, Columns=6, NumberOfFrames=2)
     made.SharedFunctionalGroupsSequence = [item(PixelMeasuresSequence=[], PlaneOrientationSequence=[])]

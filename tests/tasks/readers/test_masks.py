@@ -134,6 +134,8 @@ def test_a_rule_says_what_marks(data: bytes, rule: dict[str, Any], expected: NDA
         (picture(GREY), {"channel": "alpha"}, "no channel 'alpha' .*: it has grey"),
         (npy(SQUARE), {"channel": 3}, "no channel 3 .*: it has 0"),
         (picture(np.dstack([GREY, GREY, GREY, WHITE])), {"channel": "alpha"}, "255 everywhere"),
+        (npy(SQUARE * np.int64(2**24 + 1)), {"labels": [2**24]}, "labels of 16777216 and above"),
+        (npy(SQUARE), {"labels": [2**24 + 1]}, "labels of 16777216 and above"),
     ],
 )
 def test_a_rule_that_does_not_suit_a_mask_is_no_empty_mask(data: bytes, rule: dict[str, Any], message: str) -> None:

@@ -139,6 +139,26 @@ def placed(sform: int, qform: int, kind: type = Nifti1Image) -> bytes:
     return bytes(image.to_bytes())
 
 
+@pytest.mark.parametrize(("unit", "millimetres"), [("unknown", 1), ("meter", 1000), ("mm", 1), ("micron", 0.001)])
+@pytest.mark.parametrize("codes", [(2, 0), (0, 1)], ids=["sform", "qform"])
+@pytest.mark.parametrize("kind", [Nifti1Image, Nifti2Image])
+def test_the_affine_is_in_millimetres_whatever_the_unit(
+    unit: str, millimetres: float, codes: tuple[int, int], kind: type
+) -> None:
+    image = kind(VOXELS, None)
+    image.set_sform(np.diag([2, 3, 4, 1.0]), codes[0])
+    image.set_qform(np.diag([2, 3, 4, 1.0]), codes[1])
+    image.header.set_xyzt_units(unit, "sec")
+    affine = read([image.to_bytes()], 3).affine
+    assert affine is not None
+    np.testing.assert_allclose(affine @ [1, 1, 1, 1], [*np.multiply([2, 3, 4], millimetres), 1], rtol=1e-6)
+
+
+def test_a_unit_that_nifti_does_not_know_is_refused() -> None:
+    with pytest.raises(Unreadable, match="xyzt_units has the unit of length 5, which NIfTI does not know"):
+        inspect(with_fields(placed(2, 0), xyzt_units=5))
+
+
 WRONG_GEOMETRY: dict[str, tuple[bytes, dict[str, object], str]] = {
     "sform of zeros": (placed(2, 0), dict.fromkeys(("srow_x", "srow_y", "srow_z"), 0), "srow_x, srow_y, srow_z"),
     "sform in a plane": (placed(1, 0), {"srow_z": [-1.5, 0.2, 0, 90]}, "srow_x"),

@@ -123,7 +123,9 @@ def test_a_new_reader_is_guarded_as_all_are(tmp_path: Path) -> None:
     (tmp_path / "large.pgm").write_bytes(graymap(np.zeros((40, 40), np.uint8)))
     (tmp_path / "notes.txt").write_bytes(b"none")
     reasons = {entry.id: entry.reason for entry in surveyed(tmp_path, 2, largest_image=6399).entries}
-    assert reasons["damaged.pgm"] == "damaged or unsupported pgm (AssertionError)"
+    assert reasons["damaged.pgm"] == (
+        "damaged or unsupported pgm (AssertionError): copy the file again from its source, or convert it"
+    )
     assert "declares pixels of 6400 bytes" in str(reasons["large.pgm"])
     assert "expected DICOM, PNG, JPEG, TIFF, NPY, NIfTI or PGM; narrow the source" in str(reasons["notes.txt"])
     with pytest.raises(Unreadable, match="2 files for one image, but only DICOM and PGM have series: name the one npy"):

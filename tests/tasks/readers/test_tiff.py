@@ -196,6 +196,28 @@ def test_a_stack_with_one_page_for_many_images_is_refused() -> None:
         read([data], 2)
 
 
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+@pytest.mark.parametrize(("axes", "shape"), [("ZYX", (6,)), ("CYX", (6,)), ("ZCYX", (3, 2)), ("TZYX", (2, 3))])
+def test_pages_that_two_things_tell_apart_are_no_volume(kind: str, axes: str, shape: tuple[int, ...]) -> None:
+    pages = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(*shape, 4, 5)
+    data = tiff(pages, **{kind: True}, metadata={"axes": axes})
+    np.testing.assert_array_equal(read([data], 2, frames="channels").pixels, pages.reshape(6, 4, 5))
+    np.testing.assert_array_equal(read([data], 2, frame=3).pixels[0], pages.reshape(6, 4, 5)[2])
+    if len(shape) == 1:
+        np.testing.assert_array_equal(read([data], 3).pixels[0], pages)
+        return
+    with pytest.raises(
+        Unreadable, match=r"pages are 3 slices and 2 (channels|frames), which are no slices of one volume"
+    ):
+        read([data], 3)
+
+
+def test_the_colours_of_an_ome_stack_are_no_pages() -> None:
+    pages = np.arange(3 * 4 * 5 * 3, dtype=np.uint8).reshape(3, 4, 5, 3)
+    data = tiff(pages, photometric="rgb", ome=True, metadata={"axes": "ZYXS"})
+    np.testing.assert_array_equal(read([data], 3).pixels, np.moveaxis(pages, -1, 0))
+
+
 def test_what_is_not_decoded_into_a_known_size_is_refused() -> None:
     with pytest.raises(Unreadable, match="a TIFF of compression 34925: save it uncompressed"):
         read([tiff(GREY, compression="lzma")], 2)
