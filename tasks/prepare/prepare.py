@@ -215,8 +215,9 @@ def prepare(
 
 def _check_window(cohort: CohortConfig, entries: Sequence[Entry]) -> None:
     """Check that a fixed window is of all images, since only DICOM is windowed."""
-    others = [entry for entry in entries if not entry.reason and entry.format != "dicom"]
-    if isinstance(cohort.window, Window) and others:
+    if not isinstance(cohort.window, Window):
+        return
+    if others := [entry for entry in entries if not entry.reason and entry.format != "dicom"]:
         low, high = (cohort.window.center + sign * cohort.window.width / 2 for sign in (-1, 1))
         raise ConfigurationError(
             f"cohort.window is for DICOM, and {len(others)} of {len(entries)} images are of another format, such as "
