@@ -48,7 +48,7 @@ def begun_here() -> dict[str, Any]:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         patch.delenv("PYTHONUNBUFFERED", raising=False)
         said = in_a_process_of_its_own("from tests.flows.forks import begin_here; begin_here()")
-    return dict(json.loads(said.replace(SAID_BEFORE, "", 1))) | {"said before": said.count(SAID_BEFORE)}
+    return dict(json.loads(said.replace(SAID_BEFORE, ""))) | {"said before": said.count(SAID_BEFORE)}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads of the system are counted in /proc")
