@@ -59,14 +59,21 @@ def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free together with their gRPC twins, which SeaweedFS puts 10000 higher."""
-    candidates = iter(random.SystemRandom().sample(range(20_000, 30_000), 100 * count))
+    """Ports that are free together with their gRPC twins, which SeaweedFS puts 10000 higher.
+
+    They are below those that Linux gives to connections, from 32768 on: one of these would be taken in the meantime.
+    """
+    candidates = iter(random.SystemRandom().sample(range(10_000, 22_768), 100 * count))
     return list(islice((port for port in candidates if _is_free(port) and _is_free(port + 10_000)), count))
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _wait_for(endpoint: str, server: "subprocess.Popen[bytes]", log: Path) -> None:

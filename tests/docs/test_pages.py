@@ -2,26 +2,33 @@
 
 import os
 import re
+import runpy
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import chdir, contextmanager, suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
+from unittest.mock import patch
 
 import nbclient
 import nbformat
 import pytest
 import yaml
+from click.testing import CliRunner
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
+from flows.cli import main
 from flows.config import RunConfig
 from flows.demo import demo_config, demo_content
+from models import networks
 from models.explainers import EXPLAINERS
 from models.metrics import METRICS
 from tasks.cohort.pseudonyms import VARIABLE
@@ -53,6 +60,8 @@ _PARTS = ("docs", "cohortlens", "flows", "models", "tasks", "deployments", "infr
 _OF_THE_TESTS = (VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
 _SEE_ONE_CORE = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
 """So that a run starts one worker: most of what these small runs take is the start of processes."""
+_COMMAND = re.compile(r"\.venv/bin/(python \w+\.py|cohortlens +(?!evaluate|run|view)[^|&;<>$`#]+)(#.*)?")
+"""A command that starts no process: it is called here, since a process imports for longer than most of them work."""
 _FILE = re.compile(r"# ([\w/.-]+\.(?:py|ya?ml))\n")
 
 
@@ -93,8 +102,29 @@ class Reader:
         return left_out
 
     def sh(self, example: Example) -> str | None:
+        lines = example.parsed.replace("\\\n", "").splitlines()
+        for is_command, some in groupby(lines, lambda line: bool(_COMMAND.fullmatch(line))):
+            follow = self._call if is_command else self._start
+            said = follow([*some])
+            if said is not None:
+                return said
+        return None
+
+    def _call(self, lines: list[str]) -> str | None:
+        for line in lines:
+            program, *words = shlex.split(line, comments=True)
+            with self._at_the_prompt():
+                if program.endswith("python"):
+                    runpy.run_path(words[0], run_name="__main__")
+                    continue
+                done = CliRunner().invoke(main, words)
+            if done.exit_code:
+                return f"{line} ends with {done.exit_code}:\n{done.output}"
+        return None
+
+    def _start(self, lines: list[str]) -> str | None:
         log, kept = self.checkout / "out/log", self.checkout / "out/environment"
-        script = f"set -e\n{example.parsed}\nenv --null > {kept}\n"
+        script = "\n".join(["set -e", *lines, f"env --null > {kept}", ""])
         with log.open("w") as sink:
             shell = subprocess.Popen(
                 [*_SEE_ONE_CORE, "bash", "-c", script],
@@ -105,18 +135,25 @@ class Reader:
                 start_new_session=True,
             )
         self.sessions.append(shell.pid)
-        if shell.wait(600):
-            return log.read_text()
+        if code := shell.wait(600):
+            return f"it ends with {code}:\n{log.read_text()}"  # a text that is empty would be no failure
         self.environment = dict(entry.split("=", 1) for entry in kept.read_text().split("\0") if entry)
         return None
+
+    @contextmanager
+    def _at_the_prompt(self) -> Iterator[None]:
+        own = str(self.checkout / "models/networks")  # where a page adds a module
+        with (
+            chdir(self.checkout),
+            patch.dict(os.environ, self.environment, clear=True),
+            patch.object(networks, "__path__", [*networks.__path__, own]),
+        ):
+            yield
 
     def python(self, example: Example) -> str | None:
         if self._is_file(example):
             return None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self.checkout)
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
+        with self._at_the_prompt():
             return PythonEvaluator()(example)
 
     def yaml(self, example: Example) -> None:
@@ -144,9 +181,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in _PARTS:
         shutil.copytree(ROOT / part, folder / part)
     (folder / ".venv").symlink_to(sys.prefix)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.delenv(VARIABLE)
+    with chdir(folder), patch.dict(os.environ):
+        del os.environ[VARIABLE]
         carry_out(demo_config("out/demo", spatial_dims=2, images=24).model_dump(), report=True)
     return folder
 
@@ -156,10 +192,11 @@ def reader(demo: Path, tmp_path: Path, prefect: str) -> Iterator[Reader]:
     checkout = tmp_path / "checkout"
     shutil.copytree(demo, checkout, symlinks=True)
     flags = ("-s3.port", "-master.port", "-volume.port", "-filer.port", "-admin.port", "-metricsPort")
-    ports = free_ports(len(flags))
+    view, *ports = free_ports(1 + len(flags))
     own = [f"{flag}={port}" for flag, port in zip(flags, ports, strict=True)]
     weed = " ".join(["weed mini -s3.port.iceberg=0 -s3.port.lance=0", *own])
-    reader = Reader(checkout, _environment(checkout), {"127.0.0.1:8333": f"127.0.0.1:{ports[0]}", "weed mini": weed})
+    replaced = {"127.0.0.1:8333": f"127.0.0.1:{ports[0]}", "weed mini": weed, "8445": str(view)}
+    reader = Reader(checkout, _environment(checkout), replaced)
     try:
         yield reader
     finally:
@@ -177,6 +214,16 @@ def _environment(checkout: Path) -> dict[str, str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_says_can_be_done(page: Path, reader: Reader) -> None:
     assert reader.read(page) == LEFT_OUT.get(page.name, [])
+
+
+@pytest.mark.parametrize("command", [".venv/bin/cohortlens status nowhere", ".venv/bin/python broken.py", "false"])
+def test_a_command_that_fails_fails_its_page(command: str, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "broken.py").write_text("assert False")
+    page = tmp_path / "page.md"
+    page.write_text(f"```sh\n{command}\n```\n")
+    with pytest.raises(AssertionError):
+        Reader(tmp_path, {**os.environ}, {}).read(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -210,5 +257,5 @@ def test_a_notebook_runs(notebook: Path, demo: Path, tmp_path: Path, monkeypatch
     cells = nbformat.read(notebook, as_version=4)
     nbformat.validate(cells)
     assert not [cell for cell in cells.cells if cell.get("outputs")], "keep it without outputs: they go stale"
-    nbclient.NotebookClient(cells, timeout=120, resources={"metadata": {"path": str(demo / "docs")}}).execute()
+    nbclient.NotebookClient(cells, timeout=600, resources={"metadata": {"path": str(demo / "docs")}}).execute()
     assert any("image/png" in output.get("data", {}) for cell in cells.cells for output in cell.get("outputs", []))

@@ -60,7 +60,7 @@ class Run:
         assert self.process.poll() is None, self.said
 
     def end(self) -> int:
-        return self.process.wait(200)
+        return self.process.wait(600)
 
     def kill(self) -> None:
         """Leave no process behind, however a test ended."""

@@ -30,6 +30,8 @@ from tests.tasks.outputs import carry_out
 
 PACE = 0.3
 
+pytestmark = pytest.mark.timeout(900)  # where the machine is busy: a run imports in up to four processes
+
 Begun = Callable[[dict[str, Any], Path, str | None], Run]
 
 
@@ -75,7 +77,7 @@ def test_workers_and_the_prefect_server_killed(
     (folder / "pace").write_text("1.0")
     server.kill()
     delivered = len(stamps(local))
-    wait(lambda: len(stamps(local)) > delivered, 60)
+    wait(lambda: len(stamps(local)) > delivered)
     server.start()
     assert run.end() == 0, run.said
     assert sabotage.deaths_left(folder) == 0
@@ -102,7 +104,7 @@ def test_the_flows_process_killed(
     run.process.kill()
     run.end()
     assert workers
-    psutil.wait_procs(workers, timeout=20)
+    psutil.wait_procs(workers, timeout=60)
     assert not [worker for worker in workers if worker.is_running()]
     carry_out(content(local))
     measured("run: its process killed, run again", 1, [local], (sabotage.explained(folder) + sum(explained)) / IMAGES)
@@ -167,7 +169,7 @@ def test_the_prefect_server_gone_when_a_run_ends(
     run.wait_for_commits(1)
     server.kill()
     delivered = len(stamps(local))
-    wait(lambda: len(stamps(local)) > delivered, 60)
+    wait(lambda: len(stamps(local)) > delivered)
     if until == "long after":
         assert run.end() == 0, run.said
         assert "the run is done; but Prefect's server" in run.said

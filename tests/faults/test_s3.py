@@ -18,6 +18,7 @@ from tasks.storage.s3 import PatientS3
 from tasks.upkeep.verify import verify
 from tests.faults.conftest import FEW, SOAK, Measured
 from tests.faults.proxy import FAULTS, FaultyS3
+from tests.integration.processes import wait
 from tests.tasks.outputs import Cohort, carry_out
 
 IMAGES = FEW
@@ -250,10 +251,7 @@ def test_a_run_keeps_its_lease_while_s3_is_away(
         proxy.come_back()
         (name,) = (through / "out").names()
         before = (through / "out" / name).read()
-        deadline = time.monotonic() + 10
-        while (through / "out" / name).read() == before and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert (through / "out" / name).read() != before
+        wait(lambda: (through / "out" / name).read() != before)
         assert held()
 
 

@@ -88,11 +88,11 @@ def test_aliases_and_merged_keys_are_written_out() -> None:
     ids=lambda text: repr(text)[:30],
 )
 def test_what_is_no_configuration_is_refused_with_its_place(text: str | bytes, message: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()  # others may be at work on the machine
     with pytest.raises(ConfigurationError, match=message) as error:
         read_yaml(text if isinstance(text, bytes) else text.encode(), "f")
     assert "suppress" not in str(error.value) and "http" not in str(error.value) and "\n" not in str(error.value)
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def served() -> dict[str, set[str]]:
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         client.submit(count).result()
         (worker,) = client.scheduler_info()["workers"].values()
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker['services']['dashboard']}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker['services']['dashboard']}/metrics", timeout=60) as page:
             text = page.read().decode()
     found: dict[str, set[str]] = {}
     for name, labels in re.findall(r"^(\w+)(?:{(.*)})? [\d.e+-]+$", text, re.MULTILINE):

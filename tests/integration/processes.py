@@ -89,7 +89,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def wait(condition: Callable[[], Any], seconds: float = 120) -> float:
+def wait(condition: Callable[[], Any], seconds: float = 240) -> float:
     """Wait for something; return how long it took."""
     began = time.monotonic()
     while not condition():

@@ -111,7 +111,7 @@ def test_a_worker_logs_json_lines_with_run_shard_and_image(seen: Seen, elsewhere
 
 
 def test_prometheus_is_served_by_the_worker(seen: Seen, elsewhere: Cluster) -> None:
-    with urllib.request.urlopen(elsewhere.metrics, timeout=10) as answer:
+    with urllib.request.urlopen(elsewhere.metrics, timeout=60) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
 
     def values(name: str, label: str) -> dict[str, float]:

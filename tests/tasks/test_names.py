@@ -111,7 +111,7 @@ def odd_names(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_what_is_no_file_in_a_folder_is_set_aside(tmp_path: Path) -> None:
     expected = odd_names(tmp_path) | {"good.png": ""}
     found = {one.id: one.reason or "" for one in surveyed(f"{tmp_path}/")}
@@ -119,7 +119,7 @@ def test_what_is_no_file_in_a_folder_is_set_aside(tmp_path: Path) -> None:
     assert str(tmp_path) not in repr(found)
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_what_is_no_file_in_a_table_is_set_aside(tmp_path: Path) -> None:
     picture(tmp_path / "good.png")
     os.mkfifo(tmp_path / "pipe.png")

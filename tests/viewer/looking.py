@@ -2,12 +2,29 @@
 
 import base64
 import io
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+
+SECONDS = 60
+
+
+def eventually(page: Page, claim: Callable[[], None]) -> None:
+    """Claim something of what the page shows until it holds: what was fetched or pressed is drawn a moment later."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return claim()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        page.wait_for_timeout(50)
 
 
 def open_case(page: Page, address: str, image: str, settings: str = "") -> None:
@@ -27,6 +44,19 @@ def pixels(shown: Locator) -> NDArray[np.uint8]:
     uri = shown.locator("canvas").evaluate("canvas => canvas.toDataURL('image/png')")
     picture: NDArray[np.uint8] = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB"))
     return picture
+
+
+def expect_colours(
+    shown: Locator, expected: NDArray[Any], within: float, places: Any = np.s_[:], spacing: tuple[float, float] = (1, 1)
+) -> None:
+    """Expect a whole picture, ``(row, column, RGB)`` or grey ``(row, column)``, at some places of a panel."""
+
+    def drawn() -> None:
+        found = voxels(shown, expected.shape[:2], spacing).astype(float)
+        found = found if expected.ndim == 3 else found[..., 0]
+        assert np.abs(found[places] - expected[places]).max() < within
+
+    eventually(shown.page, drawn)
 
 
 def voxels(shown: Locator, shape: tuple[int, ...], spacing: tuple[float, float] = (1, 1)) -> NDArray[np.uint8]:
@@ -58,13 +88,15 @@ def point(
     return box["x"] + columns[column], box["y"] + rows[row]
 
 
-def readout(page: Page) -> dict[str, str]:
-    """The values under the cursor, by title."""
-    entries = page.locator(".readout div")
-    return dict(zip(entries.locator("dt").all_inner_texts(), entries.locator("dd").all_inner_texts(), strict=True))
+def readout(page: Page, title: str) -> Locator:
+    """What is told of the voxel under the cursor."""
+    return page.locator(".readout div").filter(has=page.locator("dt", has_text=title)).locator("dd").first
 
 
-def told(page: Page, title: str) -> float:
-    """A value under the cursor, with all its digits."""
-    entry = page.locator(".readout div").filter(has=page.locator("dt", has_text=title))
-    return float(entry.locator("dd").first.get_attribute("data-value") or "nan")
+def expect_told(page: Page, title: str, value: float) -> None:
+    """Expect a value under the cursor, with all the digits of single precision."""
+
+    def told() -> None:
+        assert float(readout(page, title).get_attribute("data-value") or "nan") == pytest.approx(value)
+
+    eventually(page, told)

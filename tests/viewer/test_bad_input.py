@@ -261,6 +261,6 @@ def test_hostile_text_is_never_markup_and_breaks_no_layout(
     page.goto(f"{serve(hostile)}/viewer/index.html{fragment}")
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     page.wait_for_load_state("networkidle")
-    assert MARKUP in page.locator("body").inner_text()
+    expect(page.locator("body")).to_contain_text(MARKUP, use_inner_text=True)
     assert page.evaluate("[window.struck, document.querySelectorAll('img[src=x], body script').length]") == [None, 0]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

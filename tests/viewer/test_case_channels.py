@@ -10,7 +10,7 @@ from models.flags import MapFlag
 from models.outputs import IMAGE_ID, Axis, Output
 from tasks.cohort.slides.outputs import declare_slide
 from tests.viewer.conftest import Serve
-from tests.viewer.looking import open_case, panel, pixels, told, voxels
+from tests.viewer.looking import eventually, expect_colours, expect_told, open_case, panel, pixels
 from tests.viewer.stores import write_store
 
 SIDE = 12
@@ -33,8 +33,7 @@ def test_three_channels_without_names_are_colours(page: Page, serve: Serve, tmp_
     write_store(tmp_path, given, channels=("0", "1", "2"))
     open_case(page, serve(tmp_path), "case-0", "window=0.5,1")
     expected = 255 * given["image"][0].transpose(1, 2, 0)
-    drawn = voxels(panel(page, "image, colours"), (SIDE, SIDE))
-    assert np.abs(drawn[INNER] - expected[INNER]).max() < 3
+    expect_colours(panel(page, "image, colours"), expected, 3, INNER)
 
 
 def test_sequences_are_chosen_by_name_with_their_maps(page: Page, serve: Serve, tmp_path: Path) -> None:
@@ -48,14 +47,12 @@ def test_sequences_are_chosen_by_name_with_their_maps(page: Page, serve: Serve, 
     page.get_by_role("spinbutton", name="width").fill("1")
     page.get_by_role("spinbutton", name="width").press("Tab")
     page.mouse.move(0, 0)
-    assert told(page, "image, t1") == pytest.approx(float(given["image"][0, 1, 4, 7]))
-    assert told(page, "attribution_channel, map0, t1") == pytest.approx(
-        float(given["attribution_channel"][0, 0, 0, 1, 4, 7])
-    )
-    expected = 255 * given["image"][0, 1]
-    drawn = voxels(panel(page, "image, t1"), (SIDE, SIDE))[..., 0].astype(float)
-    drawn[4, :], drawn[:, 7], expected[4, :], expected[:, 7] = 0, 0, 0, 0  # the crosshair
-    assert np.abs(drawn[INNER] - expected[INNER]).max() < 3
+    expect_told(page, "image, t1", float(given["image"][0, 1, 4, 7]))
+    expect_told(page, "attribution_channel, map0, t1", float(given["attribution_channel"][0, 0, 0, 1, 4, 7]))
+    seen = np.zeros((SIDE, SIDE), bool)
+    seen[INNER] = True
+    seen[4, :] = seen[:, 7] = False  # the crosshair
+    expect_colours(panel(page, "image, t1"), 255 * given["image"][0, 1], 3, seen)
 
 
 def test_maps_with_nothing_to_see_say_so_in_words(page: Page, serve: Serve, tmp_path: Path) -> None:
@@ -73,7 +70,7 @@ def test_maps_with_nothing_to_see_say_so_in_words(page: Page, serve: Serve, tmp_
     expect(panel(page, "map2").get_by_role("alert")).to_contain_text("cohortlens verify --repair")
     expect(panel(page, "map3")).to_contain_text("1 of 144 places are not finite")
     expect(page.get_by_label("Flags")).to_contain_text("map blank: map0")
-    assert panel(page, "map0").locator("canvas").count() == 0
+    expect(panel(page, "map0").locator("canvas")).to_have_count(0)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -147,9 +144,13 @@ def test_a_slide_is_shown_whole_and_by_its_tiles(page: Page, serve: Serve, tmp_p
     open_case(page, serve(tmp_path), "case-0")
     slide = panel(page, "slide")
     expect(slide).to_contain_text("mean of map0 by tile")
-    picture = pixels(slide)
-    assert picture.shape[:2] == (256, 512)
-    assert tuple(picture[128, 128]) != tuple(picture[128, 384])  # the second tile has all of the map
+
+    def drawn() -> None:
+        picture = pixels(slide)
+        assert picture.shape[:2] == (256, 512)
+        assert tuple(picture[128, 128]) != tuple(picture[128, 384])  # the second tile has all of the map
+
+    eventually(page, drawn)
     expect(page.get_by_text("slice 2 of 3")).to_be_visible()
     box = slide.locator("canvas").bounding_box()
     assert box

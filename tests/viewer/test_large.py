@@ -2,13 +2,13 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
-from tests.viewer.conftest import Serve
+from tests.viewer.conftest import Serve, watched
 from tests.viewer.large import make_large
 
 IMAGES = 100_000
@@ -44,6 +44,13 @@ def large(demo: Path, serve: Serve, tmp_path_factory: pytest.TempPathFactory) ->
     output = tmp_path_factory.mktemp("large") / "output"
     ids = make_large(demo, output, IMAGES)
     return f"{serve(output)}/viewer/index.html", ids
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of a reader who comes for the first time: what the browser has kept would not be counted."""
+    with browser.new_context(viewport={"width": 1400, "height": 900}) as context, watched(context) as page:
+        yield page
 
 
 @pytest.fixture

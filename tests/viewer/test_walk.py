@@ -1,6 +1,7 @@
 """A walk of a reader: from the worklist to a case, to a rating that the server keeps, and where none is kept."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,9 +39,10 @@ def test_a_reader_walks_from_the_worklist_to_a_rating(page: Page, viewed: tuple[
     page.goto(f"{address}#/worklist?search={IMAGE}")
     page.get_by_role("link", name=IMAGE).click()
     expect(page.get_by_role("heading", level=1, name=IMAGE)).to_be_visible()
-    assert page.title().startswith(IMAGE)
+    expect(page).to_have_title(re.compile(f"^{IMAGE}"))  # it is set by whatever leads the focus to the heading
     page.get_by_label("Your pseudonym").wait_for(state="attached")
     page.keyboard.press("r")
+    expect(page.get_by_label("Your pseudonym")).to_be_focused()
     page.keyboard.type("reader-a")
     page.get_by_role("group", name="The prediction").get_by_label("agree", exact=True).check()
     page.get_by_role("group", name="What the maps show").get_by_label("unsure").focus()
@@ -69,6 +71,7 @@ def test_a_region_is_drawn_by_pointer_and_keys_and_taken_back(page: Page, viewed
     page.get_by_label("Your pseudonym").wait_for(state="attached")
     page.keyboard.press("r")
     page.get_by_role("button", name="Brush").click()
+    page.wait_for_load_state("networkidle")  # what comes later moves the layer
     layer = page.get_by_role("img", name="Region, brush").first
     box = layer.bounding_box()
     assert box is not None

@@ -29,13 +29,16 @@ close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6, equal_nan=True
 OF_DECISIONS = {"irof"}
 """Metrics that are undefined for the second class, since the network does not decide for that."""
 EXPLAINERS = [Saliency(), GradCAM(layer="2"), SmoothGrad(samples=2), ControlRandom()]
+OF = {2: (4, EXPLAINERS), 3: (3, [Saliency(), ControlRandom()])}
+"""Images and explainers by dimensions: volumes are for the metrics' own arithmetic, and take long."""
 
 
-def setting(dims: int, count: int = 4) -> tuple[Network, Tensor, dict[str, Tensor]]:
+def setting(dims: int) -> tuple[Network, Tensor, dict[str, Tensor]]:
+    count, explainers = OF[dims]
     network, batch = curved(dims), images(dims, count)
-    others = torch.randn(2, count, 2, 4, *batch.shape[2:], generator=torch.Generator().manual_seed(9))
+    others = torch.randn(2, count, 2, len(explainers), *batch.shape[2:], generator=torch.Generator().manual_seed(9))
     given = {"masks": boxes(dims, count), "spacing": torch.ones(count, dims), "others": others}
-    given["maps"] = Engine(network, EXPLAINERS, Predicted(k=2)).explain(batch, names(count)).maps
+    given["maps"] = Engine(network, explainers, Predicted(k=2)).explain(batch, names(count)).maps
     return network, batch, given
 
 
@@ -50,20 +53,21 @@ def everything(score: Values) -> Tensor:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_value_depends_on_the_image_alone(dims: int) -> None:
-    network, batch, given = setting(dims)
-    together = evaluate(Engine(network, EXPLAINERS, Predicted(k=2), 7), METRICS, batch, names(4), **given)
+    (count, explainers), (network, batch, given) = OF[dims], setting(dims)
+    shape = (count, 2, len(explainers))
+    together = evaluate(Engine(network, explainers, Predicted(k=2), 7), METRICS, batch, names(count), **given)
     for metric, score in zip(METRICS, together, strict=True):
-        assert score.value.shape == (4, 2, 4) and score.value.dtype == torch.float32, metric.name
-        assert all(value.shape == (4, 2, 4) for value in score.companions.values()), metric.name
-        assert all(curve.shape == (4, 2, 4, len(score.points)) for curve in score.curves.values()), metric.name
+        assert score.value.shape == shape and score.value.dtype == torch.float32, metric.name
+        assert all(value.shape == shape for value in score.companions.values()), metric.name
+        assert all(curve.shape == (*shape, len(score.points)) for curve in score.curves.values()), metric.name
         values = score.value[:, :1] if metric.name in OF_DECISIONS else score.value
         assert values.isfinite().all(), metric.name
         low, high = metric.range
         assert low - 1e-6 <= values.min() and values.max() <= high + 1e-6, metric.name
         assert len(values.unique()) > 1, metric.name
     rows = [2, 0]
-    engine = Engine(network, EXPLAINERS, Predicted(k=2), 3)
-    ids = tuple(names(4)[row] for row in rows)
+    engine = Engine(network, explainers, Predicted(k=2), 3)
+    ids = tuple(names(count)[row] for row in rows)
     for metric, score in zip(METRICS, together, strict=True):
         (other,) = evaluate(engine, [metric], batch[rows], ids, **part(given, rows))
         torch.testing.assert_close(
@@ -73,11 +77,11 @@ def test_a_value_depends_on_the_image_alone(dims: int) -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_constant_maps_are_evaluated_or_undefined_and_stop_nothing(dims: int) -> None:
-    network, batch, given = setting(dims)
-    sound = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
+    (count, explainers), (network, batch, given) = OF[dims], setting(dims)
+    sound = evaluate(Engine(network, explainers, Predicted(k=2)), METRICS, batch, names(count), **given)
     given["maps"] = given["maps"].clone()
     given["maps"][0], given["maps"][1] = 0.0, 0.5
-    scores = evaluate(Engine(network, EXPLAINERS, Predicted(k=2)), METRICS, batch, names(4), **given)
+    scores = evaluate(Engine(network, explainers, Predicted(k=2)), METRICS, batch, names(count), **given)
     undefined = {"iou", "sensitivity_n", "repeatability", "reproducibility", "explainer_agreement"}
     undefined |= {"cascading_randomisation", "independent_randomisation", "label_randomisation"}
     undefined |= {"efficient_mprt", "random_logit"}

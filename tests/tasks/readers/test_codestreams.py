@@ -166,7 +166,7 @@ for path in sys.argv[1:]:
     names = ["JPEG2000.dcm", "JPGExtended.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_rle.dcm"]
     paths = [str(get_testdata_file(name, download=False)) for name in names]
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    found = subprocess.check_output([sys.executable, "-c", code, *paths], text=True, timeout=120, env=environment)
+    found = subprocess.check_output([sys.executable, "-c", code, *paths], text=True, timeout=280, env=environment)
     assert found.splitlines() == ["1 1024 256", "1 1024 256", "1 64 64", "3 100 100"]
 
 

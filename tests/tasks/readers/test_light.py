@@ -13,7 +13,7 @@ def imported(module: str) -> list[str]:
     """Name the libraries of `HEAVY` that a fresh process has after it imported a module."""
     code = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    return subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120, env=environment).split()
+    return subprocess.check_output([sys.executable, "-c", code], text=True, timeout=280, env=environment).split()
 
 
 @pytest.mark.parametrize(
