@@ -128,9 +128,7 @@ def lease(output: Location, who: str) -> Iterator[Lease]:
     ours = _file(output, number + 1)
     if not ours.create(_content(who)):
         raise Occupied(f"another run has just begun at {output}: wait for its end, or name another output")
-    for before in _numbers(output):
-        if before <= number:
-            _file(output, before).remove()
+    _remove_up_to(output, number)
     taken, done = Lease(number + 1), threading.Event()
     renewing = threading.Thread(target=_renew, args=(output, ours, taken, who, done), daemon=True)
     renewing.start()
@@ -140,7 +138,14 @@ def lease(output: Location, who: str) -> Iterator[Lease]:
         done.set()
         renewing.join()
         if taken():
-            ours.remove()
+            _remove_up_to(output, taken.number)
+
+
+def _remove_up_to(output: Location, number: int) -> None:
+    """Remove leases of this number and before: a run that stood still may have written its own after it was removed."""
+    for before in _numbers(output):
+        if before <= number:
+            _file(output, before).remove()
 
 
 def _renew(output: Location, ours: Location, taken: Lease, who: str, done: threading.Event) -> None:
@@ -148,6 +153,7 @@ def _renew(output: Location, ours: Location, taken: Lease, who: str, done: threa
         with suppress(OSError):  # storage that is away for a moment is for those who write results to complain of
             if max(_numbers(output), default=0) != taken.number:
                 taken.lost.set()
+                ours.remove()
                 return
             ours.write(_content(who))
 

@@ -79,6 +79,18 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_run_notices(
         assert output.names() == []
 
 
+def test_a_lease_that_is_written_once_more_after_it_was_lost_does_not_stay(
+    output: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lease(output, "first"):
+        (name,) = output.names()
+        content = (output / name).read()
+        monkeypatch.setattr(lease_module, "STALE_SECONDS", 0.0)
+        with lease(output, "second"):
+            (output / name).write(content)  # the first had stood still between its look and its write
+        assert output.names() == []
+
+
 def test_workers_notice_that_their_run_has_ended(output: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "_LOOK_SECONDS", 0.0)
     with lease(output, "first") as held:

@@ -1,4 +1,4 @@
-import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
+import { useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { CaseView } from "./case/case.tsx";
 import { CohortView } from "./cohort/cohort.tsx";
 import { Text } from "./cohort/text.tsx";
@@ -83,7 +83,7 @@ function useTitle(route: Route, output: Output | undefined): void {
     const view = route.view === "case" ? route.image : route.view === "cohort" ? "Cohort" : "Worklist";
     document.title = [view, output && nameOf(output), "cohortlens"].filter(Boolean).join(" · ").slice(0, 200);
   }, [route.view, route.image, output]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const isSameView = before.current.view === route.view;
     if (isSameView && before.current.image === route.image) return undefined;
     before.current = route;
