@@ -227,10 +227,13 @@ def test_a_command_that_fails_fails_its_page(command: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_are_of_a_kind_that_is_run_or_are_text(page: Path) -> None:
-    fences = re.findall(r"^ *```+(.*)$", page.read_text(), re.MULTILINE)
-    assert set(fences[::2]) <= {"sh", "python", "yaml", "text"}
+def test_blocks_are_of_a_kind_that_is_run_or_read_or_are_text(page: Path) -> None:
+    text = page.read_text()
+    fences = re.findall(r"^ *```+(.*)$", text, re.MULTILINE)
+    assert set(fences[::2]) <= {"sh", "python", "yaml", "json", "text"}
     assert set(fences[1::2]) <= {""}
+    for block in re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        json.loads(block)
 
 
 @pytest.mark.parametrize(
