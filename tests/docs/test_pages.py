@@ -1,5 +1,6 @@
 """Every command, program and configuration in README.md and docs/ is run, in order, in a checkout of its own."""
 
+import json
 import os
 import re
 import runpy
