@@ -50,7 +50,7 @@ def load_into(module: nn.Module, weights: bytes, key: str | None = None) -> str:
 def _check_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Refuse what torch would take for real numbers, or load without a word: quantised weights, and no numbers at all.
 
-    A buffer may hold infinite numbers, as a mask of attention does.
+    A buffer may hold infinite numbers, as a mask of attention does, and so may a parameter that is made with them.
     """
     title = type(module).__name__
     real = [name for name, tensor in module.state_dict().items() if tensor.is_floating_point() and name in state]
@@ -66,7 +66,8 @@ def _check_numbers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             f"model.weights: {len(other)} tensors are {state[other[0]].dtype}, such as {other[0]!r}, and {title} "
             "computes with real numbers: save the weights as they were before they were quantised"
         )
-    parameters = {name for name, _ in module.named_parameters()}
+    # A parameter that the network's own code makes infinite is a mask, as a buffer is.
+    parameters = {name for name, made in module.named_parameters() if made.isfinite().all()}
     if bad := [name for name in real if _is_bad(state[name], may_be_infinite=name not in parameters)]:
         raise ConfigurationError(
             f"model.weights: {len(bad)} of {len(real)} tensors hold NaN or infinite numbers, such as {bad[0]!r}: "

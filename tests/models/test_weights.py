@@ -207,6 +207,23 @@ def test_what_does_not_fit_is_refused(weights: bytes, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_a_mask_is_infinite_as_buffer_and_as_parameter() -> None:
+    def masked() -> nn.Module:
+        module, mask = nn.Linear(3, 3), torch.full((3, 3), -torch.inf).triu(1)
+        module.register_buffer("mask", mask.clone())
+        module.register_parameter("fixed", nn.Parameter(mask, requires_grad=False))
+        return module
+
+    state = masked().state_dict()
+    module = masked()
+    load_into(module, pt(state))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
+    with pytest.raises(ConfigurationError, match="'weight': the training diverged"):
+        load_into(module, pt({**state, "weight": state["weight"] / 0}))
+    with pytest.raises(ConfigurationError, match="'fixed': the training diverged"):
+        load_into(module, pt({**state, "fixed": state["fixed"] * 0}))
+
+
 @pytest.mark.parametrize("save", [pt, lambda content: pt(content, _use_new_zipfile_serialization=False), pickle.dumps])
 @pytest.mark.parametrize(
     "within",

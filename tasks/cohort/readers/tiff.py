@@ -73,7 +73,7 @@ class Tiff(Reader):
             check_decoded(4 * sum(values), request.largest)
             decoded = [_decoded(page, data, request.as_mask) for page in (_pages(file) if own is None else own)]
             if len(decoded) > 1 and request.spatial_dims == 3:
-                _check_slices(file)
+                _check_slices(file, len(decoded))
         if len({(page.pixels.shape, page.names) for page in decoded}) > 1:
             raise Unreadable("the TIFF's pages differ in size or colour: save the one to explain as a file of its own")
         if len(decoded) == 1:
@@ -94,9 +94,9 @@ def _pages(file: TiffFile) -> Iterator[TiffPage]:
         raise Unreadable(f"an ImageJ stack of {held} images with {number} page: save the stack with a page for each")
 
 
-def _check_slices(file: TiffFile) -> None:
+def _check_slices(file: TiffFile, pages: int) -> None:
     """Check that the pages are not told apart by two things, such as slice and channel, by what ImageJ or OME say."""
-    counts = {name: number for name, number in _counts(file).items() if number > 1}
+    counts = {name: number for name, number in _counts(file, pages).items() if number > 1}
     if len(counts) > 1:
         said = enumerated([f"{number} {name}" for name, number in counts.items()], "and")
         raise Unreadable(
@@ -105,13 +105,16 @@ def _check_slices(file: TiffFile) -> None:
         )
 
 
-def _counts(file: TiffFile) -> dict[str, int]:
+def _counts(file: TiffFile, pages: int) -> dict[str, int]:
     """Count the slices, channels, time points and images that the pages are."""
     if file.is_imagej:
         return {name: int((file.imagej_metadata or {}).get(name, 1)) for name in ("slices", "channels", "frames")}
     if not file.is_ome:
         return {}
     said = str(file.ome_metadata)
+    if len(own := _own_planes(said)) == pages:
+        names = ("slices", "channels", "frames", "images")
+        return {name: len(set(along)) for name, along in zip(names, zip(*own, strict=True), strict=True)}
     sizes = {axis: [int(size) for size in re.findall(rf'\bSize{axis}="(\d+)"', said)] for axis in "ZCT"}
     samples = file.pages.first.samplesperpixel
     return {
@@ -120,6 +123,19 @@ def _counts(file: TiffFile) -> dict[str, int]:
         "frames": max(sizes["T"], default=1),
         "images": len(sizes["Z"]),
     }
+
+
+def _own_planes(said: str) -> list[tuple[int, ...]]:
+    """List the planes (slice, channel, time, image) that OME says to be of this file, which may be one of several."""
+    own = re.search(r'<(?:\w+:)?OME\b[^>]*\bUUID="([^"]+)"', said)
+    blocks = re.compile(r"<(?:\w+:)?TiffData\b([^>]*)>\s*<(?:\w+:)?UUID\b[^>]*>([^<]*)<")
+    planes = []
+    for image, of_image in enumerate(re.split(r"<(?:\w+:)?Image\b", said)):
+        for block, file in blocks.findall(of_image):
+            if own and file.strip() == own[1]:
+                first = dict(re.findall(r'\bFirst([ZCT])="(\d+)"', block))
+                planes.append((*(int(first.get(axis, 0)) for axis in "ZCT"), image))
+    return planes
 
 
 def _values(page: TiffPage, as_mask: bool) -> int:

@@ -218,6 +218,36 @@ def test_the_colours_of_an_ome_stack_are_no_pages() -> None:
     np.testing.assert_array_equal(read([data], 3).pixels, np.moveaxis(pages, -1, 0))
 
 
+@pytest.mark.parametrize(
+    ("planes", "fits"),
+    [
+        ([("0", number, 1, 0) for number in range(3)], True),  # the slices of the second channel
+        ([(image, 0, 0, 0) for image in "012"], True),
+        ([("0", number // 2, number % 2, 0) for number in range(4)], False),
+    ],
+)
+def test_a_file_of_an_ome_set_is_what_its_own_pages_are(planes: list[tuple[str, int, int, int]], fits: bool) -> None:
+    def block(ifd: int, uuid: str, z: int, c: int, t: int) -> str:
+        where = f'FirstZ="{z}" FirstC="{c}" FirstT="{t}" IFD="{ifd}" PlaneCount="1"'
+        return f'<TiffData {where}><UUID FileName="{uuid}.ome.tif">urn:uuid:{uuid}</UUID></TiffData>'
+
+    def image(name: str) -> str:
+        own = [block(ifd, "own", *place) for ifd, (of, *place) in enumerate(planes) if of == name]
+        others = [block(ifd, "other", ifd, 0, 0) for ifd in range(3)]
+        size = 'SizeX="5" SizeY="4" SizeZ="3" SizeC="2" SizeT="1" Type="uint8" DimensionOrder="XYZCT"'
+        return f'<Image ID="Image:{name}"><Pixels ID="p" {size}>{"".join(own + others)}</Pixels></Image>'
+
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    said = f'<?xml version="1.0"?><OME xmlns="{schema}" UUID="urn:uuid:own">{"".join(map(image, "012"))}</OME>'
+    pages = np.arange(len(planes) * 20, dtype=np.uint8).reshape(-1, 4, 5)
+    data = tiff(pages, description=said, metadata=None)
+    if fits:
+        np.testing.assert_array_equal(read([data], 3).pixels[0], pages)
+    else:
+        with pytest.raises(Unreadable, match="pages are 2 slices and 2 channels"):
+            read([data], 3)
+
+
 def test_what_is_not_decoded_into_a_known_size_is_refused() -> None:
     with pytest.raises(Unreadable, match="a TIFF of compression 34925: save it uncompressed"):
         read([tiff(GREY, compression="lzma")], 2)
