@@ -154,8 +154,8 @@ def test_an_explainer_without_maps_has_its_outputs_beside_those_of_others() -> N
 
 def test_an_error_of_an_explainer_that_a_user_can_mend_names_it() -> None:
     network, batch = make("AttentionGated", 2), images(2)
-    engine = Engine(network, [Saliency(), Occlusion(window=(4, 4, 4), label="small")], Predicted())
-    with pytest.raises(ConfigurationError, match=r"^small: window \(4, 4, 4\) and stride \(8, 8\) must fit an image"):
+    engine = Engine(network, [Saliency(), Occlusion(window=(9, 9, 9), label="small")], Predicted())
+    with pytest.raises(ConfigurationError, match=r"^small: window \(9, 9, 9\) and stride \(8, 8\) must fit an image"):
         engine.explain(batch, names(batch))
 
 

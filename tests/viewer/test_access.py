@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.viewer.conftest import Serve
+from tests.viewer.looking import eventually
 
 CASE = "#/case/phantom-00001"
 Open = Callable[..., Page]
@@ -200,7 +201,11 @@ def test_a_page_key_on_a_flat_picture_scrolls_the_page(opened: Open) -> None:
     page = opened(CASE, viewport={"width": 390, "height": 844})
     page.get_by_role("img", name="image").first.focus(timeout=30_000)
     page.keyboard.press("PageDown")
-    page.wait_for_function("scrollY > 300")
+
+    def scrolled() -> None:
+        assert page.evaluate("scrollY") > 300
+
+    eventually(page, scrolled)
 
 
 @pytest.mark.parametrize("fragment", ["#/worklist", CASE, "#/cohort"])
