@@ -46,7 +46,7 @@ class ExpectedGradients(ChannelExplainer):
         sums = images.new_zeros(len(batch.answers), halves, *images.shape)
         asked = images.new_zeros(halves, count)
 
-        def ask(among: Tensor, samples: slice) -> Generator[Questions, None, Tensor]:
+        def ask(among: Tensor, samples: slice) -> Generator[Questions, None, None]:
             def make(image: Tensor, step: Tensor) -> Tensor:
                 at = image, samples.start + step
                 start = background[others[at]]
@@ -60,11 +60,13 @@ class ExpectedGradients(ChannelExplainer):
             yield Questions(samples.stop - samples.start, make, fold, Needs(input_gradient=True), among=among)
             for half in range(halves):
                 asked[half, among] = len(range(half, samples.stop, halves))
+
+        def error() -> Tensor:
             means = (sums / per_question(asked.flatten(), images).unflatten(0, asked.shape)).flatten(3)
-            return relative_error(means[:, 0], means[:, -1])
+            return relative_error(means[:, 0], means[:, 1])
 
         cycle = halves * len(background)
-        inexact = yield from in_rounds(batch, self.samples, self.tolerance, ask, cycle)
+        inexact = yield from in_rounds(batch, self.samples, self.tolerance, ask, error, cycle)
         channels = sums.sum(1) / per_question(asked.sum(0), images)
         return Attribution(channels.sum(2), channels, inexact=inexact)
 

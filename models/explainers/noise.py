@@ -1,6 +1,7 @@
 """Explainers of the gradients at noisy copies of the image."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from models.capability import GRADIENT, RULES
 from models.draws import Draws
 from models.explainers.base import Attribution, ChannelExplainer, ExplainingInputs
-from models.explainers.rounds import relative_error
+from models.explainers.rounds import in_rounds, relative_error
 from models.network import Network
 from models.questions import Answer, Batch, Needs, Questions, per_question
 from models.relus import BackwardRule
@@ -72,21 +73,22 @@ class NoisyGradient(ChannelExplainer):
         return values.amax(2)
 
     def explain_inputs(self, batch: Batch) -> ExplainingInputs:
-        among, asked, inexact = torch.arange(len(batch.images), device=batch.images.device), 0, None
         moments = _Moments(batch, 1 if self.tolerance is None else 2, self.sums)
-        while len(among) and asked < self.samples:
-            count = min(self.samples - asked, self.samples if self.tolerance is None else _ROUND)
-            yield self._questions(batch, moments, among, asked, count)
-            asked += count
-            if self.tolerance is not None:
-                one, other = (self.statistic(*half).flatten(2) for half in moments.of_parts())
-                inexact = ~(relative_error(one, other) <= self.tolerance)
-                among = among[inexact.any(0)[among]]
+
+        def error() -> Tensor:
+            one, other = (self.statistic(*half).flatten(2) for half in moments.of_parts())
+            return relative_error(one, other)
+
+        ask = partial(self._ask, batch, moments)
+        inexact = yield from in_rounds(batch, self.samples, self.tolerance, ask, error, _ROUND)
         values = self.statistic(*moments.whole())
         return Attribution(self.over_channels(values).to(batch.images), values, inexact=inexact)
 
-    def _questions(self, batch: Batch, moments: "_Moments", among: Tensor, first: int, count: int) -> Questions:
-        """Ask about `count` copies from `first` on of the images `among`."""
+    def _ask(
+        self, batch: Batch, moments: "_Moments", among: Tensor, samples: slice
+    ) -> Generator[Questions, None, None]:
+        """Ask about some copies of the images `among`."""
+        first, count = samples.start, samples.stop - samples.start
         sigma, shape = self.noise_level * range_of(batch.images), batch.images.shape[1:]
         draws = Draws("gaussian", batch.ids, batch.images.device)
 
@@ -105,7 +107,7 @@ class NoisyGradient(ChannelExplainer):
 
         needs = Needs(input_gradient=True) if rule is None else Needs(rules=frozenset({rule}))
         key = ("gaussian", first, count, self.noise_level, rule, tuple(among.tolist()))
-        return Questions(count, make, fold, needs, key=key, among=among)
+        yield Questions(count, make, fold, needs, key=key, among=among)
 
 
 class _Moments:

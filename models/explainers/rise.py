@@ -34,11 +34,12 @@ class RISE(MapExplainer):
 
     def explain_inputs(self, batch: Batch) -> ExplainingInputs:
         sums = _Sums.zeros(batch, self.samples)
-        inexact = yield from in_rounds(batch, self.samples, self.tolerance, partial(self._ask, batch, sums))
+        ask, error = partial(self._ask, batch, sums), partial(sums.relative_error, self.keep)
+        inexact = yield from in_rounds(batch, self.samples, self.tolerance, ask, error)
         mean, covariance = sums.moments()
         return Attribution(mean + covariance / self.keep, inexact=inexact)
 
-    def _ask(self, batch: Batch, sums: "_Sums", among: Tensor, draws: slice) -> Generator[Questions, None, Tensor]:
+    def _ask(self, batch: Batch, sums: "_Sums", among: Tensor, draws: slice) -> Generator[Questions, None, None]:
         shape = tuple(batch.images.shape[2:])
         cells, shifts = (Draws(f"rise {drawn}", batch.ids, batch.images.device) for drawn in ("cells", "shifts"))
         cell = [-(-size // self.cells) for size in shape]
@@ -56,7 +57,6 @@ class RISE(MapExplainer):
 
         yield Questions(draws.stop - draws.start, make, fold, among=among)
         sums.counts[among] = draws.stop
-        return sums.relative_error(self.keep)
 
     def _masks(self, grids: Tensor, cell: list[int], shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Interpolate grids ``(question, *cells)``, and cut ``(question, *shape)`` from the shifts on."""

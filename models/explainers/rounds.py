@@ -18,9 +18,8 @@ Tolerance = Annotated[
     Field(gt=0, description="Relative standard error of the map at which no more is asked; none: all is asked"),
 ]
 
-AskRound = Callable[[Tensor, slice], Generator[Questions, None, Tensor]]
-"""A function that asks some draws about the images ``(image,)``; it returns the relative standard errors of the maps of
-all images, ``(target, image)``."""
+AskRound = Callable[[Tensor, slice], Generator[Questions, None, None]]
+"""A function that asks some draws about the images ``(image,)``."""
 
 
 def relative_error(one: Tensor, other: Tensor) -> Tensor:
@@ -34,11 +33,17 @@ def relative_error(one: Tensor, other: Tensor) -> Tensor:
 
 
 def in_rounds(
-    batch: Batch, most: int, tolerance: float | None, ask: AskRound, size: int | None = None
+    batch: Batch,
+    most: int,
+    tolerance: float | None,
+    ask: AskRound,
+    error: Callable[[], Tensor],
+    size: int | None = None,
 ) -> Generator[Questions, None, Tensor | None]:
     """Ask at most `most` draws: all at once, or in rounds until the error of each image is within `tolerance`.
 
-    A round is of `size` draws, or of an eighth of all.
+    A round is of `size` draws, or of an eighth of all. `error` estimates the relative standard errors of the maps of
+    all images by what was asked so far, ``(target, image)``.
 
     Returns
     -------
@@ -53,8 +58,8 @@ def in_rounds(
     eighths = {-(-most * part // _ROUNDS) for part in range(_ROUNDS + 1)}
     stops = sorted(eighths if size is None else {*range(0, most, size), most})
     for start, stop in pairwise(stops):
-        errors = yield from ask(among, slice(start, stop))
-        inexact = ~(errors <= tolerance) & there
+        yield from ask(among, slice(start, stop))
+        inexact = ~(error() <= tolerance) & there
         among = among[inexact[:, among].any(0)]
         if not len(among):
             break

@@ -50,16 +50,19 @@ class SampledSegments(SegmentExplainer):
         scores = [torch.zeros(len(batch.answers), 0, dtype=torch.float64) for _ in shown]
         made: dict[int, Estimate] = {}
 
-        def ask(among: Tensor, draws: slice) -> Generator[Questions, None, Tensor]:
+        def ask(among: Tensor, draws: slice) -> Generator[Questions, None, None]:
             numbers = among.tolist()
             rows = [shown[image][draws.start * at_once[image] : draws.stop * at_once[image]] for image in numbers]
             answered = yield from self.answers(batch, pieces, rows, among=among)
             for image, own in zip(numbers, answered, strict=True):
                 scores[image] = torch.cat([scores[image], own], dim=1)
                 made[image] = fit(image, scores[image])
-            return torch.stack([made[image].relative_error for image in range(len(shown))], dim=1).to(among.device)
+
+        def error() -> Tensor:
+            errors = torch.stack([made[image].relative_error for image in range(len(shown))], dim=1)
+            return errors.to(batch.images.device)
 
         # Of a single player there is nothing to ask, but its value is known from a round.
         most = max(1, *(-(-len(own) // max(size, 1)) for own, size in zip(shown, at_once, strict=True)))
-        inexact = yield from in_rounds(batch, most, self.tolerance, ask)
+        inexact = yield from in_rounds(batch, most, self.tolerance, ask, error)
         return pieces.attribution([made[image].values for image in range(len(shown))])._replace(inexact=inexact)

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from models.explainers.base import MAP_FLAGS, MAPS
-from models.outputs import EXPLAINER, SPACE, Output
+from models.outputs import SPACE, Output
 from models.prediction import AFFINE, IMAGE_FLAGS, MASK, TARGET_CLASS
 from models.preprocessing import Preprocessing
 from models.targets import NO_CLASS, Predicted
@@ -126,7 +126,7 @@ class Cases:
         explained = self._explained(image)
         there = [at for at, name in enumerate(image["target"].values) if name in explained]
         for output in self.plan.outputs.values():
-            if not _is_map(output) or output.name not in image:
+            if not output.is_map or output.name not in image:
                 continue
             for target, scale in product(there, self.scales):
                 values = image[output.name].isel(target=target).sel(explainer=scale.explainer).load()
@@ -175,10 +175,6 @@ def _network(plan: Plan) -> Network:
     model, digests = plan.model, plan.model.sha256
     one = digests if isinstance(digests, str) else hashlib.sha256("".join(digests or ()).encode()).hexdigest()
     return Network(str(model.network["_target_"]).rpartition(".")[2] if model.network else "network", one)
-
-
-def _is_map(output: Output) -> bool:
-    return output.per_image and EXPLAINER in output.dims and bool({*SPACE} & {*output.dims})
 
 
 def _raised(flags: xr.DataArray) -> tuple[str, ...]:

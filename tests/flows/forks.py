@@ -1,4 +1,4 @@
-"""What processes of their own find out about the process that workers are forked from; it imports little itself."""
+"""Processes of their own that find out about the one that workers are forked from; the module imports little itself."""
 
 import gc
 import json

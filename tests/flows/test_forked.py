@@ -32,7 +32,7 @@ def in_a_process_of_its_own(code: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What is seen where the process was started."""
+    """Findings where the process was started."""
     folder = tmp_path_factory.mktemp("begun")
     output = Location(url=str(folder / "out"))
     content = Cohort(folder / "cohort", range(4)).content(output, explainers=["saliency", "gradcam"])
@@ -43,7 +43,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def begun_here() -> dict[str, Any]:
-    """What is seen where the process was forked."""
+    """Findings where the process was forked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         patch.delenv("PYTHONUNBUFFERED", raising=False)

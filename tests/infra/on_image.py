@@ -37,7 +37,7 @@ ls --almost-all /scratch
 
 
 def test_it_holds_nothing_of_how_packages_came_into_it() -> None:
-    """What pip and npm of this machine were told was there while it was built, and no more."""
+    """The settings of pip and npm of this machine were there while it was built, and no longer."""
     files = "cat /etc/pip.conf /root/.npmrc 2>/dev/null || true; find /root -type f -size +0; find /opt -name '*.whl'"
     said = say("podman", "run", "--rm", "--user=0", "--network=none", "--entrypoint=sh", "cohortlens:cpu", "-c", files)
     own = (".bashrc", ".profile")

@@ -243,7 +243,7 @@ def test_what_is_learnt_of_coalitions_is_summed_over_all_of_them() -> None:
 
 
 def _shapley_value(scores: Tensor, player: int, count: int) -> float:
-    """Of scores of all coalitions, in the order of their binary numbers."""
+    """Compute a Shapley value of the scores of all coalitions, in the order of their binary numbers."""
     total = 0.0
     for number in range(2**count):
         if not number >> player & 1:

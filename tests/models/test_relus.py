@@ -126,7 +126,7 @@ def test_nothing_else_changes_with_several_channels_or_windows_or_in_bf16() -> N
 @pytest.mark.parametrize("name", ["in place", "functional in place", "method in place"])
 def test_a_relu_in_place_whose_argument_is_used_again_is_followed(name: str) -> None:
     class Rewritten(Block):
-        """What the block with a ReLU in place computes, without one."""
+        """The block with a ReLU in place, written without one."""
 
         def forward(self, images: Tensor) -> Tensor:
             features = self.first(images).relu()
@@ -156,7 +156,7 @@ def test_gradients_of_windows_add_up_by_every_rule() -> None:
 
 
 class Mark:
-    """What a graph holds for as long as it is there."""
+    """An object that a graph holds for as long as the graph is there."""
 
 
 class Marked(torch.autograd.Function):

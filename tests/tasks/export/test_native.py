@@ -50,7 +50,7 @@ EXACT = {
     "CropForeground of 16": lambda d: [component("CropForeground", channel_indices=[d + 1], k_divisible=16)],
     "ResizeWithPadOrCrop": lambda d: [component("ResizeWithPadOrCrop", spatial_size=(21, 21, 41)[-d:])],
 }
-"""What moves voxels and makes up none, for pictures and volumes."""
+"""Transforms that move voxels and make up none, for pictures and volumes."""
 
 RESAMPLED = {
     "Resize": lambda d: [component("Resize", spatial_size=(12, 40, 21)[-d:], mode=LINEAR[d])],
